@@ -1,0 +1,99 @@
+# `make run` and `make test` set up all they need first; the second time there is nothing left to do.
+
+HOST ?= 127.0.0.1
+PORT ?= 8000
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Where HOST means every address, a browser still needs one to go to.
+SHOWN_HOST := $(if $(filter 0.0.0.0 ::,$(HOST)),localhost,$(HOST))
+
+# $(call apt,packages): install Debian packages where we may; otherwise say what is missing and fail.
+apt = { \
+	if [ "$$(id -u)" = 0 ]; then as_root=; \
+	elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
+	else as_root=none; fi; \
+	if [ "$$as_root" = none ] || ! command -v apt-get >/dev/null; then \
+		echo "missing, and not mine to install here: $(1)" >&2; false; \
+	else \
+		echo "installing Debian packages: $(1)"; \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
+	fi; }
+
+.PHONY: help
+help:
+	@echo 'make run     set up and serve the demo project on http://$(SHOWN_HOST):$(PORT) (HOST=…, PORT=…)'
+	@echo 'make test    set up, lint and run every test'
+	@echo 'make lint    ruff, mypy, missing migrations'
+	@echo 'make format  let ruff rewrite the code'
+	@echo 'make venv    set up the virtual environment in $(VENV) only'
+	@echo 'make clean   remove what the above made; the database stays'
+
+.PHONY: venv
+venv: $(INSTALLED)
+
+# An environment that is half made, or whose Python is gone, is made anew.
+$(INSTALLED): requirements.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt,python3 python3-venv)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one with PYTHON=…" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'installing requirements into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+# DEBUG is on by default here and nowhere else.
+.PHONY: run
+run: export DEBUG := $(or $(DEBUG),1)
+run: $(INSTALLED)
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@echo
+	@echo '  page       http://$(SHOWN_HOST):$(PORT)/'
+	@echo '  admin      http://$(SHOWN_HOST):$(PORT)/admin/'
+	@echo '  websocket  ws://$(SHOWN_HOST):$(PORT)/'
+	@echo '  make an admin user:  DEBUG=1 $(BIN)/python manage.py createsuperuser'
+	@echo
+	@exec $(BIN)/daphne -b $(HOST) -p $(PORT) project.asgi:application
+
+.PHONY: lint
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py makemigrations --check --dry-run
+
+.PHONY: format
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# What is missing here skips its tests with a word, or fails them where CI=true.
+.PHONY: test-tools
+test-tools:
+	@packages=; \
+	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
+	command -v chromium >/dev/null || packages="$$packages chromium"; \
+	command -v node >/dev/null || packages="$$packages nodejs"; \
+	command -v npm >/dev/null || packages="$$packages npm"; \
+	[ -z "$$packages" ] || $(call apt,$$packages) || true
+
+NODE_INSTALLED := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/js/package.json))
+
+tests/js/node_modules/.installed: tests/js/package.json | test-tools
+	@if command -v npm >/dev/null; then \
+		npm install --no-package-lock --no-audit --no-fund --silent --prefix tests/js && touch $@; \
+	fi
+
+.PHONY: test
+test: lint test-tools $(NODE_INSTALLED)
+	$(BIN)/python -m pytest
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) tests/js/node_modules build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
