@@ -1,0 +1,86 @@
+"""What can go wrong on the wire, each with its code (docs/protocol.md, "Errors")."""
+
+from typing import ClassVar
+
+
+class WireError(Exception):
+    """An action that was not performed. The session sends it to the client in place of the ack."""
+
+    code: ClassVar[str]
+    retryable: ClassVar[bool] = False
+
+    @property
+    def reason(self) -> str:
+        """One sentence for the client's developer, derived from the error's fields."""
+        return str(self)
+
+
+class InvalidJSON(WireError):
+    code = "invalid_json"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"not JSON: {problem}")
+        self.problem = problem
+
+
+class InvalidMessage(WireError):
+    """JSON, but no message of the protocol: ``field`` is not what is ``expected`` of it."""
+
+    code = "invalid_message"
+
+    def __init__(self, field: str | None, expected: str) -> None:
+        super().__init__(f"'{field}' must be {expected}" if field else f"a message must be {expected}")
+        self.field = field
+        self.expected = expected
+
+
+class InvalidTopic(WireError, ValueError):
+    code = "invalid_topic"
+
+    def __init__(self, topic: str, problem: str) -> None:
+        super().__init__(f"the topic {problem}")
+        self.topic = topic
+        self.problem = problem
+
+
+class MessageTooLarge(WireError, ValueError):
+    code = "message_too_large"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the message has {size} bytes, the limit is {limit}")
+        self.size = size
+        self.limit = limit
+
+
+class TooManySubscriptions(WireError):
+    code = "too_many_subscriptions"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a connection may have {limit} subscriptions")
+        self.limit = limit
+
+
+class Forbidden(WireError):
+    code = "forbidden"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"not allowed to {what}")
+        self.what = what
+
+
+class RateLimited(WireError):
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(f"a connection may send {rate:g} messages a second")
+        self.rate = rate
+
+
+class Unavailable(WireError):
+    code = "unavailable"
+    retryable = True
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem

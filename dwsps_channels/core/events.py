@@ -1,0 +1,20 @@
+"""The contract for those who want to know what sessions do. It must return at once and never raise."""
+
+from typing import Protocol
+
+from dwsps_channels.core.identity import Identity
+
+
+class Events(Protocol):
+    """Told after the fact, once for each."""
+
+    def connected(self, identity: Identity) -> None: ...
+
+    def disconnected(self, identity: Identity) -> None: ...
+
+    def subscribed(self, identity: Identity, topic: str) -> None: ...
+
+    def unsubscribed(self, identity: Identity, topic: str) -> None: ...
+
+    def published(self, identity: Identity, topic: str, message: bytes) -> None:
+        """``message`` is the published JSON."""

@@ -1,0 +1,23 @@
+"""The caps on one connection."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one connection may cost. Bytes are of UTF-8."""
+
+    message_bytes: int = 64 * 1024
+    """The largest frame that is handled; a larger one is answered with ``message_too_large``."""
+
+    subscriptions: int = 1000
+    """How many topics a connection may be subscribed to."""
+
+    buffered_bytes: int = 1024 * 1024
+    """How much may wait for a client that does not read before it is closed with 4100."""
+
+    rate: float | None = None
+    """How many messages a second a connection may send in the long run; ``None``: as many as it likes."""
+
+    burst: int = 100
+    """How many of them at once, where ``rate`` is set."""

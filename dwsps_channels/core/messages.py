@@ -1,0 +1,174 @@
+"""The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from dwsps_channels.core.errors import InvalidJSON, InvalidMessage, MessageTooLarge, WireError
+from dwsps_channels.core.frames import Frame
+from dwsps_channels.core.timestamps import RFC3339, now
+from dwsps_channels.core.topics import MAX_BYTES
+
+Action = Literal["subscribe", "unsubscribe", "publish"]
+
+# 53 bits: what a JavaScript client can count to without losing digits.
+MAX_INTEGER_ID: Final = 2**53 - 1
+MAX_STRING_ID: Final = 64
+Id = (
+    Annotated[str, Meta(min_length=1, max_length=MAX_STRING_ID)]
+    | Annotated[int, Meta(ge=-MAX_INTEGER_ID, le=MAX_INTEGER_ID)]
+)
+
+
+class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):
+    """Client to server."""
+
+    topic: str
+    id: Id | UnsetType = UNSET
+
+
+class Unsubscribe(Struct, frozen=True, tag_field="type", tag="unsubscribe"):
+    """Client to server."""
+
+    topic: str
+    id: Id | UnsetType = UNSET
+
+
+class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
+    """Client to server, and from a peer. ``message`` is the JSON as it was sent, byte for byte."""
+
+    topic: str
+    message: Raw
+    timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+    from_peer_server: bool = False
+
+
+class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", tag_field="type", tag="publish"):
+    """Server to client: a published message, and the subscription (``context``) because of which it comes."""
+
+    timestamp: str
+    topic: str
+    message: Raw
+    from_peer_server: bool = False
+    context: str
+
+
+class Ack(Struct, frozen=True, kw_only=True, tag_field="type", tag="ack"):
+    """Server to client: the action took effect."""
+
+    action: Action
+    timestamp: str
+    topic: str
+    id: Id | UnsetType = UNSET
+
+
+class Error(Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
+    """Server to client: the action was not performed, or the connection is about to be closed."""
+
+    code: str
+    reason: str
+    retryable: bool
+    timestamp: str
+    action: Action | UnsetType = UNSET
+    topic: str | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+
+
+Request = Subscribe | Unsubscribe | Publish
+
+_requests = msgspec.json.Decoder(Request)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(frame: str | bytes, limit: int) -> Request:
+    """The request in one websocket message, text or binary, of at most ``limit`` bytes.
+
+    Raises:
+        InvalidJSON: not UTF-8, or not JSON (NaN and lone surrogates are not JSON).
+        InvalidMessage: JSON, but none of the three requests.
+        MessageTooLarge: longer than ``limit``.
+    """
+    try:
+        # A binary message is checked as a whole: the decoder skips over values that it keeps raw.
+        data = frame.encode() if isinstance(frame, str) else str(frame, "utf-8").encode()
+    except UnicodeError:
+        raise InvalidJSON("not UTF-8") from None
+    if len(data) > limit:
+        raise MessageTooLarge(len(data), limit)
+    try:
+        return _requests.decode(data)
+    except msgspec.ValidationError as error:
+        raise _invalid_message(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise InvalidJSON(str(error).removeprefix("JSON is malformed: ")) from None
+    except RecursionError:
+        raise InvalidJSON("nested too deeply") from None
+
+
+def encode(message: Delivery | Ack | Error) -> Frame:
+    """The frame that carries ``message``."""
+    return Frame(_encode(message))
+
+
+def error_frame(error: WireError, frame: str | bytes = b"") -> Frame:
+    """The frame that reports ``error``; with what can be told of the request in ``frame`` that caused it."""
+    action, topic, id = _echo(frame)
+    return encode(
+        Error(
+            code=error.code,
+            reason=error.reason,
+            retryable=error.retryable,
+            timestamp=now(),
+            action=action,
+            topic=topic,
+            id=id,
+        )
+    )
+
+
+_EXPECTED = {
+    "type": "one of 'subscribe', 'unsubscribe', 'publish'",
+    "topic": "a string",
+    "message": "there: any JSON value, null included",
+    "timestamp": "a time as in RFC 3339",
+    "id": f"a string of 1 to {MAX_STRING_ID} characters or an integer of at most 53 bits",
+    "fromPeerServer": "true or false",
+}
+
+
+def _invalid_message(problem: str) -> InvalidMessage:
+    """Our words for what the decoder found: it names the field in back quotes, a path or a bare name."""
+    for field, expected in _EXPECTED.items():
+        if f"`$.{field}`" in problem or f"field `{field}`" in problem:
+            return InvalidMessage(field, expected)
+    return InvalidMessage(None, "a JSON object")
+
+
+class _Echo(Struct):
+    type: Raw | UnsetType = UNSET
+    topic: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+
+
+def _echo(frame: str | bytes) -> tuple[Action | UnsetType, str | UnsetType, str | int | UnsetType]:
+    """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
+    try:
+        told = msgspec.json.decode(frame, type=_Echo)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return UNSET, UNSET, UNSET
+    return _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
+
+
+# A topic that is too long is not sent back.
+_EchoedTopic = Annotated[str, Meta(max_length=MAX_BYTES)]
+
+
+def _part(raw: Raw | UnsetType, type: object) -> "UnsetType | str | int":
+    if raw is UNSET:
+        return UNSET
+    try:
+        return msgspec.json.decode(raw, type=type)  # type: ignore[call-overload, no-any-return]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return UNSET

@@ -1,0 +1,30 @@
+"""A message on its way through the server, whoever it came from."""
+
+from msgspec import Raw, Struct
+
+from dwsps_channels.core.frames import Frame
+from dwsps_channels.core.messages import Delivery, encode
+
+
+class Publication(Struct, frozen=True):
+    """What the hub delivers and the bus carries."""
+
+    topic: str
+    message: Raw
+    """The published JSON, byte for byte."""
+    timestamp: str
+    """RFC 3339: the publisher's, else the server's."""
+    from_peer_server: bool = False
+    """Whether it came from a peer: then it is not forwarded to peers."""
+
+    def frame(self, context: str) -> Frame:
+        """The frame for those who subscribed to ``context``."""
+        return encode(
+            Delivery(
+                timestamp=self.timestamp,
+                topic=self.topic,
+                message=self.message,
+                from_peer_server=self.from_peer_server,
+                context=context,
+            )
+        )

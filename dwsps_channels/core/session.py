@@ -1,0 +1,206 @@
+"""The server side of one connection: a frame in, decisions, frames out. The same behind every door."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import (
+    Forbidden,
+    RateLimited,
+    TooManySubscriptions,
+    Unavailable,
+    WireError,
+)
+from dwsps_channels.core.events import Events
+from dwsps_channels.core.hub import Hub, Subscriber
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.messages import (
+    Ack,
+    Action,
+    Publish,
+    Request,
+    Subscribe,
+    decode,
+    encode,
+    error_frame,
+)
+from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.rate_limit import TokenBucket
+from dwsps_channels.core.timestamps import now
+from dwsps_channels.core.topics import check
+from dwsps_channels.core.transport import Transport
+
+logger = logging.getLogger("dwsps_channels.session")
+
+
+class Session:
+    """Handles the frames of one connection, one after the other.
+
+    Call ``open`` once the connection is accepted, ``receive`` for each frame, ``closed`` when it is gone: the last
+    one always, whatever happened before.
+    """
+
+    __slots__ = ("_bucket", "_closing", "_events", "_hub", "_limits", "_policy", "_subscriber", "_transport", "identity")
+
+    def __init__(
+        self,
+        hub: Hub,
+        transport: Transport,
+        identity: Identity,
+        *,
+        policy: Policy,
+        limits: Limits,
+        events: Events,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self.identity = identity
+        self._hub = hub
+        self._transport = transport
+        self._policy = policy
+        self._limits = limits
+        self._events = events
+        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
+        self._subscriber = Subscriber(transport.send)
+        # Set once the connection is closing or gone: from then on nothing is subscribed, so that nothing leaks.
+        self._closing = False
+
+    def open(self) -> None:
+        """Tell that the connection was accepted."""
+        self._events.connected(self.identity)
+
+    def receive(self, frame: str | bytes) -> Awaitable[None] | None:
+        """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
+
+        If an awaitable is returned, await it before the next frame, and do not cancel it: the frame is handled
+        when it is done.
+        """
+        try:
+            request = decode(frame, self._limits.message_bytes)
+            if self._bucket is not None and not self._bucket.take():
+                assert self._limits.rate is not None
+                raise RateLimited(self._limits.rate)
+            check(request.topic)
+            if isinstance(request, Publish) and request.from_peer_server and not self.identity.may_relay:
+                raise Forbidden("send fromPeerServer: this connection is not an authenticated peer's")
+            allowed = self._allowed(request)
+            if isinstance(allowed, bool):
+                pending = self._perform(request, allowed)
+                if pending is None:
+                    self._acknowledge(request)
+                    return None
+                return self._finish(request, frame, pending)
+        except Exception as error:
+            self._report(error, frame)
+            return None
+        return self._decide(request, frame, allowed)
+
+    def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
+        """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""
+        self._leave()
+        self._transport.close(code, error_frame(error), discard=discard)
+
+    def fall_behind(self) -> None:
+        """Close the connection of a client that does not read what it is sent."""
+        limit = self._limits.buffered_bytes
+        logger.info("client %s closed: more than %d bytes were waiting to be read", self.identity.client, limit)
+        problem = f"too slow: more than {limit} bytes were waiting to be read"
+        self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
+
+    def closed(self) -> None:
+        """Forget the connection: it is gone."""
+        self._leave()
+        self._events.disconnected(self.identity)
+
+    def _leave(self) -> None:
+        self._closing = True
+        self._hub.remove(self._subscriber)
+
+    def _allowed(self, request: Request) -> bool | Awaitable[bool]:
+        match request:
+            case Publish():
+                return self._policy.may_publish(self.identity, request.topic)
+            case Subscribe():
+                return self._policy.may_subscribe(self.identity, request.topic)
+            case _:
+                return True  # to unsubscribe takes no right
+
+    async def _decide(self, request: Request, frame: str | bytes, allowed: Awaitable[bool]) -> None:
+        """The rest of ``receive`` where the policy has to be waited for."""
+        try:
+            pending = self._perform(request, await allowed)
+        except Exception as error:
+            self._report(error, frame)
+            return
+        if pending is not None:
+            await self._finish(request, frame, pending)
+        else:
+            self._acknowledge(request)
+
+    async def _finish(self, request: Request, frame: str | bytes, pending: Awaitable[None]) -> None:
+        """The rest of ``receive`` where the bus has to be waited for."""
+        try:
+            await pending
+        except Exception as error:
+            self._report(error, frame)
+        else:
+            self._acknowledge(request)
+
+    def _perform(self, request: Request, allowed: bool) -> Awaitable[None] | None:
+        """Let the action take effect; ``None``: it has, and is acknowledged next."""
+        topic = request.topic
+        match request:
+            case Publish():
+                if not allowed:
+                    raise Forbidden(f"publish to '{topic}'")
+                pending = self._hub.publish(
+                    Publication(
+                        topic=topic,
+                        message=request.message,
+                        timestamp=request.timestamp or now(),
+                        from_peer_server=request.from_peer_server,
+                    )
+                )
+                self._events.published(self.identity, topic, request.message)
+                return pending
+            case Subscribe():
+                if not allowed:
+                    raise Forbidden(f"subscribe to '{topic}'")
+                self._subscribe(topic)
+            case _:
+                if self._hub.unsubscribe(self._subscriber, topic):
+                    self._events.unsubscribed(self.identity, topic)
+        return None
+
+    def _subscribe(self, topic: str) -> None:
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        topics = self._subscriber.topics
+        if len(topics) >= self._limits.subscriptions and topic not in topics:
+            raise TooManySubscriptions(self._limits.subscriptions)
+        if self._hub.subscribe(self._subscriber, topic):
+            self._events.subscribed(self.identity, topic)
+
+    def _acknowledge(self, request: Request) -> None:
+        self._transport.send(
+            encode(Ack(action=_action(request), timestamp=now(), topic=request.topic, id=request.id))
+        )
+
+    def _report(self, error: Exception, frame: str | bytes) -> None:
+        if not isinstance(error, WireError):
+            # A policy of the project's raised, or we have a defect: closed to the client, told in the log.
+            logger.error("a frame of client %s could not be handled", self.identity.client, exc_info=error)
+            error = Unavailable("the server could not handle this, its log says why")
+        self._transport.send(error_frame(error, frame))
+
+
+def _action(request: Request) -> Action:
+    match request:
+        case Publish():
+            return "publish"
+        case Subscribe():
+            return "subscribe"
+        case _:
+            return "unsubscribe"
