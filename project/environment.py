@@ -1,0 +1,61 @@
+"""Reads settings from the environment; whatever cannot be used is refused by its name."""
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.utils import get_random_secret_key
+
+YES = frozenset({"1", "true", "yes", "on"})
+NO = frozenset({"", "0", "false", "no", "off"})
+
+
+def flag(name: str) -> bool:
+    """A yes or no; off where unset. Raises ImproperlyConfigured for any other word."""
+    word = os.environ.get(name, "").strip().lower()
+    if word not in YES | NO:
+        raise ImproperlyConfigured(f"{name} is {word!r}: use 1 or 0")
+    return word in YES
+
+
+def words(name: str) -> list[str]:
+    """What stands between the commas, without the space around it; empty where unset."""
+    return [word for part in os.environ.get(name, "").split(",") if (word := part.strip())]
+
+
+def secret_key(*, debug: bool, file: Path) -> str:
+    """
+    SECRET_KEY, or, while debugging, the random key kept in `file`, which is made when missing.
+
+    A constant would do for a page on localhost, but the key also signs credentials, and a debug server is
+    soon shown to a colleague with HOST=0.0.0.0. A new key at each start would log everyone out.
+
+    Raises ImproperlyConfigured where there is no key and none may be made.
+    """
+    if key := os.environ.get("SECRET_KEY", ""):
+        return key
+    if not debug:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set: set it to a long random string that stays the same from start to start, "
+            "or set DEBUG=1 on your own machine to have one made"
+        )
+    try:
+        if not file.exists():
+            _write_once(file, get_random_secret_key())
+        return file.read_text()
+    except OSError as error:
+        raise ImproperlyConfigured(
+            f"no key can be kept in {file} ({error}): set SECRET_KEY"
+        ) from error
+
+
+def _write_once(file: Path, text: str) -> None:
+    # Two processes may start at the same time, and both must end up with the same whole key: a hard link
+    # appears with its content, and only one of them succeeds. The draft's mode, 0600, comes with it.
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.name) as draft:
+        draft.write(text)
+        draft.flush()
+        with suppress(FileExistsError):
+            os.link(draft.name, file)
