@@ -1,0 +1,74 @@
+"""Fixtures for tests that need real servers; `tests/processes.py` has what they are made of."""
+
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import (
+    KINDS,
+    Child,
+    Redis,
+    Server,
+    ServerFactory,
+    base_environment,
+    manage,
+    redis_server,
+)
+
+LOG_TAIL = 10_000  # characters: enough for the last traceback
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for child in Child.known:
+            report.sections.append((f"log of {child.name}", child.log[-LOG_TAIL:]))
+    return report
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with every table and no rows, to be copied."""
+    database = tmp_path_factory.mktemp("database") / "migrated.sqlite3"
+    manage("migrate", "--verbosity", "0", env=base_environment(database))
+    return database
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of server in turn, for tests that start their own."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture(scope="module")
+def server(
+    server_kind: str, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A running server with the default settings, one a module and kind. Leave it as you found it."""
+    folder = tmp_path_factory.mktemp("server")
+    with Server.all_closed() as servers:
+        yield server_factory(servers, folder, migrated_database)(server_kind)
+
+
+@pytest.fixture
+def start_server(migrated_database: Path, tmp_path: Path) -> Iterator[ServerFactory]:
+    """Call it with a kind and what is to be special, to get a running server; ended after the test."""
+    with Server.all_closed() as servers:
+        yield server_factory(servers, tmp_path, migrated_database)
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A running redis-server of the test's own."""
+    with Redis.all_closed() as servers:
+        servers.append(redis_server(tmp_path))
+        yield servers[0].start()
+
+
+def server_factory(servers: list[Server], folder: Path, migrated: Path) -> ServerFactory:
+    database = Path(shutil.copy(migrated, folder / "db.sqlite3"))
+    return ServerFactory(servers, folder=folder, database=database)

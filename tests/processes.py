@@ -1,0 +1,346 @@
+"""
+Real servers for tests: started on free ports of 127.0.0.1, waited for, and ended by their pid.
+
+A child is killed by the kernel when the test run dies without cleaning up, so nothing is left behind even then. It
+follows that a child is to be started from the main thread: the kernel means the thread that started it.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar, Self, TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+KINDS = ("daphne", "uvicorn")
+
+START_SECONDS = 20.0
+STOP_SECONDS = 20.0
+POLL_SECONDS = 0.01
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
+    """
+    Call `condition` until it gives something true, and return that.
+
+    Raises:
+        AssertionError: `timeout` seconds have passed; says `what` did not happen.
+    """
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(_late(condition, timeout, what))
+        time.sleep(POLL_SECONDS)
+    return result
+
+
+async def wait_until_async(
+    condition: Callable[[], T | Awaitable[T]], timeout: float = 5.0, what: str = ""
+) -> T:
+    """Do as `wait_until`, leaving the event loop free between the calls; `condition` may be async."""
+    async with asyncio.timeout(timeout + 1.0):  # for a condition that never returns
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = condition()
+            result = await answer if inspect.isawaitable(answer) else answer
+            if result:
+                return result
+            if time.monotonic() > deadline:
+                raise AssertionError(_late(condition, timeout, what))
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def _late(condition: Callable[[], object], timeout: float, what: str) -> str:
+    return f"not within {timeout:g} s: {what or getattr(condition, '__qualname__', condition)}"
+
+
+def require(program: str) -> str:
+    """Give the program's path. Where it is missing the test is skipped, but fails in CI."""
+    if path := shutil.which(program):
+        return path
+    message = f"{program} is not installed: `make test` installs it where it may"
+    if os.environ.get("CI", "").lower() in ("", "0", "false"):
+        pytest.skip(message)
+    pytest.fail(message)
+
+
+def free_port() -> int:
+    """
+    Give a port that nobody listens on.
+
+    It is below those that the kernel hands out to outgoing connections, so that a server can come back to it after
+    a restart.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return port
+
+
+class Child:
+    """
+    A process that listens on a port.
+
+    `name` is unique in `folder`, where its log is kept; `env` is all of its environment.
+    """
+
+    # Started and not yet closed, running or not: whose logs are shown when a test fails.
+    known: ClassVar[list["Child"]] = []
+
+    def __init__(
+        self, name: str, command: Sequence[str], *, port: int, env: Mapping[str, str], folder: Path
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.port = port
+        self.env = dict(env)
+        self.log_file = folder / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    @contextmanager
+    def all_closed(cls) -> Iterator[list[Self]]:
+        """Give a list to put children on; all of them are killed at the end."""
+        children: list[Self] = []
+        try:
+            yield children
+        finally:
+            for child in children:
+                child.close()
+
+    def start(self) -> Self:
+        """
+        Start the process, or start it anew on the same port, and wait until it accepts connections.
+
+        Raises:
+            AssertionError: it ended, or did not come up in time; holds its log.
+        """
+        assert self._process is None or self._process.poll() is not None, f"{self.name} is running"
+        if self not in Child.known:
+            Child.known.append(self)
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_leash(), *self.command],
+                cwd=ROOT,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the test run, which then ends its children in its own order.
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._accepts, START_SECONDS, f"{self.name} accepts connections")
+        except BaseException as error:
+            self.close()
+            if isinstance(error, AssertionError):
+                raise AssertionError(f"{error}\n{self.log}") from None
+            raise
+        return self
+
+    def _accepts(self) -> bool:
+        if self.exit_status is not None:
+            raise AssertionError(f"{self.name} ended with status {self.exit_status}")
+        with suppress(OSError), socket.create_connection((HOST, self.port), timeout=1.0):
+            return True
+        return False
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """As `subprocess` has it: None while it runs, negative where a signal ended it."""
+        return self.process.poll()
+
+    @property
+    def log(self) -> str:
+        """All that it has written, on stdout and stderr, before a restart too."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def rss(self) -> int:
+        """Give the bytes of it that are in memory now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = STOP_SECONDS) -> int:
+        """Wait for its end and return the exit status; AssertionError after `timeout` seconds."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout:g} s") from None
+
+    def terminate(self, timeout: float = STOP_SECONDS) -> int:
+        """Ask it to end, wait for that, and return the exit status."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout)
+
+    def kill(self) -> int:
+        """End it at once, as a crash would, and return the exit status."""
+        self.process.kill()
+        return self.process.wait()
+
+    def restart(self) -> None:
+        """Kill it and start it on the same port."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
+        if self in Child.known:
+            Child.known.remove(self)
+
+
+def _leash() -> list[str]:
+    # It replaces itself by the command, so the pid is the command's own.
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+class Server(Child):
+    """`project.asgi:application` under one of `KINDS`."""
+
+    @property
+    def url(self) -> str:
+        """Of the websocket; a path may follow."""
+        return f"ws://{HOST}:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def manage(self, *arguments: str) -> str:
+        """Run `manage.py` in this server's environment, and return what it wrote."""
+        return manage(*arguments, env=self.env)
+
+
+class Redis(Child):
+    """A redis-server that keeps nothing on disk: it forgets all when it is restarted."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+
+class ServerFactory:
+    """Starts servers that share one database, unless told otherwise; `servers` gets each of them."""
+
+    def __init__(self, servers: list[Server], *, folder: Path, database: Path) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.database = database
+
+    def __call__(
+        self,
+        kind: str,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        dwsps: Mapping[str, object] | None = None,
+        port: int | None = None,
+        application: str = "project.asgi:application",
+    ) -> Server:
+        """
+        Start a server and wait until it accepts connections.
+
+        Args:
+            kind: one of `KINDS`.
+            arguments: more of them for the server's command line.
+            env: what the environment has beyond a secret key, a database and 127.0.0.1 as an allowed host.
+            dwsps: what the `DWSPS` setting has beyond what `env` makes of it; JSON values.
+            port: a free one by default.
+            application: what it serves, as `module:name`.
+        """
+        port = port or free_port()
+        environment = base_environment(self.database) | dict(env or {})
+        if dwsps is not None:
+            environment["DJANGO_SETTINGS_MODULE"] = "tests.server_settings"
+            environment["TEST_DWSPS"] = json.dumps(dwsps)
+        server = Server(
+            f"{kind}-{len(self.servers) + 1}",
+            [*server_command(kind, port), *arguments, application],
+            port=port,
+            env=environment,
+            folder=self.folder,
+        )
+        self.servers.append(server)
+        return server.start()
+
+
+def server_command(kind: str, port: int) -> list[str]:
+    match kind:
+        case "daphne":
+            return [sys.executable, "-m", "daphne", "-b", HOST, "-p", str(port)]
+        case "uvicorn":
+            return [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)]
+        case _:
+            raise ValueError(f"no such kind of server: {kind!r}")
+
+
+def base_environment(database: Path) -> dict[str, str]:
+    """
+    What the demo project needs to start with DEBUG off.
+
+    It is made from nothing but what programs need to run at all: the test run's own environment has other settings.
+    """
+    kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
+    return kept | {
+        "ALLOWED_HOSTS": HOST,
+        "DATABASE_URL": f"sqlite:///{database}",
+        "PYTHONUNBUFFERED": "1",
+        "SECRET_KEY": "only-for-servers-of-tests-" + "x" * 50,
+    }
+
+
+def manage(*arguments: str, env: Mapping[str, str]) -> str:
+    """Run `manage.py` and return what it wrote; AssertionError, with that, where it failed."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"manage.py {' '.join(arguments)}\n{done.stdout}"
+    return done.stdout
+
+
+def redis_server(folder: Path) -> Redis:
+    """Make a redis-server, not yet started; where none is installed the test is skipped, or fails in CI."""
+    port = free_port()
+    command = [
+        *(require("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(folder)),
+        *("--save", "", "--appendonly", "no"),
+    ]
+    return Redis(
+        f"redis-{port}", command, port=port, env={"PATH": os.environ["PATH"]}, folder=folder
+    )

@@ -1,0 +1,9 @@
+"""The demo project's settings for a server that a test starts with a `DWSPS` of its own."""
+
+import json
+import os
+
+from project.settings import *
+from project.settings import DWSPS
+
+DWSPS |= json.loads(os.environ["TEST_DWSPS"])
