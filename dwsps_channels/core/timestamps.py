@@ -3,23 +3,25 @@
 from time import gmtime, strftime, time
 
 # RFC 3339, section 5.6, the ABNF's ranges included; the number of days in a month is left to who reads it.
+# No \d, which takes every script's digits, and no $, which takes a line feed after the end.
 RFC3339 = (
-    r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
-    r"[Tt ]([01]\d|2[0-3]):[0-5]\d:([0-5]\d|60)(\.\d{1,9})?"
-    r"([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$"
+    r"\A[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"[Tt ]([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\.[0-9]{1,9})?"
+    r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z"
 )
 
-_second = -1
-_prefix = ""
+# A second and its text, swapped as one: publishers may be in other threads.
+_latest: tuple[int, str] = (-1, "")
 
 
 def now() -> str:
     """The present moment, as in ``2020-01-21T17:03:13.625Z``."""
     # The part down to the second is made once a second: this is called for every ack.
-    global _second, _prefix
+    global _latest
     moment = time()
     second = int(moment)
-    if second != _second:
-        _prefix = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        _second = second
-    return f"{_prefix}.{int((moment - second) * 1000):03d}Z"
+    made, prefix = _latest
+    if second != made:
+        prefix = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+        _latest = (second, prefix)
+    return f"{prefix}.{int((moment - second) * 1000):03d}Z"
