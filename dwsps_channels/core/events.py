@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from msgspec import Raw
+
 from dwsps_channels.core.identity import Identity
 
 
@@ -16,5 +18,5 @@ class Events(Protocol):
 
     def unsubscribed(self, identity: Identity, topic: str) -> None: ...
 
-    def published(self, identity: Identity, topic: str, message: bytes) -> None:
-        """``message`` is the published JSON."""
+    def published(self, identity: Identity, topic: str, message: Raw) -> None:
+        """``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``."""
