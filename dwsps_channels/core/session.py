@@ -78,10 +78,11 @@ class Session:
         when it is done.
         """
         try:
-            request = decode(frame, self._limits.message_bytes)
+            # Before all else: what cannot be read costs the server as much as what can.
             if self._bucket is not None and not self._bucket.take():
                 assert self._limits.rate is not None
                 raise RateLimited(self._limits.rate)
+            request = decode(frame, self._limits.message_bytes)
             check(request.topic)
             if isinstance(request, Publish) and request.from_peer_server and not self.identity.may_relay:
                 raise Forbidden("send fromPeerServer: this connection is not an authenticated peer's")
