@@ -64,7 +64,8 @@ class Session:
         self._events = events
         self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
         self._subscriber = Subscriber(transport.send)
-        # Set once the connection is closing or gone: from then on nothing is subscribed, so that nothing leaks.
+        # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
+        # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
 
     def open(self) -> None:
@@ -76,7 +77,11 @@ class Session:
 
         If an awaitable is returned, await it before the next frame, and do not cancel it: the frame is handled
         when it is done.
+
+        Once ``close`` was called, frames are ignored: no ack could reach the client, which will send them again.
         """
+        if self._closing:
+            return None
         try:
             # Before all else: what cannot be read costs the server as much as what can.
             if self._bucket is not None and not self._bucket.take():
