@@ -15,7 +15,8 @@ MAX_LEVELS = 32
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-# Bounded by what the worst topics cost: 1024 topics of 32 levels and 255 bytes are 6 MiB.
+# Bounded by what the worst topics cost: 1024 of 255 bytes and 32 levels, with one character from beyond the BMP,
+# which makes Python store all of them in four bytes each, are 30 MiB.
 @lru_cache(maxsize=1024)
 def contexts(topic: str) -> tuple[str, ...]:
     """The topics whose subscribers get what is published to ``topic``: itself first, then its ancestors.
