@@ -1,0 +1,117 @@
+"""The transport of a connection behind an ASGI server."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dwsps_channels.core.frames import Frame
+from dwsps_channels.servers import Connection
+
+logger = logging.getLogger("dwsps_channels.transport")
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# How long a client that is being closed has to read what is still on its way.
+CLOSING_SECONDS = 5.0
+CLOSING_SECONDS_WHEN_SLOW = 1.0
+
+# A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
+UNBLOCKED_FACTOR = 4
+
+
+class AsgiTransport:
+    """Keeps what is to be sent, and sends it from one task, ``write``, as fast as the client reads.
+
+    When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
+    ``on_overflow`` is called, once, from the event loop: it is expected to close the transport.
+    """
+
+    def __init__(
+        self, send: Send, connection: Connection, limit: int, on_overflow: Callable[[], None]
+    ) -> None:
+        self._send = send
+        self._connection = connection
+        self._limit = limit
+        self._on_overflow = on_overflow
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Frame] = deque()
+        self._buffered = 0
+        # True while the server does not take more: what waits then waits for the reader.
+        self._blocked = False
+        self._overflowed = False
+        self._wake: asyncio.Future[None] | None = None
+        self._code: int | None = None
+        self._cut_off: asyncio.TimerHandle | None = None
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait here; the server and the network hold at most some 100 KiB more."""
+        return self._buffered
+
+    def send(self, frame: Frame) -> None:
+        if self._code is not None or self._overflowed:
+            return
+        self._waiting.append(frame)
+        self._buffered += len(frame.data)
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+        elif self._buffered > self._limit and (
+            self._blocked or self._buffered > UNBLOCKED_FACTOR * self._limit
+        ):
+            self._overflowed = True
+            self._loop.call_soon(self._on_overflow)
+
+    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
+        if self._code is not None:
+            return
+        if discard:
+            self._waiting.clear()
+            self._buffered = 0
+        self._waiting.append(farewell)
+        self._buffered += len(farewell.data)
+        self._code = int(code)  # autobahn takes no other kind of integer
+        patience = CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
+        self._cut_off = self._loop.call_later(patience, self._connection.abort)
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+
+    async def write(self) -> None:
+        """Send what is taken, until closed. Run this as a task; end it with ``finish``."""
+        try:
+            while True:
+                await self._write_waiting()
+                if self._code is not None:
+                    await self._send({"type": "websocket.close", "code": self._code})
+                    self._connection.release()
+                    return
+                self._wake = self._loop.create_future()
+                await self._wake
+        except Exception as error:
+            # Servers differ in what they raise when the client has gone; the receiving side tells the session.
+            logger.debug("a connection could not be written to: %r", error)
+            self._connection.abort()
+
+    async def _write_waiting(self) -> None:
+        waiting, send, connection = self._waiting, self._send, self._connection
+        while waiting:
+            # If a send gives way to other tasks, it is because the reader is behind.
+            self._blocked = True
+            if (writable := connection.writable()) is not None:
+                await writable
+                continue
+            frame = waiting.popleft()
+            self._buffered -= len(frame.data)
+            await send({"type": "websocket.send", "text": frame.text})
+            self._blocked = False
+
+    def finish(self) -> None:
+        """Forget the client: it is gone."""
+        self._code = self._code or 1006
+        self._wake = None
+        self._waiting.clear()
+        if self._cut_off is not None:
+            self._cut_off.cancel()

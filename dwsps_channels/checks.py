@@ -1,0 +1,167 @@
+"""What is wrong with the settings, found before it hurts. docs/checks.md has a line for each."""
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from channels.layers import channel_layers
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from dwsps_channels.bus.local import LocalBus
+from dwsps_channels.conf import KEYS, conf, configured
+from dwsps_channels.policies import AllowAll
+from dwsps_channels.runtime import make_bus
+
+# The first without CVE-2026-44545 and CVE-2026-44546.
+SAFE_DAPHNE = (4, 2, 2)
+
+# Daphne's --websocket-max-message-size, unless it is given.
+DAPHNE_MESSAGE_BYTES = 1024 * 1024
+
+
+@register("dwsps_channels")
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """The ``DWSPS`` setting by itself."""
+    try:
+        keys = configured()
+    except ImproperlyConfigured as error:
+        return [
+            Error(
+                str(error),
+                hint="DWSPS = {…}, or leave it out: every key has a default",
+                id="dwsps_channels.E001",
+            )
+        ]
+    return [*_unknown(keys), *_bad_values(keys), *_contradictions()]
+
+
+@register("dwsps_channels")
+def check_daphne(**kwargs: Any) -> list[CheckMessage]:
+    """Daphne, where the project uses it."""
+    if not apps.is_installed("daphne"):
+        return []
+    try:
+        installed = version("daphne")
+    except PackageNotFoundError:
+        return []
+    if _parts(installed) >= SAFE_DAPHNE:
+        return []
+    return [
+        Error(
+            f"Daphne {installed} has known vulnerabilities: CVE-2026-44545, CVE-2026-44546",
+            hint="pip install 'daphne>=4.2.2'",
+            id="dwsps_channels.E005",
+        )
+    ]
+
+
+@register("dwsps_channels", Tags.security, deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """What is fine on a developer's machine only."""
+    found: list[CheckMessage] = []
+    try:
+        if conf.POLICY is AllowAll:
+            found.append(
+                Warning(
+                    "everybody may subscribe and publish to everything",
+                    hint="set DWSPS['POLICY'] to 'dwsps_channels.policies.AuthenticatedOnly', 'ReadOnly' of the same "
+                    "module, or a class of your own; if it is meant so, silence this check",
+                    id="dwsps_channels.W003",
+                )
+            )
+        if "*" in (conf.ALLOWED_ORIGINS or ()):
+            found.append(
+                Warning(
+                    "any web page may connect, with the cookies of whoever looks at it",
+                    hint="name the origins in DWSPS['ALLOWED_ORIGINS'], or leave it out for the server's own",
+                    id="dwsps_channels.W004",
+                )
+            )
+    except ImproperlyConfigured:
+        pass  # check_settings says it
+    return found
+
+
+def _unknown(keys: Iterable[str]) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for key in keys:
+        if key not in KEYS:
+            close = get_close_matches(str(key).upper(), KEYS, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(KEYS)}"
+            found.append(Error(f"DWSPS['{key}'] is unknown", hint=hint, id="dwsps_channels.E002"))
+    return found
+
+
+def _bad_values(keys: Iterable[str]) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    for key in keys:
+        if key in KEYS:
+            try:
+                getattr(conf, key)
+            except ImproperlyConfigured as error:
+                id = "dwsps_channels.E004" if key == "POLICY" else "dwsps_channels.E003"
+                found.append(Error(str(error), hint=getattr(type(conf), key).__doc__, id=id))
+    return found
+
+
+def _contradictions() -> list[CheckMessage]:
+    """Values that are fine by themselves, and not together, or not with the rest of the project."""
+    found: list[CheckMessage] = []
+    try:
+        limits = conf.limits
+        alias = configured().get("CHANNEL_LAYER")
+        if alias is not None and alias not in channel_layers.configs:
+            found.append(
+                Error(
+                    f"DWSPS['CHANNEL_LAYER'] is '{alias}', which is not in CHANNEL_LAYERS",
+                    hint="name one of CHANNEL_LAYERS, or None if the server is one process",
+                    id="dwsps_channels.E006",
+                )
+            )
+        if limits.buffered_bytes < limits.message_bytes:
+            found.append(
+                Error(
+                    "DWSPS['MAX_BUFFERED_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: one message could close a "
+                    "connection",
+                    hint="make it several times as large",
+                    id="dwsps_channels.E007",
+                )
+            )
+        if limits.message_bytes > DAPHNE_MESSAGE_BYTES and apps.is_installed("daphne"):
+            found.append(
+                Warning(
+                    f"DWSPS['MAX_MESSAGE_BYTES'] is above {DAPHNE_MESSAGE_BYTES}, where Daphne closes the connection",
+                    hint="start Daphne with a --websocket-max-message-size above it and silence this check",
+                    id="dwsps_channels.W001",
+                )
+            )
+        if isinstance(make_bus(), LocalBus) and (reason := _several_processes()):
+            found.append(
+                Warning(
+                    f"the server's processes cannot reach each other, and {reason} looks as if there were several",
+                    hint="configure a channels_redis layer in CHANNEL_LAYERS; or DWSPS['CHANNEL_LAYER'] = None and "
+                    "one process",
+                    id="dwsps_channels.W002",
+                )
+            )
+    except ImproperlyConfigured:
+        pass  # said already, key by key
+    return found
+
+
+def _several_processes() -> str | None:
+    """What in the environment tells of a deployment of several processes."""
+    if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
+        return "WEB_CONCURRENCY"
+    # Not so where the project says that the server is one process.
+    if configured().get("CHANNEL_LAYER", "default") is not None and os.environ.get("REDIS_URL"):
+        return "REDIS_URL"
+    return None
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())

@@ -1,0 +1,190 @@
+"""The settings: one ``DWSPS`` dict, one property per key. docs/settings.md is their reference.
+
+Read when they are needed, never at import, so that ``override_settings`` works.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.policy import Policy
+from dwsps_channels.origins import is_origin
+
+T = TypeVar("T")
+
+_DEFAULTS = Limits()
+
+
+class Conf:
+    """The ``DWSPS`` setting, each key with its default beside it. A bad value raises ``ImproperlyConfigured``."""
+
+    @property
+    def SERVER_NAME(self) -> str:
+        """What the server is called in logs and by its peers. Processes of the same name on one bus are one server."""
+        return _checked(
+            "SERVER_NAME", "dwsps", _is_name, "1 to 64 ASCII letters, digits, '.', '-' or '_'"
+        )
+
+    @property
+    def SERVER_URL(self) -> str:
+        """Where the server's websocket is, for those on this machine who need it."""
+        return _checked(
+            "SERVER_URL",
+            "ws://127.0.0.1:8000/ws/pubsub/",
+            _is_websocket_url,
+            "a URL that begins with ws:// or wss://",
+        )
+
+    @property
+    def ALLOWED_ORIGINS(self) -> list[str] | None:
+        """Where browsers may connect from: ``https://example.com``. ``None``: from the server's own origin only."""
+        return _checked(
+            "ALLOWED_ORIGINS",
+            None,
+            _is_origins,
+            "a list of origins, such as 'https://example.com' ('*': any)",
+        )
+
+    @property
+    def POLICY(self) -> type[Policy]:
+        """The class that decides who may subscribe and publish. The setting is its dotted path."""
+        path = _checked(
+            "POLICY",
+            "dwsps_channels.policies.AllowAll",
+            lambda value: isinstance(value, str),
+            "a dotted path",
+        )
+        try:
+            policy = import_string(path)
+        except ImportError as error:
+            raise _improper(
+                "POLICY", f"the dotted path of a class that can be imported ({error})"
+            ) from error
+        if not (
+            callable(getattr(policy, "may_subscribe", None))
+            and callable(getattr(policy, "may_publish", None))
+        ):
+            raise _improper(
+                "POLICY", f"a class with may_subscribe and may_publish, which '{path}' is not"
+            )
+        return policy  # type: ignore[no-any-return]
+
+    @property
+    def CHANNEL_LAYER(self) -> str | None:
+        """The channel layer over which the server's processes reach each other. ``None``: this process is alone."""
+        return _checked(
+            "CHANNEL_LAYER",
+            "default",
+            lambda value: value is None or isinstance(value, str),
+            "a key of CHANNEL_LAYERS",
+        )
+
+    @property
+    def MAX_MESSAGE_BYTES(self) -> int:
+        """The largest message that a client may send, in bytes of UTF-8."""
+        return _checked(
+            "MAX_MESSAGE_BYTES", _DEFAULTS.message_bytes, _is_count, "a whole number above 0"
+        )
+
+    @property
+    def MAX_SUBSCRIPTIONS(self) -> int:
+        """How many topics a connection may be subscribed to."""
+        return _checked(
+            "MAX_SUBSCRIPTIONS", _DEFAULTS.subscriptions, _is_count, "a whole number above 0"
+        )
+
+    @property
+    def MAX_BUFFERED_BYTES(self) -> int:
+        """How much may wait for a client that does not read before it is closed with 4100."""
+        return _checked(
+            "MAX_BUFFERED_BYTES", _DEFAULTS.buffered_bytes, _is_count, "a whole number above 0"
+        )
+
+    @property
+    def RATE_LIMIT(self) -> float | None:
+        """How many messages a second a connection may send in the long run. ``None``: as many as it likes."""
+        return _checked(
+            "RATE_LIMIT",
+            _DEFAULTS.rate,
+            lambda value: value is None or _is_positive(value),
+            "a number above 0, or None",
+        )
+
+    @property
+    def RATE_BURST(self) -> int:
+        """How many messages a connection may send at once, where ``RATE_LIMIT`` is set."""
+        return _checked("RATE_BURST", _DEFAULTS.burst, _is_count, "a whole number above 0")
+
+    @property
+    def limits(self) -> Limits:
+        """The caps on one connection, of the keys above."""
+        return Limits(
+            message_bytes=self.MAX_MESSAGE_BYTES,
+            subscriptions=self.MAX_SUBSCRIPTIONS,
+            buffered_bytes=self.MAX_BUFFERED_BYTES,
+            rate=self.RATE_LIMIT,
+            burst=self.RATE_BURST,
+        )
+
+
+conf = Conf()
+
+KEYS = tuple(name for name in vars(Conf) if name.isupper())
+
+
+def configured() -> dict[str, Any]:
+    """The ``DWSPS`` setting as the project wrote it."""
+    value = getattr(settings, "DWSPS", {})
+    if not isinstance(value, dict):
+        raise ImproperlyConfigured("DWSPS must be a dict")
+    return value
+
+
+def _checked(key: str, default: T, is_valid: Callable[[Any], bool], expected: str) -> T:
+    value: T = configured().get(key, default)
+    if not is_valid(value):
+        raise _improper(key, expected)
+    return value
+
+
+def _improper(key: str, expected: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f"DWSPS['{key}'] must be {expected}")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _is_name(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and 1 <= len(value) <= 64
+        and value.isascii()
+        and all(character.isalnum() or character in ".-_" for character in value)
+    )
+
+
+def _is_websocket_url(value: Any) -> bool:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        return parts is not None and parts.scheme in ("ws", "wss") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _is_origins(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, (list, tuple))
+        and all(
+            origin == "*" or (isinstance(origin, str) and is_origin(origin)) for origin in value
+        )
+    )

@@ -1,0 +1,106 @@
+"""The ASGI door: a Channels consumer around a session."""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+
+from dwsps_channels import origins, runtime
+from dwsps_channels.asgi_transport import AsgiTransport
+from dwsps_channels.conf import conf
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.session import Session
+from dwsps_channels.servers import Connection, connection_of
+
+logger = logging.getLogger("dwsps_channels.consumers")
+
+# What a client that was sent away has to complete the close handshake before the server is let go.
+HANDSHAKE_SECONDS = 5.0
+
+
+class PubSubConsumer(AsyncConsumer):
+    """Serves one websocket connection with the publish/subscribe protocol of docs/protocol.md.
+
+    Route to it with ``PubSubConsumer.as_asgi()``. Behind ``AuthMiddlewareStack`` the policy knows the user; without
+    it no database is touched.
+
+    It is called by the server as any consumer is, but does without Channels' dispatch: that takes a channel layer
+    channel for each connection, and a task and a hop to a thread for each frame.
+    """
+
+    @classmethod
+    def as_asgi(cls, **initkwargs: Any) -> Any:
+        """The ASGI application. The process that makes it serves, and so can publish from its first request on."""
+        runtime.start_with_first_request()
+        return super().as_asgi(**initkwargs)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope = scope
+        self.base_send: Any = send
+        await receive()  # websocket.connect
+        refusal = origins.refusal(scope, conf.ALLOWED_ORIGINS)
+        if refusal is not None:
+            logger.warning("connection from %s refused: %s", _address(scope), refusal)
+            await _refuse(send)
+            return
+        server = await runtime.obtain()
+        if server.draining:
+            await _refuse(send)
+            return
+        await send({"type": "websocket.accept"})
+        await self._serve(server, receive)
+
+    async def _serve(self, server: "runtime.Runtime", receive: Any) -> None:
+        connection = connection_of(self.base_send)
+        transport = AsgiTransport(
+            self.base_send, connection, server.limits.buffered_bytes, lambda: session.fall_behind()
+        )
+        session = server.open_session(transport, self.scope.get("user"))
+        writer = asyncio.create_task(transport.write())
+        try:
+            await _receive(session, connection, receive)
+        except asyncio.CancelledError:
+            # Daphne's way to end: what a client is told in time is up to us.
+            session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(_gone(receive), HANDSHAKE_SECONDS)
+            raise
+        finally:
+            transport.finish()
+            server.close_session(session)
+            writer.cancel()
+
+
+async def _receive(session: Session, connection: Connection, receive: Any) -> None:
+    """Give the session the frames, one after the other, until the client has gone."""
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        frame = event.get("text")
+        pending = session.receive(event["bytes"] if frame is None else frame)
+        if pending is not None:
+            # The next frames wait with the client, not in the server's memory.
+            connection.pause_reading()
+            try:
+                await pending
+            finally:
+                connection.resume_reading()
+
+
+async def _refuse(send: Any) -> None:
+    # Before the accept: an HTTP response, 403.
+    await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "websocket.disconnect":
+        pass
+
+
+def _address(scope: Any) -> str:
+    client = scope.get("client")
+    return "{}:{}".format(*client) if client else "an unknown address"

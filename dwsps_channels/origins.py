@@ -1,0 +1,102 @@
+"""Which web pages may connect.
+
+A browser lets any page open a websocket to any host, with the user's cookies, and tells the page's origin. It is
+compared exactly: scheme, host and port. A client that tells no origin is not a browser, and has no cookies of
+others to abuse.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_WHEN_DEBUGGING = [".localhost", "127.0.0.1", "[::1]"]
+
+
+class Origin(NamedTuple):
+    """A scheme, a host and a port, the port always there where the scheme has one by default."""
+
+    scheme: str
+    host: str
+    port: int | None
+
+
+def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | None:
+    """Why the page that asks for this connection may not have it; ``None``: it may, or it is no page.
+
+    ``scope`` is the ASGI scope of a websocket connection; ``allowed`` are the origins that may connect, ``*`` for any;
+    ``None`` stands for the one that the connection is made to.
+    """
+    headers = dict(scope["headers"])
+    if b"origin" not in headers:
+        return None
+    text = headers[b"origin"].decode("latin-1")
+    if allowed is not None:
+        if "*" in allowed or (is_origin(text) and _parse(text) in map(_parse, allowed)):
+            return None
+        return f"origin {text!r} is not in DWSPS['ALLOWED_ORIGINS']"
+    if not is_origin(text):
+        return f"origin {text!r} is not the server's own"
+    return _refusal_of_another_site(_parse(text), headers, scope)
+
+
+def is_origin(text: str) -> bool:
+    """Whether ``text`` is an origin with a host: ``https://example.com:8443``, no path, no wildcard."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  (raises for a port that is none)
+    except ValueError:
+        return False
+    return (
+        bool(parts.scheme and parts.hostname)
+        and "*" not in text
+        and "@" not in parts.netloc
+        and text.lower() == f"{parts.scheme}://{parts.netloc}".lower()
+    )
+
+
+def _refusal_of_another_site(
+    origin: Origin, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]
+) -> str | None:
+    """The reason why ``origin`` is not the site that this connection was made to."""
+    asked_for = headers.get(b"host", b"").decode("latin-1").lower()
+    host, _ = split_domain_port(asked_for)
+    allowed_hosts = settings.ALLOWED_HOSTS
+    if settings.DEBUG and not allowed_hosts:
+        allowed_hosts = _WHEN_DEBUGGING
+    # Without this any name that an attacker points at this server would be its own origin.
+    if not (host and validate_host(host, allowed_hosts)):
+        return f"the host asked for, {asked_for!r}, is not in ALLOWED_HOSTS"
+    scheme = _scheme(headers, scope) or origin.scheme
+    own = f"{scheme}://{asked_for}"
+    if not is_origin(own) or _parse(own) != origin:
+        return f"origin {_text(origin)!r} is not the server's own, {own!r}"
+    return None
+
+
+def _scheme(headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> str | None:
+    """The scheme by which the client reached the site; ``None``: nobody knows (Daphne tells no scheme)."""
+    if settings.SECURE_PROXY_SSL_HEADER:
+        name, secure = settings.SECURE_PROXY_SSL_HEADER
+        header = name.removeprefix("HTTP_").replace("_", "-").lower().encode()
+        if header in headers:
+            told = headers[header].decode("latin-1").split(",")[0].strip()
+            return "https" if told == secure else "http"
+    scheme = scope.get("scheme")
+    return {"ws": "http", "wss": "https"}.get(scheme) if scheme else None
+
+
+def _parse(text: str) -> Origin:
+    parts = urlsplit(text)
+    return Origin(
+        parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    )
+
+
+def _text(origin: Origin) -> str:
+    port = "" if origin.port == _DEFAULT_PORTS.get(origin.scheme) else f":{origin.port}"
+    host = f"[{origin.host}]" if ":" in origin.host else origin.host
+    return f"{origin.scheme}://{host}{port}"

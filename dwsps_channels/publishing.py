@@ -1,0 +1,137 @@
+"""Publish from any Django code of the process that serves."""
+
+import asyncio
+import json
+import logging
+from functools import partial
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import transaction
+from msgspec import Raw
+
+from dwsps_channels import runtime
+from dwsps_channels.conf import conf
+from dwsps_channels.core.errors import MessageTooLarge
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.timestamps import now
+from dwsps_channels.core.topics import check
+
+logger = logging.getLogger("dwsps_channels.publishing")
+
+# How long a thread waits for the loop to publish. The bus gives up before.
+THREAD_SECONDS = 15.0
+
+
+class InvalidPayload(ValueError):
+    """``message`` is nothing that JSON can say; ``field`` names the argument."""
+
+    field = "message"
+
+
+class NotServing(RuntimeError):
+    """This process serves no websockets, so nobody would get the message."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this process serves no websockets, so it cannot publish: call publish() in the process of the ASGI "
+            "server (from a view, a signal receiver or a consumer), once it has handled a first request"
+        )
+
+
+def publish(
+    topic: str, message: Any, *, on_commit: bool = True, using: str | None = None
+) -> int | None:
+    """Publish ``message`` to ``topic``, past the policy, from synchronous code.
+
+    Inside a transaction it is published on commit, and never if the transaction is rolled back; with
+    ``on_commit=False`` it is published at once. ``using`` names the database of the transaction.
+
+    Args:
+        message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then.
+
+    Returns:
+        The number of this process's sessions that it reached; ``None`` where it waits for the commit. In a thread
+        the server's other processes have it, too, when this returns; in the event loop it is on its way to them
+        (await ``apublish`` there).
+
+    Raises:
+        InvalidTopic, InvalidPayload, MessageTooLarge: at once, also inside a transaction. All are ``ValueError``.
+        NotServing: in a process that serves nothing.
+        Unavailable: in a thread, where the server's other processes could not be reached; this one's subscribers
+            have the message.
+    """
+    publication = _publication(topic, message)
+    server = _server()
+    if on_commit and transaction.get_connection(using).in_atomic_block:
+        # Robust: the transaction stands, and what else waits for the commit is to run; Django logs the error.
+        transaction.on_commit(partial(_publish, server, publication), using=using, robust=True)
+        return None
+    return _publish(server, publication)
+
+
+async def apublish(topic: str, message: Any) -> int:
+    """Publish ``message`` to ``topic``, past the policy, from asynchronous code, at once.
+
+    Returns and raises as ``publish`` does in a thread. (Transactions belong to synchronous code: there is none to
+    wait for.)
+    """
+    publication = _publication(topic, message)
+    server = _server()
+    if asyncio.get_running_loop() is server.loop:
+        return await server.publish(publication)
+    return await asyncio.wrap_future(
+        asyncio.run_coroutine_threadsafe(server.publish(publication), server.loop)
+    )
+
+
+def _publication(topic: str, message: Any) -> Publication:
+    check(topic)
+    try:
+        text = json.dumps(
+            message,
+            cls=DjangoJSONEncoder,
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+        data = text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidPayload(f"'message' cannot be made JSON: {error}") from error
+    if len(data) > conf.MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(len(data), conf.MAX_MESSAGE_BYTES)
+    return Publication(topic=topic, message=Raw(data), timestamp=now())
+
+
+def _server() -> "runtime.Runtime":
+    server = runtime.current()
+    if server is None:
+        raise NotServing
+    return server
+
+
+def _publish(server: "runtime.Runtime", publication: Publication) -> int:
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is not server.loop:
+        publishing = asyncio.run_coroutine_threadsafe(server.publish(publication), server.loop)
+        return publishing.result(THREAD_SECONDS)
+    # In the loop's own thread the other processes cannot be waited for.
+    reached = server.hub.reach(publication.topic)
+    pending = server.hub.publish(publication)
+    if pending is not None:
+        task = asyncio.ensure_future(pending)
+        _under_way.add(task)
+        task.add_done_callback(_done)
+    return reached
+
+
+_under_way: set[asyncio.Future[None]] = set()
+
+
+def _done(task: asyncio.Future[None]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a message did not reach the server's other processes: %s", error)

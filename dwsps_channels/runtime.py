@@ -1,0 +1,163 @@
+"""The composition root: from the settings to this process's hub, bus and policy, and their start and end.
+
+One runtime a process, on the event loop that serves. ASGI servers differ in what they tell an application of
+their start and end (Daphne: nothing), so it is started by the first session or HTTP request, and hooks itself
+into the server's end.
+"""
+
+import asyncio
+import logging
+import secrets
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from channels.layers import channel_layers
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_started
+
+from dwsps_channels.bus.contract import Bus
+from dwsps_channels.bus.local import LocalBus
+from dwsps_channels.conf import conf
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.session import Session
+from dwsps_channels.core.transport import Transport
+from dwsps_channels.policies import AllowAll, Unblocked
+from dwsps_channels.shutdown import before_shutdown
+from dwsps_channels.signal_events import SignalEvents
+
+logger = logging.getLogger("dwsps_channels")
+
+# All within 10 s, the time that service managers commonly give: sessions are told and their close handshakes
+# awaited, then receivers of signals get what is left for them.
+SESSIONS_SECONDS = 6.0
+EVENTS_SECONDS = 1.0
+
+IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+
+
+class Runtime:
+    """What the sessions of one process share."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = conf.limits
+        policy = conf.POLICY()
+        self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
+        self.events = SignalEvents()
+        self.bus = make_bus()
+        self.hub = Hub(self.bus.publish)
+        self.draining = False
+        """Set once the server is going away: no session is accepted any more."""
+        self._sessions: set[Session] = set()
+        self._empty = asyncio.Event()
+        self._drained: asyncio.Task[None] | None = None
+        self._started = self.loop.create_task(self._start())
+
+    async def started(self) -> None:
+        """Wait until the bus receives, so that a first subscriber misses nothing."""
+        await asyncio.shield(self._started)
+
+    def open_session(self, transport: Transport, user: object) -> Session:
+        """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
+        session = Session(
+            self.hub,
+            transport,
+            Identity(client=secrets.token_hex(8), user=user),
+            policy=self.policy,
+            limits=self.limits,
+            events=self.events,
+        )
+        self._sessions.add(session)
+        self._empty.clear()
+        session.open()
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Forget a session whose connection is gone."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+        session.closed()
+
+    async def publish(self, publication: Publication) -> int:
+        """Publish on behalf of the server's own code; the number of this process's sessions that it reaches.
+
+        Raises:
+            Unavailable: the other processes did not get it.
+        """
+        reached = self.hub.reach(publication.topic)
+        pending = self.hub.publish(publication)
+        if pending is not None:
+            await pending
+        return reached
+
+    async def drain(self) -> None:
+        """Send every client away, to come back to whoever serves next, and end what was started."""
+        if self._drained is None:
+            self._drained = self.loop.create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _start(self) -> None:
+        before_shutdown(self.drain)
+        await self.bus.start(self.hub.deliver)
+
+    async def _drain(self) -> None:
+        self.draining = True
+        if self._sessions:
+            logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
+            for session in list(self._sessions):
+                session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
+        await self.bus.stop()
+        await self.events.finish(EVENTS_SECONDS)
+
+
+def make_bus() -> Bus:
+    """The bus that the settings ask for."""
+    alias = conf.CHANNEL_LAYER
+    config = channel_layers.configs.get(alias) if alias is not None else None
+    if alias is None or config is None or config.get("BACKEND") == IN_MEMORY_LAYER:
+        return LocalBus()
+    from dwsps_channels.bus.channel_layer import ChannelLayerBus, layer_factory
+
+    return ChannelLayerBus(
+        layer_factory(alias), process_id=uuid4().hex, group=f"dwsps.bus.{conf.SERVER_NAME}"
+    )
+
+
+_current: Runtime | None = None
+
+
+async def obtain() -> Runtime:
+    """The runtime of this event loop, started if it was not."""
+    global _current
+    loop = asyncio.get_running_loop()
+    if _current is None or _current.loop is not loop:
+        _current = Runtime()
+    await _current.started()
+    return _current
+
+
+def current() -> Runtime | None:
+    """The runtime of this process, from whatever thread; ``None``: the process serves nothing (yet, or any more)."""
+    return _current if _current is not None and _current.loop.is_running() else None
+
+
+def start_with_first_request() -> None:
+    """Have the runtime started by the first HTTP request, so that a view can publish before anybody connected."""
+    request_started.connect(_start_with_request, sender=ASGIHandler)
+
+
+async def _start_with_request(**kwargs: Any) -> None:
+    request_started.disconnect(_start_with_request, sender=ASGIHandler)
+    try:
+        await obtain()
+    except Exception:
+        # The page is served all the same; each websocket connection will say it again.
+        logger.exception("the publish/subscribe server could not be started")

@@ -1,0 +1,144 @@
+"""What the ASGI server beneath a connection lets us reach, beyond ASGI.
+
+ASGI has no word for «stop reading this connection», «cut it off» or «may I send?»; a slow reader and a publisher
+that is too fast need all three. Where the server is not one that we know, they do nothing, and the server's own
+bounds are what holds.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
+
+logger = logging.getLogger("dwsps_channels.servers")
+
+
+class Connection:
+    """A connection of a server of which we know nothing, and the contract of those that we know."""
+
+    def writable(self) -> "asyncio.Future[None] | None":
+        """Await what is returned before you send; ``None``: send at once."""
+        return None
+
+    def pause_reading(self) -> None:
+        """Take no more from the client until ``resume_reading``."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    def abort(self) -> None:
+        """Cut the connection off now, and drop what the server still holds for it."""
+
+    def release(self) -> None:
+        """Give the connection back to the server, so that it can be closed: nothing is sent any more."""
+
+
+class UvicornConnection(Connection):
+    """Uvicorn itself waits in ``send`` for a slow reader, and reads only as fast as the application does."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+
+class DaphneConnection(Connection):
+    """Daphne takes all that it is sent and reads all that comes, so both are regulated here.
+
+    It is the push producer of Twisted's transport, which pauses it while more than 64 KiB wait to be written.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._paused: asyncio.Future[None] | None = None
+        # The HTTP channel of the handshake is still registered; its part is over.
+        transport.unregisterProducer()
+        transport.registerProducer(self, True)
+
+    def writable(self) -> "asyncio.Future[None] | None":
+        return self._paused
+
+    def pause_reading(self) -> None:
+        self._transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self._transport.resumeProducing()
+
+    def abort(self) -> None:
+        self._transport.abortConnection()
+
+    def release(self) -> None:
+        self.resumeProducing()
+        # A transport with a producer does not close before the producer says that it is done.
+        self._transport.unregisterProducer()
+
+    # Twisted's IPushProducer
+
+    def pauseProducing(self) -> None:
+        if self._paused is None:
+            self._paused = asyncio.get_running_loop().create_future()
+
+    def resumeProducing(self) -> None:
+        if self._paused is not None:
+            if not self._paused.done():
+                self._paused.set_result(None)
+            self._paused = None
+
+    def stopProducing(self) -> None:
+        # The connection is lost: whoever waits goes on, and finds out.
+        self.resumeProducing()
+
+
+_SEARCHED_AT_MOST = 64
+
+
+def connection_of(send: Callable[..., Any]) -> Connection:
+    """The connection that an ASGI ``send`` writes to, found beneath whatever middleware wrapped it in."""
+    seen: set[int] = set()
+    found: list[Any] = [send]
+    for item in found:
+        if id(item) in seen or len(seen) >= _SEARCHED_AT_MOST:
+            continue
+        seen.add(id(item))
+        transport = getattr(item, "transport", None)
+        if hasattr(transport, "abortConnection"):
+            return DaphneConnection(transport)
+        if hasattr(transport, "abort") and hasattr(transport, "pause_reading"):
+            return UvicornConnection(transport)  # type: ignore[arg-type]
+        found.extend(_wrapped_in(item))
+    _warn_once()
+    return Connection()
+
+
+def _wrapped_in(item: Any) -> Iterable[Any]:
+    if isinstance(item, partial):
+        return [item.func, *item.args]
+    if isinstance(item, MethodType):
+        return [item.__self__]
+    if isinstance(item, FunctionType):
+        return [cell.cell_contents for cell in item.__closure__ or () if _is_filled(cell)]
+    # An object that holds the server's send, as Channels' session middleware does.
+    return [value for value in getattr(item, "__dict__", {}).values() if callable(value)]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return callable(cell.cell_contents)
+    except ValueError:
+        return False
+
+
+_warned = False
+
+
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        logger.warning(
+            "the ASGI server is neither Daphne nor uvicorn, or a middleware hides it: a client that does not read "
+            "can be closed, but not cut off"
+        )

@@ -1,0 +1,89 @@
+"""Tells the project's signal receivers what sessions do, without making sessions wait."""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext
+from channels.db import aclose_old_connections
+from django.dispatch import Signal
+
+from dwsps_channels import signals
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.session import Session
+
+logger = logging.getLogger("dwsps_channels.signals")
+
+# What may wait for slow receivers; beyond it events are dropped, and counted.
+QUEUE_LENGTH = 10_000
+
+
+class SignalEvents:
+    """Queues an event for each signal that has receivers, and sends them one after the other.
+
+    The receivers share a thread of their own, so that a slow one does not hold up Django's own thread either.
+    """
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[Signal, Identity, dict[str, Any]]] = deque()
+        self._sender: asyncio.Task[None] | None = None
+        self.dropped = 0
+        """How many events receivers were too slow for."""
+
+    def connected(self, identity: Identity) -> None:
+        if signals.connected.receivers:
+            self._put(signals.connected, identity)
+
+    def disconnected(self, identity: Identity) -> None:
+        if signals.disconnected.receivers:
+            self._put(signals.disconnected, identity)
+
+    def subscribed(self, identity: Identity, topic: str) -> None:
+        if signals.subscribed.receivers:
+            self._put(signals.subscribed, identity, topic=topic)
+
+    def unsubscribed(self, identity: Identity, topic: str) -> None:
+        if signals.unsubscribed.receivers:
+            self._put(signals.unsubscribed, identity, topic=topic)
+
+    def published(self, identity: Identity, topic: str, message: bytes) -> None:
+        if signals.published.receivers:
+            self._put(signals.published, identity, topic=topic, message=bytes(message))
+
+    async def finish(self, timeout: float) -> None:
+        """Let the receivers have what is queued, for at most ``timeout`` seconds."""
+        if self._sender is not None:
+            _, late = await asyncio.wait([self._sender], timeout=timeout)
+            for task in late:
+                task.cancel()
+
+    def _put(self, signal: Signal, identity: Identity, **told: Any) -> None:
+        if len(self._queue) >= QUEUE_LENGTH:
+            if not self.dropped:
+                logger.warning(
+                    "signal receivers are too slow: events are dropped beyond %d waiting",
+                    QUEUE_LENGTH,
+                )
+            self.dropped += 1
+            return
+        self._queue.append((signal, identity, told))
+        if self._sender is None:
+            self._sender = asyncio.get_running_loop().create_task(self._send_queued())
+
+    async def _send_queued(self) -> None:
+        try:
+            async with ThreadSensitiveContext():
+                while self._queue:
+                    signal, identity, told = self._queue.popleft()
+                    if "message" in told:
+                        told["message"] = json.loads(told["message"])
+                    await aclose_old_connections()
+                    # Robust: Django logs what a receiver raises, with its traceback.
+                    await signal.asend_robust(
+                        sender=Session, client=identity.client, user=identity.user, **told
+                    )
+                await aclose_old_connections()
+        finally:
+            self._sender = None

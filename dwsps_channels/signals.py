@@ -1,0 +1,20 @@
+"""What clients do, as Django signals: what dwsps's ``server.on('subscribe', …)`` was.
+
+All are sent with ``client`` (the server's own id of the connection, a string) and ``user`` (the Django user, or
+``None``). Receivers run after the fact, in order, apart from delivery: one that raises or is slow delays no
+message. Plain receivers run in a thread and may use the database; ``async def`` receivers run in the event loop.
+"""
+
+from django.dispatch import Signal
+
+connected = Signal()
+disconnected = Signal()
+
+subscribed = Signal()
+"""Also with ``topic``; not sent when a client subscribes to what it is subscribed to."""
+
+unsubscribed = Signal()
+"""Also with ``topic``; not sent for the subscriptions that end with a connection."""
+
+published = Signal()
+"""Also with ``topic`` and ``message``, the published value. Sent for what clients of this process publish."""
