@@ -11,10 +11,9 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
-from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.conf import KEYS, conf, configured
 from dwsps_channels.policies import AllowAll
-from dwsps_channels.runtime import make_bus
+from dwsps_channels.runtime import shared_layer
 
 # The first without CVE-2026-44545 and CVE-2026-44546.
 SAFE_DAPHNE = (4, 2, 2)
@@ -139,7 +138,7 @@ def _contradictions() -> list[CheckMessage]:
                     id="dwsps_channels.W001",
                 )
             )
-        if isinstance(make_bus(), LocalBus) and (reason := _several_processes()):
+        if shared_layer() is None and (reason := _several_processes()):
             found.append(
                 Warning(
                     f"the server's processes cannot reach each other, and {reason} looks as if there were several",

@@ -118,12 +118,19 @@ class Runtime:
         await self.events.finish(EVENTS_SECONDS)
 
 
+def shared_layer() -> str | None:
+    """The channel layer that joins this process to others, by its alias; ``None``: there is none."""
+    alias = conf.CHANNEL_LAYER
+    config = None if alias is None else channel_layers.configs.get(alias)
+    return None if config is None or config.get("BACKEND") == IN_MEMORY_LAYER else alias
+
+
 def make_bus() -> Bus:
     """The bus that the settings ask for."""
-    alias = conf.CHANNEL_LAYER
-    config = channel_layers.configs.get(alias) if alias is not None else None
-    if alias is None or config is None or config.get("BACKEND") == IN_MEMORY_LAYER:
+    alias = shared_layer()
+    if alias is None:
         return LocalBus()
+    # Not at the top: channels-redis is needed only here.
     from dwsps_channels.bus.channel_layer import ChannelLayerBus, layer_factory
 
     return ChannelLayerBus(
