@@ -17,6 +17,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 CLOSING_SECONDS = 5.0
 CLOSING_SECONDS_WHEN_SLOW = 1.0
 
+# While more than this waits for a client, its own frames are not read: one that sends without reading is slowed,
+# and not closed for the acks it causes.
+CONGESTED_BYTES = 64 * 1024
+
 # A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
 UNBLOCKED_FACTOR = 4
 
@@ -42,6 +46,8 @@ class AsgiTransport:
         self._blocked = False
         self._overflowed = False
         self._wake: asyncio.Future[None] | None = None
+        # Done once no more than CONGESTED_BYTES wait, or none of it matters any more.
+        self._relief: asyncio.Future[None] | None = None
         self._code: int | None = None
         self._cut_off: asyncio.TimerHandle | None = None
 
@@ -49,6 +55,20 @@ class AsgiTransport:
     def buffered(self) -> int:
         """How many bytes wait here; the server and the network hold at most some 100 KiB more."""
         return self._buffered
+
+    def relief(self) -> asyncio.Future[None] | None:
+        """Await what is returned before you read on from this client; ``None``: read on."""
+        if self._buffered <= CONGESTED_BYTES or self._code is not None:
+            return None
+        if self._relief is None:
+            self._relief = self._loop.create_future()
+        return self._relief
+
+    def _relieve(self) -> None:
+        if self._relief is not None:
+            if not self._relief.done():
+                self._relief.set_result(None)
+            self._relief = None
 
     def send(self, frame: Frame) -> None:
         if self._code is not None or self._overflowed:
@@ -75,6 +95,7 @@ class AsgiTransport:
         self._code = int(code)  # autobahn takes no other kind of integer
         patience = CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
         self._cut_off = self._loop.call_later(patience, self._connection.abort)
+        self._relieve()
         if self._wake is not None:
             self._wake.set_result(None)
             self._wake = None
@@ -107,11 +128,14 @@ class AsgiTransport:
             self._buffered -= len(frame.data)
             await send({"type": "websocket.send", "text": frame.text})
             self._blocked = False
+            if self._relief is not None and self._buffered <= CONGESTED_BYTES:
+                self._relieve()
 
     def finish(self) -> None:
         """Forget the client: it is gone."""
         self._code = self._code or 1006
         self._wake = None
         self._waiting.clear()
+        self._relieve()
         if self._cut_off is not None:
             self._cut_off.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -61,7 +62,7 @@ class PubSubConsumer(AsyncConsumer):
         session = server.open_session(transport, self.scope.get("user"))
         writer = asyncio.create_task(transport.write())
         try:
-            await _receive(session, connection, receive)
+            await _receive(session, transport, connection, receive)
         except asyncio.CancelledError:
             # Daphne's way to end: what a client is told in time is up to us.
             session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
@@ -74,21 +75,30 @@ class PubSubConsumer(AsyncConsumer):
             writer.cancel()
 
 
-async def _receive(session: Session, connection: Connection, receive: Any) -> None:
+async def _receive(
+    session: Session, transport: AsgiTransport, connection: Connection, receive: Any
+) -> None:
     """Give the session the frames, one after the other, until the client has gone."""
     while True:
         event = await receive()
         if event["type"] == "websocket.disconnect":
             return
         frame = event.get("text")
-        pending = session.receive(event["bytes"] if frame is None else frame)
-        if pending is not None:
-            # The next frames wait with the client, not in the server's memory.
-            connection.pause_reading()
-            try:
-                await pending
-            finally:
-                connection.resume_reading()
+        handled = session.receive(event["bytes"] if frame is None else frame)
+        if handled is not None:
+            await _meanwhile_unread(connection, handled)
+        # The client does not read what it is sent, acks perhaps: it need not send more.
+        if (relief := transport.relief()) is not None:
+            await _meanwhile_unread(connection, relief)
+
+
+async def _meanwhile_unread(connection: Connection, awaited: Awaitable[None]) -> None:
+    """Wait, and leave the next frames with the client rather than take them into the server's memory."""
+    connection.pause_reading()
+    try:
+        await awaited
+    finally:
+        connection.resume_reading()
 
 
 async def _refuse(send: Any) -> None:
