@@ -131,7 +131,8 @@ def make_bus() -> Bus:
     if alias is None:
         return LocalBus()
     # Not at the top: channels-redis is needed only here.
-    from dwsps_channels.bus.channel_layer import ChannelLayerBus, layer_factory
+    from dwsps_channels.bus.channel_layer import ChannelLayerBus
+    from dwsps_channels.bus.layers import layer_factory
 
     return ChannelLayerBus(
         layer_factory(alias), process_id=uuid4().hex, group=f"dwsps.bus.{conf.SERVER_NAME}"
