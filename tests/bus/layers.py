@@ -1,0 +1,52 @@
+"""A channel layer that does on demand what a real one does on a bad day."""
+
+import asyncio
+from typing import Any
+
+from channels.layers import InMemoryChannelLayer
+
+Message = dict[str, Any]
+
+
+class Layer(InMemoryChannelLayer):
+    """In memory; shared by the buses of a test, as Redis would be."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=10_000)
+        self.away = False
+        """Every call fails that would need the network; those that wait go on waiting."""
+        self.losing = False
+        """What is sent is accepted, and gone."""
+        self.twice = False
+        """What is sent arrives twice."""
+        self.open = asyncio.Event()
+        """While it is not set, what is sent is stuck."""
+        self.open.set()
+        self.sent: list[Message] = []
+        """What was sent, heartbeats excluded."""
+
+    def _reach(self) -> None:
+        if self.away:
+            raise ConnectionError("the layer is away")
+
+    async def group_add(self, group: str, channel: str) -> None:
+        self._reach()
+        await super().group_add(group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        self._reach()
+        await super().group_discard(group, channel)
+
+    async def group_send(self, group: str, message: Message) -> None:
+        self._reach()
+        await self.open.wait()
+        if message.get("batch") != "[]":
+            self.sent.append(message)
+        if self.losing and message.get("batch") != "[]":
+            return
+        for _ in range(2 if self.twice else 1):
+            await super().group_send(group, message)
+
+    def forget_groups(self) -> None:
+        """As Redis does when it is restarted."""
+        self.groups.clear()

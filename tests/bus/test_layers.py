@@ -1,0 +1,77 @@
+from typing import Any
+
+import pytest
+from channels.layers import BaseChannelLayer, InMemoryChannelLayer
+from channels_redis.core import RedisChannelLayer
+from channels_redis.pubsub import RedisPubSubChannelLayer
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from dwsps_channels.bus.layers import CAPACITY, GROUP_EXPIRY, layer_factory
+
+
+class PlainLayer(BaseChannelLayer):
+    """Of a third party: takes what it takes."""
+
+    def __init__(self, hosts: list[str]) -> None:
+        super().__init__()
+        self.hosts = hosts
+
+
+def make(backend: str, **config: Any) -> Any:
+    with override_settings(CHANNEL_LAYERS={"bus": {"BACKEND": backend, "CONFIG": config}}):
+        return layer_factory("bus")()
+
+
+def test_settings_are_read_when_a_layer_is_made() -> None:
+    make_layer = layer_factory("later")
+    in_memory = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    with override_settings(CHANNEL_LAYERS={"later": in_memory}):
+        layers = make_layer(), make_layer()
+    assert all(isinstance(layer, InMemoryChannelLayer) for layer in layers)
+    assert layers[0] is not layers[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "capacity", "group_expiry"),
+    [
+        ({}, CAPACITY, GROUP_EXPIRY),
+        ({"capacity": 100, "group_expiry": 86400}, CAPACITY, GROUP_EXPIRY),
+        ({"capacity": 50_000, "group_expiry": 60}, 50_000, 60),
+    ],
+)
+def test_the_core_layer_gets_room_and_forgets_the_dead_soon(
+    config: dict[str, int], capacity: int, group_expiry: int
+) -> None:
+    layer = make(
+        "channels_redis.core.RedisChannelLayer",
+        hosts=["redis://127.0.0.1:1"],
+        prefix="mine",
+        **config,
+    )
+    assert isinstance(layer, RedisChannelLayer)
+    assert (layer.capacity, layer.group_expiry) == (capacity, group_expiry)
+    assert layer.prefix == "mine"
+
+
+def test_a_layer_that_takes_no_capacity_is_left_alone() -> None:
+    assert make(f"{__name__}.PlainLayer", hosts=["x"]).hosts == ["x"]
+    pubsub = make("channels_redis.pubsub.RedisPubSubChannelLayer", hosts=["redis://x"])
+    assert isinstance(pubsub, RedisPubSubChannelLayer)
+
+
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ({}, "bus"),
+        ({"bus": {}}, "BACKEND"),
+        ({"bus": {"BACKEND": "no.such.Layer"}}, "no"),
+        ({"bus": {"BACKEND": "channels.layers.NoSuchLayer"}}, "NoSuchLayer"),
+    ],
+)
+def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) -> None:
+    with (
+        override_settings(CHANNEL_LAYERS=layers),
+        pytest.raises(ImproperlyConfigured, match=named),
+    ):
+        layer_factory("bus")()

@@ -1,0 +1,171 @@
+"""The bus on a real Redis, through both of channels-redis's layers."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from dwsps_channels.bus.channel_layer import ChannelLayerBus
+from dwsps_channels.bus.layers import layer_factory
+from dwsps_channels.core.errors import Unavailable
+from tests.bus.contract import MakeBus, Member, SharedBusContract, publication
+from tests.processes import Redis, wait_until_async
+
+LAYERS = {
+    "core": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+
+
+MakeRedisBus = Callable[..., ChannelLayerBus]
+
+
+@pytest.fixture(params=LAYERS)
+def make_redis_bus(request: pytest.FixtureRequest, redis: Redis) -> Iterator[MakeRedisBus]:
+    def make(**options: Any) -> ChannelLayerBus:
+        return ChannelLayerBus(layer_factory("default"), **{"process_id": "p", **options})
+
+    layer = {"BACKEND": LAYERS[request.param], "CONFIG": {"hosts": [redis.url]}}
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        yield make
+
+
+class TestRedis(SharedBusContract):
+    @pytest.fixture
+    def make_bus(self, make_redis_bus: MakeRedisBus) -> MakeBus:
+        return make_redis_bus
+
+    @pytest.fixture
+    def sever(self, redis: Redis) -> Callable[[], object]:
+        return redis.kill
+
+
+class Talk:
+    """Two processes, each of which publishes numbers to the other all the time, from 1 on."""
+
+    def __init__(self, make: MakeRedisBus) -> None:
+        self.buses = make(process_id="one"), make(process_id="other")
+        self.members = tuple(Member(bus) for bus in self.buses)
+        self.last = [0, 0]  # the last number that each has published
+        self.accepted = [0, 0]  # how many of them its bus has accepted
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        for member in self.members:
+            await member.start()
+        self._tasks = [asyncio.create_task(self._talk(index)) for index in range(2)]
+        await self.reaches_beyond(self.last)
+
+    async def _talk(self, index: int) -> None:
+        while True:
+            self.last[index] += 1
+            with suppress(Unavailable):
+                await self.members[index].publish(publication(self.last[index]))
+                self.accepted[index] += 1
+            await asyncio.sleep(0.02)
+
+    async def reaches_beyond(self, marks: list[int], timeout: float = 5.0) -> None:
+        """Wait until each has received a number of the other's beyond its mark."""
+        one, other = self.members
+        marks = list(marks)
+        await wait_until_async(
+            lambda: (
+                other.received
+                and one.received
+                and other.numbers[-1] > marks[0]
+                and one.numbers[-1] > marks[1]
+            ),
+            timeout,
+            "both received what the other published",
+        )
+
+    async def hush(self) -> None:
+        """Publish no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def unaccounted(self, index: int) -> int:
+        """How many numbers of that member were accepted, and neither received nor counted as missed."""
+        receiver = 1 - index
+        return (
+            self.accepted[index]
+            - len(self.members[receiver].received)
+            - self.buses[receiver].missed
+        )
+
+
+@pytest.fixture
+async def talk(make_redis_bus: MakeRedisBus) -> AsyncIterator[Talk]:
+    talk = Talk(make_redis_bus)
+    await talk.start()
+    yield talk
+    await talk.hush()
+    for bus in talk.buses:
+        await bus.stop()
+
+
+async def check_account(talk: Talk) -> None:
+    """Nothing came twice or out of order, and nothing was lost in silence."""
+    await talk.hush()
+    await wait_until_async(
+        lambda: talk.unaccounted(0) <= 0 and talk.unaccounted(1) <= 0,
+        what="what was lost was counted",
+    )
+    for member in talk.members:
+        assert member.numbers == sorted(set(member.numbers))
+
+
+async def test_after_redis_was_restarted_both_directions_work_again(
+    talk: Talk, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.restart()
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+
+
+async def test_after_an_outage_both_directions_work_again(
+    talk: Talk, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dwsps_channels.bus")
+    redis.kill()
+    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    with pytest.raises(Unavailable):
+        await talk.members[0].publish(publication())
+    await asyncio.sleep(2)  # it stays away for a while: attempts fail, and are given up
+    redis.start()
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+    levels = [record.levelname for record in caplog.records if "reached" in record.getMessage()]
+    assert levels.count("WARNING") == 2
+    assert levels.count("INFO") == 2
+
+
+async def test_after_redis_hung_both_directions_work_again(talk: Talk, redis: Redis) -> None:
+    redis.signal(signal.SIGSTOP)
+    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    redis.signal(signal.SIGCONT)
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+
+
+async def test_members_that_were_started_without_redis_find_each_other(
+    make_redis_bus: MakeRedisBus, redis: Redis
+) -> None:
+    redis.kill()
+    talk = Talk(make_redis_bus)
+    for member in talk.members:
+        async with asyncio.timeout(8):
+            await member.start()
+    assert not any(bus.connected for bus in talk.buses)
+    redis.start()
+    await wait_until_async(lambda: all(bus.connected for bus in talk.buses))
+    await talk.members[0].publish(publication(1))
+    await talk.members[1].receives(1)
+    for bus in talk.buses:
+        await bus.stop()
