@@ -1,0 +1,138 @@
+"""What the core should do, said again in another way: slow, and obviously right."""
+
+import json
+import unicodedata
+from typing import Any
+
+
+class Subscriptions:
+    """All subscriptions in one list, in the order in which they were made; each question looks at every one."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[str, str]] = []
+
+    def subscribe(self, who: str, topic: str) -> bool:
+        new = (who, topic) not in self._all
+        if new:
+            self._all.append((who, topic))
+        return new
+
+    def unsubscribe(self, who: str, topic: str) -> bool:
+        had = (who, topic) in self._all
+        self._all = [each for each in self._all if each != (who, topic)]
+        return had
+
+    def leave(self, who: str) -> None:
+        self._all = [each for each in self._all if each[0] != who]
+
+    def deliveries(self, topic: str) -> list[tuple[str, str]]:
+        """Who gets a message to ``topic``, and because of which subscription, in the order of delivery."""
+        matching = [
+            (who, its) for who, its in self._all if topic == its or topic.startswith(its + ".")
+        ]
+        return sorted(matching, key=lambda each: len(each[1]), reverse=True)
+
+
+def is_topic(text: str) -> bool:
+    """The grammar of docs/protocol.md, one clause a line."""
+    categories = {unicodedata.category(character) for character in text}
+    levels = text.split(".")
+    return (
+        not categories & {"Cc", "Cs", "Zs", "Zl", "Zp"}
+        and 1 <= len(text.encode("utf-8")) <= 255
+        and len(levels) <= 32
+        and all(levels)
+    )
+
+
+def is_timestamp(text: str) -> bool:
+    """RFC 3339, section 5.6, read from left to right."""
+    date, between, rest = text[:10], text[10:11], text[11:]
+    clock, rest = rest[:8], rest[8:]
+    if rest.startswith("."):
+        digits = len(rest[1:]) - len(rest[1:].lstrip("0123456789"))
+        rest = rest[1 + digits :]
+        if not 1 <= digits <= 9:
+            return False
+    offset_is_right = rest in ("Z", "z") or (
+        rest[:1] in ("+", "-") and _is_numbers(rest[1:], ":", [(2, 0, 23), (2, 0, 59)])
+    )
+    return (
+        _is_numbers(date, "-", [(4, 0, 9999), (2, 1, 12), (2, 1, 31)])
+        and between in ("T", "t", " ")
+        and _is_numbers(clock, ":", [(2, 0, 23), (2, 0, 59), (2, 0, 60)])
+        and offset_is_right
+    )
+
+
+def _is_numbers(text: str, separator: str, ranges: list[tuple[int, int, int]]) -> bool:
+    parts = text.split(separator)
+    return len(parts) == len(ranges) and all(
+        len(part) == length and set(part) <= set("0123456789") and low <= int(part) <= high
+        for part, (length, low, high) in zip(parts, ranges, strict=True)
+    )
+
+
+def read_json(frame: str | bytes) -> Any:
+    """The value of ``frame``, read by the standard library with its leniences taken away.
+
+    Raises ``ValueError`` for what is not JSON, or not UTF-8.
+    """
+    value = json.loads(frame if isinstance(frame, str) else frame.decode(), parse_constant=_refuse)
+    _refuse_lone_surrogates(value)
+    return value
+
+
+def has_duplicate_names(frame: str | bytes) -> bool:
+    """Whether an object in ``frame``, which is JSON, has a name twice."""
+    found = False
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        found = found or len({name for name, _ in pairs}) < len(pairs)
+
+    json.loads(frame, object_pairs_hook=look)
+    return found
+
+
+def is_id(value: object) -> bool:
+    if isinstance(value, str):
+        return 1 <= len(value) <= 64
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
+
+
+def answer(frame: str | bytes) -> str:
+    """What a session of an ordinary client, with a policy that allows everything, answers: ack, or an error's code."""
+    try:
+        request = read_json(frame)
+    except ValueError:
+        return "invalid_json"
+    if not isinstance(request, dict) or request.get("type") not in (
+        "subscribe",
+        "unsubscribe",
+        "publish",
+    ):
+        return "invalid_message"
+    if not isinstance(request.get("topic"), str) or not is_id(request.get("id", 0)):
+        return "invalid_message"
+    if request["type"] == "publish":
+        if "message" not in request or not isinstance(request.get("fromPeerServer", False), bool):
+            return "invalid_message"
+        if "timestamp" in request and not (
+            isinstance(request["timestamp"], str) and is_timestamp(request["timestamp"])
+        ):
+            return "invalid_message"
+    if not is_topic(request["topic"]):
+        return "invalid_topic"
+    if request["type"] == "publish" and request.get("fromPeerServer"):
+        return "forbidden"
+    return "ack"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _refuse_lone_surrogates(value: object) -> None:
+    # Once they are read, pairs are one character each: what cannot be encoded was alone.
+    json.dumps(value, ensure_ascii=False).encode()

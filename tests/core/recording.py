@@ -1,0 +1,223 @@
+"""The session's contracts, kept by objects that write down what they are told."""
+
+import json
+import re
+from asyncio import Future
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from msgspec import Raw
+
+from dwsps_channels.core.frames import Frame
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.session import Session
+
+Message = dict[str, Any]
+
+STAMP = "2020-01-21T17:03:13.625Z"
+
+SERVER_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
+
+
+@dataclass
+class RecordingTransport:
+    """Takes frames until it is closed, as the contract says."""
+
+    frames: list[Frame] = field(default_factory=list)
+    code: int | None = None
+    farewell: Message = field(default_factory=dict)
+    discarded: bool = False
+
+    def send(self, frame: Frame) -> None:
+        if self.code is None:
+            self.frames.append(frame)
+
+    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
+        if self.code is None:
+            self.code = code
+            self.farewell = without_timestamp(json.loads(farewell.data))
+            self.discarded = discard
+
+    def take(self) -> list[Message]:
+        """What was sent since the last call, acks and errors without their timestamp."""
+        taken = [json.loads(frame.data) for frame in self.frames]
+        self.frames.clear()
+        return [one if one["type"] == "publish" else without_timestamp(one) for one in taken]
+
+
+class RecordingEvents:
+    """``told`` has a tuple for each event: its name, the client, and what it is about."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, ...]] = []
+
+    def connected(self, identity: Identity) -> None:
+        self.told.append(("connected", identity.client))
+
+    def disconnected(self, identity: Identity) -> None:
+        self.told.append(("disconnected", identity.client))
+
+    def subscribed(self, identity: Identity, topic: str) -> None:
+        self.told.append(("subscribed", identity.client, topic))
+
+    def unsubscribed(self, identity: Identity, topic: str) -> None:
+        self.told.append(("unsubscribed", identity.client, topic))
+
+    def published(self, identity: Identity, topic: str, message: Raw) -> None:
+        self.told.append(("published", identity.client, topic, bytes(message).decode()))
+
+
+class RecordingPolicy:
+    """Answers every question the same, by calling ``answer``; ``asked`` has the questions."""
+
+    def __init__(self, answer: Callable[[], Any] = lambda: True) -> None:
+        self._answer = answer
+        self.asked: list[tuple[str, Identity, str]] = []
+
+    def may_subscribe(self, identity: Identity, topic: str) -> Any:
+        self.asked.append(("subscribe", identity, topic))
+        return self._answer()
+
+    def may_publish(self, identity: Identity, topic: str) -> Any:
+        self.asked.append(("publish", identity, topic))
+        return self._answer()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer(Identity):
+    """A client that may relay other servers' messages."""
+
+    @property
+    def may_relay(self) -> bool:
+        return True
+
+
+class Client:
+    """One connection: what it sends goes straight to its session."""
+
+    def __init__(self, session: Session, transport: RecordingTransport) -> None:
+        self.session = session
+        self.transport = transport
+
+    def send(self, frame: str | bytes) -> list[Message]:
+        """Send a frame that needs no waiting; returns all that came to this client."""
+        assert self.session.receive(frame) is None
+        return self.transport.take()
+
+    def start(self, frame: str | bytes) -> Awaitable[None]:
+        """Send a frame that must be waited for."""
+        pending = self.session.receive(frame)
+        assert pending is not None
+        return pending
+
+
+class World:
+    """The server around the sessions: a hub, a bus and the events, all written down."""
+
+    def __init__(self) -> None:
+        self.hub = Hub(self._broadcast)
+        self.events = RecordingEvents()
+        self.broadcast: list[Publication] = []
+        """What was handed to the bus."""
+        self.bus_answers: Awaitable[None] | None = None
+        """What the bus returns."""
+
+    def _broadcast(self, publication: Publication) -> Awaitable[None] | None:
+        self.broadcast.append(publication)
+        return self.bus_answers
+
+    def connect(
+        self,
+        client: str = "one",
+        *,
+        identity: Identity | None = None,
+        policy: Policy | None = None,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> Client:
+        transport = RecordingTransport()
+        session = Session(
+            self.hub,
+            transport,
+            identity or Identity(client),
+            policy=policy or RecordingPolicy(),
+            limits=limits or Limits(),
+            events=self.events,
+            clock=clock,
+        )
+        session.open()
+        return Client(session, transport)
+
+    def is_empty(self) -> bool:
+        """Whether the hub remembers nothing. Private, because nobody but this question needs it."""
+        return not self.hub._subscribers
+
+
+class Clock:
+    """Seconds, as far as the test moves them."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def promise() -> "Future[Any]":
+    """An awaitable that is done when the test says so. Needs a running loop."""
+    return Future()
+
+
+def without_timestamp(message: Message) -> Message:
+    assert SERVER_TIMESTAMP.fullmatch(message["timestamp"])
+    return {name: value for name, value in message.items() if name != "timestamp"}
+
+
+def frame(type: str, topic: str, **fields: Any) -> str:
+    return json.dumps({"type": type, "topic": topic, **fields})
+
+
+def subscribe(topic: str, **fields: Any) -> str:
+    return frame("subscribe", topic, **fields)
+
+
+def unsubscribe(topic: str, **fields: Any) -> str:
+    return frame("unsubscribe", topic, **fields)
+
+
+def publish(topic: str, message: Any = "hello", **fields: Any) -> str:
+    return frame("publish", topic, message=message, **fields)
+
+
+def ack(action: str, topic: str, **id: Any) -> Message:
+    """What ``take`` gives for an ack."""
+    return {"type": "ack", "action": action, "topic": topic, **id}
+
+
+def delivery(topic: str, context: str, message: object = "hello") -> Message:
+    """What ``take`` gives for a message that was published with the timestamp ``STAMP``."""
+    return {
+        "type": "publish",
+        "timestamp": STAMP,
+        "topic": topic,
+        "message": message,
+        "context": context,
+    }
+
+
+def is_error(message: Message, code: str, **fields: Any) -> bool:
+    """Whether it is this error, with all of these fields and no others beside the reason."""
+    expected = {
+        "type": "error",
+        "code": code,
+        "retryable": code in ("rate_limited", "unavailable"),
+        **fields,
+    }
+    reason = message.get("reason")
+    return isinstance(reason, str) and bool(reason) and message == expected | {"reason": reason}

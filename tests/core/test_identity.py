@@ -1,0 +1,26 @@
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from dwsps_channels.core.identity import Identity
+
+
+class User:
+    def __init__(self, is_authenticated: bool) -> None:
+        self.is_authenticated = is_authenticated
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"), [(None, False), (User(False), False), (User(True), True)]
+)
+def test_it_is_authenticated_by_its_user(user: User | None, expected: bool) -> None:
+    assert Identity("one", user).is_authenticated is expected
+
+
+def test_an_ordinary_client_may_not_relay() -> None:
+    assert Identity("one", User(True)).may_relay is False
+
+
+def test_it_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Identity("one").client = "two"  # type: ignore[misc]

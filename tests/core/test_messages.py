@@ -1,0 +1,251 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from dwsps_channels.core.errors import (
+    InvalidJSON,
+    InvalidMessage,
+    MessageTooLarge,
+    RateLimited,
+    WireError,
+)
+from dwsps_channels.core.messages import (
+    Ack,
+    Publish,
+    Subscribe,
+    Unsubscribe,
+    decode,
+    encode,
+    error_frame,
+)
+from tests.core.oracle import answer, has_duplicate_names, read_json
+from tests.core.recording import is_error, publish, subscribe, unsubscribe, without_timestamp
+from tests.core.strategies import frames, json_texts
+
+LIMIT = 64 * 1024
+
+
+def error_for(frame: str | bytes) -> dict[str, Any]:
+    """What a client is told of ``frame``, whatever is wrong with it."""
+    told: dict[str, Any] = json.loads(error_frame(RateLimited(1), frame).data)
+    return without_timestamp(told)
+
+
+def test_each_request_is_decoded() -> None:
+    assert decode(subscribe("news", id=7), LIMIT) == Subscribe("news", id=7)
+    assert decode(unsubscribe("news", id="seven"), LIMIT) == Unsubscribe("news", id="seven")
+    request = decode(
+        publish("news", [1], timestamp="2020-01-21T17:03:13Z", fromPeerServer=True), LIMIT
+    )
+    assert isinstance(request, Publish)
+    assert bytes(request.message) == b"[1]"
+    assert (request.topic, request.timestamp, request.id, request.from_peer_server) == (
+        "news",
+        "2020-01-21T17:03:13Z",
+        UNSET,
+        True,
+    )
+
+
+def test_the_order_of_the_fields_does_not_matter() -> None:
+    assert decode('{"id":1,"topic":"news","type":"subscribe"}', LIMIT) == Subscribe("news", id=1)
+
+
+def test_text_and_binary_are_the_same() -> None:
+    assert decode(subscribe("☃"), LIMIT) == decode(subscribe("☃").encode(), LIMIT)
+
+
+@given(json_texts(), st.booleans())
+def test_a_message_is_kept_byte_for_byte(text: str, binary: bool) -> None:
+    frame = f'{{"type":"publish","topic":"a","message": {text} }}'
+
+    request = decode(frame.encode() if binary else frame, LIMIT)
+
+    assert isinstance(request, Publish)
+    assert bytes(request.message) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["2020-01-21T17:03:13Z\n", "٢٠٢٠-01-21T17:03:13Z", "yesterday", "", 0, None]
+)
+def test_a_publishers_timestamp_must_be_rfc_3339(timestamp: object) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(publish("a", timestamp=timestamp), LIMIT)
+
+    assert caught.value.field == "timestamp"
+
+
+@pytest.mark.parametrize("id", [1, 0, -1, 2**53 - 1, 1 - 2**53, "x", "x" * 64, "☃", "😀" * 64, "1"])
+def test_an_id_is_the_clients_own(id: int | str) -> None:
+    assert decode(subscribe("a", id=id), LIMIT).id == id
+    assert error_for(subscribe("a", id=id))["id"] == id
+
+
+@pytest.mark.parametrize("id", [2**53, -(2**53), 2**64, 1.5, 1.0, True, None, "", "x" * 65, [], {}])
+def test_what_cannot_be_an_id_is_refused_and_not_echoed(id: object) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(subscribe("a", id=id), LIMIT)
+
+    assert caught.value.field == "id"
+    assert "id" not in error_for(subscribe("a", id=id))
+
+
+@pytest.mark.parametrize(
+    "digits", ["9" * 5000, "-" + "9" * 60_000, "1e400", "1" + "0" * 400 + ".0"]
+)
+def test_an_id_beyond_what_python_reads_is_refused_as_any_other(digits: str) -> None:
+    frame = f'{{"type":"subscribe","topic":"a","id":{digits}}}'
+
+    with pytest.raises(InvalidMessage):
+        decode(frame, LIMIT)
+    assert is_error(error_for(frame), "rate_limited", action="subscribe", topic="a")
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ("null", None),
+        ("[]", None),
+        ("1", None),
+        ('"subscribe"', None),
+        ("{}", "type"),
+        ('{"type":"shout","topic":"a"}', "type"),
+        ('{"type":null,"topic":"a"}', "type"),
+        ('{"type":"ack","topic":"a"}', "type"),
+        ('{"type":"`$.topic`","topic":"a"}', "type"),
+        ('{"type":"subscribe"}', "topic"),
+        ('{"type":"subscribe","topic":null}', "topic"),
+        ('{"type":"subscribe","topic":["a"]}', "topic"),
+        ('{"type":"publish","topic":"a"}', "message"),
+        ('{"type":"publish","topic":"a","message":1,"fromPeerServer":"true"}', "fromPeerServer"),
+    ],
+)
+def test_the_error_names_the_field_at_fault(frame: str, field: str | None) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(frame, LIMIT)
+
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        " ",
+        "{",
+        "hello",
+        '{"type":"subscribe","topic":"a"}}',
+        '{"type":"subscribe","topic":"a",}',
+        '{"type":"publish","topic":"a","message":NaN}',
+        '{"type":"publish","topic":"a","message":-Infinity}',
+        '{"type":"publish","topic":"a","message":01}',
+        '{"type":"publish","topic":"a","message":1.}',
+        '{"type":"publish","topic":"a","message":[1,]}',
+        '{"type":"publish","topic":"a","message":"\t"}',
+        '{"type":"publish","topic":"a","message":"\\x41"}',
+        '{"type":"publish","topic":"a","message":"\\ud800"}',
+        '{"type":"publish","topic":"a","message":{"\\udc00\\ud800":1}}',
+        '{"type":"subscribe","topic":"a","ignored":"\\ud800"}',
+        '{"type":"publish","topic":"a","message":"\ud800"}',
+        '\ufeff{"type":"subscribe","topic":"a"}',
+        b'{"type":"publish","topic":"a","message":"\xff"}',
+        b'{"type":"publish","topic":"a","message":"\xed\xa0\x80"}',
+        b'{"type":"subscribe","topic":"a","ignored":"\xc0\xaf"}',
+        '{"type":"subscribe","topic":"a"}'.encode("utf-16"),
+    ],
+)
+def test_what_is_not_json_is_refused_even_in_a_part_that_is_not_read(frame: str | bytes) -> None:
+    with pytest.raises(InvalidJSON):
+        decode(frame, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "[" * LIMIT,
+        '{"a":' * (LIMIT // 5),
+        '{"type":"publish","topic":"a","message":' + "[" * 60_000,
+        '{"type":"publish","topic":"a","message":' + "[" * 30_000 + "]" * 30_000 + "}",
+        '{"type":"subscribe","topic":"a","ignored":' + '{"a":' * 10_000 + "1" + "}" * 10_000 + "}",
+        '{"type":"subscribe","topic":' + "[" * 60_000,
+        '{"type":"subscribe","topic":"a","id":' + "[" * 30_000 + "]" * 30_000 + "}",
+    ],
+)
+def test_deep_nesting_is_refused(frame: str) -> None:
+    with pytest.raises((InvalidJSON, InvalidMessage)):
+        decode(frame, LIMIT)
+    error_for(frame)
+
+
+@given(frames())
+def test_a_frame_is_decoded_or_refused_with_an_error_of_the_wire(frame: str | bytes) -> None:
+    try:
+        decode(frame, LIMIT)
+    except WireError as error:
+        code = error.code
+    else:
+        code = "ack"
+
+    expected = answer(frame)
+    if expected == "invalid_json":
+        # The fault that comes first is told: a field may be wrong before the text is.
+        assert code in ("invalid_json", "invalid_message")
+    elif expected in ("invalid_topic", "forbidden"):
+        assert code == "ack" or has_duplicate_names(frame)
+    else:
+        assert code == expected or has_duplicate_names(frame)
+
+
+@pytest.mark.parametrize("character", ["x", "é", "☃", "😀"])
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_limit_is_in_bytes_of_utf_8(character: str, binary: bool) -> None:
+    text = subscribe("a", ignored="").replace('""', f'"{character * 100}"')
+    frame: str | bytes = text.encode() if binary else text
+    size = len(text.encode())
+
+    assert decode(frame, size) == Subscribe("a")
+    with pytest.raises(MessageTooLarge) as caught:
+        decode(frame, size - 1)
+    assert (caught.value.size, caught.value.limit) == (size, size - 1)
+
+
+def test_an_error_tells_what_can_be_told_of_the_request() -> None:
+    assert is_error(
+        error_for(subscribe("a..b", id=7)), "rate_limited", action="subscribe", topic="a..b", id=7
+    )
+    assert is_error(error_for('{"type":"shout","topic":5,"id":7}'), "rate_limited", id=7)
+    assert is_error(error_for('{"topic":"a"}'), "rate_limited", topic="a")
+    assert is_error(error_for("[7]"), "rate_limited")
+    assert is_error(error_for('{"type":"subscribe","id":7'), "rate_limited")
+    assert is_error(error_for(b"\xff"), "rate_limited")
+    assert is_error(error_for("\ud800"), "rate_limited")
+
+
+def test_a_topic_that_is_too_long_is_not_sent_back() -> None:
+    assert error_for(subscribe("a" * 255))["topic"] == "a" * 255
+    assert "topic" not in error_for(subscribe("a" * 256))
+
+
+def test_an_error_stays_small_whatever_the_frame() -> None:
+    for field in ("type", "topic", "id", "message", "timestamp", "fromPeerServer", "else"):
+        frame = json.dumps({"type": "publish", "topic": "a", field: "x" * LIMIT})
+        with pytest.raises(WireError) as caught:
+            decode(frame, LIMIT - 1)
+
+        assert len(error_frame(caught.value, frame)) < 512
+
+
+def test_an_error_without_a_request_has_no_request_fields() -> None:
+    assert is_error(without_timestamp(json.loads(error_frame(RateLimited(1)).data)), "rate_limited")
+
+
+def test_an_ack_has_an_id_only_where_there_was_one() -> None:
+    ack = Ack(action="publish", timestamp="2020-01-21T17:03:13.625Z", topic="☃")
+
+    assert encode(ack).text == (
+        '{"type":"ack","action":"publish","timestamp":"2020-01-21T17:03:13.625Z","topic":"☃"}'
+    )

@@ -1,0 +1,74 @@
+"""How a connection ends, and that nothing of it stays."""
+
+import pytest
+
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import Forbidden, Unavailable
+from dwsps_channels.core.limits import Limits
+from tests.core.recording import World, is_error, publish, subscribe, unsubscribe
+
+
+def test_before_it_closes_the_client_is_told_why(world: World) -> None:
+    client = world.connect()
+    client.send(subscribe("news"))
+
+    client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+
+    assert client.transport.code == 4200
+    assert is_error(client.transport.farewell, "unavailable")
+    assert client.transport.farewell["reason"] == "the server is going away"
+    assert not client.transport.discarded
+    assert world.is_empty()
+
+
+def test_a_refusal_for_good_is_not_retryable(world: World) -> None:
+    client = world.connect()
+
+    client.session.close(CloseCode.FORBIDDEN, Forbidden("be here"))
+
+    assert client.transport.code == 4003
+    assert is_error(client.transport.farewell, "forbidden")
+
+
+def test_a_client_that_does_not_read_is_closed_without_what_waits_for_it(world: World) -> None:
+    client = world.connect(limits=Limits(buffered_bytes=1234))
+    client.send(subscribe("news"))
+
+    client.session.fall_behind()
+
+    assert client.transport.code == 4100
+    assert client.transport.discarded
+    assert is_error(client.transport.farewell, "unavailable")
+    assert "1234 bytes" in client.transport.farewell["reason"]
+    assert world.is_empty()
+
+
+@pytest.mark.parametrize("frame", [subscribe("news"), publish("news"), unsubscribe("news"), "{"])
+def test_after_closing_frames_are_ignored(world: World, frame: str) -> None:
+    client, other = world.connect("one"), world.connect("other")
+    other.send(subscribe("news"))
+    client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+    told = list(world.events.told)
+
+    assert client.send(frame) == []
+
+    assert other.transport.take() == []
+    assert world.broadcast == []
+    assert world.events.told == told
+    client.session.closed()
+    other.session.closed()
+    assert world.is_empty()
+
+
+def test_who_has_gone_leaves_the_others_as_they_were(world: World) -> None:
+    leaving, staying = world.connect("leaving"), world.connect("staying")
+    for client in (leaving, staying):
+        client.send(subscribe("news"))
+        client.send(subscribe("news.uk"))
+
+    leaving.session.closed()
+
+    assert len(staying.send(publish("news.uk"))) == 3
+    assert leaving.transport.take() == []
+    staying.session.closed()
+    assert world.is_empty()

@@ -1,0 +1,169 @@
+"""Frames that cannot be handled: an answer for each, and the session lives on."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwsps_channels.core.limits import Limits
+from tests.core.oracle import answer, has_duplicate_names, is_id, read_json
+from tests.core.recording import Clock, World, ack, is_error, publish, subscribe, unsubscribe
+from tests.core.strategies import frames
+
+# What made dwsps 1.0.1 end, with all of its connections.
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ("{", "invalid_json"),
+        ("hello", "invalid_json"),
+        ("", "invalid_json"),
+        ("null", "invalid_message"),
+        ("[]", "invalid_message"),
+        ("5", "invalid_message"),
+        ("{}", "invalid_message"),
+        ('{"type":"subscribe"}', "invalid_message"),
+        ('{"type":"unsubscribe"}', "invalid_message"),
+        ('{"type":"publish","message":1}', "invalid_message"),
+        ('{"type":"subscribe","topic":null}', "invalid_message"),
+        ('{"type":"publish","topic":5,"message":1}', "invalid_message"),
+        ('{"type":"publish","topic":{},"message":1}', "invalid_message"),
+        ('{"type":"subscribe","topic":""}', "invalid_topic"),
+    ],
+)
+def test_what_ended_dwsps_is_answered_and_everybody_lives_on(
+    world: World, frame: str, code: str
+) -> None:
+    other = world.connect("other")
+    other.send(subscribe("news"))
+    client = world.connect()
+
+    for _ in range(2):
+        (told,) = client.send(frame)
+        assert (told["type"], told["code"]) == ("error", code)
+
+    assert client.send(publish("news")) == [ack("publish", "news")]
+    assert [each["type"] for each in other.transport.take()] == ["publish"]
+
+
+# Limits.
+
+
+def test_the_limit_of_subscriptions_counts_topics(world: World) -> None:
+    client, other = world.connect("one", limits=Limits(subscriptions=2)), world.connect("other")
+    client.send(subscribe("a"))
+    client.send(subscribe("b"))
+
+    (told,) = client.send(subscribe("c", id=1))
+    assert is_error(told, "too_many_subscriptions", action="subscribe", topic="c", id=1)
+    assert client.send(publish("c")) == [ack("publish", "c")]
+
+    assert client.send(subscribe("a")) == [ack("subscribe", "a")]
+    client.send(unsubscribe("a"))
+    assert client.send(subscribe("c")) == [ack("subscribe", "c")]
+    assert other.send(subscribe("c")) == [ack("subscribe", "c")]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_message_that_is_too_large_is_refused_with_its_id(world: World, binary: bool) -> None:
+    client = world.connect()
+    client.send(subscribe("news"))
+
+    def sized(size: int) -> str | bytes:
+        padding = size - len(publish("news", "", id="x"))
+        text = publish("news", "x" * padding, id="x")
+        return text.encode() if binary else text
+
+    assert [each["type"] for each in client.send(sized(64 * 1024))] == ["publish", "ack"]
+    (told,) = client.send(sized(64 * 1024 + 1))
+
+    assert is_error(told, "message_too_large", action="publish", topic="news", id="x")
+    assert told["reason"] == "the message has 65537 bytes, the limit is 65536"
+    assert client.send(publish("news", "x"))[1] == ack("publish", "news")
+
+
+def test_who_sends_too_fast_is_told_and_may_try_again(world: World) -> None:
+    clock = Clock()
+    client = world.connect(limits=Limits(rate=2.0, burst=3), clock=clock)
+    for id in range(3):
+        assert client.send(publish("news", id=id)) == [ack("publish", "news", id=id)]
+
+    (told,) = client.send(publish("news", id=3))
+    assert is_error(told, "rate_limited", action="publish", topic="news", id=3)
+    assert len(world.broadcast) == 3
+
+    clock.now += 0.5
+    assert client.send(publish("news", id=3)) == [ack("publish", "news", id=3)]
+
+
+def test_frames_that_are_not_understood_count_against_the_rate_too(world: World) -> None:
+    client = world.connect(limits=Limits(rate=1.0, burst=4), clock=Clock())
+
+    codes = [
+        client.send(frame)[0]["code"]
+        for frame in ("{", "null", subscribe(""), "x" * 70_000, "{", "null")
+    ]
+
+    assert codes == [
+        "invalid_json",
+        "invalid_message",
+        "invalid_topic",
+        "message_too_large",
+        "rate_limited",
+        "rate_limited",
+    ]
+
+
+def test_each_connection_has_a_rate_of_its_own(world: World) -> None:
+    limits, clock = Limits(rate=1.0, burst=1), Clock()
+    one, two = (
+        world.connect("one", limits=limits, clock=clock),
+        world.connect("two", limits=limits, clock=clock),
+    )
+
+    assert one.send(publish("news")) == two.send(publish("news")) == [ack("publish", "news")]
+
+
+def test_deep_nesting_is_answered_and_the_session_lives_on(world: World) -> None:
+    client = world.connect()
+
+    for frame in ('{"a":' * 10_000, publish("a").replace('"hello"', "[" * 30_000 + "]" * 30_000)):
+        (told,) = client.send(frame)
+        assert is_error(told, "invalid_json")
+
+    assert client.send(subscribe("a")) == [ack("subscribe", "a")]
+
+
+# Any frame at all.
+
+
+@settings(max_examples=300)
+@given(st.lists(frames(), min_size=1, max_size=3))
+def test_every_frame_gets_exactly_one_answer(sent: list[str | bytes]) -> None:
+    world = World()
+    client = world.connect()
+
+    for frame in sent:
+        (told,) = [each for each in client.send(frame) if each["type"] != "publish"]
+
+        assert told["type"] == "ack" or is_error(
+            told,
+            told["code"],
+            **{name: told[name] for name in ("action", "topic", "id") if name in told},
+        )
+        expected = answer(frame)
+        if expected == "invalid_json":
+            assert told["code"] in ("invalid_json", "invalid_message")
+            assert "id" not in told
+            continue
+        request = read_json(frame)
+        if not has_duplicate_names(frame):
+            assert told.get("code", "ack") == expected
+        if isinstance(request, dict) and is_id(request.get("id")):
+            assert told["id"] == request["id"]
+        else:
+            assert "id" not in told
+
+    assert client.send(subscribe("still.here", id=0)) == [ack("subscribe", "still.here", id=0)]
+    client.session.closed()
+    assert world.is_empty()

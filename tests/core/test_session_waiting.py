@@ -1,0 +1,320 @@
+"""What policies decide, and sessions that have to wait for a policy or for the bus."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
+from dwsps_channels.core.identity import Identity
+from tests.core.recording import (
+    STAMP,
+    RecordingPolicy,
+    World,
+    ack,
+    delivery,
+    is_error,
+    promise,
+    publish,
+    subscribe,
+    unsubscribe,
+)
+
+
+def raise_(error: Exception) -> Any:
+    raise error
+
+
+async def answer_later(answer: Any) -> Any:
+    await asyncio.sleep(0)
+    return answer() if callable(answer) else answer
+
+
+# Both ways to answer: at once, and from a coroutine.
+both_ways = pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(lambda answer: lambda: answer() if callable(answer) else answer, id="sync"),
+        pytest.param(lambda answer: lambda: answer_later(answer), id="async"),
+    ],
+)
+Given = Callable[[Any], Callable[[], Any]]
+
+
+async def settle(pending: Awaitable[None] | None) -> None:
+    if pending is not None:
+        await pending
+
+
+# Policies.
+
+
+@both_ways
+async def test_what_the_policy_allows_is_done(world: World, given: Given) -> None:
+    client = world.connect(policy=RecordingPolicy(given(True)))
+
+    await settle(client.session.receive(subscribe("news", id=1)))
+    await settle(client.session.receive(publish("news", timestamp=STAMP, id=2)))
+
+    assert client.transport.take() == [
+        ack("subscribe", "news", id=1),
+        delivery("news", "news"),
+        ack("publish", "news", id=2),
+    ]
+
+
+@both_ways
+async def test_what_the_policy_denies_is_not_done(world: World, given: Given) -> None:
+    other = world.connect("other")
+    other.send(subscribe("news"))
+    told = list(world.events.told)
+    client = world.connect(policy=RecordingPolicy(given(False)))
+
+    await settle(client.session.receive(subscribe("news", id=1)))
+    await settle(client.session.receive(publish("news", id=2)))
+
+    subscribing, publishing = client.transport.take()
+    assert is_error(subscribing, "forbidden", action="subscribe", topic="news", id=1)
+    assert is_error(publishing, "forbidden", action="publish", topic="news", id=2)
+    assert world.broadcast == []
+    assert other.transport.take() == []
+    assert world.events.told == [*told, ("connected", "one")]
+    other.session.closed()
+    assert world.is_empty()
+
+
+@both_ways
+@pytest.mark.parametrize("frame", [subscribe("news", id=1), publish("news", id=1)])
+async def test_a_policy_that_raises_lets_nothing_through_and_is_told_in_the_log_alone(
+    world: World, given: Given, frame: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = world.connect(policy=RecordingPolicy(given(lambda: raise_(KeyError("secret")))))
+
+    with caplog.at_level(logging.ERROR, "dwsps_channels.session"):
+        await settle(client.session.receive(frame))
+
+    (told,) = client.transport.take()
+    assert is_error(told, "unavailable", action=told["action"], topic="news", id=1)
+    assert "secret" not in str(told)
+    (record,) = caplog.records
+    assert "client one" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+    assert world.broadcast == []
+    assert world.is_empty()
+
+
+@both_ways
+async def test_a_policy_may_raise_an_error_of_the_wire_to_say_why(
+    world: World, given: Given, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = world.connect(
+        policy=RecordingPolicy(given(lambda: raise_(Forbidden("read before you have paid"))))
+    )
+
+    await settle(client.session.receive(subscribe("news")))
+
+    (told,) = client.transport.take()
+    assert is_error(told, "forbidden", action="subscribe", topic="news")
+    assert told["reason"] == "not allowed to read before you have paid"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("answer", [None, "", 0, "yes", 1])
+async def test_an_answer_that_is_no_answer_lets_nothing_through(
+    world: World, answer: object
+) -> None:
+    client = world.connect(policy=RecordingPolicy(lambda: answer))
+
+    await settle(client.session.receive(subscribe("news")))
+    await settle(client.session.receive(publish("news")))
+
+    assert [told["type"] for told in client.transport.take()] == ["error", "error"]
+    assert world.broadcast == []
+    assert world.is_empty()
+
+
+def test_the_policy_is_asked_who_and_what(world: World) -> None:
+    policy, identity = RecordingPolicy(), Identity("one", user=object())
+    client = world.connect(identity=identity, policy=policy)
+
+    client.send(subscribe("news"))
+    client.send(publish("news.uk"))
+    client.send(unsubscribe("news"))
+
+    assert policy.asked == [("subscribe", identity, "news"), ("publish", identity, "news.uk")]
+
+
+@pytest.mark.parametrize(
+    "frame", [subscribe("a..b"), publish(""), publish("news", fromPeerServer=True), "{"]
+)
+def test_the_policy_is_not_asked_about_what_is_refused_anyway(world: World, frame: str) -> None:
+    policy = RecordingPolicy()
+
+    world.connect(policy=policy).send(frame)
+
+    assert policy.asked == []
+
+
+async def test_while_the_policy_decides_nothing_happens(world: World) -> None:
+    decision = promise()
+    client = world.connect(policy=RecordingPolicy(lambda: decision))
+
+    pending = client.start(subscribe("news", id=1))
+    assert client.transport.take() == []
+    assert world.hub.reach("news") == 0
+
+    decision.set_result(True)
+    await pending
+    assert client.transport.take() == [ack("subscribe", "news", id=1)]
+    assert world.hub.reach("news") == 1
+
+
+async def test_while_one_waits_the_others_go_on(world: World) -> None:
+    decision = promise()
+    waiting = world.connect("waiting", policy=RecordingPolicy(lambda: decision))
+    pending = waiting.start(publish("news", timestamp=STAMP))
+
+    other = world.connect("other")
+    assert other.send(subscribe("news")) == [ack("subscribe", "news")]
+
+    decision.set_result(True)
+    await pending
+    assert other.transport.take() == [delivery("news", "news")]
+
+
+@pytest.mark.parametrize("gone_by", ["leaving", "being closed"])
+async def test_a_permission_that_comes_after_the_client_has_gone_subscribes_nothing(
+    world: World, gone_by: str
+) -> None:
+    decision = promise()
+    client = world.connect(policy=RecordingPolicy(lambda: decision))
+    pending = client.start(subscribe("news"))
+
+    if gone_by == "leaving":
+        client.session.closed()
+    else:
+        client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+    decision.set_result(True)
+    await pending
+
+    assert world.is_empty()
+    assert ("subscribed", "one", "news") not in world.events.told
+
+
+async def test_what_a_client_published_before_it_left_is_still_delivered(world: World) -> None:
+    decision = promise()
+    reader = world.connect("reader")
+    reader.send(subscribe("news"))
+    client = world.connect(policy=RecordingPolicy(lambda: decision))
+    pending = client.start(publish("news", timestamp=STAMP))
+
+    client.session.closed()
+    decision.set_result(True)
+    await pending
+
+    assert reader.transport.take() == [delivery("news", "news")]
+
+
+async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
+    world: World,
+) -> None:
+    decision = promise()
+    client = world.connect(policy=RecordingPolicy(lambda: decision))
+    door = asyncio.ensure_future(client.start(subscribe("news")))
+    await asyncio.sleep(0)
+
+    door.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await door
+    client.session.closed()
+
+    assert client.transport.take() == []
+    assert world.is_empty()
+
+
+# The bus.
+
+
+async def test_the_ack_waits_for_the_bus_and_the_delivery_here_does_not(world: World) -> None:
+    world.bus_answers = accepted = promise()
+    client = world.connect()
+    client.send(subscribe("news"))
+
+    pending = client.start(publish("news", timestamp=STAMP, id=1))
+    assert client.transport.take() == [delivery("news", "news")]
+
+    accepted.set_result(None)
+    await pending
+    assert client.transport.take() == [ack("publish", "news", id=1)]
+
+
+@pytest.mark.parametrize("policy_waits", [False, True])
+async def test_what_the_bus_refuses_is_an_error_that_may_be_tried_again(
+    world: World, policy_waits: bool
+) -> None:
+    world.bus_answers = accepted = promise()
+    client = world.connect(
+        policy=RecordingPolicy(lambda: answer_later(True) if policy_waits else True)
+    )
+
+    pending = client.start(publish("news", id=1))
+    accepted.set_exception(Unavailable("the bus is down"))
+    await pending
+
+    (told,) = client.transport.take()
+    assert is_error(told, "unavailable", action="publish", topic="news", id=1)
+    assert told["reason"] == "the bus is down"
+
+
+async def test_a_bus_that_breaks_is_told_in_the_log_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.bus_answers = accepted = promise()
+    client = world.connect()
+
+    pending = client.start(publish("news", id=1))
+    accepted.set_exception(ConnectionError("redis://user:secret@host"))
+    await pending
+
+    (told,) = client.transport.take()
+    assert is_error(told, "unavailable", action="publish", topic="news", id=1)
+    assert "secret" not in str(told)
+    assert [record.name for record in caplog.records] == ["dwsps_channels.session"]
+
+
+async def test_policy_and_bus_are_waited_for_one_after_the_other(world: World) -> None:
+    async def decide() -> bool:
+        await asyncio.sleep(0)
+        assert world.broadcast == []
+        return True
+
+    async def accept() -> None:
+        assert len(world.broadcast) == 1
+        await asyncio.sleep(0)
+        assert client.transport.take() == []
+
+    world.bus_answers = accept()
+    client = world.connect(policy=RecordingPolicy(decide))
+
+    await client.start(publish("news", id=1))
+
+    assert client.transport.take() == [ack("publish", "news", id=1)]
+
+
+async def test_the_session_lives_on_after_errors_of_policy_and_bus(world: World) -> None:
+    answers = iter([raise_later(RateLimited(1)), answer_later(False), answer_later(True)])
+    client = world.connect(policy=RecordingPolicy(lambda: next(answers)))
+
+    for id in range(3):
+        await client.start(subscribe("news", id=id))
+
+    codes = [told.get("code", "ack") for told in client.transport.take()]
+    assert codes == ["rate_limited", "forbidden", "ack"]
+
+
+async def raise_later(error: Exception) -> Any:
+    raise error
