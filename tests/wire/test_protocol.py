@@ -26,7 +26,10 @@ BAD_FRAMES: list[tuple[str | bytes, str]] = [
     ('{"type":"publish","topic":"news"}', "invalid_message"),
     ('{"type":"publish","topic":"news","message":NaN}', "invalid_json"),
     ('{"type":"publish","topic":"news","message":"\\ud800"}', "invalid_json"),
-    ('{"type":"publish","topic":"news","message":' + "[" * 20_000 + "]" * 20_000 + "}", "invalid_json"),
+    (
+        '{"type":"publish","topic":"news","message":' + "[" * 20_000 + "]" * 20_000 + "}",
+        "invalid_json",
+    ),
     ('{"type":"publish","topic":"news","message":1,"fromPeerServer":true}', "forbidden"),
     (b"\xff\xfe", "invalid_json"),
     (b"\x00", "invalid_json"),
@@ -47,11 +50,18 @@ async def test_subscriber_gets_what_is_published_to_its_topic_and_below(server: 
         for topic in ("news", "news.uk", "news.uk.london"):
             message = await reader.receive()
             assert message.pop("timestamp").endswith("Z")
-            assert message == {"type": "publish", "topic": topic, "message": {"to": topic}, "context": "news"}
+            assert message == {
+                "type": "publish",
+                "topic": topic,
+                "message": {"to": topic},
+                "context": "news",
+            }
         await reader.nothing_more()
 
 
-async def test_publisher_gets_its_own_deliveries_deepest_first_and_then_the_ack(server: Server) -> None:
+async def test_publisher_gets_its_own_deliveries_deepest_first_and_then_the_ack(
+    server: Server,
+) -> None:
     async with connected(server.url) as client:
         await client.subscribe("news")
         await client.subscribe("news.uk")
@@ -69,7 +79,10 @@ async def test_unsubscribing_ends_that_subscription_alone(server: Server) -> Non
     async with connected(server.url) as client:
         for topic in ("news", "news.uk", "sport"):
             await client.subscribe(topic)
-        for topic in ("news", "weather"):  # the first one, which dwsps 1.0.1 cannot; and one that never was
+        for topic in (
+            "news",
+            "weather",
+        ):  # the first one, which dwsps 1.0.1 cannot; and one that never was
             assert (await client.call("unsubscribe", topic))["type"] == "ack"
         await client.publish("news", 1)  # asserts that the ack comes at once
         await client.send({"type": "publish", "topic": "news.uk", "message": 2})
@@ -110,7 +123,11 @@ async def test_bad_frames_are_answered_and_disturb_nobody(server: Server) -> Non
         for frame, code in BAD_FRAMES:
             await bad.connection.send(frame)
             answer = await bad.receive()
-            assert (answer["type"], answer["code"], answer["retryable"]) == ("error", code, False), frame
+            assert (answer["type"], answer["code"], answer["retryable"]) == (
+                "error",
+                code,
+                False,
+            ), frame
         await other.publish_and_receive("news", "still here")
         assert (await bad.receive())["message"] == "still here"
 
@@ -140,7 +157,9 @@ async def test_wrong_path_is_refused_without_a_traceback(server: Server) -> None
     assert "Traceback" not in server.log
 
 
-async def test_a_thousand_sessions_come_and_go(start_server: ServerFactory, server_kind: str) -> None:
+async def test_a_thousand_sessions_come_and_go(
+    start_server: ServerFactory, server_kind: str
+) -> None:
     server = start_server(server_kind)
 
     async def visit(number: int) -> None:

@@ -1,0 +1,56 @@
+"""A websocket connection without a library, which would read ahead."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MIB = 1024 * 1024
+
+
+class SlowReader:
+    """Subscribes to ``slow``, and reads no more until it is told to."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        connection.sendall(masked(b'{"type":"subscribe","topic":"slow"}'))
+        assert b'"ack"' in connection.recv(4096)
+
+    def read_to_the_end(self) -> bytes:
+        """What is left to read, until the server ends the connection."""
+        tail = b""
+        while True:
+            try:
+                data = self.connection.recv(MIB)
+            except ConnectionResetError:
+                return tail
+            if not data:
+                return tail
+            tail = (tail + data)[-4096:]
+
+
+@contextmanager
+def raw_websocket(port: int) -> Iterator[socket.socket]:
+    """A connection after its handshake, without a library that reads ahead."""
+    # The buffer is small and fixed, so that the kernel does not read ahead much either.
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        )
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 101"), answer
+        yield connection
+
+
+def masked(payload: bytes) -> bytes:
+    """A whole text message in one frame, masked with zeros (RFC 6455, section 5.3)."""
+    if len(payload) < 126:
+        length = bytes([0x80 | len(payload)])
+    else:
+        length = bytes([0x80 | 126]) + len(payload).to_bytes(2, "big")
+    return b"\x81" + length + b"\0\0\0\0" + payload

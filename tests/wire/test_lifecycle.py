@@ -1,0 +1,90 @@
+"""How sessions and servers end, and that they do not end before."""
+
+import asyncio
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.processes import ServerFactory
+from tests.wire.client import connected
+from tests.wire.raw import SlowReader, raw_websocket
+
+DRAIN_SECONDS = 10.0
+
+
+async def test_sigterm_sends_every_session_away_to_come_back(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind)
+    async with connected(server.url) as one, connected(server.url) as two:
+        await one.subscribe("news")
+        await two.subscribe("news")
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+        for client in (one, two):
+            error = await client.receive()
+            assert (error["type"], error["code"], error["retryable"]) == (
+                "error",
+                "unavailable",
+                True,
+            )
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.receive()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 4200
+        assert await ended == 0
+    assert "Traceback" not in server.log
+
+
+async def test_what_was_acknowledged_before_sigterm_is_delivered(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind)
+    async with connected(server.url) as reader, connected(server.url) as writer:
+        await reader.subscribe("news")
+        for number in range(500):
+            await writer.publish("news", number)
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+        assert [(await reader.receive())["message"] for _ in range(500)] == list(range(500))
+        assert (await reader.receive())["code"] == "unavailable"
+        with pytest.raises(ConnectionClosed):
+            await reader.receive()
+        assert (await writer.receive())["code"] == "unavailable"
+        assert await ended == 0
+
+
+async def test_client_that_does_not_read_cannot_hold_up_the_end(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind)
+    with raw_websocket(server.port) as connection:
+        SlowReader(connection)
+        async with connected(server.url) as writer:
+            for _ in range(
+                12
+            ):  # more than the kernel takes, less than what the server would close it for
+                await writer.publish("slow", "x" * 60_000)
+        assert await asyncio.to_thread(server.terminate, DRAIN_SECONDS) == 0
+
+
+async def test_sigterm_without_sessions_ends_the_server(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind)
+    async with connected(server.url) as client:
+        await client.subscribe("news")
+    assert await asyncio.to_thread(server.terminate, DRAIN_SECONDS) == 0
+    assert "Traceback" not in server.log
+
+
+async def test_crash_leaves_the_other_end_to_find_out_by_itself(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    """And the server comes back on its port, empty."""
+    server = start_server(server_kind)
+    async with connected(server.url) as client:
+        await client.subscribe("news")
+        server.restart()
+        with pytest.raises(ConnectionClosed):
+            await client.receive()
+    async with connected(server.url) as client:
+        await client.publish("news", 1)

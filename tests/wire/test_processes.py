@@ -1,0 +1,90 @@
+"""Two processes on one Redis are one server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.processes import Redis, Server, ServerFactory, wait_until_async
+from tests.wire.client import WireClient, connected
+
+FIND_EACH_OTHER_SECONDS = 5.0
+
+
+@pytest.fixture
+def pair(start_server: ServerFactory, server_kind: str, redis: Redis) -> tuple[Server, Server]:
+    one, two = (start_server(server_kind, env={"REDIS_URL": redis.url}) for _ in range(2))
+    return one, two
+
+
+@asynccontextmanager
+async def clients(pair: tuple[Server, Server]) -> AsyncIterator[tuple[WireClient, WireClient]]:
+    async with connected(pair[0].url) as one, connected(pair[1].url) as two:
+        yield one, two
+
+
+async def test_message_reaches_the_subscribers_of_both_once_and_in_order(
+    pair: tuple[Server, Server],
+) -> None:
+    count = 2_000
+    async with clients(pair) as (one, two), connected(pair[1].url) as also_two:
+        for reader in (one, two, also_two):
+            await reader.subscribe("news")
+        async with connected(pair[0].url) as writer:
+            for number in range(count):
+                await writer.send({"type": "publish", "topic": "news.uk", "message": number})
+            acks = [(await writer.receive())["type"] for _ in range(count)]
+            assert acks == ["ack"] * count
+        for reader in (one, two, also_two):
+            assert [(await reader.receive())["message"] for _ in range(count)] == list(range(count))
+            await reader.nothing_more()
+
+
+async def test_message_crosses_byte_for_byte(pair: tuple[Server, Server]) -> None:
+    text = '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}'
+    async with clients(pair) as (one, two):
+        await two.subscribe("raw")
+        await one.connection.send('{"type":"publish","topic":"raw","message":' + text + "}")
+        assert f'"message":{text},' in str(await two.connection.recv())
+
+
+async def test_processes_find_each_other_again_after_redis_was_restarted(
+    pair: tuple[Server, Server], redis: Redis
+) -> None:
+    async with clients(pair) as (one, two):
+        await one.subscribe("from.two")
+        await two.subscribe("from.one")
+        await asyncio.to_thread(redis.kill)
+
+        async def is_unavailable() -> bool:
+            answer = await one.call("publish", "sport", message=1)
+            return bool(
+                answer["type"] == "error"
+                and answer["code"] == "unavailable"
+                and answer["retryable"]
+            )
+
+        await wait_until_async(is_unavailable, 10, "a publish is refused while Redis is away")
+        await asyncio.to_thread(redis.start)
+        async with asyncio.timeout(FIND_EACH_OTHER_SECONDS):
+            await asyncio.gather(
+                _until_heard(pair[0], two, "from.one"), _until_heard(pair[1], one, "from.two")
+            )
+    for server in pair:
+        assert "Traceback" not in server.log
+
+
+async def _until_heard(server: Server, reader: WireClient, topic: str) -> None:
+    """Publish to one process until the other one's subscriber gets it."""
+
+    async def publish() -> None:
+        async with connected(server.url) as writer:
+            while True:
+                await writer.call("publish", topic, message="anybody there?")
+
+    publishing = asyncio.create_task(publish())
+    try:
+        assert (await reader.receive())["message"] == "anybody there?"
+    finally:
+        publishing.cancel()
