@@ -49,7 +49,6 @@ class AsgiTransport:
         # Done once no more than CONGESTED_BYTES wait, or none of it matters any more.
         self._relief: asyncio.Future[None] | None = None
         self._code: int | None = None
-        self._cut_off: asyncio.TimerHandle | None = None
 
     @property
     def buffered(self) -> int:
@@ -94,7 +93,8 @@ class AsgiTransport:
         self._buffered += len(farewell.data)
         self._code = int(code)  # autobahn takes no other kind of integer
         patience = CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
-        self._cut_off = self._loop.call_later(patience, self._connection.abort)
+        # Also once the application is done: uvicorn alone would wait ten seconds for the client's close.
+        self._loop.call_later(patience, self._connection.abort)
         self._relieve()
         if self._wake is not None:
             self._wake.set_result(None)
@@ -115,6 +115,7 @@ class AsgiTransport:
             # Servers differ in what they raise when the client has gone; the receiving side tells the session.
             logger.debug("a connection could not be written to: %r", error)
             self._connection.abort()
+            self.finish()
 
     async def _write_waiting(self) -> None:
         waiting, send, connection = self._waiting, self._send, self._connection
@@ -136,6 +137,5 @@ class AsgiTransport:
         self._code = self._code or 1006
         self._wake = None
         self._waiting.clear()
+        self._buffered = 0
         self._relieve()
-        if self._cut_off is not None:
-            self._cut_off.cancel()

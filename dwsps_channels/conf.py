@@ -61,18 +61,19 @@ class Conf:
         )
         try:
             policy = import_string(path)
-        except ImportError as error:
+        except (ImportError, TypeError, ValueError) as error:  # the latter two for '.policies.Mine'
             raise _improper(
                 "POLICY", f"the dotted path of a class that can be imported ({error})"
             ) from error
         if not (
-            callable(getattr(policy, "may_subscribe", None))
+            isinstance(policy, type)
+            and callable(getattr(policy, "may_subscribe", None))
             and callable(getattr(policy, "may_publish", None))
         ):
             raise _improper(
                 "POLICY", f"a class with may_subscribe and may_publish, which '{path}' is not"
             )
-        return policy  # type: ignore[no-any-return]
+        return policy
 
     @property
     def CHANNEL_LAYER(self) -> str | None:

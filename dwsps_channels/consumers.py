@@ -84,7 +84,9 @@ async def _receive(
         if event["type"] == "websocket.disconnect":
             return
         frame = event.get("text")
-        handled = session.receive(event["bytes"] if frame is None else frame)
+        if frame is None:
+            frame = event.get("bytes") or b""
+        handled = session.receive(frame)
         if handled is not None:
             await _meanwhile_unread(connection, handled)
         # The client does not read what it is sent, acks perhaps: it need not send more.

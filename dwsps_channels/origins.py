@@ -5,12 +5,16 @@ compared exactly: scheme, host and port. A client that tells no origin is not a 
 others to abuse.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
+
+# What no browser has in an origin: all but visible ASCII, and what would be a user, a wildcard or another path.
+_FORBIDDEN = re.compile(r"[^!-~]|[@*\\]")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WHEN_DEBUGGING = [".localhost", "127.0.0.1", "[::1]"]
@@ -47,13 +51,13 @@ def is_origin(text: str) -> bool:
     """Whether ``text`` is an origin with a host: ``https://example.com:8443``, no path, no wildcard."""
     try:
         parts = urlsplit(text)
-        parts.port  # noqa: B018  (raises for a port that is none)
+        port = parts.port
     except ValueError:
         return False
     return (
         bool(parts.scheme and parts.hostname)
-        and "*" not in text
-        and "@" not in parts.netloc
+        and port != 0
+        and not _FORBIDDEN.search(text)
         and text.lower() == f"{parts.scheme}://{parts.netloc}".lower()
     )
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from functools import partial
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -12,7 +11,7 @@ from msgspec import Raw
 
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
-from dwsps_channels.core.errors import MessageTooLarge
+from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
@@ -64,8 +63,12 @@ def publish(
     publication = _publication(topic, message)
     server = _server()
     if on_commit and transaction.get_connection(using).in_atomic_block:
+        # A function, not a partial: Django names it in its log.
+        def publish_on_commit() -> None:
+            _publish(server, publication)
+
         # Robust: the transaction stands, and what else waits for the commit is to run; Django logs the error.
-        transaction.on_commit(partial(_publish, server, publication), using=using, robust=True)
+        transaction.on_commit(publish_on_commit, using=using, robust=True)
         return None
     return _publish(server, publication)
 
@@ -86,6 +89,8 @@ async def apublish(topic: str, message: Any) -> int:
 
 
 def _publication(topic: str, message: Any) -> Publication:
+    if not isinstance(topic, str):
+        raise InvalidTopic(repr(topic), "is not a string")
     check(topic)
     try:
         text = json.dumps(

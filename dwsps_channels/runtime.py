@@ -75,6 +75,8 @@ class Runtime:
         self._sessions.add(session)
         self._empty.clear()
         session.open()
+        if self.draining:
+            _send_away(session)  # the drain began while the connection was being accepted
         return session
 
     def close_session(self, session: Session) -> None:
@@ -111,11 +113,15 @@ class Runtime:
         if self._sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
             for session in list(self._sessions):
-                session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+                _send_away(session)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
         await self.bus.stop()
         await self.events.finish(EVENTS_SECONDS)
+
+
+def _send_away(session: Session) -> None:
+    session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
 
 def shared_layer() -> str | None:

@@ -115,7 +115,7 @@ def connection_of(send: Callable[..., Any]) -> Connection:
 
 def _wrapped_in(item: Any) -> Iterable[Any]:
     if isinstance(item, partial):
-        return [item.func, *item.args]
+        return [item.func, *item.args, *item.keywords.values()]
     if isinstance(item, MethodType):
         return [item.__self__]
     if isinstance(item, FunctionType):

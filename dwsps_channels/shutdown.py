@@ -39,6 +39,8 @@ def _hook_reactor(reactor: Any, hook: Hook) -> None:
 def _hook_signals(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         server_handler = signal.getsignal(signum)
+        if isinstance(server_handler, _SignalHandler) and server_handler.is_over:
+            server_handler = server_handler.server_handler
         # Without a handler of the server's there is no server that ends by signals, and nothing to come before.
         if callable(server_handler) and server_handler is not signal.default_int_handler:
             signal.signal(signum, _SignalHandler(loop, hook, server_handler))
@@ -55,12 +57,17 @@ class _SignalHandler:
     ) -> None:
         self._loop = loop
         self._hook = hook
-        self._server_handler = server_handler
+        self.server_handler = server_handler
         self._running: asyncio.Task[None] | None = None
         self._called = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its loop has ended, as each test's does: there is nothing left to run the hook on."""
+        return self._loop.is_closed()
+
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self._called or self._loop.is_closed():
+        if self._called or self.is_over:
             self._pass_on(signum)
         else:
             self._called = True
@@ -71,9 +78,9 @@ class _SignalHandler:
         self._running.add_done_callback(lambda _: self._pass_on(signum))
 
     def _pass_on(self, signum: int) -> None:
-        server: Any = getattr(self._server_handler, "__self__", None)
+        server: Any = getattr(self.server_handler, "__self__", None)
         if signum == signal.SIGTERM and hasattr(server, "should_exit"):
             # uvicorn: its handler would have the signal raised again at the end, and the exit status with it.
             server.should_exit = True
         else:
-            self._server_handler(signum, None)
+            self.server_handler(signum, None)

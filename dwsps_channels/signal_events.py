@@ -6,8 +6,9 @@ import logging
 from collections import deque
 from typing import Any
 
-from asgiref.sync import ThreadSensitiveContext
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from channels.db import aclose_old_connections
+from django.db import connections
 from django.dispatch import Signal
 
 from dwsps_channels import signals
@@ -78,12 +79,23 @@ class SignalEvents:
                 while self._queue:
                     signal, identity, told = self._queue.popleft()
                     if "message" in told:
-                        told["message"] = json.loads(told["message"])
+                        try:
+                            told["message"] = json.loads(told["message"])
+                        except (ValueError, RecursionError) as error:
+                            # JSON it is, but Python reads no integer of 5000 digits.
+                            logger.warning(
+                                "a message that client %s published to '%s' cannot be given to signal receivers: %s",
+                                identity.client,
+                                told["topic"],
+                                error,
+                            )
+                            continue
                     await aclose_old_connections()
                     # Robust: Django logs what a receiver raises, with its traceback.
                     await signal.asend_robust(
                         sender=Session, client=identity.client, user=identity.user, **told
                     )
-                await aclose_old_connections()
+                # The thread ends here, and what it opened with it, whatever CONN_MAX_AGE says.
+                await sync_to_async(connections.close_all)()
         finally:
             self._sender = None

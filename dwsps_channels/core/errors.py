@@ -29,7 +29,9 @@ class InvalidMessage(WireError):
     code = "invalid_message"
 
     def __init__(self, field: str | None, expected: str) -> None:
-        super().__init__(f"'{field}' must be {expected}" if field else f"a message must be {expected}")
+        super().__init__(
+            f"'{field}' must be {expected}" if field else f"a message must be {expected}"
+        )
         self.field = field
         self.expected = expected
 

@@ -78,7 +78,9 @@ class Hub:
 
     def reach(self, topic: str) -> int:
         """How many subscribers of this process a publish to ``topic`` reaches, each counted once."""
-        matching = [found for context in contexts(topic) if (found := self._subscribers.get(context))]
+        matching = [
+            found for context in contexts(topic) if (found := self._subscribers.get(context))
+        ]
         if len(matching) == 1:
             return len(matching[0])
         return len(set().union(*matching))

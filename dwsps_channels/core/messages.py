@@ -1,6 +1,6 @@
 """The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -45,7 +45,15 @@ class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publis
     from_peer_server: bool = False
 
 
-class Delivery(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel", tag_field="type", tag="publish"):
+class Delivery(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename="camel",
+    tag_field="type",
+    tag="publish",
+):
     """Server to client: a published message, and the subscription (``context``) because of which it comes."""
 
     timestamp: str
@@ -78,7 +86,7 @@ class Error(Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
 
 Request = Subscribe | Unsubscribe | Publish
 
-_requests = msgspec.json.Decoder(Request)
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -165,10 +173,10 @@ def _echo(frame: str | bytes) -> tuple[Action | UnsetType, str | UnsetType, str 
 _EchoedTopic = Annotated[str, Meta(max_length=MAX_BYTES)]
 
 
-def _part(raw: Raw | UnsetType, type: object) -> "UnsetType | str | int":
+def _part(raw: Raw | UnsetType, type: Any) -> Any:
     if raw is UNSET:
         return UNSET
     try:
-        return msgspec.json.decode(raw, type=type)  # type: ignore[call-overload, no-any-return]
+        return msgspec.json.decode(raw, type=type)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return UNSET

@@ -43,7 +43,17 @@ class Session:
     one always, whatever happened before.
     """
 
-    __slots__ = ("_bucket", "_closing", "_events", "_hub", "_limits", "_policy", "_subscriber", "_transport", "identity")
+    __slots__ = (
+        "_bucket",
+        "_closing",
+        "_events",
+        "_hub",
+        "_limits",
+        "_policy",
+        "_subscriber",
+        "_transport",
+        "identity",
+    )
 
     def __init__(
         self,
@@ -62,7 +72,9 @@ class Session:
         self._policy = policy
         self._limits = limits
         self._events = events
-        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
+        self._bucket = (
+            None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
+        )
         self._subscriber = Subscriber(transport.send)
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
@@ -89,8 +101,14 @@ class Session:
                 raise RateLimited(self._limits.rate)
             request = decode(frame, self._limits.message_bytes)
             check(request.topic)
-            if isinstance(request, Publish) and request.from_peer_server and not self.identity.may_relay:
-                raise Forbidden("send fromPeerServer: this connection is not an authenticated peer's")
+            if (
+                isinstance(request, Publish)
+                and request.from_peer_server
+                and not self.identity.may_relay
+            ):
+                raise Forbidden(
+                    "send fromPeerServer: this connection is not an authenticated peer's"
+                )
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
                 pending = self._perform(request, allowed)
@@ -111,7 +129,11 @@ class Session:
     def fall_behind(self) -> None:
         """Close the connection of a client that does not read what it is sent."""
         limit = self._limits.buffered_bytes
-        logger.info("client %s closed: more than %d bytes were waiting to be read", self.identity.client, limit)
+        logger.info(
+            "client %s closed: more than %d bytes were waiting to be read",
+            self.identity.client,
+            limit,
+        )
         problem = f"too slow: more than {limit} bytes were waiting to be read"
         self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
 
@@ -191,13 +213,17 @@ class Session:
 
     def _acknowledge(self, request: Request) -> None:
         self._transport.send(
-            encode(Ack(action=_action(request), timestamp=now(), topic=request.topic, id=request.id))
+            encode(
+                Ack(action=_action(request), timestamp=now(), topic=request.topic, id=request.id)
+            )
         )
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
         if not isinstance(error, WireError):
             # A policy of the project's raised, or we have a defect: closed to the client, told in the log.
-            logger.error("a frame of client %s could not be handled", self.identity.client, exc_info=error)
+            logger.error(
+                "a frame of client %s could not be handled", self.identity.client, exc_info=error
+            )
             error = Unavailable("the server could not handle this, its log says why")
         self._transport.send(error_frame(error, frame))
 
