@@ -22,7 +22,7 @@ from dwsps_channels.core.messages import (
     encode,
     error_frame,
 )
-from tests.core.oracle import answer, has_duplicate_names, read_json
+from tests.core.oracle import answer, has_duplicate_names
 from tests.core.recording import is_error, publish, subscribe, unsubscribe, without_timestamp
 from tests.core.strategies import frames, json_texts
 

@@ -137,7 +137,7 @@ def test_deep_nesting_is_answered_and_the_session_lives_on(world: World) -> None
 # Any frame at all.
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(frames(), min_size=1, max_size=3))
 def test_every_frame_gets_exactly_one_answer(sent: list[str | bytes]) -> None:
     world = World()
