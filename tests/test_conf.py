@@ -1,0 +1,180 @@
+"""The ``DWSPS`` setting, key by key."""
+
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
+
+from dwsps_channels.conf import KEYS, conf
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.policies import AllowAll, ReadOnly
+
+DEFAULTS = {
+    "SERVER_NAME": "dwsps",
+    "SERVER_URL": "ws://127.0.0.1:8000/ws/pubsub/",
+    "ALLOWED_ORIGINS": None,
+    "POLICY": AllowAll,
+    "CHANNEL_LAYER": "default",
+    "MAX_MESSAGE_BYTES": 64 * 1024,
+    "MAX_SUBSCRIPTIONS": 1000,
+    "MAX_BUFFERED_BYTES": 1024 * 1024,
+    "RATE_LIMIT": None,
+    "RATE_BURST": 100,
+}
+
+GOOD: list[tuple[str, Any]] = [
+    ("SERVER_NAME", "a"),
+    ("SERVER_NAME", "eu-1.Example_com"),
+    ("SERVER_NAME", "n" * 64),
+    ("SERVER_URL", "wss://example.com/ws/pubsub/"),
+    ("SERVER_URL", "ws://[::1]:8000"),
+    ("ALLOWED_ORIGINS", None),
+    ("ALLOWED_ORIGINS", []),
+    ("ALLOWED_ORIGINS", ("https://example.com",)),
+    ("ALLOWED_ORIGINS", ["https://example.com", "http://[::1]:8000"]),
+    ("ALLOWED_ORIGINS", ["*"]),
+    ("CHANNEL_LAYER", None),
+    ("CHANNEL_LAYER", "other"),
+    ("MAX_MESSAGE_BYTES", 1),
+    ("MAX_SUBSCRIPTIONS", 1),
+    ("MAX_BUFFERED_BYTES", 1),
+    ("RATE_LIMIT", None),
+    ("RATE_LIMIT", 0.5),
+    ("RATE_LIMIT", 20),
+    ("RATE_BURST", 1),
+]
+
+NO_COUNT = [0, -1, 1.5, "100", True, None]
+
+BAD: list[tuple[str, Any]] = [
+    *(
+        ("SERVER_NAME", value)
+        for value in ("", "n" * 65, "two words", "größe", "a/b", "a\n", None, 1)
+    ),
+    *(
+        ("SERVER_URL", value)
+        for value in (
+            "",
+            "http://example.com",
+            "example.com",
+            "ws://",
+            "ws:///path",
+            "ws://[",
+            None,
+            1,
+        )
+    ),
+    *(
+        ("ALLOWED_ORIGINS", value)
+        for value in (
+            "https://example.com",  # a forgotten bracket: its letters are no origins
+            ["example.com"],
+            ["https://example.com/"],
+            ["https://*.example.com"],
+            ["https://example.com "],
+            ["https://bücher.example"],
+            ["https://example.com", None],
+            [1],
+            {"https://example.com": True},
+            1,
+        )
+    ),
+    *(
+        ("POLICY", value)
+        for value in (
+            None,
+            AllowAll,
+            "",
+            "AllowAll",
+            ".policies.Mine",
+            "no.such.module",
+            "dwsps_channels.policies.NoSuchClass",
+            "dwsps_channels.conf.Conf",
+            "tests.test_conf.an_instance",
+            "tests.test_conf.HalfAPolicy",
+        )
+    ),
+    *(("CHANNEL_LAYER", value) for value in (1, ["default"])),
+    *(
+        (key, value)
+        for key in ("MAX_MESSAGE_BYTES", "MAX_SUBSCRIPTIONS", "MAX_BUFFERED_BYTES", "RATE_BURST")
+        for value in NO_COUNT
+    ),
+    *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
+]
+
+an_instance = AllowAll()
+
+
+class HalfAPolicy:
+    def may_subscribe(self, identity: object, topic: str) -> bool:
+        return True
+
+
+class TestDefaults:
+    @pytest.mark.parametrize("key", KEYS)
+    def test_each_key_has_one(self, key: str) -> None:
+        with override_settings(DWSPS={}):
+            assert getattr(conf, key) == DEFAULTS[key]
+
+    def test_the_setting_may_be_left_out(self) -> None:
+        with override_settings():
+            from django.conf import settings
+
+            del settings.DWSPS
+            assert {key: getattr(conf, key) for key in KEYS} == DEFAULTS
+
+    @override_settings(DWSPS={})
+    def test_the_limits_are_the_cores(self) -> None:
+        assert conf.limits == Limits()
+
+
+class TestValues:
+    @pytest.mark.parametrize(("key", "value"), GOOD)
+    def test_a_good_one_is_taken_as_it_is(self, key: str, value: Any) -> None:
+        with override_settings(DWSPS={key: value}):
+            assert getattr(conf, key) == value
+
+    @pytest.mark.parametrize(("key", "value"), BAD)
+    def test_a_bad_one_is_refused_with_the_keys_name(self, key: str, value: Any) -> None:
+        with (
+            override_settings(DWSPS={key: value}),
+            pytest.raises(ImproperlyConfigured, match=rf"DWSPS\['{key}'\] must be "),
+        ):
+            getattr(conf, key)
+
+    def test_every_key_has_bad_ones_here(self) -> None:
+        assert {key for key, _ in BAD} == set(KEYS)
+
+    @pytest.mark.parametrize("value", [None, [], "", 1])
+    def test_the_setting_itself_must_be_a_dict(self, value: Any) -> None:
+        with (
+            override_settings(DWSPS=value),
+            pytest.raises(ImproperlyConfigured, match="DWSPS must be a dict"),
+        ):
+            _ = conf.SERVER_NAME
+
+    def test_a_policy_is_a_class(self) -> None:
+        with override_settings(DWSPS={"POLICY": "dwsps_channels.policies.ReadOnly"}):
+            assert conf.POLICY is ReadOnly
+
+    def test_the_limits_are_of_the_keys(self) -> None:
+        with override_settings(
+            DWSPS={
+                "MAX_MESSAGE_BYTES": 1,
+                "MAX_SUBSCRIPTIONS": 2,
+                "MAX_BUFFERED_BYTES": 3,
+                "RATE_LIMIT": 4.5,
+                "RATE_BURST": 5,
+            }
+        ):
+            assert conf.limits == Limits(1, 2, 3, 4.5, 5)
+
+
+def test_a_changed_setting_counts_at_once() -> None:
+    with override_settings(DWSPS={"SERVER_NAME": "one"}):
+        assert conf.SERVER_NAME == "one"
+        with override_settings(DWSPS={"SERVER_NAME": "two"}):
+            assert conf.SERVER_NAME == "two"
+        assert conf.SERVER_NAME == "one"
