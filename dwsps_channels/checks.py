@@ -112,7 +112,7 @@ def _contradictions() -> list[CheckMessage]:
     found: list[CheckMessage] = []
     try:
         limits = conf.limits
-        alias = configured().get("CHANNEL_LAYER")
+        alias = conf.CHANNEL_LAYER if "CHANNEL_LAYER" in configured() else None
         if alias is not None and alias not in channel_layers.configs:
             found.append(
                 Error(

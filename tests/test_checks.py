@@ -1,0 +1,211 @@
+"""``manage.py check``: each id by the setting that earns it, and a hint with each."""
+
+import re
+from importlib import metadata
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.test import override_settings
+
+from dwsps_channels import checks
+from dwsps_channels.conf import KEYS
+
+ROOT = Path(__file__).resolve().parent.parent
+IDS = sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", Path(checks.__file__).read_text())))
+SHARED = {
+    "default": {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": ["redis://h"]},
+    }
+}
+
+
+def found(*, deploy: bool = False, **settings: Any) -> list[CheckMessage]:
+    """What our checks say under ``settings``."""
+    with override_settings(**settings):
+        messages = run_checks(tags=["dwsps_channels"], include_deployment_checks=deploy)
+    for message in messages:
+        assert message.hint, message
+        assert message.level == (ERROR if str(message.id)[-4] == "E" else WARNING)
+    return list(messages)
+
+
+def ids(*, deploy: bool = False, **settings: Any) -> list[str]:
+    return [
+        str(message.id).removeprefix("dwsps_channels.")
+        for message in found(deploy=deploy, **settings)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in the environment tells of several."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+
+
+class TestSettings:
+    def test_nothing_is_wrong_with_the_defaults(self) -> None:
+        assert ids(DWSPS={}) == []
+
+    @pytest.mark.parametrize("value", [None, [], "POLICY"])
+    def test_E001_the_setting_is_no_dict(self, value: Any) -> None:
+        assert ids(DWSPS=value) == ["E001"]
+
+    @pytest.mark.parametrize(
+        ("key", "hint"),
+        [
+            ("POLICIES", "did you mean 'POLICY'?"),
+            ("allowed_origins", "did you mean 'ALLOWED_ORIGINS'?"),
+            ("colour", f"known are {', '.join(KEYS)}"),
+            ("_", f"known are {', '.join(KEYS)}"),
+            (1, f"known are {', '.join(KEYS)}"),
+        ],
+    )
+    def test_E002_a_key_is_unknown(self, key: Any, hint: str) -> None:
+        [message] = found(DWSPS={key: 1})
+        assert (message.id, message.hint) == ("dwsps_channels.E002", hint)
+        assert str(key) in message.msg
+
+    @pytest.mark.parametrize("key", [key for key in KEYS if key != "POLICY"])
+    def test_E003_a_value_is_bad(self, key: str) -> None:
+        [message] = found(DWSPS={key: ["bad"]})
+        assert message.id == "dwsps_channels.E003"
+        assert f"DWSPS['{key}']" in message.msg
+
+    @pytest.mark.parametrize(
+        "path", ["no.such.Policy", "dwsps_channels.conf.Conf", ".policies.Mine", 1]
+    )
+    def test_E004_the_policy_cannot_be_used(self, path: Any) -> None:
+        assert ids(DWSPS={"POLICY": path}) == ["E004"]
+
+    def test_all_that_is_wrong_is_said_at_once(self) -> None:
+        wrong = {"POLICIES": 1, "SERVER_NAME": "", "MAX_MESSAGE_BYTES": 0, "POLICY": "x.y"}
+        assert sorted(ids(DWSPS=wrong)) == ["E002", "E003", "E003", "E004"]
+
+    def test_E006_the_channel_layer_is_not_configured(self) -> None:
+        assert ids(DWSPS={"CHANNEL_LAYER": "elsewhere"}) == ["E006"]
+        assert ids(DWSPS={"CHANNEL_LAYER": "default"}, CHANNEL_LAYERS={}) == ["E006"]
+
+    def test_a_project_needs_no_channel_layer(self) -> None:
+        assert ids(DWSPS={}, CHANNEL_LAYERS={}) == []
+        assert ids(DWSPS={"CHANNEL_LAYER": None}, CHANNEL_LAYERS={}) == []
+
+    def test_E007_one_message_fills_the_buffer(self) -> None:
+        assert ids(DWSPS={"MAX_BUFFERED_BYTES": 64 * 1024 - 1}) == ["E007"]
+        assert ids(DWSPS={"MAX_BUFFERED_BYTES": 64 * 1024}) == []
+
+    def test_W001_a_message_may_be_larger_than_daphne_takes(self) -> None:
+        larger = {"MAX_MESSAGE_BYTES": 2 * 1024 * 1024, "MAX_BUFFERED_BYTES": 8 * 1024 * 1024}
+        assert ids(DWSPS=larger) == ["W001"]
+        assert ids(DWSPS=larger, INSTALLED_APPS=["channels", "dwsps_channels"]) == []
+
+    def test_the_errors_stop_a_command(self) -> None:
+        with (
+            override_settings(DWSPS={"MAX_MESAGE_BYTES": 1}),
+            pytest.raises(SystemCheckError, match="E002"),
+        ):
+            call_command("check", stderr=StringIO())
+
+
+class TestDaphne:
+    @pytest.mark.parametrize("installed", ["4.2.1", "4.2", "4.1.9", "3.0.2", "4.2.2rc1"])
+    def test_E005_it_has_known_vulnerabilities(
+        self, installed: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checks, "version", {"daphne": installed}.__getitem__)
+        [message] = found(DWSPS={})
+        assert message.id == "dwsps_channels.E005"
+        assert installed in message.msg
+
+    @pytest.mark.parametrize("installed", ["4.2.2", "4.2.10", "4.3", "5.0.0b1", "5.0"])
+    def test_a_later_one_has_not(self, installed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "version", {"daphne": installed}.__getitem__)
+        assert ids(DWSPS={}) == []
+
+    def test_a_project_that_does_not_use_it_may_have_any(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(checks, "version", {"daphne": "3.0"}.__getitem__)
+        assert ids(DWSPS={}, INSTALLED_APPS=["channels", "dwsps_channels"]) == []
+
+    def test_one_that_was_not_installed_as_a_package_is_not_judged(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def version(name: str) -> str:
+            raise metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(checks, "version", version)
+        assert ids(DWSPS={}) == []
+
+
+class TestSeveralProcesses:
+    @pytest.mark.parametrize(
+        ("name", "value"), [("REDIS_URL", "redis://localhost"), ("WEB_CONCURRENCY", "4")]
+    )
+    def test_W002_they_cannot_reach_each_other(
+        self, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        for layers in ({}, {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}):
+            [message] = found(DWSPS={}, CHANNEL_LAYERS=layers)
+            assert message.id == "dwsps_channels.W002"
+            assert name in message.msg
+        assert ids(DWSPS={}, CHANNEL_LAYERS=SHARED) == []
+
+    def test_a_redis_for_something_else_is_none_of_ours(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("REDIS_URL", "redis://localhost")
+        assert ids(DWSPS={"CHANNEL_LAYER": None}) == []
+
+    def test_several_workers_cannot_be_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEB_CONCURRENCY", "2")
+        assert ids(DWSPS={"CHANNEL_LAYER": None}) == ["W002"]
+
+    @pytest.mark.parametrize("value", ["", "1"])
+    def test_one_worker_is_one(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WEB_CONCURRENCY", value)
+        assert ids(DWSPS={}) == []
+
+
+class TestDeployment:
+    def test_W003_everybody_may_do_everything(self) -> None:
+        assert ids(deploy=True, DWSPS={}) == ["W003"]
+        assert ids(deploy=True, DWSPS={"POLICY": "dwsps_channels.policies.AuthenticatedOnly"}) == []
+
+    def test_W004_every_page_may_connect(self) -> None:
+        policy = "dwsps_channels.policies.ReadOnly"
+        assert ids(deploy=True, DWSPS={"POLICY": policy, "ALLOWED_ORIGINS": ["*"]}) == ["W004"]
+        assert ids(deploy=True, DWSPS={"POLICY": policy, "ALLOWED_ORIGINS": ["https://a.b"]}) == []
+
+    def test_neither_is_said_to_a_developer(self) -> None:
+        assert ids(DWSPS={"ALLOWED_ORIGINS": ["*"]}) == []
+
+    def test_bad_values_are_said_once(self) -> None:
+        assert ids(deploy=True, DWSPS={"POLICY": "no.such.Policy"}) == ["E004"]
+        assert ids(deploy=True, DWSPS=None) == ["E001"]
+
+
+class TestDocs:
+    def test_every_id_has_a_test_here(self) -> None:
+        here = Path(__file__).read_text()
+        assert IDS
+        assert [id for id in IDS if f"def test_{id[-4:]}_" not in here] == []
+
+    @pytest.mark.parametrize("id", IDS)
+    def test_every_id_is_explained(self, id: str) -> None:
+        assert id in (ROOT / "docs" / "checks.md").read_text()
+
+    def test_no_other_id_is(self) -> None:
+        text = (ROOT / "docs" / "checks.md").read_text()
+        assert sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", text))) == IDS
+
+    @pytest.mark.parametrize("key", KEYS)
+    def test_every_key_is_explained(self, key: str) -> None:
+        assert f"`{key}`" in (ROOT / "docs" / "settings.md").read_text()
