@@ -1,0 +1,91 @@
+import WebSocket from 'ws'
+import { PSClient } from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
+import { OldServer, TestServer } from './servers.mjs'
+
+export { PSClient, PSError } from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
+export { WebSocket }
+
+/** Node's own, whatever a test's fake clock does to the global one. */
+const { setTimeout, clearTimeout } = globalThis
+const DEADLINE = 10_000
+
+/** Wait until a condition holds, checked on every turn of the loop. */
+export async function until(holds, what = holds.toString()) {
+  const end = Date.now() + DEADLINE
+  while (!holds()) {
+    if (Date.now() > end) throw new Error(`never came true: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+}
+
+/** Let everything that is under way arrive: a frame goes to the server and back. */
+export const settle = (client) => client.publish('settle', null)
+
+/** What an event tells, the next time. */
+export function next(client, event) {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`'${event}' was never told`)), DEADLINE)
+    client.once(event, (value) => {
+      clearTimeout(late)
+      resolve(value)
+    })
+  })
+}
+
+/** Everything an event tells, from now on. */
+export function record(client, event) {
+  const told = []
+  client.on(event, (value) => told.push(value))
+  return told
+}
+
+export async function serve(t, Server = TestServer) {
+  const server = await new Server().start()
+  t.after(() => server.kill().catch(() => {}))
+  return server
+}
+
+export const serveOld = (t) => serve(t, OldServer)
+
+/** A client that reconnects soon, and is closed after the test. */
+export function connect(t, url, options = {}) {
+  const client = new PSClient(url.url ?? url, { WebSocket, minDelay: 5, maxDelay: 20, ...options })
+  t.after(() => client.close())
+  return client
+}
+
+export async function open(t, server, options) {
+  const client = connect(t, server, options)
+  await next(client, 'open')
+  return client
+}
+
+/**
+ * A clock that runs when it is told to, until the test ends; sockets stay real. Node's own mock will not do: a timer
+ * that ws made under one mock and clears under the next takes another timer with it.
+ */
+export function clock(t, random = 1) {
+  const due = new Map()
+  let now = 0
+  globalThis.setTimeout = (act, delay, ...values) => {
+    const timer = {}
+    due.set(timer, { at: now + delay, act: () => act(...values) })
+    return timer
+  }
+  globalThis.clearTimeout = (timer) => due.delete(timer) || clearTimeout(timer)
+  t.after(() => Object.assign(globalThis, { setTimeout, clearTimeout }))
+  t.mock.method(Math, 'random', () => random)
+  return {
+    tick(time) {
+      const end = now + time
+      for (;;) {
+        const [next] = [...due].filter(([, { at }]) => at <= end).sort(([, a], [, b]) => a.at - b.at)
+        if (!next) break
+        due.delete(next[0])
+        now = next[1].at
+        next[1].act()
+      }
+      now = end
+    },
+  }
+}

@@ -1,0 +1,138 @@
+import { once } from 'node:events'
+import { WebSocketServer } from 'ws'
+
+/** What the two servers share: real sockets, a port that survives `kill`, and what came in. */
+class Server {
+  /** Every frame that came in, parsed, in order, over all connections. */
+  frames = []
+  /** Open connections: socket -> Set of topics. */
+  sessions = new Map()
+  /** How many connections were ever accepted. */
+  accepted = 0
+  #port = 0
+
+  get url() {
+    return `ws://127.0.0.1:${this.#port}`
+  }
+
+  /** Listen; again on the same port after `kill`. */
+  async start() {
+    this.server = new WebSocketServer({ host: '127.0.0.1', port: this.#port })
+    this.server.on('connection', (socket) => {
+      this.accepted++
+      this.sessions.set(socket, new Set())
+      socket.on('message', (data) => this.receive(socket, data.toString()))
+      socket.on('close', () => this.sessions.delete(socket))
+      this.welcome(socket)
+    })
+    await once(this.server, 'listening')
+    this.#port = this.server.address().port
+    return this
+  }
+
+  /** Die as a process does: no closing handshake. */
+  async kill() {
+    const closed = once(this.server, 'close')
+    this.server.close()
+    this.drop()
+    await closed
+  }
+
+  /** Cut every connection, and go on listening. */
+  drop() {
+    for (const socket of this.sessions.keys()) socket.terminate()
+  }
+
+  /** Close every connection with a code. */
+  close(code, reason) {
+    for (const socket of this.sessions.keys()) socket.close(code, reason)
+  }
+
+  welcome() {}
+
+  /** The topics that some session subscribes to. */
+  get topics() {
+    return [...this.sessions.values()].flatMap((topics) => [...topics]).sort()
+  }
+
+  sent(type) {
+    return this.frames.filter((frame) => frame.type === type)
+  }
+
+  send(socket, frame) {
+    socket.send(typeof frame === 'string' ? frame : JSON.stringify(frame))
+  }
+
+  broadcast(frame) {
+    for (const socket of this.sessions.keys()) this.send(socket, frame)
+  }
+
+  deliver(message) {
+    const levels = message.topic.split('.')
+    for (let depth = levels.length; depth > 0; depth--) {
+      const context = levels.slice(0, depth).join('.')
+      for (const [socket, topics] of this.sessions) {
+        if (topics.has(context)) this.send(socket, { ...message, context })
+      }
+    }
+  }
+}
+
+const now = () => new Date().toISOString()
+
+/** docs/protocol.md, as far as a client sees it. */
+export class TestServer extends Server {
+  /** A test's decision: `{ code, reason, retryable }` refuses a frame, 'ignore' lets it fall, anything falsy is no objection. */
+  decide = () => undefined
+
+  receive(socket, text) {
+    let frame
+    try {
+      frame = JSON.parse(text)
+    } catch {
+      return this.refuse(socket, {}, { code: 'invalid_json', reason: 'the frame is not JSON' })
+    }
+    this.frames.push(frame)
+    const decision = this.decide(frame, socket)
+    if (decision === 'ignore') return
+    const refusal = decision || this.invalid(frame)
+    if (refusal) return this.refuse(socket, frame, refusal)
+    const { type, topic, id } = frame
+    if (type === 'subscribe') this.sessions.get(socket)?.add(topic)
+    else if (type === 'unsubscribe') this.sessions.get(socket)?.delete(topic)
+    else this.deliver({ type, timestamp: frame.timestamp ?? now(), topic, message: frame.message })
+    this.send(socket, { type: 'ack', action: type, timestamp: now(), topic, id })
+  }
+
+  invalid({ type, topic, ...frame }) {
+    if (!['subscribe', 'unsubscribe', 'publish'].includes(type)) {
+      return { code: 'invalid_message', reason: 'unknown type' }
+    }
+    if (typeof topic !== 'string' || !/^[^.\s]+(\.[^.\s]+)*$/.test(topic)) {
+      return { code: 'invalid_topic', reason: 'an empty level' }
+    }
+    if (type === 'publish' && !('message' in frame)) return { code: 'invalid_message', reason: 'message is missing' }
+  }
+
+  refuse(socket, { type: action, topic, id }, { code, reason, retryable = false }) {
+    this.send(socket, { type: 'error', code, reason, retryable, timestamp: now(), action, topic, id })
+  }
+}
+
+/** As dwsps 1.0.1 answers: no ids in acks, no errors, whatever a publish holds is relayed. */
+export class OldServer extends Server {
+  /** Hold back answers, and give them later, in order. */
+  held = null
+
+  receive(socket, text) {
+    const frame = JSON.parse(text)
+    this.frames.push(frame)
+    const { type: action, topic } = frame
+    if (action === 'subscribe') this.sessions.get(socket).add(topic)
+    if (action === 'unsubscribe') this.sessions.get(socket).delete(topic)
+    if (action === 'publish') this.deliver(frame)
+    const answer = () => this.send(socket, { type: 'ack', action, timestamp: now(), topic })
+    if (this.held) this.held.push(answer)
+    else answer()
+  }
+}
