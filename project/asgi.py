@@ -9,11 +9,6 @@ from django.core.asgi import get_asgi_application
 # Sets Django up, which must come before anything is imported that needs its models.
 http = get_asgi_application()
 
-# Of a static file, which is read by a thread and a block at a time: nothing to mend.
-warnings.filterwarnings(
-    "ignore", message="StreamingHttpResponse must consume synchronous iterators"
-)
-
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
@@ -21,6 +16,9 @@ from django.urls import path, re_path
 
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import websocket_urlpatterns
+
+# Said of a static file, which a thread reads a block at a time: nothing to mend.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
 
 
 async def refuse(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -32,7 +30,7 @@ async def refuse(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCalla
 # Channels routes with Django's paths to what Django's stubs do not know: applications in place of views.
 routes: list[Any] = [
     # dwsps clients are told a host and a port, and no path.
-    path("", PubSubConsumer.as_asgi()),
+    path("", PubSubConsumer.as_asgi()),  # type: ignore[arg-type]
     *websocket_urlpatterns,
     re_path("", refuse),  # type: ignore[arg-type]
 ]

@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 import pytest
 
@@ -49,9 +49,17 @@ def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "")
     return result
 
 
+@overload
 async def wait_until_async(
-    condition: Callable[[], T | Awaitable[T]], timeout: float = 5.0, what: str = ""
-) -> T:
+    condition: Callable[[], Awaitable[T]], timeout: float = ..., what: str = ...
+) -> T: ...
+@overload
+async def wait_until_async(
+    condition: Callable[[], T], timeout: float = ..., what: str = ...
+) -> T: ...
+async def wait_until_async(
+    condition: Callable[[], Any], timeout: float = 5.0, what: str = ""
+) -> Any:
     """Do as `wait_until`, leaving the event loop free between the calls; `condition` may be async."""
     async with asyncio.timeout(timeout + 1.0):  # for a condition that never returns
         deadline = time.monotonic() + timeout

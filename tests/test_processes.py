@@ -1,0 +1,106 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import HOST, ROOT, Child, Redis, free_port, wait_until, wait_until_async
+
+LISTEN = """
+import socket, sys
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("listening")
+while True:
+    listener.accept()
+"""
+
+
+def listening_child(folder: Path, program: str = LISTEN) -> Child:
+    port = free_port()
+    command = [sys.executable, "-u", "-c", program, str(port)]
+    return Child("child", command, port=port, env={}, folder=folder)
+
+
+def test_child_is_killed_when_the_test_run_is(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "from pathlib import Path; from tests.test_processes import listening_child;"
+            f"print(listening_child(Path({str(tmp_path)!r})).start().pid, flush=True);"
+            "import time; time.sleep(60)",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert is_running(pid)
+    finally:
+        run.kill()
+        run.communicate()
+    wait_until(lambda: not is_running(pid))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_child_that_ends_before_it_listens_is_reported_with_its_log(tmp_path: Path) -> None:
+    child = listening_child(tmp_path, "print('no luck'); raise SystemExit(3)")
+    with pytest.raises(AssertionError, match=r"ended with status 3\n(.*\n)*no luck"):
+        child.start()
+    assert child not in Child.known
+
+
+def test_child_is_restarted_on_its_port_and_keeps_its_log(tmp_path: Path) -> None:
+    with Child.all_closed() as children:
+        child = listening_child(tmp_path)
+        children.append(child)
+        first = child.start().pid
+        child.restart()
+        assert child.pid != first
+        wait_until(lambda: child.log.count("listening") == 2)
+    assert not is_running(child.pid)
+
+
+def test_child_tells_what_ended_it_and_how_much_memory_it_takes(tmp_path: Path) -> None:
+    with Child.all_closed() as children:
+        child = listening_child(tmp_path)
+        children.append(child)
+        assert 2**20 < child.start().rss() < 2**28
+        assert child.exit_status is None
+        assert child.terminate() == child.exit_status == -signal.SIGTERM
+
+
+def test_free_port_can_be_listened_on_again_and_is_not_an_outgoing_one() -> None:
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert free_port() < first_outgoing
+
+
+def test_redis_listens_where_it_says(redis: Redis) -> None:
+    assert redis.url == f"redis://{HOST}:{redis.port}/0"
+    assert os.path.exists(f"/proc/{redis.pid}")
+
+
+async def test_waiting_gives_what_the_condition_gave() -> None:
+    answers = iter([0, None, "here"])
+    assert wait_until(lambda: next(answers)) == "here"
+
+    async def answer() -> list[int]:
+        return [1]
+
+    assert await wait_until_async(answer) == [1]
+
+
+async def test_waiting_in_vain_says_what_for() -> None:
+    with pytest.raises(AssertionError, match=r"not within 0\.02 s: rain"):
+        wait_until(lambda: False, 0.02, "rain")
+    with pytest.raises(AssertionError, match=r"not within 0\.02 s: rain"):
+        await wait_until_async(lambda: False, 0.02, "rain")
