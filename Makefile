@@ -82,9 +82,9 @@ test-tools:
 	command -v npm >/dev/null || packages="$$packages npm"; \
 	[ -z "$$packages" ] || $(call apt,$$packages) || true
 
-NODE_INSTALLED := $(patsubst %/package.json,%/node_modules/.installed,$(wildcard tests/js/package.json))
+NODE_INSTALLED := tests/js/node_modules/.installed
 
-tests/js/node_modules/.installed: tests/js/package.json | test-tools
+$(NODE_INSTALLED): tests/js/package.json | test-tools
 	@if command -v npm >/dev/null; then \
 		npm install --no-package-lock --no-audit --no-fund --silent --prefix tests/js && touch $@; \
 	fi

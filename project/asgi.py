@@ -30,7 +30,7 @@ async def refuse(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCalla
 # Channels routes with Django's paths to what Django's stubs do not know: applications in place of views.
 routes: list[Any] = [
     # dwsps clients are told a host and a port, and no path.
-    path("", PubSubConsumer.as_asgi()),  # type: ignore[arg-type]
+    path("", PubSubConsumer.as_asgi()),
     *websocket_urlpatterns,
     re_path("", refuse),  # type: ignore[arg-type]
 ]

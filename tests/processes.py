@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, NoReturn, Self, TypeVar, overload
 
 import pytest
 
@@ -81,7 +81,11 @@ def require(program: str) -> str:
     """Give the program's path. Where it is missing the test is skipped, but fails in CI."""
     if path := shutil.which(program):
         return path
-    message = f"{program} is not installed: `make test` installs it where it may"
+    missing(f"{program} is not installed: `make test` installs it where it may")
+
+
+def missing(message: str) -> NoReturn:
+    """Skip the test, or fail it in CI, where nothing may be left out unnoticed."""
     if os.environ.get("CI", "").lower() in ("", "0", "false"):
         pytest.skip(message)
     pytest.fail(message)

@@ -1,0 +1,56 @@
+"""The browser client's own tests, run by Node: one file of `tests/js` at a time."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, Server, missing, require
+
+FOLDER = ROOT / "tests" / "js"
+FILES = sorted(FOLDER.glob("*.test.mjs"))
+AGAINST_A_SERVER = FOLDER / "e2e.test.mjs"
+
+OLDEST_NODE = (20, 19)
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """The path of a Node that is new enough, with the packages that the tests need in place."""
+    path = require("node")
+    version = subprocess.check_output([path, "--version"], text=True)
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_NODE:
+        wanted = ".".join(map(str, OLDEST_NODE))
+        missing(f"node is {version.strip()}, and the tests need {wanted} or newer")
+    if not (FOLDER / "node_modules").exists():
+        missing("tests/js has no node_modules: `make test` installs them")
+    return path
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file != AGAINST_A_SERVER], ids=lambda file: file.stem
+)
+def test_passes(node: str, file: Path) -> None:
+    run(node, file)
+
+
+def test_passes_against_a_real_server(node: str, server: Server) -> None:
+    run(node, AGAINST_A_SERVER, DWSPS_URL=server.url)
+
+
+def run(node: str, file: Path, **env: str) -> None:
+    """Run one file; it must hold tests, and none of them may fail or be left out."""
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=tap", file.name],
+        cwd=FOLDER,
+        env={"PATH": os.environ["PATH"]} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=110,
+    )
+    count = {name: int(n) for name, n in re.findall(r"^# (\w+) (\d+)$", done.stdout, re.MULTILINE)}
+    assert done.returncode == 0, done.stdout
+    assert count["tests"] == count["pass"] > 0, done.stdout
