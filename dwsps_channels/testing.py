@@ -1,0 +1,187 @@
+"""What a project needs in its own tests: docs/testing.md shows how.
+
+``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way to them.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, NamedTuple, Self
+from unittest import mock
+
+from channels.testing import WebsocketCommunicator
+
+from dwsps_channels import publishing
+from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.publication import Publication
+
+__all__ = ["Closed", "PubSubCommunicator", "Published", "Refused", "capture_publishes"]
+
+
+class Published(NamedTuple):
+    """What ``publish`` or ``apublish`` was called with. Equal to the tuple of both."""
+
+    topic: str
+    message: Any
+    """As a subscriber would read it: a ``Decimal``, say, is a string."""
+
+
+@contextmanager
+def capture_publishes() -> Iterator[list[Published]]:
+    """Have ``publish`` and ``apublish`` append to the list that this gives, in place of sending anything.
+
+    No server needs to run. All else is as ever: bad topics and messages raise, and inside a transaction nothing is
+    appended before the commit. (Django's ``TestCase`` never commits: see its ``captureOnCommitCallbacks``.) Nobody
+    is reached, so both return 0, or ``None`` where they wait for the commit.
+    """
+    capture = _Capture()
+    with mock.patch.object(publishing, "_server", return_value=capture):
+        yield capture.published
+
+
+class _Capture:
+    """Stands in for the runtime: a hub without subscribers, and a bus that writes down what it is handed."""
+
+    def __init__(self) -> None:
+        self.published: list[Published] = []
+        self.hub = Hub(self._append)
+
+    @property
+    def loop(self) -> Any:
+        """The caller's own, if it has one: there is nobody to hand over to."""
+        try:
+            return asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+
+    async def publish(self, publication: Publication) -> int:
+        self.hub.publish(publication)
+        return 0
+
+    def _append(self, publication: Publication) -> None:
+        self.published.append(Published(publication.topic, json.loads(bytes(publication.message))))
+
+
+class Refused(Exception):
+    """A request was answered with an error: its ``code`` and ``reason`` (docs/protocol.md, "Errors")."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code = code
+        self.reason = reason
+
+
+class Closed(Exception):
+    """The server refused the connection, or closed it: ``code`` (docs/protocol.md, "Closing")."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"closed with {code}")
+        self.code = code
+
+
+class PubSubCommunicator(WebsocketCommunicator):
+    """A client in the test's own process, connected within ``async with``.
+
+    By default to the consumer alone, as ``user``; or to an ``application`` of the project's, such as
+    ``project.asgi.application``, by ``path`` and with ``headers``: a cookie of a session, an origin.
+
+    All of ``WebsocketCommunicator`` is there, too, for what a well-behaved client does not do.
+    """
+
+    def __init__(
+        self,
+        application: Any = None,
+        path: str = "/ws/pubsub/",
+        *,
+        user: Any = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        timeout: float = 5.0,
+    ) -> None:
+        super().__init__(application or PubSubConsumer.as_asgi(), path, list(headers))
+        scope: Any = self.scope
+        if user is not None:
+            scope["user"] = user
+        self._timeout = timeout
+        self._ids = count(1)
+        # Came while the answer to a request was awaited.
+        self._deliveries: deque[dict[str, Any]] = deque()
+
+    async def __aenter__(self) -> Self:
+        accepted, code = await self.connect(self._timeout)
+        if not accepted:
+            await self.wait(self._timeout)
+            raise Closed(int(code or 1000))
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self.future.done():
+            await self.wait(self._timeout)  # raises what the application raised
+        else:
+            await self.disconnect(timeout=self._timeout)
+
+    async def subscribe(self, topic: str) -> None:
+        """Subscribe, and wait for the ack.
+
+        Raises:
+            Refused: the server answered with an error.
+            Closed: it closed the connection instead.
+        """
+        await self._call(type="subscribe", topic=topic)
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Unsubscribe, and wait for the ack. Raises as ``subscribe`` does."""
+        await self._call(type="unsubscribe", topic=topic)
+
+    async def publish(self, topic: str, message: Any) -> None:
+        """Publish, and wait for the ack. Raises as ``subscribe`` does."""
+        await self._call(type="publish", topic=topic, message=message)
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message that came to a subscription: ``topic``, ``message``, ``context``, ``timestamp``.
+
+        Raises:
+            TimeoutError: none came.
+            Closed: the server closed the connection.
+        """
+        return self._deliveries.popleft() if self._deliveries else await self._next()
+
+    async def received_nothing(self) -> bool:
+        """Whether nothing has come that was not received. Needs no waiting: the server answers in order."""
+        await self.unsubscribe("dwsps.testing.nothing")
+        return not self._deliveries
+
+    async def receive_output(self, timeout: float = 1) -> dict[str, Any]:
+        """As asgiref's, but the connection lives on after a timeout, and an application that has ended is told at once."""
+        event: asyncio.Task[dict[str, Any]] = asyncio.create_task(self.output_queue.get())
+        await asyncio.wait(
+            {event, self.future}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if event.done():
+            return event.result()
+        event.cancel()
+        if not self.future.done():
+            raise TimeoutError
+        await self.wait()  # raises what the application raised
+        raise Closed(1006)
+
+    async def _call(self, **request: Any) -> None:
+        request["id"] = next(self._ids)
+        await self.send_json_to(request)
+        while (answer := await self._next()).get("id") != request["id"]:
+            self._deliveries.append(answer)
+        if answer["type"] == "error":
+            raise Refused(answer["code"], answer["reason"])
+
+    async def _next(self) -> dict[str, Any]:
+        while True:
+            event = await self.receive_output(self._timeout)
+            if event["type"] == "websocket.close":
+                raise Closed(event["code"])
+            message: dict[str, Any] = json.loads(event["text"])
+            if message["type"] != "error" or "id" in message:
+                return message
+            # Else it tells why the connection is being closed, which comes next.

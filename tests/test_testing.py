@@ -1,0 +1,187 @@
+"""What other projects test with."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.auth import AuthMiddlewareStack
+from channels.testing import WebsocketCommunicator
+from django.contrib.auth.models import User
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import transaction
+from django.test import override_settings
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from dwsps_channels import apublish, publish, runtime
+from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import InvalidTopic, Unavailable
+from dwsps_channels.publishing import InvalidPayload, NotServing
+from dwsps_channels.testing import Closed, Published, PubSubCommunicator, Refused, capture_publishes
+
+
+class OwnTopicOnly:
+    def may_subscribe(self, identity: Any, topic: str) -> bool:
+        return bool(identity.user is not None and topic == f"users.{identity.user.username}")
+
+    def may_publish(self, identity: Any, topic: str) -> bool:
+        raise RuntimeError("a bug of the project's")
+
+
+class TestCapturePublishes:
+    @pytest.mark.django_db(transaction=True)
+    def test_it_has_what_would_be_published(self) -> None:
+        with capture_publishes() as published:
+            assert publish("news.uk", {"price": Decimal("1.50")}) == 0
+            assert publish("news", None) == 0
+        assert published == [("news.uk", {"price": "1.50"}), ("news", None)]
+        assert published[0] == Published(topic="news.uk", message={"price": "1.50"})
+
+    async def test_so_it_has_of_async_code(self) -> None:
+        with capture_publishes() as published:
+            assert await apublish("a", 1) == 0
+            assert await sync_to_async(publish)("b", 2, on_commit=False) == 0
+        assert published == [("a", 1), ("b", 2)]
+
+    @pytest.mark.django_db(transaction=True)
+    def test_a_transaction_publishes_on_commit(self) -> None:
+        with capture_publishes() as published:
+            with transaction.atomic():
+                assert publish("a", 1) is None
+                assert published == []
+                publish("b", 2, on_commit=False)
+                assert published == [("b", 2)]
+            assert published == [("b", 2), ("a", 1)]
+            with transaction.atomic():
+                publish("c", 3)
+                transaction.set_rollback(True)
+        assert published == [("b", 2), ("a", 1)]
+
+    @pytest.mark.django_db
+    def test_it_works_with_what_captures_commits(
+        self, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        with capture_publishes() as published:
+            with django_capture_on_commit_callbacks(execute=True):
+                publish("a", 1)
+                assert published == []
+            assert published == [("a", 1)]
+
+    async def test_bad_topics_and_messages_raise_as_ever(self) -> None:
+        with capture_publishes() as published:
+            with pytest.raises(InvalidTopic):
+                await apublish("a..b", 1)
+            with pytest.raises(InvalidPayload):
+                await apublish("a", object())
+        assert published == []
+
+    async def test_it_ends(self) -> None:
+        with pytest.raises(ZeroDivisionError), capture_publishes():
+            _ = 1 / 0
+        with pytest.raises(NotServing):
+            await apublish("a", 1)
+
+
+class TestPubSubCommunicator:
+    async def test_it_subscribes_publishes_and_receives(self) -> None:
+        async with PubSubCommunicator() as one, PubSubCommunicator() as two:
+            await one.subscribe("news")
+            await two.publish("news.uk", {"headline": "Hello"})
+            message = await one.receive()
+            assert (message["topic"], message["context"]) == ("news.uk", "news")
+            assert message["message"] == {"headline": "Hello"}
+            await one.unsubscribe("news")
+            await two.publish("news.uk", "unheard")
+            assert await one.received_nothing()
+
+    async def test_it_keeps_what_comes_before_an_answer(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("a")
+            await client.subscribe("a.b")
+            await client.publish("a.b", 1)
+            assert not await client.received_nothing()
+            assert [(await client.receive())["context"] for _ in range(2)] == ["a.b", "a"]
+            assert await client.received_nothing()
+
+    async def test_it_gets_what_the_projects_code_publishes(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("orders")
+            assert await apublish("orders.7", {"state": "paid"}) == 1
+            assert (await client.receive())["message"] == {"state": "paid"}
+
+    @override_settings(DWSPS={"POLICY": "tests.test_testing.OwnTopicOnly"})
+    async def test_it_is_who_the_test_says(self) -> None:
+        async with (
+            PubSubCommunicator(user=User(username="ada")) as ada,
+            PubSubCommunicator() as nobody,
+        ):
+            await ada.subscribe("users.ada")
+            with pytest.raises(Refused) as refused:
+                await ada.subscribe("users.bob")
+            assert (refused.value.code, refused.value.reason) == (
+                "forbidden",
+                "not allowed to subscribe to 'users.bob'",
+            )
+            with pytest.raises(Refused, match="forbidden"):
+                await nobody.subscribe("users.ada")
+
+    async def test_a_bad_request_is_refused_and_the_next_one_answered(self) -> None:
+        async with PubSubCommunicator() as client:
+            with pytest.raises(Refused, match="invalid_topic"):
+                await client.subscribe("a..b")
+            await client.subscribe("a.b")
+
+    @override_settings(DWSPS={"ALLOWED_ORIGINS": ["https://example.com"]})
+    async def test_a_refused_connection_raises(self) -> None:
+        with pytest.raises(Closed) as closed:
+            async with PubSubCommunicator(headers=[(b"origin", b"https://evil.example")]):
+                pytest.fail("was connected")
+        assert closed.value.code == 4003
+        async with PubSubCommunicator(headers=[(b"origin", b"https://example.com")]) as client:
+            await client.subscribe("a")
+
+    async def test_a_connection_that_the_server_closes_raises(self) -> None:
+        async with PubSubCommunicator() as client:
+            server = await runtime.obtain()
+            [session] = server._sessions
+            session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+            with pytest.raises(Closed, match="4200"):
+                await client.receive()
+
+    async def test_what_the_application_raises_is_raised(self) -> None:
+        async def broken(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            raise SynchronousOnlyOperation("a bug of the project's")
+
+        with pytest.raises(SynchronousOnlyOperation):
+            async with PubSubCommunicator(broken) as client:
+                await client.subscribe("a")
+
+    async def test_a_message_that_never_comes_is_a_timeout(self) -> None:
+        async with PubSubCommunicator(timeout=0.05) as client:
+            with pytest.raises(TimeoutError):
+                await client.receive()
+            await client.subscribe("a")
+
+    async def test_an_application_that_ends_without_a_word_is_closed(self) -> None:
+        async def silent(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+
+        async with PubSubCommunicator(silent) as client:
+            with pytest.raises(Closed, match="1006"):
+                await client.receive()
+
+    @pytest.mark.django_db(transaction=True)
+    async def test_it_takes_an_application_of_the_projects(self) -> None:
+        application = AuthMiddlewareStack(PubSubConsumer.as_asgi())
+        async with PubSubCommunicator(application, "/anywhere/") as client:
+            await client.subscribe("a")
+
+    async def test_it_is_channels_communicator(self) -> None:
+        async with PubSubCommunicator() as client:
+            assert isinstance(client, WebsocketCommunicator)
+            await client.send_to(text_data="no JSON")
+            assert (await client.receive_json_from(5))["code"] == "invalid_json"
