@@ -17,7 +17,7 @@ apt = { \
 	elif sudo -n true 2>/dev/null; then as_root='sudo -n'; \
 	else as_root=none; fi; \
 	if [ "$$as_root" = none ] || ! command -v apt-get >/dev/null; then \
-		echo "missing, and not mine to install here: $(1)" >&2; false; \
+		echo "missing, and only root may install it: apt-get install $(1)" >&2; false; \
 	else \
 		echo "installing Debian packages: $(1)"; \
 		$$as_root apt-get update -qq && \
