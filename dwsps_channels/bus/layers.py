@@ -17,6 +17,8 @@ CAPACITY: Final = 10_000
 # until then, each message is also stored for every process that was killed.
 GROUP_EXPIRY: Final = 300
 
+_CANCEL_PAUSE: Final = 0.05
+
 
 def layer_factory(alias: str) -> Callable[[], "BaseChannelLayer"]:
     """What makes layers as ``CHANNEL_LAYERS[alias]`` says, but fit for a bus.
@@ -86,8 +88,11 @@ async def end(task: asyncio.Task[None] | None) -> None:
     """Cancel ``task`` and wait until it is done. Nothing that it raises is raised or reported."""
     if task is None:
         return
-    task.cancel()
-    await asyncio.wait([task])
+    # Again where it was forgotten: up to Python 3.11, asyncio.wait_for, which redis-py sends with, does that to a
+    # cancellation that comes in the moment it ends.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_PAUSE)
     if not task.cancelled():
         task.exception()
 

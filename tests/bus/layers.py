@@ -24,8 +24,11 @@ class Layer(InMemoryChannelLayer):
         self.open.set()
         self.sent: list[Message] = []
         """What was sent, heartbeats excluded."""
+        self.calls = 0
+        """How often the network was needed."""
 
     def _reach(self) -> None:
+        self.calls += 1
         if self.away:
             raise ConnectionError("the layer is away")
 

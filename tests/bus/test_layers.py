@@ -1,3 +1,4 @@
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwsps_channels.bus.layers import CAPACITY, GROUP_EXPIRY, layer_factory
+from dwsps_channels.bus.layers import CAPACITY, GROUP_EXPIRY, end, layer_factory
 
 
 class PlainLayer(BaseChannelLayer):
@@ -75,3 +76,38 @@ def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) 
         pytest.raises(ImproperlyConfigured, match=named),
     ):
         layer_factory("bus")()
+
+
+async def test_a_task_that_forgets_a_cancellation_is_ended_nevertheless() -> None:
+    cancelled = 0
+
+    async def forgetful() -> None:
+        nonlocal cancelled
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+                if cancelled == 3:
+                    raise
+
+    task = asyncio.create_task(forgetful())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.cancelled()
+    assert cancelled == 3
+
+
+async def test_what_a_task_raises_when_it_is_ended_is_its_own_affair() -> None:
+    async def raises() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise OSError("no")
+
+    task = asyncio.create_task(raises())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.done()
+    await end(task)
+    await end(None)
