@@ -1,0 +1,161 @@
+"""The documents against the repository: links lead somewhere, code compiles, nothing is left out."""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dwsps_channels import conf, signals
+from dwsps_channels.core import errors
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.limits import Limits
+from tests.processes import ROOT
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+CODE_THAT_CITES = sorted(
+    path
+    for folder in ("dwsps_channels", "project", "tests")
+    for pattern in ("*.py", "*.js", "*.mjs", "*.ts")
+    for path in (ROOT / folder).rglob(pattern)
+    if "node_modules" not in path.parts
+)
+
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^]]*]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+CITATION = re.compile(r'docs/(\w+\.md), "([^"]+)"')
+
+
+class Block(NamedTuple):
+    language: str
+    code: str
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    for match in FENCE.finditer(document.read_text()):
+        yield Block(match[2], textwrap.dedent(match[3]))
+
+
+def prose(document: Path) -> str:
+    return FENCE.sub("", document.read_text())
+
+
+def anchors(document: Path) -> set[str]:
+    """The fragments that a reader can jump to, as GitHub makes them of headings."""
+    headings = HEADING.findall(prose(document))
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(document: Path) -> None:
+    dead = []
+    for link in LINK.findall(prose(document)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, fragment = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            dead.append(link)
+    assert dead == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_python_in_documents_compiles(document: Path) -> None:
+    for block in blocks(document):
+        if block.language == "python":
+            ast.parse(block.code)  # its error shows the line
+
+
+def test_sections_that_code_cites_are_there() -> None:
+    cited = {
+        (document, section)
+        for path in CODE_THAT_CITES
+        for document, section in CITATION.findall(path.read_text())
+    }
+    assert ("protocol.md", "Topics") in cited
+    missing = [
+        (document, section)
+        for document, section in sorted(cited)
+        if section not in HEADING.findall(prose(ROOT / "docs" / document))
+    ]
+    assert missing == []
+
+
+def test_every_setting_has_a_section_with_its_default() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    sections = dict(re.findall(r"^### `(\w+)`\n\n([^\n]+)", text, re.MULTILINE))
+    assert sections.keys() == set(conf.KEYS)
+    # Defaults, since the tests' own DWSPS is empty.
+    defaults = {key: getattr(conf.conf, key) for key in conf.KEYS}
+    defaults["POLICY"] = f"{defaults['POLICY'].__module__}.{defaults['POLICY'].__qualname__}"
+    for key, default in defaults.items():
+        shown = f'"{default}"' if isinstance(default, str) else str(default)
+        assert f"Default: `{shown}`" in sections[key], key
+
+
+def test_every_environment_variable_of_the_demo_project_is_explained() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    listed = re.findall(r"^\| `([A-Z_]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
+    source = (ROOT / "project" / "settings.py").read_text()
+    described = re.findall(
+        r"^    ([A-Z_]+)  +\S",
+        ast.get_docstring(ast.parse(source), clean=False) or "",
+        re.MULTILINE,
+    )
+    assert described
+    assert sorted(listed) == sorted(described)
+
+
+def test_every_check_has_a_line() -> None:
+    source = (ROOT / "dwsps_channels" / "checks.py").read_text()
+    text = (ROOT / "docs" / "checks.md").read_text()
+    used = set(re.findall(r"dwsps_channels\.[EW]\d{3}", source))
+    listed = re.findall(r"^\| `(dwsps_channels\.[EW]\d{3})`.* \| .+ \| .+ \|$", text, re.MULTILINE)
+    assert used
+    assert sorted(listed) == sorted(used)
+
+
+def test_every_error_code_is_in_the_protocol_with_what_a_client_may_do() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \| .+ \|$", text, re.MULTILINE))
+    codes = {
+        error.code: "yes" if error.retryable else "no"
+        for error in errors.WireError.__subclasses__()
+    }
+    assert listed == codes
+
+
+def test_every_close_code_is_in_the_protocol() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    listed = {int(code) for code in re.findall(r"^ *\| (\d{4}) \| ", text, re.MULTILINE)}
+    assert listed == set(CloseCode)
+
+
+def test_default_limits_are_those_of_the_protocol() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    section = text.partition("\n## Limits\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"^\| [^|]+ \| (?:(none)|([\d ]+)[^|]*) \| ", section, re.MULTILINE)
+    values = [None if none else int(digits.replace(" ", "")) for none, digits in shown]
+    limits = Limits()
+    assert values == [
+        limits.message_bytes,
+        limits.subscriptions,
+        limits.buffered_bytes,
+        limits.rate,
+    ]
+
+
+def test_every_signal_is_explained() -> None:
+    text = (ROOT / "docs" / "signals.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        name for name, value in vars(signals).items() if isinstance(value, signals.Signal)
+    )
