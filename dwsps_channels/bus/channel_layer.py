@@ -26,8 +26,8 @@ _GROUP_NAME = re.compile(r"[a-zA-Z\d\-_.]{1,99}")
 # A publisher waits no longer for an answer once its batch has left.
 SEND_TIMEOUT: Final = 5.0
 
-# Heartbeats in a row that may fail before the others count as lost. One is not enough: a process that was busy
-# for a second, or a Redis that was, is not away.
+# Heartbeats in a row that may stay out before the others count as lost, and failures in a row before all connections
+# are made anew. One is not enough: a process that was busy for a second, or a Redis that was, is not away.
 TOLERATED: Final = 3
 
 # One message that a layer takes at once. Large enough to make a round trip cheap, small enough not to hold up Redis.
@@ -90,12 +90,15 @@ class ChannelLayerBus:
         self._sender: asyncio.Task[None] | None = None
         self._number = 0  # of the next publication
         self._beat_due = False
-        self._problem = ""  # why the last attempt to send or to receive failed
 
         # Incoming.
         self._senders = Senders()
-        self._echo = asyncio.Event()  # something of our own came back
+        self._receive_problem = ""  # why receiving failed since the last heartbeat came back
         self._complained: float | None = None
+
+        # The heartbeat that is under way: answered by anything of our own that comes back, or by what went wrong.
+        self._echo: asyncio.Future[None] | None = None
+        self._hurry = asyncio.Event()  # the next heartbeat is to leave at once
 
     @property
     def gaps(self) -> int:
@@ -108,7 +111,7 @@ class ChannelLayerBus:
         return self._senders.missed
 
     async def start(self, deliver: Callable[[Publication], None]) -> None:
-        """Begin to receive: see ``Bus.start``. Takes three heartbeats where the layer cannot be reached.
+        """Begin to receive: see ``Bus.start``. Takes at most some three heartbeats.
 
         Raises:
             RuntimeError: it was started before.
@@ -168,9 +171,10 @@ class ChannelLayerBus:
                     await layer.group_send(self._group, batch.message())
                 accept(waiting)
             except Exception as error:
-                self._problem = _text(error)
                 # Those in line as well: they would only wait longer for the same.
                 self._line.refuse("the server's other processes could not be told")
+                self._fail_beat(error)
+                self._hurry.set()
             finally:
                 refuse(waiting, "the server's other processes could not be told")
 
@@ -181,9 +185,9 @@ class ChannelLayerBus:
             try:
                 message = await layer.receive(channel)
             except Exception as error:
-                # The layer is away, or could not decode: for the first, there is the heartbeat.
-                self._problem = _text(error)
-                self._complain(f"receiving failed: {self._problem}")
+                # The layer is away, or could not decode: the heartbeat will tell.
+                self._receive_problem = _text(error)
+                self._hurry.set()
                 await asyncio.sleep(_RETRY_PAUSE)
             else:
                 self._take(message)
@@ -195,8 +199,12 @@ class ChannelLayerBus:
             self._complain(f"skipped a message that is not ours, or of another version: {error}")
             return
         if batch.sender == self._sender_id:
-            self._echo.set()
+            if self._echo is not None and not self._echo.done():
+                self._echo.set_result(None)
             return
+        if batch.sender not in self._senders:
+            # It has just come, and cannot know what it misses of us before it has heard of us.
+            self._hurry.set()
         assert self._deliver is not None  # nothing is received before start
         for publication in self._senders.accept(batch, monotonic()):
             try:
@@ -205,12 +213,9 @@ class ChannelLayerBus:
                 logger.exception("a message of process %s could not be delivered", batch.sender)
 
     def _complain(self, problem: str) -> None:
-        # Once a minute: what is wrong with one message is as a rule wrong with every one. Not while cut off, which
-        # was logged, and is the reason.
+        # Once a minute: what is wrong with one message is as a rule wrong with every one.
         now = monotonic()
-        if self.connected and (
-            self._complained is None or now - self._complained > _COMPLAINT_PAUSE
-        ):
+        if self._complained is None or now - self._complained > _COMPLAINT_PAUSE:
             self._complained = now
             logger.warning("on group %s: %s", self._group, problem)
 
@@ -218,38 +223,51 @@ class ChannelLayerBus:
 
     async def _keep(self) -> None:
         """Stay a member, whatever happens to the layer."""
-        silent = 0
+        failures = 0  # in a row
         while True:
             due = monotonic() + self._heartbeat
-            problem = await self._beat()
-            if problem is None:
-                silent = 0
-                self._found()
-            else:
-                silent += 1
-                if silent == TOLERATED:
-                    self._lost(problem)
-                if silent % TOLERATED == 0:
+            self._hurry.clear()
+            try:
+                await self._beat()
+            except Exception as error:
+                failures += 1
+                # An error is certain, a heartbeat that stays out is not.
+                if not isinstance(error, TimeoutError) or failures >= TOLERATED:
+                    self._lost(_text(error))
+                if failures % TOLERATED == 0:
                     await end(self._sender)
                     await self._leave()
-            await asyncio.sleep(max(0.0, due - monotonic()))
+            else:
+                failures = 0
+                self._found()
+            with suppress(TimeoutError):
+                if self.connected:
+                    async with asyncio.timeout(due - monotonic()):
+                        await self._hurry.wait()
+                else:
+                    await asyncio.sleep(self._heartbeat / 4)
 
-    async def _beat(self) -> str | None:
-        """Send one heartbeat and wait for it. ``None``: it came back; else what was wrong."""
-        self._problem = ""
+    async def _beat(self) -> None:
+        """Send one heartbeat and wait for it.
+
+        Raises:
+            TimeoutError: it did not come back in time.
+            Exception: what the layer raised.
+        """
         try:
             async with asyncio.timeout(self._heartbeat):
                 await self._join()
-                self._echo.clear()
+                self._echo = asyncio.get_running_loop().create_future()
                 self._beat_due = True
                 self._hand_over()
-                # Anything of our own proves as much, should it be behind others.
-                await self._echo.wait()
+                await self._echo
         except TimeoutError:
-            return self._problem or f"no answer within {self._heartbeat:g} s"
-        except Exception as error:
-            return _text(error)
-        return None
+            raise TimeoutError(f"no answer within {self._heartbeat:g} s") from None
+
+    def _fail_beat(self, error: Exception) -> None:
+        if self._echo is not None and not self._echo.done():
+            self._echo.set_exception(error)
+            self._echo.exception()  # looked at, should the heartbeat be given up in this moment
 
     async def _join(self) -> None:
         if self._layer is None:
@@ -282,13 +300,17 @@ class ChannelLayerBus:
         if not self.connected:
             self.connected = True
             if self._settled.is_set():
-                logger.info(
-                    "the other processes can be reached again, after %.1f s", now - self._heard
-                )
+                away = now - self._heard
+                logger.info("the other processes can be reached again, after %.1f s", away)
+        elif self._receive_problem:
+            self._complain(f"receiving failed: {self._receive_problem}")
+        self._receive_problem = ""
         self._heard = now
         self._settled.set()
 
     def _lost(self, problem: str) -> None:
+        if self._settled.is_set() and not self.connected:
+            return  # known, and logged
         self.connected = False
         logger.warning("the server's other processes cannot be reached: %s; trying on", problem)
         self._line.refuse("the server's other processes cannot be reached for now")

@@ -29,6 +29,9 @@ class Senders:
     def __len__(self) -> int:
         return len(self._next)
 
+    def __contains__(self, sender: str) -> bool:
+        return sender in self._next
+
     def accept(self, batch: Batch, now: float) -> list[Publication]:
         """What of ``batch`` is new. ``now`` is in seconds, of a clock that does not go back.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from msgspec import Raw
@@ -24,7 +25,7 @@ PAYLOADS = [
 ]
 
 
-def publication(message: bytes | int = 0, topic: str = "news.uk", **fields: bool) -> Publication:
+def publication(message: bytes | int = 0, topic: str = "news.uk", **fields: Any) -> Publication:
     return Publication(
         topic, Raw(str(message).encode() if isinstance(message, int) else message), NOW, **fields
     )
@@ -139,7 +140,7 @@ class SharedBusContract(BusContract):
         self, join: Join
     ) -> None:
         members = [await join() for _ in range(3)]
-        each = 200
+        each = 50
 
         async def publish_all(index: int) -> None:
             for number in range(each):

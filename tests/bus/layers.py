@@ -19,11 +19,15 @@ class Layer(InMemoryChannelLayer):
         """What is sent is accepted, and gone."""
         self.twice = False
         """What is sent arrives twice."""
+        self.garbled = False
+        """The next message that is received cannot be decoded."""
         self.open = asyncio.Event()
         """While it is not set, what is sent is stuck."""
         self.open.set()
         self.sent: list[Message] = []
         """What was sent, heartbeats excluded."""
+        self.beats = 0
+        """How many heartbeats were sent."""
         self.calls = 0
         """How often the network was needed."""
 
@@ -43,12 +47,21 @@ class Layer(InMemoryChannelLayer):
     async def group_send(self, group: str, message: Message) -> None:
         self._reach()
         await self.open.wait()
-        if message.get("batch") != "[]":
+        if message.get("batch") == "[]":
+            self.beats += 1
+        else:
             self.sent.append(message)
-        if self.losing and message.get("batch") != "[]":
-            return
+            if self.losing:
+                return
         for _ in range(2 if self.twice else 1):
             await super().group_send(group, message)
+
+    async def receive(self, channel: str) -> Message:
+        message: Message = await super().receive(channel)
+        if self.garbled:
+            self.garbled = False
+            raise ValueError("garbled")
+        return message
 
     def forget_groups(self) -> None:
         """As Redis does when it is restarted."""

@@ -217,6 +217,23 @@ class TestGaps:
         await wait_until_async(lambda: pair.other_bus.gaps)
         assert (pair.other_bus.gaps, pair.other_bus.missed) == (1, 1)
 
+    async def test_are_found_by_one_that_has_only_just_joined(self, layer: Layer) -> None:
+        buses = [make(layer, heartbeat=600.0) for _ in range(2)]
+        old, new = (Member(bus) for bus in buses)
+        await old.start()
+        await old.publish(publication(0))
+        await new.start()
+        await wait_until_async(lambda: layer.beats > 2)  # the old one has heard of the new one
+        layer.losing = True
+        await old.publish(publication(1))
+        layer.losing = False
+        await old.publish(publication(2))
+        await new.receives(1)
+        assert new.numbers == [2]
+        assert buses[1].missed == 1
+        for bus in buses:
+            await bus.stop()
+
     async def test_there_are_none_without_loss(self, layer: Layer, pair: Pair) -> None:
         for number in range(100):
             await pair.one.publish(publication(number))
@@ -283,6 +300,16 @@ class TestMalformedMessages:
         assert len(warnings) == 2  # one of each bus
         assert all("skipped a message" in warning for warning in warnings)
 
+    async def test_what_the_layer_cannot_decode_is_logged_and_skipped(
+        self, layer: Layer, pair: Pair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        layer.garbled = True
+        await wait_until_async(lambda: logged(caplog, logging.WARNING))
+        await pair.one.publish(publication(1))
+        await pair.other.receives(1)
+        assert pair.connected
+        assert logged(caplog, logging.WARNING) == [f"on group {GROUP}: receiving failed: garbled"]
+
     async def test_do_not_flood_the_log(
         self, layer: Layer, pair: Pair, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -313,6 +340,33 @@ class TestOutage:
         assert all("cannot be reached: the layer is away" in warning for warning in warnings)
         assert len(infos) == 2
         assert all("can be reached again, after" in info for info in infos)
+
+    async def test_is_noticed_by_the_first_publication_that_fails(self, layer: Layer) -> None:
+        bus = make(layer, heartbeat=600.0)
+        await Member(bus).start()
+        layer.away = True
+        with pytest.raises(Unavailable, match="could not be told"):
+            await bus.publish(publication())
+        await wait_until_async(lambda: not bus.connected)
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await bus.publish(publication())
+        await bus.stop()
+
+    async def test_a_failure_without_one_refuses_what_it_concerns_and_nothing_else(
+        self, layer: Layer, pair: Pair
+    ) -> None:
+        await pair.one.publish(publication(0))
+        layer.away = True
+        answer = pair.one_bus.publish(publication(1))
+        await asyncio.sleep(0)
+        layer.away = False
+        with pytest.raises(Unavailable):
+            await answer
+        await wait_until_async(lambda: pair.connected)  # should a heartbeat have met it as well
+        await pair.one.publish(publication(2))
+        await pair.other.receives(2)
+        assert pair.other.numbers == [0, 2]
+        assert pair.other_bus.missed == 1
 
     async def test_a_group_that_was_forgotten_is_joined_again(
         self, layer: Layer, pair: Pair
