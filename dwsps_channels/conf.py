@@ -122,6 +122,31 @@ class Conf:
         return _checked("RATE_BURST", _DEFAULTS.burst, _is_count, "a whole number above 0")
 
     @property
+    def BACKLOG_MESSAGES(self) -> int:
+        """How many messages are kept for a worker that is away."""
+        return _checked("BACKLOG_MESSAGES", 10_000, _is_count, "a whole number above 0")
+
+    @property
+    def BACKLOG_BYTES(self) -> int:
+        """How many bytes of messages are kept for a worker that is away."""
+        return _checked("BACKLOG_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
+
+    @property
+    def BACKLOG_SECONDS(self) -> float:
+        """For how many seconds messages are kept for a worker that is away."""
+        return _checked("BACKLOG_SECONDS", 300.0, _is_positive, "a number above 0")
+
+    @property
+    def OUTBOX_MESSAGES(self) -> int:
+        """How many messages the worker keeps for each peer that cannot be reached."""
+        return _checked("OUTBOX_MESSAGES", 10_000, _is_count, "a whole number above 0")
+
+    @property
+    def OUTBOX_BYTES(self) -> int:
+        """How many bytes of messages the worker keeps for each peer that cannot be reached."""
+        return _checked("OUTBOX_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
+
+    @property
     def limits(self) -> Limits:
         """The caps on one connection, of the keys above."""
         return Limits(

@@ -12,7 +12,6 @@ from msgspec import Raw
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
 from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge
-from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
 
@@ -60,17 +59,17 @@ def publish(
         Unavailable: in a thread, where the server's other processes could not be reached; this one's subscribers
             have the message.
     """
-    publication = _publication(topic, message)
+    outgoing = _outgoing(topic, message)
     server = _server()
     if on_commit and transaction.get_connection(using).in_atomic_block:
         # A function, not a partial: Django names it in its log.
         def publish_on_commit() -> None:
-            _publish(server, publication)
+            _publish(server, outgoing)
 
         # Robust: the transaction stands, and what else waits for the commit is to run; Django logs the error.
         transaction.on_commit(publish_on_commit, using=using, robust=True)
         return None
-    return _publish(server, publication)
+    return _publish(server, outgoing)
 
 
 async def apublish(topic: str, message: Any) -> int:
@@ -79,16 +78,20 @@ async def apublish(topic: str, message: Any) -> int:
     Returns and raises as ``publish`` does in a thread. (Transactions belong to synchronous code: there is none to
     wait for.)
     """
-    publication = _publication(topic, message)
+    outgoing = _outgoing(topic, message)
     server = _server()
     if asyncio.get_running_loop() is server.loop:
-        return await server.publish(publication)
+        return await server.publish(*outgoing)
     return await asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(server.publish(publication), server.loop)
+        asyncio.run_coroutine_threadsafe(server.publish(*outgoing), server.loop)
     )
 
 
-def _publication(topic: str, message: Any) -> Publication:
+Outgoing = tuple[str, Raw, str]
+"""Topic, JSON and timestamp."""
+
+
+def _outgoing(topic: str, message: Any) -> Outgoing:
     if not isinstance(topic, str):
         raise InvalidTopic(repr(topic), "is not a string")
     check(topic)
@@ -105,7 +108,7 @@ def _publication(topic: str, message: Any) -> Publication:
         raise InvalidPayload(f"'message' cannot be made JSON: {error}") from error
     if len(data) > conf.MAX_MESSAGE_BYTES:
         raise MessageTooLarge(len(data), conf.MAX_MESSAGE_BYTES)
-    return Publication(topic=topic, message=Raw(data), timestamp=now())
+    return topic, Raw(data), now()
 
 
 def _server() -> "runtime.Runtime":
@@ -115,17 +118,17 @@ def _server() -> "runtime.Runtime":
     return server
 
 
-def _publish(server: "runtime.Runtime", publication: Publication) -> int:
+def _publish(server: "runtime.Runtime", outgoing: Outgoing) -> int:
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
         running = None
     if running is not server.loop:
-        publishing = asyncio.run_coroutine_threadsafe(server.publish(publication), server.loop)
+        publishing = asyncio.run_coroutine_threadsafe(server.publish(*outgoing), server.loop)
         return publishing.result(THREAD_SECONDS)
     # In the loop's own thread the other processes cannot be waited for.
-    reached = server.hub.reach(publication.topic)
-    pending = server.hub.publish(publication)
+    reached = server.hub.reach(outgoing[0])
+    pending = server.hub.publish(*outgoing)
     if pending is not None:
         task = asyncio.ensure_future(pending)
         _under_way.add(task)

@@ -15,15 +15,16 @@ from uuid import uuid4
 from channels.layers import channel_layers
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
+from msgspec import Raw
 
 from dwsps_channels.bus.contract import Bus
 from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.conf import conf
+from dwsps_channels.core.backlog import Backlog
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.policies import AllowAll, Unblocked
@@ -50,7 +51,11 @@ class Runtime:
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
         self.events = SignalEvents()
         self.bus = make_bus()
-        self.hub = Hub(self.bus.publish)
+        self.hub = Hub(
+            uuid4().hex,
+            self.bus.publish,
+            backlog=Backlog(conf.BACKLOG_MESSAGES, conf.BACKLOG_BYTES, conf.BACKLOG_SECONDS),
+        )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
         self._sessions: set[Session] = set()
@@ -86,14 +91,14 @@ class Runtime:
             self._empty.set()
         session.closed()
 
-    async def publish(self, publication: Publication) -> int:
+    async def publish(self, topic: str, message: Raw, timestamp: str) -> int:
         """Publish on behalf of the server's own code; the number of this process's sessions that it reaches.
 
         Raises:
             Unavailable: the other processes did not get it.
         """
-        reached = self.hub.reach(publication.topic)
-        pending = self.hub.publish(publication)
+        reached = self.hub.reach(topic)
+        pending = self.hub.publish(topic, message, timestamp)
         if pending is not None:
             await pending
         return reached
@@ -106,7 +111,7 @@ class Runtime:
 
     async def _start(self) -> None:
         before_shutdown(self.drain)
-        await self.bus.start(self.hub.deliver)
+        await self.bus.start(self.hub.receive)
 
     async def _drain(self) -> None:
         self.draining = True

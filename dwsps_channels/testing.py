@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 from unittest import mock
 
 from channels.testing import WebsocketCommunicator
+from msgspec import Raw
 
 from dwsps_channels import publishing
 from dwsps_channels.consumers import PubSubConsumer
@@ -48,7 +49,7 @@ class _Capture:
 
     def __init__(self) -> None:
         self.published: list[Published] = []
-        self.hub = Hub(self._append)
+        self.hub = Hub("captured", self._append)
 
     @property
     def loop(self) -> Any:
@@ -58,8 +59,8 @@ class _Capture:
         except RuntimeError:
             return None
 
-    async def publish(self, publication: Publication) -> int:
-        self.hub.publish(publication)
+    async def publish(self, topic: str, message: Raw, timestamp: str) -> int:
+        self.hub.publish(topic, message, timestamp)
         return 0
 
     def _append(self, publication: Publication) -> None:

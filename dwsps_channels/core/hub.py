@@ -2,9 +2,16 @@
 
 from collections.abc import Awaitable, Callable
 
+from msgspec import Raw
+
+from dwsps_channels.core.backlog import Backlog, Entry, Position
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.seen import Seen
 from dwsps_channels.core.topics import contexts
+
+Tap = Callable[[Entry], None]
+"""Takes each message published on this server."""
 
 
 class Subscriber:
@@ -20,14 +27,27 @@ class Subscriber:
 
 
 class Hub:
-    """The subscriptions of one process.
+    """The subscriptions of one process, and all that is published in it.
 
-    ``broadcast`` hands a publication to the server's other processes. It returns ``None`` where that is done at
-    once, else an awaitable that is done once they can be relied on to get it.
+    ``origin`` names this run of this process among all servers. ``broadcast`` hands a publication to the server's
+    other processes. It returns ``None`` where that is done at once, else an awaitable that is done once they can
+    be relied on to get it.
     """
 
-    def __init__(self, broadcast: Callable[[Publication], Awaitable[None] | None]) -> None:
+    def __init__(
+        self,
+        origin: str,
+        broadcast: Callable[[Publication], Awaitable[None] | None],
+        *,
+        backlog: Backlog | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        self._origin = origin
         self._broadcast = broadcast
+        self._backlog = Backlog() if backlog is None else backlog
+        self._seen = Seen() if seen is None else seen
+        self._published = 0
+        self._taps: set[Tap] = set()
         # topic -> its subscribers' send, in the order of subscription. No empty dicts are kept.
         self._subscribers: dict[str, dict[Subscriber, Callable[[Frame], None]]] = {}
 
@@ -55,16 +75,73 @@ class Hub:
         for topic in list(subscriber.topics):
             self.unsubscribe(subscriber, topic)
 
-    def publish(self, publication: Publication) -> Awaitable[None] | None:
-        """Deliver to this process's subscribers, then hand over to the other processes.
+    def publish(self, topic: str, message: Raw, timestamp: str) -> Awaitable[None] | None:
+        """Publish what a client, or the server's own code, has to say here.
 
-        Await what is returned, if anything, before you report success: the ack follows the bus's acceptance.
+        Deliver to this process's subscribers, then hand over to the worker and to the other processes. Await what
+        is returned, if anything, before you report success: the ack follows the bus's acceptance.
 
         Raises:
             InvalidTopic: before anything was delivered.
         """
+        number = self._published + 1
+        publication = Publication(topic, message, timestamp, self._origin, number)
         self.deliver(publication)
+        self._published = number
+        self._keep(publication)
         return self._broadcast(publication)
+
+    def relay(self, publication: Publication) -> Awaitable[None] | None:
+        """Publish what a peer has forwarded, unless it was seen before; as ``publish`` otherwise.
+
+        Handed to the other processes first: if that fails nobody has it, and the peer sends it again.
+        """
+        contexts(publication.topic)
+        if not self._is_new(publication):
+            return None
+        accepted = self._broadcast(publication)
+        if accepted is not None:
+            return self._relay(publication, accepted)
+        self.deliver(publication)
+        return None
+
+    async def _relay(self, publication: Publication, accepted: Awaitable[None]) -> None:
+        try:
+            await accepted
+        except BaseException:
+            self._seen.discard((publication.origin, publication.number))
+            raise
+        self.deliver(publication)
+
+    def receive(self, publication: Publication) -> None:
+        """Take from the bus what another process has published or relayed."""
+        if not publication.from_peer_server:
+            self.deliver(publication)
+            self._keep(publication)
+        elif self._is_new(publication):
+            self.deliver(publication)
+
+    def _is_new(self, publication: Publication) -> bool:
+        # A dwsps 1.0.1 server says nothing that its messages could be known by.
+        return not publication.origin or self._seen.add((publication.origin, publication.number))
+
+    def _keep(self, publication: Publication) -> None:
+        entry = self._backlog.append(publication)
+        for tap in self._taps:
+            tap(entry)
+
+    def tap(self, tap: Tap, position: Position, since: float) -> None:
+        """Give ``tap`` what the backlog holds beyond ``position`` (see ``Backlog.after``), then all that comes.
+
+        It is bound by the contract of ``Transport.send``.
+        """
+        for entry in self._backlog.after(position, since):
+            tap(entry)
+        self._taps.add(tap)
+
+    def untap(self, tap: Tap) -> None:
+        """Undo ``tap``, if it was done."""
+        self._taps.discard(tap)
 
     def deliver(self, publication: Publication) -> None:
         """Deliver to this process's subscribers only: deepest context first, each context's frame encoded once."""

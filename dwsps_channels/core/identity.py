@@ -1,7 +1,18 @@
 """Who is at the other end of a session."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
+
+
+class Role(Enum):
+    """What kind of client it is, by the credentials that it came with."""
+
+    CLIENT = "client"
+    PEER = "peer"
+    """Another server, by the secret of a peer that is accepted from."""
+    WORKER = "worker"
+    """This server's own code in another process: it taps, and publishes past the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +25,12 @@ class Identity:
     user: Any = None
     """The Django user that the ASGI application found, or ``None`` where it did not look."""
 
+    role: Role = Role.CLIENT
+
+    peer: str | None = None
+    """The peer's name, where ``role`` is ``Role.PEER``."""
+
     @property
     def is_authenticated(self) -> bool:
         """Whether a Django user has logged in on this connection."""
         return bool(getattr(self.user, "is_authenticated", False))
-
-    @property
-    def may_relay(self) -> bool:
-        """Whether this is a peer, which may send ``fromPeerServer:true``."""
-        return False

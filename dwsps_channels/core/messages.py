@@ -10,11 +10,12 @@ from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.timestamps import RFC3339, now
 from dwsps_channels.core.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish"]
+Action = Literal["subscribe", "unsubscribe", "publish", "tap"]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
 MAX_STRING_ID: Final = 64
+MAX_ORIGIN: Final = 64
 Id = (
     Annotated[str, Meta(min_length=1, max_length=MAX_STRING_ID)]
     | Annotated[int, Meta(ge=-MAX_INTEGER_ID, le=MAX_INTEGER_ID)]
@@ -43,6 +44,38 @@ class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publis
     timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     from_peer_server: bool = False
+    origin: Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)] | UnsetType = UNSET
+    """From a peer of ours: with ``id``, what names the message wherever it gets."""
+
+
+class Tap(Struct, frozen=True, tag_field="type", tag="tap"):
+    """Worker to server: send me what is published here, from ``position`` on."""
+
+    position: dict[str, int] = {}
+    """For each origin the number of the last message that the worker has."""
+    since: float = 0.0
+    """Of other origins: from this moment on, in seconds since the epoch."""
+    id: Id | UnsetType = UNSET
+
+
+class Hello(Struct, frozen=True, tag_field="type", tag="hello"):
+    """Server to peer, first of all: who it has reached."""
+
+    server: str
+    server_id: str
+    version: str
+
+
+class Tapped(Struct, frozen=True, tag_field="type", tag="tapped"):
+    """Server to worker: a message that was published here, by a client or the server's own code."""
+
+    origin: str
+    number: int
+    at: float
+    """When it entered, in seconds since the epoch."""
+    topic: str
+    timestamp: str
+    message: Raw
 
 
 class Delivery(
@@ -68,7 +101,7 @@ class Ack(Struct, frozen=True, kw_only=True, tag_field="type", tag="ack"):
 
     action: Action
     timestamp: str
-    topic: str
+    topic: str | UnsetType = UNSET
     id: Id | UnsetType = UNSET
 
 
@@ -84,7 +117,7 @@ class Error(Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
     id: Id | UnsetType = UNSET
 
 
-Request = Subscribe | Unsubscribe | Publish
+Request = Subscribe | Unsubscribe | Publish | Tap
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encode = msgspec.json.Encoder().encode
@@ -115,7 +148,7 @@ def decode(frame: str | bytes, limit: int) -> Request:
         raise InvalidJSON("nested too deeply") from None
 
 
-def encode(message: Delivery | Ack | Error) -> Frame:
+def encode(message: Delivery | Ack | Error | Hello | Tapped) -> Frame:
     """The frame that carries ``message``."""
     return Frame(_encode(message))
 
@@ -143,6 +176,7 @@ _EXPECTED = {
     "timestamp": "a time as in RFC 3339",
     "id": f"a string of 1 to {MAX_STRING_ID} characters or an integer of at most 53 bits",
     "fromPeerServer": "true or false",
+    "origin": f"a string of 1 to {MAX_ORIGIN} characters",
 }
 
 
@@ -163,7 +197,9 @@ class _Echo(Struct):
 def _echo(frame: str | bytes) -> tuple[Action | UnsetType, str | UnsetType, str | int | UnsetType]:
     """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
     try:
-        told = msgspec.json.decode(frame, type=_Echo)
+        # As text: the decoder would skip over what is not UTF-8 where it is not asked for it.
+        text = frame if isinstance(frame, str) else str(frame, "utf-8")
+        told = msgspec.json.decode(text, type=_Echo)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return UNSET, UNSET, UNSET
     return _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)

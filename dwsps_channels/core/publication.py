@@ -6,14 +6,21 @@ from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.messages import Delivery, encode
 
 
-class Publication(Struct, frozen=True):
-    """What the hub delivers and the bus carries."""
+class Publication(Struct, frozen=True, omit_defaults=True):
+    """What the hub delivers and the bus carries.
+
+    ``origin`` and ``number`` are the same wherever it gets, and however often: by them it is known again.
+    """
 
     topic: str
     message: Raw
     """The published JSON, byte for byte."""
     timestamp: str
     """RFC 3339: the publisher's, else the server's."""
+    origin: str = ""
+    """The run of the process that it was published in; empty for what a dwsps 1.0.1 server forwarded."""
+    number: int = 0
+    """Its number there, from 1 on."""
     from_peer_server: bool = False
     """Whether it came from a peer: then it is not forwarded to peers."""
 

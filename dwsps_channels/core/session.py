@@ -4,6 +4,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import (
     Forbidden,
@@ -14,7 +18,7 @@ from dwsps_channels.core.errors import (
 )
 from dwsps_channels.core.events import Events
 from dwsps_channels.core.hub import Hub, Subscriber
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.messages import (
     Ack,
@@ -22,6 +26,9 @@ from dwsps_channels.core.messages import (
     Publish,
     Request,
     Subscribe,
+    Tap,
+    Tapped,
+    Unsubscribe,
     decode,
     encode,
     error_frame,
@@ -100,15 +107,6 @@ class Session:
                 assert self._limits.rate is not None
                 raise RateLimited(self._limits.rate)
             request = decode(frame, self._limits.message_bytes)
-            check(request.topic)
-            if (
-                isinstance(request, Publish)
-                and request.from_peer_server
-                and not self.identity.may_relay
-            ):
-                raise Forbidden(
-                    "send fromPeerServer: this connection is not an authenticated peer's"
-                )
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
                 pending = self._perform(request, allowed)
@@ -145,15 +143,29 @@ class Session:
     def _leave(self) -> None:
         self._closing = True
         self._hub.remove(self._subscriber)
+        self._hub.untap(self._tapped)
 
     def _allowed(self, request: Request) -> bool | Awaitable[bool]:
+        role = self.identity.role
+        if isinstance(request, Tap):
+            if role is not Role.WORKER:
+                raise Forbidden("tap: this connection is not a worker's")
+            return True
+        check(request.topic)
         match request:
+            case Publish(from_peer_server=True):
+                if role is not Role.PEER:
+                    raise Forbidden(
+                        "send fromPeerServer: this connection is not an authenticated peer's"
+                    )
+                return True
             case Publish():
-                return self._policy.may_publish(self.identity, request.topic)
+                # The worker speaks for the server's own code, to which the policy does not apply.
+                return role is Role.WORKER or self._policy.may_publish(self.identity, request.topic)
             case Subscribe():
                 return self._policy.may_subscribe(self.identity, request.topic)
-            case _:
-                return True  # to unsubscribe takes no right
+            case Unsubscribe():
+                return True  # takes no right
 
     async def _decide(self, request: Request, frame: str | bytes, allowed: Awaitable[bool]) -> None:
         """The rest of ``receive`` where the policy has to be waited for."""
@@ -178,29 +190,41 @@ class Session:
 
     def _perform(self, request: Request, allowed: bool) -> Awaitable[None] | None:
         """Let the action take effect; ``None``: it has, and is acknowledged next."""
-        topic = request.topic
         match request:
-            case Publish():
+            case Publish(from_peer_server=True):
+                return self._hub.relay(_relayed(request))
+            case Publish(topic=topic):
                 if not allowed:
                     raise Forbidden(f"publish to '{topic}'")
-                pending = self._hub.publish(
-                    Publication(
-                        topic=topic,
-                        message=request.message,
-                        timestamp=request.timestamp or now(),
-                        from_peer_server=request.from_peer_server,
-                    )
-                )
+                pending = self._hub.publish(topic, request.message, request.timestamp or now())
                 self._events.published(self.identity, topic, request.message)
                 return pending
-            case Subscribe():
+            case Subscribe(topic=topic):
                 if not allowed:
                     raise Forbidden(f"subscribe to '{topic}'")
                 self._subscribe(topic)
-            case _:
+            case Unsubscribe(topic=topic):
                 if self._hub.unsubscribe(self._subscriber, topic):
                     self._events.unsubscribed(self.identity, topic)
+            case Tap():
+                self._hub.untap(self._tapped)
+                self._hub.tap(self._tapped, request.position, request.since)
         return None
+
+    def _tapped(self, entry: Entry) -> None:
+        published = entry.publication
+        self._transport.send(
+            encode(
+                Tapped(
+                    origin=published.origin,
+                    number=published.number,
+                    at=entry.at,
+                    topic=published.topic,
+                    timestamp=published.timestamp,
+                    message=published.message,
+                )
+            )
+        )
 
     def _subscribe(self, topic: str) -> None:
         if self._closing:
@@ -212,10 +236,9 @@ class Session:
             self._events.subscribed(self.identity, topic)
 
     def _acknowledge(self, request: Request) -> None:
+        topic = UNSET if isinstance(request, Tap) else request.topic
         self._transport.send(
-            encode(
-                Ack(action=_action(request), timestamp=now(), topic=request.topic, id=request.id)
-            )
+            encode(Ack(action=_ACTIONS[type(request)], timestamp=now(), topic=topic, id=request.id))
         )
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
@@ -228,11 +251,21 @@ class Session:
         self._transport.send(error_frame(error, frame))
 
 
-def _action(request: Request) -> Action:
-    match request:
-        case Publish():
-            return "publish"
-        case Subscribe():
-            return "subscribe"
-        case _:
-            return "unsubscribe"
+_ACTIONS: dict[type[Request], Action] = {
+    Publish: "publish",
+    Subscribe: "subscribe",
+    Unsubscribe: "unsubscribe",
+    Tap: "tap",
+}
+
+
+def _relayed(request: Publish) -> Publication:
+    publication = Publication(
+        topic=request.topic,
+        message=request.message,
+        timestamp=request.timestamp or now(),
+        from_peer_server=True,
+    )
+    if isinstance(request.origin, str) and isinstance(request.id, int):
+        return replace(publication, origin=request.origin, number=request.id)
+    return publication  # a dwsps 1.0.1 server's: it cannot be known again

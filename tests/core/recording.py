@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
@@ -48,7 +48,9 @@ class RecordingTransport:
         """What was sent since the last call, acks and errors without their timestamp."""
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
-        return [one if one["type"] == "publish" else without_timestamp(one) for one in taken]
+        return [
+            one if one["type"] in ("publish", "tapped") else without_timestamp(one) for one in taken
+        ]
 
 
 class RecordingEvents:
@@ -89,13 +91,9 @@ class RecordingPolicy:
         return self._answer()
 
 
-@dataclass(frozen=True, slots=True)
-class Peer(Identity):
+def peer(client: str) -> Identity:
     """A client that may relay other servers' messages."""
-
-    @property
-    def may_relay(self) -> bool:
-        return True
+    return Identity(client, role=Role.PEER, peer="north")
 
 
 class Client:
@@ -117,11 +115,14 @@ class Client:
         return pending
 
 
+ORIGIN = "0123456789abcdef"
+
+
 class World:
     """The server around the sessions: a hub, a bus and the events, all written down."""
 
     def __init__(self) -> None:
-        self.hub = Hub(self._broadcast)
+        self.hub = Hub(ORIGIN, self._broadcast)
         self.events = RecordingEvents()
         self.broadcast: list[Publication] = []
         """What was handed to the bus."""

@@ -34,12 +34,15 @@ class Log:
         return lambda frame: self.deliveries.append((who, frame))
 
 
+STAMP = "2020-01-21T17:03:13.625Z"
+
+
 def publication(topic: str) -> Publication:
-    return Publication(topic=topic, message=Raw(b"1"), timestamp="2020-01-21T17:03:13.625Z")
+    return Publication(topic=topic, message=Raw(b"1"), timestamp=STAMP)
 
 
 def quiet_hub() -> Hub:
-    return Hub(lambda publication: None)
+    return Hub("here", lambda publication: None)
 
 
 @given(steps)
@@ -89,30 +92,32 @@ def test_all_who_get_a_message_for_the_same_context_get_the_same_frame() -> None
 def test_publishing_delivers_here_first_and_then_hands_over() -> None:
     log = Log()
     seen: list[tuple[Publication, int]] = []
-    hub = Hub(lambda publication: seen.append((publication, len(log.deliveries))))
+    hub = Hub("here", lambda publication: seen.append((publication, len(log.deliveries))))
     hub.subscribe(Subscriber(log.writer("ann")), "news")
-    published = publication("news")
 
-    assert hub.publish(published) is None
+    assert hub.publish("news", Raw(b"1"), STAMP) is None
 
-    assert seen == [(published, 1)]
+    [(published, delivered_before)] = seen
+    assert delivered_before == 1
+    assert (published.topic, bytes(published.message), published.timestamp) == ("news", b"1", STAMP)
+    assert (published.origin, published.number, published.from_peer_server) == ("here", 1, False)
 
 
 def test_what_another_process_published_is_not_handed_over_again() -> None:
     seen: list[Publication] = []
-    hub = Hub(seen.append)
+    hub = Hub("here", seen.append)
 
-    hub.deliver(publication("news"))
+    hub.receive(publication("news"))
 
     assert seen == []
 
 
 def test_a_topic_that_is_none_is_neither_delivered_nor_handed_over() -> None:
     seen: list[Publication] = []
-    hub = Hub(seen.append)
+    hub = Hub("here", seen.append)
 
     with pytest.raises(InvalidTopic):
-        hub.publish(publication("news..uk"))
+        hub.publish("news..uk", Raw(b"1"), STAMP)
 
     assert seen == []
 

@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
 
 
 class User:
@@ -17,8 +17,8 @@ def test_it_is_authenticated_by_its_user(user: User | None, expected: bool) -> N
     assert Identity("one", user).is_authenticated is expected
 
 
-def test_an_ordinary_client_may_not_relay() -> None:
-    assert Identity("one", User(True)).may_relay is False
+def test_it_is_an_ordinary_client_unless_it_is_said_to_be_more() -> None:
+    assert Identity("one", User(True)).role is Role.CLIENT
 
 
 def test_it_cannot_be_changed() -> None:

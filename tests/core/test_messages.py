@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -59,6 +59,7 @@ def test_text_and_binary_are_the_same() -> None:
     assert decode(subscribe("☃"), LIMIT) == decode(subscribe("☃").encode(), LIMIT)
 
 
+@settings(max_examples=30)  # all the way through a session it is tested at length
 @given(json_texts(), st.booleans())
 def test_a_message_is_kept_byte_for_byte(text: str, binary: bool) -> None:
     frame = f'{{"type":"publish","topic":"a","message": {text} }}'

@@ -11,11 +11,11 @@ from tests.core.recording import (
     SERVER_TIMESTAMP,
     STAMP,
     Message,
-    Peer,
     World,
     ack,
     delivery,
     is_error,
+    peer,
     publish,
     subscribe,
     unsubscribe,
@@ -269,13 +269,13 @@ def test_to_say_that_one_is_no_peer_is_fine(world: World) -> None:
 
 
 def test_a_peer_relays_and_the_flag_goes_with_the_message(world: World) -> None:
-    client, peer = world.connect(), world.connect(identity=Peer("peer"))
+    client, link = world.connect(), world.connect(identity=peer("link"))
     client.send(subscribe("news"))
 
-    assert peer.send(publish("news", timestamp=STAMP, fromPeerServer=True)) == [
+    assert link.send(publish("news", timestamp=STAMP, fromPeerServer=True)) == [
         ack("publish", "news")
     ]
-    peer.send(publish("news", timestamp=STAMP))
+    link.send(publish("news", timestamp=STAMP))
 
     relayed, organic = client.transport.take()
     assert relayed == delivery("news", "news") | {"fromPeerServer": True}

@@ -1,7 +1,7 @@
 """Frames that cannot be handled: an answer for each, and the session lives on."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dwsps_channels.core.limits import Limits
@@ -137,7 +137,6 @@ def test_deep_nesting_is_answered_and_the_session_lives_on(world: World) -> None
 # Any frame at all.
 
 
-@settings(max_examples=200)
 @given(st.lists(frames(), min_size=1, max_size=3))
 def test_every_frame_gets_exactly_one_answer(sent: list[str | bytes]) -> None:
     world = World()

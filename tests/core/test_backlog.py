@@ -1,0 +1,71 @@
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from dwsps_channels.core.backlog import Backlog
+from dwsps_channels.core.publication import Publication
+from tests.core.recording import STAMP, Clock
+
+
+def publication(origin: str, number: int, message: bytes = b"1") -> Publication:
+    return Publication("news", Raw(message), STAMP, origin, number)
+
+
+def kept(
+    backlog: Backlog, position: dict[str, int] | None = None, since: float = 0.0
+) -> list[tuple[str, int]]:
+    return [
+        (entry.publication.origin, entry.publication.number)
+        for entry in backlog.after(position or {}, since)
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=40),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 20)),
+    st.integers(0, 120),
+)
+def test_what_comes_after_a_position_is_what_a_scan_finds(
+    published: list[tuple[str, int]], position: dict[str, int], since: int
+) -> None:
+    clock = Clock()
+    backlog = Backlog(clock=clock)
+    counts: dict[str, int] = {}
+    scan: list[tuple[str, int]] = []
+    for origin, pause in published:
+        clock.now += pause
+        counts[origin] = number = counts.get(origin, 0) + 1
+        backlog.append(publication(origin, number))
+        if number > position[origin] if origin in position else clock.now >= 1000 + since:
+            scan.append((origin, number))
+    assert kept(backlog, position, 1000.0 + since) == scan
+
+
+def test_the_oldest_go_when_there_are_too_many() -> None:
+    backlog = Backlog(messages=3)
+    for number in range(1, 6):
+        backlog.append(publication("a", number))
+    assert kept(backlog) == [("a", 3), ("a", 4), ("a", 5)]
+
+
+def test_the_oldest_go_when_they_are_too_large() -> None:
+    backlog = Backlog(size=10_000)
+    for number in range(1, 6):
+        backlog.append(publication("a", number, b"1" * 4_000))
+    assert kept(backlog) == [("a", 4), ("a", 5)]
+
+
+def test_a_message_larger_than_all_is_not_kept_and_costs_nothing() -> None:
+    backlog = Backlog(size=1_000)
+    backlog.append(publication("a", 1, b"1" * 4_000))
+    backlog.append(publication("a", 2))
+    assert kept(backlog) == [("a", 2)]
+
+
+def test_they_go_when_their_time_has_come() -> None:
+    clock = Clock()
+    backlog = Backlog(seconds=10, clock=clock)
+    backlog.append(publication("a", 1))
+    clock.now += 11
+    backlog.append(publication("a", 2))
+    assert kept(backlog) == [("a", 2)]

@@ -1,0 +1,199 @@
+"""What a session does for peers and for the worker: relaying, and the tap."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.identity import Identity, Role
+from tests.core.recording import (
+    ORIGIN,
+    STAMP,
+    Client,
+    World,
+    is_error,
+    peer,
+    promise,
+    publish,
+    subscribe,
+)
+
+
+def forwarded(number: int, topic: str = "news", origin: str = "far", **fields: Any) -> str:
+    """What a server of ours forwards."""
+    return publish(
+        topic,
+        number,
+        timestamp=STAMP,
+        fromPeerServer=True,
+        id=number,
+        origin=origin,
+        **fields,
+    )
+
+
+def worker(world: World) -> Client:
+    return world.connect(identity=Identity("worker", role=Role.WORKER))
+
+
+def tap(**fields: Any) -> str:
+    return json.dumps({"type": "tap", "id": "tap", **fields})
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def reader(world: World) -> Client:
+    client = world.connect("reader")
+    client.send(subscribe("news"))
+    return client
+
+
+def messages(client: Client) -> list[Any]:
+    return [each["message"] for each in client.transport.take()]
+
+
+class TestRelaying:
+    def test_what_was_seen_already_is_acknowledged_and_not_delivered_again(
+        self, world: World
+    ) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        for number in (1, 2, 1, 2, 3):
+            [answer] = link.send(forwarded(number))
+            assert (answer["type"], answer["id"]) == ("ack", number)
+        assert messages(subscriber) == [1, 2, 3]
+        assert [each.number for each in world.broadcast] == [1, 2, 3]
+
+    def test_another_link_s_copy_is_known_too(self, world: World) -> None:
+        subscriber = reader(world)
+        for name in ("one", "two"):
+            world.connect(identity=peer(name)).send(forwarded(1))
+        assert messages(subscriber) == [1]
+
+    def test_the_same_number_of_another_origin_is_another_message(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        link.send(forwarded(1, origin="far"))
+        link.send(forwarded(1, origin="farther"))
+        assert messages(subscriber) == [1, 1]
+
+    def test_what_a_dwsps_1_0_1_server_forwards_is_delivered_each_time(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        for _ in range(2):
+            [answer] = link.send(publish("news", "same", fromPeerServer=True))
+            assert answer["type"] == "ack"
+        assert messages(subscriber) == ["same", "same"]
+
+    def test_the_policy_is_not_asked_and_the_worker_is_not_told(self, world: World) -> None:
+        tapped = worker(world)
+        tapped.send(tap())
+        world.connect(identity=peer("link")).send(forwarded(1))
+        assert tapped.transport.take() == []
+
+    async def test_nobody_gets_it_before_the_bus_has_accepted_it(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        world.bus_answers = accepted = promise()
+        handling = asyncio.ensure_future(link.start(forwarded(1)))
+        await asyncio.sleep(0)
+        assert subscriber.transport.take() == []
+        accepted.set_result(None)
+        await handling
+        assert messages(subscriber) == [1]
+        assert [each["type"] for each in link.transport.take()] == ["ack"]
+
+    async def test_what_the_bus_refused_is_taken_when_it_is_sent_again(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        world.bus_answers = refused = promise()
+        refused.set_exception(Unavailable("redis is away"))
+        await link.start(forwarded(1))
+        [answer] = link.transport.take()
+        assert is_error(answer, "unavailable", action="publish", topic="news", id=1)
+        assert subscriber.transport.take() == []
+        world.bus_answers = None
+        assert [each["type"] for each in link.send(forwarded(1))] == ["ack"]
+        assert messages(subscriber) == [1]
+
+    def test_what_the_bus_brings_again_is_not_delivered_again(self, world: World) -> None:
+        """Another process took it, was killed before its ack, and took it again."""
+        subscriber, link = reader(world), World().connect(identity=peer("link"))
+        assert link.send(forwarded(1))
+        elsewhere = World()
+        elsewhere.connect(identity=peer("link")).send(forwarded(1))
+        [publication] = elsewhere.broadcast
+        world.hub.receive(publication)
+        world.hub.receive(publication)
+        world.connect(identity=peer("link")).send(forwarded(1))
+        assert messages(subscriber) == [1]
+
+    @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
+    def test_nobody_else_may_relay(self, world: World, role: Role) -> None:
+        subscriber = reader(world)
+        [answer] = world.connect(identity=Identity("forger", role=role)).send(forwarded(1))
+        assert answer["code"] == "forbidden"
+        assert subscriber.transport.take() == []
+
+
+class TestTap:
+    def test_it_gets_what_is_published_here_once_with_its_name(self, world: World) -> None:
+        tapped, client = worker(world), world.connect()
+        [answer] = tapped.send(tap())
+        assert (answer["type"], answer["action"], answer["id"]) == ("ack", "tap", "tap")
+        client.send(publish("news.uk", {"a": 1}, timestamp=STAMP))
+        [message] = tapped.transport.take()
+        assert message.pop("at") > 0
+        assert message == {
+            "type": "tapped",
+            "origin": ORIGIN,
+            "number": 1,
+            "topic": "news.uk",
+            "timestamp": STAMP,
+            "message": {"a": 1},
+        }
+
+    def test_it_resumes_after_its_position(self, world: World) -> None:
+        client, tapped = world.connect(), worker(world)
+        for number in range(5):
+            client.send(publish("news", number))
+        answers = tapped.send(tap(position={ORIGIN: 3}))
+        assert [each.get("message") for each in answers] == [3, 4, None]
+
+    def test_of_an_origin_that_it_does_not_know_it_gets_what_came_since(self, world: World) -> None:
+        client, tapped = world.connect(), worker(world)
+        client.send(publish("news", "kept"))
+        answers = tapped.send(tap(position={"elsewhere": 3}, since=0))
+        assert [each.get("message") for each in answers] == ["kept", None]
+        assert len(worker(world).send(tap(since=2**40))) == 1
+
+    def test_tapping_again_does_not_double(self, world: World) -> None:
+        client, tapped = world.connect(), worker(world)
+        tapped.send(tap())
+        tapped.send(tap())
+        client.send(publish("news", 1))
+        assert messages(tapped) == [1]
+
+    def test_it_gets_what_other_processes_publish(self, world: World) -> None:
+        tapped, elsewhere = worker(world), World()
+        tapped.send(tap())
+        elsewhere.connect().send(publish("news", 1))
+        world.hub.receive(elsewhere.broadcast[0])
+        assert messages(tapped) == [1]
+
+    def test_it_ends_with_the_session(self, world: World) -> None:
+        client, tapped = world.connect(), worker(world)
+        tapped.send(tap())
+        tapped.session.closed()
+        client.send(publish("news", 1))
+        assert tapped.transport.take() == []
+
+    @pytest.mark.parametrize("identity", [Identity("client"), peer("link")])
+    def test_nobody_but_the_worker_taps(self, world: World, identity: Identity) -> None:
+        [answer] = world.connect(identity=identity).send(tap())
+        assert is_error(answer, "forbidden", action="tap", id="tap")
+
+    def test_the_worker_publishes_past_the_policy(self, world: World) -> None:
+        subscriber = reader(world)
+        assert [each["type"] for each in worker(world).send(publish("news", 1))] == ["ack"]
+        assert messages(subscriber) == [1]
