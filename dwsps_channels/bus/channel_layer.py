@@ -26,6 +26,9 @@ _GROUP_NAME = re.compile(r"[a-zA-Z\d\-_.]{1,99}")
 # A publisher waits no longer for an answer once its batch has left.
 SEND_TIMEOUT: Final = 5.0
 
+# How long a stop waits for what was accepted to be sent. It takes longer only where the layer has just gone.
+STOP_TIMEOUT: Final = 3.0
+
 # Heartbeats in a row that may stay out before the others count as lost, and failures in a row before all connections
 # are made anew. One is not enough: a process that was busy for a second, or a Redis that was, is not away.
 TOLERATED: Final = 3
@@ -44,12 +47,13 @@ class ChannelLayerBus:
     Publications that arrive while others are on their way leave together: throughput is not bound to one round trip
     each. All that leaves is numbered, so that the others notice what they missed.
 
-    A heartbeat renews the membership, tells the others how far this process is, and has to come back to
-    it. When it does not, the connections are made anew until it does, and publications are refused meanwhile.
+    A heartbeat renews the membership, tells the others how far this process is, and has to come back to it. When it
+    does not, the connections are made anew until it does, and publications are refused meanwhile.
 
     ``make_layer`` makes a layer that nobody else uses: its connections are closed here. Give every process of the
     server the same ``group``, and another to each server that shares the layer: up to 99 ASCII letters, digits,
     ``-``, ``_``, ``.``. ``process_id`` is for the logs; it need not be unique. ``heartbeat`` is in seconds.
+    Publications are refused while ``max_waiting`` of them wait to be sent, or ``max_waiting_bytes``.
     """
 
     def __init__(
@@ -143,7 +147,7 @@ class ChannelLayerBus:
             return
         self._stopping = True
         if self._sender is not None:
-            await asyncio.wait([self._sender], timeout=SEND_TIMEOUT)
+            await asyncio.wait([self._sender], timeout=STOP_TIMEOUT)
         await end(self._keeper)
         await end(self._sender)
         self._line.refuse("the server is stopping")

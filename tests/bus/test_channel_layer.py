@@ -444,3 +444,15 @@ class TestStart:
         await pair.other_bus.stop()
         assert layer.groups == {}
         assert not pair.one_bus.connected
+
+    async def test_servers_with_groups_of_their_own_share_a_layer(
+        self, layer: Layer, pair: Pair
+    ) -> None:
+        another = Member(bus := make(layer, group="dwsps.bus.another"))
+        await another.start()
+        await pair.one.publish(publication(1))
+        await another.publish(publication(2))
+        await pair.other.receives(1)
+        await bus.stop()
+        assert pair.other.numbers == [1]
+        assert another.received == []
