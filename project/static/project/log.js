@@ -132,7 +132,7 @@ export class Log {
     details.append(element('pre', { className: 'frame', textContent: JSON.stringify(frame, null, 2) }))
   }
 
-  /** One row of the log is a tab stop, not five hundred: the one that had the focus last. */
+  /** One row of the log is a tab stop, not five hundred: the one that has the focus, else the newest. */
   #rove(target) {
     const summary = target?.closest('summary')
     if (!summary) return
@@ -141,7 +141,7 @@ export class Log {
   }
 
   #keepTabStop() {
-    if (!this.#list.querySelector("summary[tabindex='0']")?.checkVisibility()) this.#rove(this.#visible().next().value)
+    if (!this.#list.contains(document.activeElement)) this.#rove(this.#visible().next().value)
   }
 
   *#visible() {
