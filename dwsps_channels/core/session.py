@@ -196,7 +196,10 @@ class Session:
             case Publish(topic=topic):
                 if not allowed:
                     raise Forbidden(f"publish to '{topic}'")
-                pending = self._hub.publish(topic, request.message, request.timestamp or now())
+                # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
+                pending = self._hub.publish(
+                    topic, request.message.copy(), request.timestamp or now()
+                )
                 self._events.published(self.identity, topic, request.message)
                 return pending
             case Subscribe(topic=topic):

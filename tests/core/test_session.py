@@ -1,5 +1,7 @@
 """The rules of docs/protocol.md for one connection, where policy and bus answer at once."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -243,6 +245,22 @@ def test_each_publish_is_handed_to_the_bus_once_whoever_subscribes(world: World)
         STAMP,
     )
     assert not handed_over.from_peer_server
+
+
+def test_to_keep_a_message_is_not_to_keep_its_frame(world: World) -> None:
+    client = world.connect()
+    frames = [publish("news", 1, padding="x" * 60_000) for _ in range(100)]
+
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            client.send(frame)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(world.broadcast) == 100
+    assert kept < 1_000_000
 
 
 # Messages of other servers.
