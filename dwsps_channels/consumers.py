@@ -8,7 +8,7 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 
-from dwsps_channels import origins, runtime
+from dwsps_channels import credentials, origins, runtime
 from dwsps_channels.asgi_transport import AsgiTransport
 from dwsps_channels.conf import conf
 from dwsps_channels.core.close_codes import CloseCode
@@ -51,15 +51,22 @@ class PubSubConsumer(AsyncConsumer):
         if server.draining:
             await _refuse(send)
             return
+        granted = await _examine(scope, server)
+        if granted is None:
+            await _refuse(send)
+            return
         await send({"type": "websocket.accept"})
-        await self._serve(server, receive)
+        await self._serve(server, granted, receive)
 
-    async def _serve(self, server: "runtime.Runtime", receive: Any) -> None:
+    async def _serve(
+        self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
+    ) -> None:
+        limits = server.limits_of(granted.role)
         connection = connection_of(self.base_send)
         transport = AsgiTransport(
-            self.base_send, connection, server.limits.buffered_bytes, lambda: session.fall_behind()
+            self.base_send, connection, limits.buffered_bytes, lambda: session.fall_behind()
         )
-        session = server.open_session(transport, self.scope.get("user"))
+        session = server.open_session(transport, self.scope.get("user"), granted, limits)
         writer = asyncio.create_task(transport.write())
         try:
             await _receive(session, transport, connection, receive)
@@ -73,6 +80,20 @@ class PubSubConsumer(AsyncConsumer):
             transport.finish()
             server.close_session(session)
             writer.cancel()
+
+
+async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted | None:
+    """What the client's credentials give it; ``None``: they are false, which was logged."""
+    presented = credentials.presented(scope)
+    # A token that the project's own middleware knew the user by is none of ours.
+    if presented is None or getattr(scope.get("user"), "is_authenticated", False):
+        return credentials.ORDINARY
+    answer = await credentials.examine(presented)
+    if isinstance(answer, credentials.Granted):
+        return answer
+    logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
+    await asyncio.sleep(server.failures.add((scope.get("client") or [""])[0]))
+    return None
 
 
 async def _receive(

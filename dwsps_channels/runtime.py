@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -17,6 +18,8 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 from msgspec import Raw
 
+from dwsps_channels import __version__
+from dwsps_channels.accepted_peers import AcceptedPeers
 from dwsps_channels.bus.contract import Bus
 from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.conf import conf
@@ -24,9 +27,13 @@ from dwsps_channels.core.backlog import Backlog
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.messages import Hello, encode
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.credentials import Granted
+from dwsps_channels.failures import Failures
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents
@@ -37,6 +44,9 @@ logger = logging.getLogger("dwsps_channels")
 # awaited, then receivers of signals get what is left for them.
 SESSIONS_SECONDS = 6.0
 EVENTS_SECONDS = 1.0
+
+# What a forwarded message may have beyond what its publisher sent: origin, number, flag, timestamp.
+FORWARDING_BYTES = 1024
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 
@@ -58,7 +68,10 @@ class Runtime:
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
+        self.failures = Failures()
+        """Who has tried false credentials."""
         self._sessions: set[Session] = set()
+        self._accepted_peers = AcceptedPeers()
         self._empty = asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._started = self.loop.create_task(self._start())
@@ -67,19 +80,55 @@ class Runtime:
         """Wait until the bus receives, so that a first subscriber misses nothing."""
         await asyncio.shield(self._started)
 
-    def open_session(self, transport: Transport, user: object) -> Session:
+    def limits_of(self, role: Role) -> Limits:
+        """The caps on a connection of this role."""
+        match role:
+            case Role.CLIENT:
+                return self.limits
+            case Role.PEER:
+                # What a client there could send has a name and a flag by now.
+                return replace(
+                    self.limits,
+                    message_bytes=self.limits.message_bytes + FORWARDING_BYTES,
+                    rate=None,
+                )
+            case Role.WORKER:
+                # It may be sent all that was kept for it, at once.
+                return replace(
+                    self.limits,
+                    message_bytes=self.limits.message_bytes + FORWARDING_BYTES,
+                    buffered_bytes=self.limits.buffered_bytes + 2 * conf.BACKLOG_BYTES,
+                    rate=None,
+                )
+
+    def open_session(
+        self, transport: Transport, user: object, granted: Granted, limits: Limits
+    ) -> Session:
         """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
         session = Session(
             self.hub,
             transport,
-            Identity(client=secrets.token_hex(8), user=user),
+            Identity(
+                client=secrets.token_hex(8),
+                user=user,
+                role=granted.role,
+                peer=granted.peer.name if granted.peer else None,
+            ),
             policy=self.policy,
-            limits=self.limits,
+            limits=limits,
             events=self.events,
         )
         self._sessions.add(session)
         self._empty.clear()
         session.open()
+        if granted.peer is not None:
+            self._accepted_peers.add(session, granted.peer)
+        if granted.server_id is not None:
+            transport.send(
+                encode(
+                    Hello(server=conf.SERVER_NAME, server_id=granted.server_id, version=__version__)
+                )
+            )
         if self.draining:
             _send_away(session)  # the drain began while the connection was being accepted
         return session
@@ -89,6 +138,7 @@ class Runtime:
         self._sessions.discard(session)
         if not self._sessions:
             self._empty.set()
+        self._accepted_peers.discard(session)
         session.closed()
 
     async def publish(self, topic: str, message: Raw, timestamp: str) -> int:
@@ -121,6 +171,7 @@ class Runtime:
                 _send_away(session)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
+        self._accepted_peers.stop()
         await self.bus.stop()
         await self.events.finish(EVENTS_SECONDS)
 

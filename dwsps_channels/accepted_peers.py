@@ -1,0 +1,77 @@
+"""The connections of peers that this process has accepted, for as long as their rows allow them.
+
+Admin actions change rows without a signal, and from other processes: so the rows are looked at every second, as
+long as a peer is connected.
+"""
+
+import asyncio
+import logging
+
+from channels.db import database_sync_to_async
+
+from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.errors import Forbidden
+from dwsps_channels.core.session import Session
+from dwsps_channels.models import Peer
+
+logger = logging.getLogger("dwsps_channels.peers")
+
+POLL_SECONDS = 1.0
+
+
+class AcceptedPeers:
+    """Closes a peer's sessions when it was disabled, is not accepted from any more, or got a new secret."""
+
+    def __init__(self) -> None:
+        # Each session with its peer's row as it was when it was accepted.
+        self._sessions: dict[Session, Peer] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    def add(self, session: Session, peer: Peer) -> None:
+        """Watch over ``session``, which came with the secret of ``peer``."""
+        logger.info("peer '%s' connected", peer.name)
+        self._sessions[session] = peer
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._close_when_changed())
+
+    def discard(self, session: Session) -> None:
+        """Forget a session, a peer's or not."""
+        peer = self._sessions.pop(session, None)
+        if peer is not None:
+            logger.info("peer '%s' disconnected", peer.name)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _close_when_changed(self) -> None:
+        try:
+            while self._sessions:
+                await asyncio.sleep(POLL_SECONDS)
+                try:
+                    current = await database_sync_to_async(self._load)()
+                except Exception:
+                    logger.exception("the peers could not be looked at; their connections stay")
+                    continue
+                for session, peer in list(self._sessions.items()):
+                    if (reason := _objection(peer, current.get(peer.pk))) is not None:
+                        logger.info("peer '%s' closed: %s", peer.name, reason)
+                        session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))
+        finally:
+            self._watch = None
+
+    def _load(self) -> dict[int, Peer]:
+        return Peer.objects.in_bulk([peer.pk for peer in self._sessions.values()])
+
+
+def _objection(accepted: Peer, current: Peer | None) -> str | None:
+    if current is None:
+        return "the peer was removed"
+    if not current.enabled:
+        return "the peer was disabled"
+    if not current.accept:
+        return "the peer is not accepted from any more"
+    if current.secret != accepted.secret:
+        return "the peer has a new secret"
+    return None

@@ -1,0 +1,108 @@
+"""Who a connection is, by the credentials that it brings (docs/protocol.md, "Peers").
+
+A peer brings its secret, in the ``Authorization`` header or, as a dwsps 1.0.1 server can do no other, in the URL.
+The worker, and code that publishes from elsewhere, brings a credential signed with ``SECRET_KEY``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+from channels.db import database_sync_to_async
+from django.core.signing import BadSignature, TimestampSigner
+from django.utils.crypto import constant_time_compare
+
+from dwsps_channels.core.identity import Role
+from dwsps_channels.models import Peer, server_id
+
+# The worker signs anew for each connection; the rest is for clocks that differ.
+WORKER_SECONDS = 60
+
+_WORKER = "worker."
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a credential gives."""
+
+    role: Role
+    peer: Peer | None = None
+    server_id: str | None = None
+    """What a peer of ours is told in the greeting; ``None``: it is none, and is not greeted."""
+
+
+ORDINARY = Granted(Role.CLIENT)
+"""What every client has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Why a credential gives nothing, for the log."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A credential as it came. Its ``repr`` does not show it."""
+
+    token: str
+    in_header: bool
+
+    def __repr__(self) -> str:
+        return f"Presented(in_header={self.in_header})"
+
+
+def presented(scope: Mapping[str, Any]) -> Presented | None:
+    """The credential that an ASGI scope of a websocket connection brings; ``None``: it brings none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return Presented(value[7:].strip().decode("latin-1"), in_header=True)
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    if "token" in query:
+        return Presented(query["token"][-1], in_header=False)
+    return None
+
+
+def sign_worker() -> str:
+    """A credential for the worker of this project, good for the next minute."""
+    return _WORKER + _signer().sign("dwsps")
+
+
+async def examine(credential: Presented) -> Granted | Denied:
+    """What ``credential`` gives. Asks the database, unless it is the worker's."""
+    if credential.token.startswith(_WORKER):
+        return _examine_worker(credential.token.removeprefix(_WORKER))
+    return await database_sync_to_async(_examine_peer)(credential)
+
+
+def _examine_worker(signed: str) -> Granted | Denied:
+    try:
+        _signer().unsign(signed, max_age=WORKER_SECONDS)
+    except BadSignature:
+        return Denied(
+            "a worker's credential that is too old, or was signed with another SECRET_KEY"
+        )
+    return Granted(Role.WORKER)
+
+
+def _examine_peer(credential: Presented) -> Granted | Denied:
+    # Every secret is compared, and each in constant time: how long it takes tells nothing.
+    found = [peer for peer in Peer.objects.order_by("pk") if _matches(peer, credential.token)]
+    accepted = [peer for peer in found if peer.enabled and peer.accept]
+    if accepted:
+        return Granted(Role.PEER, accepted[0], server_id() if credential.in_header else None)
+    if not found:
+        return Denied("wrong secret")
+    if not found[0].enabled:
+        return Denied(f"peer '{found[0].name}' is disabled")
+    return Denied(f"peer '{found[0].name}' is not accepted from")
+
+
+def _matches(peer: Peer, token: str) -> bool:
+    return bool(peer.secret) and constant_time_compare(peer.secret, token)
+
+
+def _signer() -> TimestampSigner:
+    return TimestampSigner(salt="dwsps_channels.worker")
