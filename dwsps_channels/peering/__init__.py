@@ -1,0 +1,1 @@
+"""Forwarding to other servers: what the worker does."""
