@@ -92,9 +92,11 @@ test('a second subscription that is refused leaves the first as it was', async (
   const client = await open(t, server)
   const first = []
   const second = []
-  await client.subscribe('a', ({ message }) => first.push(message))
-  server.decide = ({ type }) => type === 'subscribe' && { code: 'rate_limited', reason: 'too fast', retryable: true }
-  await assert.rejects(client.subscribe('a', ({ message }) => second.push(message)), { code: 'rate_limited' })
+  const handler = ({ message }) => first.push(message)
+  await client.subscribe('a', handler)
+  server.decide = ({ type }) => type === 'subscribe' && { code: 'forbidden', reason: 'once is enough' }
+  await assert.rejects(client.subscribe('a', ({ message }) => second.push(message)), { code: 'forbidden' })
+  await assert.rejects(client.subscribe('a', handler), { code: 'forbidden' })
   await client.publish('a', 1)
   assert.deepEqual([first, second, client.subscriptions], [[1], [], ['a']])
 })

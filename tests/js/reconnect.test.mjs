@@ -135,6 +135,18 @@ test('an unsubscribe whose ack never came is done: the subscription ended with t
   assert.deepEqual(server.topics, [])
 })
 
+test('a subscribe that was taken back before the connection broke is cancelled, not left hanging', async (t) => {
+  const server = await serve(t)
+  server.decide = () => 'ignore'
+  const client = await open(t, server)
+  const calls = [client.subscribe('a'), client.unsubscribe('a')]
+  await until(() => server.frames.length === 2)
+  server.decide = () => undefined
+  server.drop()
+  await assert.rejects(calls[0], { code: 'cancelled' })
+  assert.equal((await calls[1]).action, 'unsubscribe')
+})
+
 test('offline, publishes wait in order, and subscriptions are what they are at the end', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
