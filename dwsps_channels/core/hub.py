@@ -5,13 +5,18 @@ from collections.abc import Awaitable, Callable
 from msgspec import Raw
 
 from dwsps_channels.core.backlog import Backlog, Entry, Position
+from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.seen import Seen
+from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.topics import contexts
 
 Tap = Callable[[Entry], None]
 """Takes each message published on this server."""
+
+
+# A process that is started anew has a new origin: far more than a server has processes.
+MAX_OWN_ORIGINS = 4096
 
 
 class Subscriber:
@@ -47,6 +52,10 @@ class Hub:
         self._backlog = Backlog() if backlog is None else backlog
         self._seen = Seen() if seen is None else seen
         self._published = 0
+        # The origins of this server's processes, as far as they have published anything.
+        self._own = {origin}
+        # What peers have forwarded, and the bus has not accepted yet.
+        self._relaying: set[Key] = set()
         self._taps: set[Tap] = set()
         # topic -> its subscribers' send, in the order of subscription. No empty dicts are kept.
         self._subscribers: dict[str, dict[Subscriber, Callable[[Frame], None]]] = {}
@@ -95,35 +104,56 @@ class Hub:
         """Publish what a peer has forwarded, unless it was seen before; as ``publish`` otherwise.
 
         Handed to the other processes first: if that fails nobody has it, and the peer sends it again.
+
+        Raises:
+            InvalidTopic: before anything was delivered.
+            Unavailable: the peer has sent it before, and it is not known yet what becomes of that.
         """
         contexts(publication.topic)
+        name = (publication.origin, publication.number)
+        if publication.origin and name in self._relaying:
+            raise Unavailable("this message is on its way already")
         if not self._is_new(publication):
             return None
         accepted = self._broadcast(publication)
         if accepted is not None:
-            return self._relay(publication, accepted)
+            return self._relay(publication, name, accepted)
         self.deliver(publication)
         return None
 
-    async def _relay(self, publication: Publication, accepted: Awaitable[None]) -> None:
+    async def _relay(self, publication: Publication, name: Key, accepted: Awaitable[None]) -> None:
+        self._relaying.add(name)
         try:
             await accepted
         except BaseException:
-            self._seen.discard((publication.origin, publication.number))
+            self._seen.discard(name)
             raise
+        finally:
+            self._relaying.discard(name)
         self.deliver(publication)
 
     def receive(self, publication: Publication) -> None:
         """Take from the bus what another process has published or relayed."""
         if not publication.from_peer_server:
+            self._remember_own(publication.origin)
             self.deliver(publication)
             self._keep(publication)
         elif self._is_new(publication):
             self.deliver(publication)
 
     def _is_new(self, publication: Publication) -> bool:
+        origin = publication.origin
         # A dwsps 1.0.1 server says nothing that its messages could be known by.
-        return not publication.origin or self._seen.add((publication.origin, publication.number))
+        if not origin:
+            return True
+        # What was published on this server comes back where a link leads to the server itself.
+        return origin not in self._own and self._seen.add((origin, publication.number))
+
+    def _remember_own(self, origin: str) -> None:
+        if origin not in self._own:
+            if len(self._own) >= MAX_OWN_ORIGINS:
+                self._own = {self._origin}
+            self._own.add(origin)
 
     def _keep(self, publication: Publication) -> None:
         entry = self._backlog.append(publication)

@@ -44,8 +44,14 @@ class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publis
     timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     from_peer_server: bool = False
-    origin: Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)] | UnsetType = UNSET
-    """From a peer of ours: with ``id``, what names the message wherever it gets."""
+    origin: Raw | UnsetType = UNSET
+    """From a peer of ours: with ``id``, what names the message wherever it gets. Anybody else's is not looked at."""
+
+    @property
+    def name(self) -> tuple[str, int] | None:
+        """Origin and number; ``None``: there are none, as from a dwsps 1.0.1 server, and it cannot be known again."""
+        origin = _part(self.origin, _Origin)
+        return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
 
 
 class Tap(Struct, frozen=True, tag_field="type", tag="tap"):
@@ -176,7 +182,6 @@ _EXPECTED = {
     "timestamp": "a time as in RFC 3339",
     "id": f"a string of 1 to {MAX_STRING_ID} characters or an integer of at most 53 bits",
     "fromPeerServer": "true or false",
-    "origin": f"a string of 1 to {MAX_ORIGIN} characters",
 }
 
 
@@ -204,6 +209,8 @@ def _echo(frame: str | bytes) -> tuple[Action | UnsetType, str | UnsetType, str 
         return UNSET, UNSET, UNSET
     return _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
 
+
+_Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]
 
 # A topic that is too long is not sent back.
 _EchoedTopic = Annotated[str, Meta(max_length=MAX_BYTES)]

@@ -269,6 +269,7 @@ def _relayed(request: Publish) -> Publication:
         timestamp=request.timestamp or now(),
         from_peer_server=True,
     )
-    if isinstance(request.origin, str) and isinstance(request.id, int):
-        return replace(publication, origin=request.origin, number=request.id)
-    return publication  # a dwsps 1.0.1 server's: it cannot be known again
+    if request.name is None:
+        return publication
+    origin, number = request.name
+    return replace(publication, origin=origin, number=number)

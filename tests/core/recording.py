@@ -121,8 +121,8 @@ ORIGIN = "0123456789abcdef"
 class World:
     """The server around the sessions: a hub, a bus and the events, all written down."""
 
-    def __init__(self) -> None:
-        self.hub = Hub(ORIGIN, self._broadcast)
+    def __init__(self, origin: str = ORIGIN) -> None:
+        self.hub = Hub(origin, self._broadcast)
         self.events = RecordingEvents()
         self.broadcast: list[Publication] = []
         """What was handed to the bus."""

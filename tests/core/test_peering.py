@@ -87,6 +87,39 @@ class TestRelaying:
             assert answer["type"] == "ack"
         assert messages(subscriber) == ["same", "same"]
 
+    def test_what_was_published_here_and_comes_back_is_not_delivered_again(
+        self, world: World
+    ) -> None:
+        subscriber, elsewhere = reader(world), World(origin="another process of this server")
+        world.connect().send(publish("news", 1))
+        elsewhere.connect().send(publish("news", 2))
+        world.hub.receive(elsewhere.broadcast[0])
+        link = world.connect(identity=peer("link"))
+        for origin in (ORIGIN, "another process of this server"):
+            [answer] = link.send(forwarded(1, origin=origin))
+            assert answer["type"] == "ack"
+        assert messages(subscriber) == [1, 2]
+
+    async def test_a_copy_of_what_is_still_on_its_way_is_to_be_sent_again(
+        self, world: World
+    ) -> None:
+        """Its link was cut, and the bus has not answered the first one."""
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        world.bus_answers = accepted = promise()
+        handling = asyncio.ensure_future(link.start(forwarded(1)))
+        await asyncio.sleep(0)
+        [answer] = world.connect(identity=peer("link")).send(forwarded(1))
+        assert (answer["code"], answer["retryable"]) == ("unavailable", True)
+        accepted.set_result(None)
+        await handling
+        [answer] = world.connect(identity=peer("link")).send(forwarded(1))
+        assert answer["type"] == "ack"
+        assert messages(subscriber) == [1]
+
+    def test_what_a_client_says_of_an_origin_is_not_looked_at(self, world: World) -> None:
+        [answer] = world.connect().send(publish("news", 1, origin=5))
+        assert answer["type"] == "ack"
+
     def test_the_policy_is_not_asked_and_the_worker_is_not_told(self, world: World) -> None:
         tapped = worker(world)
         tapped.send(tap())
