@@ -21,6 +21,11 @@ DEFAULTS = {
     "MAX_BUFFERED_BYTES": 1024 * 1024,
     "RATE_LIMIT": None,
     "RATE_BURST": 100,
+    "BACKLOG_MESSAGES": 10_000,
+    "BACKLOG_BYTES": 16 * 1024 * 1024,
+    "BACKLOG_SECONDS": 300.0,
+    "OUTBOX_MESSAGES": 10_000,
+    "OUTBOX_BYTES": 16 * 1024 * 1024,
 }
 
 GOOD: list[tuple[str, Any]] = [
@@ -43,8 +48,19 @@ GOOD: list[tuple[str, Any]] = [
     ("RATE_LIMIT", 0.5),
     ("RATE_LIMIT", 20),
     ("RATE_BURST", 1),
+    ("BACKLOG_SECONDS", 0.5),
 ]
 
+COUNTS = [
+    "MAX_MESSAGE_BYTES",
+    "MAX_SUBSCRIPTIONS",
+    "MAX_BUFFERED_BYTES",
+    "RATE_BURST",
+    "BACKLOG_MESSAGES",
+    "BACKLOG_BYTES",
+    "OUTBOX_MESSAGES",
+    "OUTBOX_BYTES",
+]
 NO_COUNT = [0, -1, 1.5, "100", True, None]
 
 BAD: list[tuple[str, Any]] = [
@@ -96,12 +112,9 @@ BAD: list[tuple[str, Any]] = [
         )
     ),
     *(("CHANNEL_LAYER", value) for value in (1, ["default"])),
-    *(
-        (key, value)
-        for key in ("MAX_MESSAGE_BYTES", "MAX_SUBSCRIPTIONS", "MAX_BUFFERED_BYTES", "RATE_BURST")
-        for value in NO_COUNT
-    ),
+    *((key, value) for key in COUNTS for value in NO_COUNT),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
+    *(("BACKLOG_SECONDS", value) for value in (0, -1, "5 min", True, None, float("nan"))),
 ]
 
 an_instance = AllowAll()
