@@ -1,0 +1,164 @@
+"""All links of this server, and what feeds them."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time
+from typing import Protocol
+
+from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peering.link import Link
+from dwsps_channels.peering.outbox import Outbox
+from dwsps_channels.peering.tap import Start, Tap
+
+logger = logging.getLogger("dwsps_channels.peering")
+
+# How often the rows are looked at, and the statuses written.
+POLL_SECONDS = 1.0
+
+
+class Store(Protocol):
+    """Where peers are configured, and their health is told."""
+
+    async def peers(self) -> Sequence[PeerConfig]:
+        """The peers to forward to now."""
+
+    async def position(self, peer: int) -> Mapping[str, int]:
+        """How far the peer had acknowledged, by what was written last."""
+
+    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+        """Write down how the links are, by peer."""
+
+
+class Forwarder:
+    """Keeps a link for each peer, in step with the rows, and gives each message of the tap to all of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        server_id: str,
+        url: str,
+        sign: Callable[[], str | Awaitable[str]],
+        outbox_messages: int,
+        outbox_bytes: int,
+        on_change: Callable[[Link], None] = lambda link: None,
+    ) -> None:
+        self._store = store
+        self._server_id = server_id
+        self._outbox_messages = outbox_messages
+        self._outbox_bytes = outbox_bytes
+        self._on_change = on_change
+        self._links: dict[int, tuple[Link, asyncio.Task[None]]] = {}
+        # Which link leads to which server.
+        self._claimed: dict[str, Link] = {}
+        self._tap = Tap(url, sign, self._start)
+
+    @property
+    def links(self) -> list[Link]:
+        """The links there are now."""
+        return [link for link, _ in self._links.values()]
+
+    async def run(self) -> None:
+        """Forward until cancelled. Then ``flush``, if there is time, and ``close``."""
+        await self._reconcile()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._feed())
+            tasks.create_task(self._keep_in_step())
+
+    async def flush(self, timeout: float) -> int:
+        """Wait until the peers that are connected have all there is for them; how many messages are left."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        while asyncio.get_running_loop().time() < deadline:
+            if not any(len(link.outbox) for link in self.links if link.state is State.CONNECTED):
+                break
+            await asyncio.sleep(0.02)
+        return sum(len(link.outbox) for link in self.links)
+
+    async def close(self) -> None:
+        """End the links, and write down how far they got."""
+        healths = {id: link.health() for id, (link, _) in self._links.items()}
+        for health in healths.values():
+            health.last_error = health.last_error or "the worker has stopped"
+        for id in list(self._links):
+            await self._remove(id)
+        await self._store.write(healths)
+
+    # Claims, for the links
+
+    def claim(self, link: Link, server_id: str) -> str | None:
+        """See ``Claims``."""
+        if server_id == self._server_id:
+            return "leads to this server itself"
+        other = self._claimed.get(server_id)
+        if other is not None and other is not link:
+            return f"leads to the same server as '{other.config.name}'"
+        self._claimed[server_id] = link
+        return None
+
+    def release(self, link: Link) -> None:
+        """See ``Claims``."""
+        self._claimed = {id: other for id, other in self._claimed.items() if other is not link}
+
+    async def _feed(self) -> None:
+        async for message in self._tap.messages():
+            for link, _ in self._links.values():
+                link.put(message)
+
+    async def _keep_in_step(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self._reconcile()
+                await self._store.write(
+                    {id: link.health() for id, (link, _) in self._links.items()}
+                )
+            except Exception:
+                # The database is away: what is connected goes on.
+                logger.exception("the peers' rows could not be read or written")
+
+    async def _reconcile(self) -> None:
+        """Make the links what the rows say."""
+        rows = {config.id: config for config in await self._store.peers()}
+        for id, (link, _) in list(self._links.items()):
+            if id not in rows:
+                await self._remove(id)
+                logger.info("peer '%s': no longer forwarded to", link.config.name)
+            elif rows[id] != link.config:
+                await self._remove(id)
+                self._add(rows[id], link.outbox)
+                logger.info("peer '%s': connecting anew, as its row has changed", link.config.name)
+        added = [config for id, config in rows.items() if id not in self._links]
+        for config in added:
+            position = await self._store.position(config.id)
+            self._add(
+                config,
+                Outbox(config.name, self._outbox_messages, self._outbox_bytes, position),
+            )
+        if added:
+            logger.info(
+                "forwarding to %s", ", ".join(f"'{link.config.name}'" for link in self.links)
+            )
+            # What they are to get may have come before they were there.
+            await self._tap.begin_anew()
+
+    def _add(self, config: PeerConfig, outbox: Outbox) -> None:
+        link = Link(config, outbox, self, on_change=self._on_change)
+        self._links[config.id] = link, asyncio.create_task(link.run())
+
+    async def _remove(self, id: int) -> None:
+        _, task = self._links.pop(id)
+        task.cancel()
+        await asyncio.wait([task])
+
+    def _start(self) -> Start:
+        """From where on the tap has to bring messages: what any of the links may not have yet."""
+        outboxes = [link.outbox for link in self.links]
+        if not outboxes:
+            return Start({}, time())
+        known = frozenset.intersection(*(outbox.origins for outbox in outboxes))
+        return Start(
+            {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
+            min(link.config.enabled_at for link in self.links),
+        )

@@ -1,0 +1,144 @@
+"""What is on its way to one peer: waiting to be sent, or sent and not acknowledged."""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import NamedTuple
+
+logger = logging.getLogger("dwsps_channels.peering")
+
+# Each start of a process has an origin of its own: those not heard of for longest are forgotten.
+MAX_ORIGINS = 256
+
+WINDOW = 256
+"""So many messages may be sent and not acknowledged."""
+
+
+class Outgoing(NamedTuple):
+    """A message to be forwarded, by its name, with the frame that carries it."""
+
+    origin: str
+    number: int
+    at: float
+    """When it entered this server, in seconds since the epoch."""
+    topic: str
+    frame: bytes
+
+
+class Outbox:
+    """Keeps messages in order until the peer has acknowledged them, within its caps: the oldest go first.
+
+    ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent is done with, ``rewind``
+    that all of them have to be sent again.
+    """
+
+    def __init__(
+        self, peer: str, messages: int, size: int, position: Mapping[str, int] | None = None
+    ) -> None:
+        self.position = dict(position or {})
+        """For each origin the number of the last message that is done with."""
+        self.forwarded = 0
+        self.acked = 0
+        self.dropped = 0
+        self.resent = 0
+        self._peer = peer
+        self._messages = messages
+        self._size = size
+        # For each origin the number of the last message that was put in: the feed may bring one again.
+        self._put = dict(self.position)
+        self._waiting: deque[Outgoing] = deque()
+        self._sent: deque[Outgoing] = deque()
+        # So many at the head of _waiting were sent before.
+        self._again = 0
+        self._kept = 0
+        self._overflowed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._sent)
+
+    def reached(self, origin: str) -> int | None:
+        """The number of the last message of ``origin`` that was put in, or was done with before."""
+        return self._put.get(origin)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Those of which ``reached`` knows."""
+        return frozenset(self._put)
+
+    def put(self, message: Outgoing) -> None:
+        """Keep ``message`` to be sent, unless it was put in already."""
+        reached = self._put.get(message.origin)
+        if reached is not None and message.number <= reached:
+            return
+        _advance(self._put, message)
+        self._waiting.append(message)
+        self._kept += len(message.frame)
+        while self._waiting and (len(self) > self._messages or self._kept > self._size):
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        # What is sent and not acknowledged is older, but it is on its way, and it is little.
+        oldest = self._waiting.popleft()
+        self._again = max(0, self._again - 1)
+        self._kept -= len(oldest.frame)
+        self.dropped += 1
+        if not self._overflowed:
+            self._overflowed = True
+            logger.warning(
+                "peer '%s': its outbox is full at %d messages; the oldest are dropped",
+                self._peer,
+                len(self),
+            )
+
+    def take(self) -> Outgoing | None:
+        """The next message to be sent; ``None``: there is none, or too many are not acknowledged."""
+        if not self._waiting or len(self._sent) >= WINDOW:
+            return None
+        message = self._waiting.popleft()
+        self._sent.append(message)
+        if self._again:
+            self._again -= 1
+            self.resent += 1
+        else:
+            self.forwarded += 1
+        return message
+
+    @property
+    def awaited(self) -> Outgoing | None:
+        """The message that the next answer of the peer is about; ``None``: no answer is due."""
+        return self._sent[0] if self._sent else None
+
+    def acknowledge(self, *, refused: bool = False) -> None:
+        """Be done with the first message that was sent: the peer has it, or has ``refused`` it for good."""
+        done = self._sent.popleft()
+        self._kept -= len(done.frame)
+        _advance(self.position, done)
+        if refused:
+            self.dropped += 1
+        else:
+            self.acked += 1
+        if self._overflowed and not self._waiting:
+            self._overflowed = False
+            logger.info(
+                "peer '%s': its outbox is empty again; dropped so far: %d", self._peer, self.dropped
+            )
+
+    def clear(self) -> None:
+        """Forget what waits: it is not to be forwarded after all."""
+        self._waiting.clear()
+        self._sent.clear()
+        self._again = self._kept = 0
+
+    def rewind(self) -> None:
+        """Have all that was sent and not acknowledged sent again: the connection broke."""
+        self._again += len(self._sent)
+        self._waiting.extendleft(reversed(self._sent))
+        self._sent.clear()
+
+
+def _advance(position: dict[str, int], message: Outgoing) -> None:
+    """Note how far ``message`` gets, its origin the last one."""
+    position.pop(message.origin, None)
+    position[message.origin] = message.number
+    if len(position) > MAX_ORIGINS:
+        del position[next(iter(position))]

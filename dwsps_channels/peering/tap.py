@@ -1,0 +1,144 @@
+"""What is published on this server, as it comes to the worker: by a websocket, like any client."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw, Struct
+
+from dwsps_channels.client import (
+    Backoff,
+    ConnectError,
+    Connection,
+    ConnectionClosed,
+    open_connection,
+)
+from dwsps_channels.core.messages import Tapped
+from dwsps_channels.peering.outbox import Outgoing
+
+logger = logging.getLogger("dwsps_channels.peering")
+
+# The server is near, and whoever waits for it is waited for: it is tried often.
+BACKOFF_BASE = 0.1
+BACKOFF_CAP = 2.0
+
+
+class Start(Struct, frozen=True):
+    """Where to begin: see ``Backlog.after``."""
+
+    position: Mapping[str, int]
+    since: float
+
+
+class Tap:
+    """The server's organic messages, in order, whatever happens to the connection. Iterate over ``messages`` once.
+
+    ``start`` is asked, for each connection and whenever ``begin_anew`` was called, for what to begin with. So
+    messages may come again, but none is left out that the server still keeps.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        sign: Callable[[], str | Awaitable[str]],
+        start: Callable[[], Start],
+    ) -> None:
+        self.url = url
+        self._sign = sign
+        self._start = start
+        self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
+        self._connection: Connection | None = None
+        self._logged = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there."""
+        return self._connection is not None
+
+    async def begin_anew(self) -> None:
+        """Ask the server again for all from what ``start`` says now."""
+        if self._connection is not None:
+            # If it is gone, the next one begins with it.
+            with suppress(ConnectionClosed):
+                await self._request(self._connection)
+
+    async def messages(self) -> AsyncIterator[Outgoing]:
+        """Connect, and give what comes; connect again when that is lost. Never ends by itself."""
+        while True:
+            code: int | None = None
+            try:
+                async with open_connection(self.url, token=self._sign) as connection:
+                    self._backoff.opened()
+                    await self._request(connection)
+                    self._connection = connection
+                    logger.info("connected to the server at %s", self.url)
+                    self._logged = ""
+                    async for frame in connection:
+                        if (message := _outgoing(frame)) is not None:
+                            yield message
+            except ConnectError as error:
+                self._log(error.problem)
+            except ConnectionClosed as closed:
+                code = None if 4000 <= closed.code < 4100 else closed.code
+                self._log(str(closed))
+            finally:
+                self._connection = None
+            await asyncio.sleep(self._backoff.delay(code) or 0.0)
+
+    async def _request(self, connection: Connection) -> None:
+        start = self._start()
+        await connection.send(
+            _encode({"type": "tap", "position": dict(start.position), "since": start.since})
+        )
+
+    def _log(self, problem: str) -> None:
+        if problem != self._logged:
+            self._logged = problem
+            logger.warning("no connection to the server at %s: %s; trying again", self.url, problem)
+
+
+class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
+    """What a peer is sent (docs/protocol.md, "Peers")."""
+
+    topic: str
+    message: Raw
+    timestamp: str
+    from_peer_server: bool
+    id: int
+    origin: str
+
+
+class _Other(Struct, tag_field="type", tag="ack"):
+    """What comes besides."""
+
+
+class _Error(Struct, tag_field="type", tag="error"):
+    reason: str = ""
+    action: str = ""
+
+
+_decoder = msgspec.json.Decoder(Tapped | _Other | _Error)
+_encode = msgspec.json.Encoder().encode
+
+
+def _outgoing(frame: bytes) -> Outgoing | None:
+    try:
+        message = _decoder.decode(frame)
+    except msgspec.DecodeError as error:
+        logger.error("the server sent what this worker does not understand: %s", error)
+        return None
+    if not isinstance(message, Tapped):
+        if isinstance(message, _Error) and message.action == "tap":
+            logger.error("the server does not let this worker tap: %s", message.reason)
+        return None
+    forwarded = _Forwarded(
+        topic=message.topic,
+        message=message.message,
+        timestamp=message.timestamp,
+        from_peer_server=True,
+        id=message.number,
+        origin=message.origin,
+    )
+    return Outgoing(message.origin, message.number, message.at, message.topic, _encode(forwarded))
