@@ -175,13 +175,21 @@ class TestDatabase:
         await sync_to_async(look)()
         assert closed == [False]
 
-    async def test_only_the_method_that_needs_a_thread_gets_one(self) -> None:
+    async def test_what_needs_a_thread_is_found_out_once_for_each_method(self, ada: User) -> None:
+        tried_in: list[threading.Thread] = []
+
         class Half(AllowAll):
             def may_publish(self, identity: Identity, topic: str) -> bool:
+                tried_in.append(threading.current_thread())
                 return User.objects.filter(username=topic).exists()
 
         asked = Unblocked(Half())
-        assert asked.may_subscribe(NOBODY, "a") is True
+        assert asked.may_subscribe(NOBODY, "ada") is True
+        assert await answer(asked.may_publish(NOBODY, "ada")) is True
+        assert await answer(asked.may_publish(NOBODY, "bob")) is False
+        assert asked.may_subscribe(NOBODY, "ada") is True
+        in_the_loop = [thread is threading.main_thread() for thread in tried_in]
+        assert in_the_loop == [True, False, False]
 
 
 class TestAnswers:

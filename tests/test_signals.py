@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.db import connections
 from django.dispatch import Signal
 
 from dwsps_channels import publish, runtime, signal_events, signals
@@ -175,6 +176,26 @@ class TestReceivers:
             async with PubSubCommunicator() as client:
                 await client.subscribe("users")
                 assert (await client.receive())["message"] == 1
+
+    async def test_the_database_connections_end_with_their_thread(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """CONN_MAX_AGE keeps them for a thread's next request, and this thread has none."""
+        ran: list[tuple[str, threading.Thread]] = []
+
+        def close_all() -> None:
+            ran.append(("closed", threading.current_thread()))
+
+        def receiver(**told: Any) -> None:
+            ran.append(("received", threading.current_thread()))
+
+        monkeypatch.setattr(connections, "close_all", close_all)
+        events = SignalEvents()
+        with receiving(signals.connected, receiver):
+            events.connected(ADA)
+            await events.finish(5)
+        assert [what for what, _ in ran] == ["received", "closed"]
+        assert ran[0][1] is ran[1][1]
 
     async def test_a_slow_one_delays_neither_delivery_nor_connecting_nor_djangos_thread(
         self,
