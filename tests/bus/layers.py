@@ -15,6 +15,8 @@ class Layer(InMemoryChannelLayer):
         super().__init__(capacity=10_000)
         self.away = False
         """Every call fails that would need the network; those that wait go on waiting."""
+        self.mute = False
+        """The next that is sent fails; the rest works."""
         self.losing = False
         """What is sent is accepted, and gone."""
         self.twice = False
@@ -47,6 +49,9 @@ class Layer(InMemoryChannelLayer):
     async def group_send(self, group: str, message: Message) -> None:
         self._reach()
         await self.open.wait()
+        if self.mute:
+            self.mute = False
+            raise ConnectionError("the layer takes nothing")
         if message.get("batch") == "[]":
             self.beats += 1
         else:

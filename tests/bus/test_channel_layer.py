@@ -159,6 +159,28 @@ class TestBounds:
             await answers[2]
         await bus.stop()
 
+    async def test_bytes_that_were_sent_wait_no_longer(self, layer: Layer) -> None:
+        bus = make(layer, max_waiting_bytes=100_000)
+        await Member(bus).start()
+        for _ in range(5):
+            await bus.publish(publication(b'"' + b"x" * 60_000 + b'"'))
+        await bus.stop()
+
+    async def test_refuses_those_in_line_behind_one_that_fails(self, layer: Layer) -> None:
+        bus = make(layer)
+        await Member(bus).start()
+        layer.open.clear()
+        first = bus.publish(publication(1))
+        await asyncio.sleep(0)
+        second = bus.publish(publication(2))
+        layer.mute = True
+        layer.open.set()
+        for answer in (first, second):
+            with pytest.raises(Unavailable, match="could not be told"):
+                await answer
+        assert layer.sent == []
+        await bus.stop()
+
     async def test_refuses_those_in_line_when_nothing_goes_through(
         self, layer: Layer, pair: Pair
     ) -> None:
@@ -276,14 +298,19 @@ class TestMalformedMessages:
             {"type": "dwsps.bus"},
             {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": "[{"},
             {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": '[{"topic":1}]'},
-            {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": "[" * 100_000},
+            {
+                "type": "dwsps.bus",
+                "sender": "x",
+                "first": 0,
+                "batch": '[{"topic":"a","timestamp":"","message":' + "[" * 100_000,
+            },
             {"type": "dwsps.bus", "sender": "x", "first": -1, "batch": "[]"},
             {"type": "dwsps.bus", "sender": None, "first": 0, "batch": "[]"},
             {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": b"\xff"},
             {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": '"\ud800"'},
             {},
         ],
-        ids=repr,
+        ids=lambda message: repr(message)[:80],
     )
     async def test_are_logged_and_skipped(
         self,
@@ -390,6 +417,14 @@ class TestOutage:
         layer.away = False
         await wait_until_async(lambda: bus.connected)
         await bus.publish(publication())
+        await bus.stop()
+
+    async def test_a_heartbeat_that_cannot_be_sent_is_not_waited_for(self, layer: Layer) -> None:
+        layer.mute = True
+        bus = make(layer, heartbeat=600.0)
+        async with asyncio.timeout(5):
+            await Member(bus).start()
+        assert not bus.connected
         await bus.stop()
 
     async def test_a_layer_that_cannot_be_closed_is_replaced(self) -> None:
