@@ -292,16 +292,41 @@ def test_page_comes_back_when_the_server_does(
     expect(one.find("#publish-outcome")).to_have_text("waiting for the connection")
 
     server.start()
-    two.find("#switch").click()  # Connect now
-    two.expect_state("open")
-    expect(two.chip("news")).to_be_visible()
-    # By itself, when it thinks best: after up to 20 s, where the server took long to start.
-    expect(one.find("#state")).to_have_text("open", timeout=40_000)
-    expect(one.chip("news")).to_be_visible()
+    for window in (one, two):
+        # The pauses between its attempts grow to 20 s, where the server takes long to start.
+        expect(window.find("#state")).to_have_text("open", timeout=40_000)
+        expect(window.chip("news")).to_be_visible()
     expect(one.find("#publish-outcome")).to_contain_text("acknowledged")
     two.publish("news.uk", '"Hello again"')
     expect(one.rows("message").first.locator(".text")).to_have_text('"Hello again"')
     expect(one.rows("message").nth(1).locator(".text")).to_have_text('"while the server was down"')
+
+
+def test_user_need_not_wait_for_the_next_attempt(
+    make_window: OpenWindow, start_server: ServerFactory
+) -> None:
+    server = start_server("daphne")
+    window = make_window()
+    # From the kill on, no timer of more than 0.1 s ever ends; and the first pause is of 0.5 s.
+    window.page.add_init_script(
+        """{
+            const start = globalThis.setTimeout
+            globalThis.setTimeout = (act, ms, ...rest) =>
+                globalThis.patient && ms > 100 ? 0 : start(act, ms, ...rest)
+            Math.random = () => 0.999
+        }"""
+    )
+    window.open(server.http_url).subscribe("news")
+    window.page.evaluate("() => { globalThis.patient = true }")
+    server.restart()
+    expect(window.find("#state-detail")).to_have_text("attempt 1, now")
+    expect(window.find("#switch")).to_have_text("Disconnect")
+    window.page.get_by_role("button", name="Connect now").click()
+    window.expect_state("open")
+    expect(window.find("#now")).to_be_hidden()
+    expect(window.chip("news")).to_be_visible()
+    window.publish("news.uk", "1")
+    window.expect_count("news", 1)
 
 
 def test_user_closes_the_connection_and_opens_it_again(open_window: OpenWindow) -> None:

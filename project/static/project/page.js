@@ -64,7 +64,10 @@ function showState(state, detail = '', next = null) {
   find('state').closest('.connection').dataset.state = state
   find('state').textContent = state
   find('state-detail').textContent = detail
-  find('switch').textContent = { reconnecting: 'Connect now', closed: 'Connect' }[state] ?? 'Disconnect'
+  find('switch').textContent = state === 'closed' ? 'Connect' : 'Disconnect'
+  // A button of its own: the other one must not turn into its opposite while somebody is about to press it.
+  if (state !== 'reconnecting' && document.activeElement === find('now')) find('switch').focus()
+  find('now').hidden = state !== 'reconnecting'
   announce(`Connection ${state}${next ? `, attempt ${next.attempt}` : ''} ${detail}`.trim())
   if (!next) return
   const tick = () => {
@@ -77,10 +80,10 @@ function showState(state, detail = '', next = null) {
 }
 
 find('switch').addEventListener('click', () => {
-  const { state } = find('state').closest('.connection').dataset
-  if (state === 'open' || state === 'connecting') disconnect()
-  else connect()
+  if (find('state').textContent === 'closed') connect()
+  else disconnect()
 })
+find('now').addEventListener('click', connect)
 
 // What comes in
 
