@@ -212,7 +212,7 @@ test('before the socket is open, unsubscribing cancels the subscription', async 
 test('a call that a live server never answers times out; a late ack does no harm', async (t) => {
   const server = await serve(t)
   server.decide = ({ topic }) => (topic === 'hole' ? 'ignore' : undefined)
-  const client = await open(t, server, { timeout: 60 })
+  const client = await open(t, server, { timeout: 400 })
   const talking = setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x', id: 'x' }), 5)
   t.after(() => clearInterval(talking))
   await assert.rejects(client.publish('hole', 1), { code: 'timeout', retryable: true, action: 'publish' })
@@ -224,7 +224,7 @@ test('a call that a live server never answers times out; a late ack does no harm
 test('a subscription that timed out is taken back from the server', async (t) => {
   const server = await serve(t)
   server.decide = ({ type }) => (type === 'subscribe' ? 'ignore' : undefined)
-  const client = await open(t, server, { timeout: 60 })
+  const client = await open(t, server, { timeout: 400 })
   const talking = setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x', id: 'x' }), 5)
   t.after(() => clearInterval(talking))
   await assert.rejects(client.subscribe('slow'), { code: 'timeout' })

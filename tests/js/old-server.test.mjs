@@ -39,7 +39,7 @@ test('against dwsps 1.0.1, messages reach their handlers, with the publisher\'s 
 
 test('against dwsps 1.0.1, an ack that comes too late is not taken for the next one', async (t) => {
   const server = await serveOld(t)
-  const client = await open(t, server, { timeout: 40 })
+  const client = await open(t, server, { timeout: 400 })
   const talking = setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x' }), 5)
   t.after(() => clearInterval(talking))
   server.held = []

@@ -314,7 +314,7 @@ test('after close(), and after close() from any listener, nobody reconnects', as
 
 test('a connection on which nothing is answered is given up and replaced', async (t) => {
   const server = await serve(t)
-  const client = await open(t, server, { timeout: 50 })
+  const client = await open(t, server, { timeout: 400 })
   await client.subscribe('a')
   server.decide = () => 'ignore'
   const closed = next(client, 'close')
@@ -322,7 +322,7 @@ test('a connection on which nothing is answered is given up and replaced', async
   const subscribed = client.subscribe('b')
   const { code, reason } = await closed
   assert.equal(code, 1006)
-  assert.match(reason, /silent for 50 ms/)
+  assert.match(reason, /silent for 400 ms/)
   server.decide = () => undefined
   await assert.rejects(published, { code: 'connection_lost' })
   assert.equal((await subscribed).topic, 'b')
@@ -378,7 +378,7 @@ test('a WebSocket class that throws on reconnecting does not escape', async (t) 
 
 test('what an old connection still says is not heard', async (t) => {
   const server = await serve(t)
-  const client = await open(t, server, { timeout: 50 })
+  const client = await open(t, server, { timeout: 400 })
   const [old] = server.sessions.keys()
   server.decide = () => 'ignore'
   client.publish('a', 1)
