@@ -1,0 +1,85 @@
+"""The URLs of peers: what may be one, and the token that some have in their query.
+
+The peers of a dwsps 1.0.1 server are plain URLs, ``ws://example.org/?token=…``. Here the token is a secret, kept
+apart from the URL, and put back into it when a link connects.
+"""
+
+import re
+import socket
+from urllib.parse import quote, unquote_plus, urlsplit
+
+from django.core.exceptions import ValidationError
+
+from dwsps_channels.client.address import Address, is_link_local
+
+TOKEN = "token"
+
+# Words that credentials go by. Only one of them is known, and taken out of the URL: the others would be shown.
+_CREDENTIAL = re.compile(
+    r"token|secret|passw|pwd|passphrase|auth|credential|signature|api.?key|^key$|^sig$", re.I
+)
+
+
+def split_token(url: str) -> tuple[str, str | None]:
+    """The URL without its ``token``, and that; ``None``: it has none. Never fails, whatever the text is."""
+    before, question_mark, rest = url.partition("?")
+    query, hash_mark, fragment = rest.partition("#")
+    kept, token = [], None
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if unquote_plus(name) == TOKEN:
+            token = unquote_plus(value)
+        else:
+            kept.append(part)
+    if token is None:
+        return url, None
+    left = "&".join(kept)
+    return before + (question_mark + left if left else "") + hash_mark + fragment, token
+
+
+def with_token(url: str, token: str) -> str:
+    """The URL that brings ``token`` in its query."""
+    return f"{url}{'&' if '?' in url else '?'}{TOKEN}={quote(token, safe='')}"
+
+
+def validate_url(url: str) -> None:
+    """Raise ``ValidationError``, which repeats nothing secret, unless a link may connect to ``url``."""
+    without_token, _ = split_token(url)
+    try:
+        parts = urlsplit(without_token)
+        if parts.scheme not in ("ws", "wss"):
+            raise ValidationError("a peer's URL begins with ws:// or wss://", code="scheme")
+        if "@" in parts.netloc:
+            raise ValidationError(
+                "a user or a password in the URL is not possible: use the secret", code="userinfo"
+            )
+        if "#" in without_token:
+            raise ValidationError("a peer's URL has no fragment (#…)", code="fragment")
+        Address.parse(without_token)
+    except ValidationError:
+        raise
+    except ValueError:
+        raise ValidationError("this is not the URL of a websocket", code="url") from None
+    for part in filter(None, parts.query.split("&")):
+        name = unquote_plus(part.partition("=")[0])
+        if _CREDENTIAL.search(name):
+            raise ValidationError(
+                "'%(name)s' looks like a credential, and would be shown: use the secret, or 'token'",
+                code="credential",
+                params={"name": name},
+            )
+    if _is_link_local(parts.hostname or ""):
+        raise ValidationError("link-local addresses are not connected to", code="link_local")
+
+
+def _is_link_local(host: str) -> bool:
+    """As far as can be told without asking who the host is; a link asks that whenever it connects."""
+    try:
+        return is_link_local(host)
+    except ValueError:
+        pass
+    try:
+        # 2852039166 and 0xa9fea9fe are addresses too, to those who look them up.
+        return is_link_local(socket.inet_ntoa(socket.inet_aton(host)))
+    except (OSError, ValueError):
+        return False
