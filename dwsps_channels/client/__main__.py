@@ -1,0 +1,76 @@
+"""A command line: ``python -m dwsps_channels.client URL subscribe TOPIC…`` and ``… URL publish TOPIC JSON``.
+
+The token is taken from the environment variable DWSPS_TOKEN: a command line can be read by others.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+
+from dwsps_channels.client.client import Client
+from dwsps_channels.client.errors import CallTimeout, ClientError
+from dwsps_channels.client.subscription import Subscription
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dwsps_channels.client")
+    parser.add_argument("url", help="ws://… or wss://…")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds (default: 10)")
+    actions = parser.add_subparsers(dest="action", required=True)
+    subscribe = actions.add_parser("subscribe", help="print messages, one JSON object a line")
+    subscribe.add_argument("topics", nargs="+", metavar="TOPIC")
+    publish = actions.add_parser("publish", help="publish one message")
+    publish.add_argument("topic", metavar="TOPIC")
+    publish.add_argument("message", metavar="JSON")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        client = Client(options.url, token=os.environ.get("DWSPS_TOKEN"), timeout=options.timeout)
+        if options.action == "publish":
+            try:
+                message = json.loads(options.message)
+            except ValueError as error:
+                parser.error(f"the message is not JSON: {error}")
+            asyncio.run(_publish(client, options.topic, message, 2 * options.timeout))
+        else:
+            asyncio.run(_subscribe(client, options.topics))
+    except KeyboardInterrupt:
+        return 130
+    except (ClientError, TimeoutError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _publish(client: Client, topic: str, message: object, seconds: float) -> None:
+    async with client:
+        try:
+            async with asyncio.timeout(seconds):
+                await client.publish(topic, message)
+        except CallTimeout:
+            raise
+        except TimeoutError:
+            raise client.last_error or TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+async def _subscribe(client: Client, topics: list[str]) -> None:
+    async with client:
+        readers = [asyncio.create_task(_print(client.subscribe(topic))) for topic in topics]
+        try:
+            await asyncio.gather(*readers)  # until one is refused
+        finally:
+            for reader in readers:
+                reader.cancel()
+
+
+async def _print(subscription: Subscription) -> None:
+    async for got in subscription:
+        fields = {name: getattr(got, name) for name in ("timestamp", "topic", "context", "message")}
+        print(json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""When to come back after a connection is lost (docs/protocol.md, "Closing")."""
+
+import random
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+
+class Return(Enum):
+    """What a close code tells a client to do."""
+
+    NEVER = auto()
+    WITH_BACKOFF = auto()
+    AT_ONCE = auto()
+
+    @classmethod
+    def after(cls, code: int | None) -> "Return":
+        """By the range that the close code is in; ``None``: no connection came about."""
+        if code is not None and 4000 <= code <= 4099:
+            return cls.NEVER
+        if code is not None and 4200 <= code <= 4299:
+            return cls.AT_ONCE
+        return cls.WITH_BACKOFF
+
+
+class Backoff:
+    """Full jitter: delays below a ceiling that doubles, so that clients lost together do not return together.
+
+    Call ``opened`` for each connection that came about, ``delay`` for each that is lost or did not come about.
+    """
+
+    def __init__(
+        self,
+        base: float = 0.5,
+        cap: float = 20.0,
+        *,
+        stable_after: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        """
+        Args:
+            base: the ceiling of the first delay, in seconds; ``cap`` is that of the last one.
+            stable_after: a connection that held for so many seconds was a good one, and delays start again.
+            uniform: gives a random number from 0 to 1.
+        """
+        self.attempt = 0
+        """How many delays were given since the last good connection."""
+        self._base = base
+        self._cap = cap
+        self._stable_after = stable_after
+        self._clock = clock
+        self._uniform = uniform
+        self._opened_at: float | None = None
+        # Whether one of those delays was none: a server that always says "at once" is not to be hammered.
+        self._hurried = False
+
+    def opened(self) -> None:
+        """A connection is there."""
+        self._opened_at = self._clock()
+
+    def delay(self, code: int | None = None) -> float | None:
+        """The seconds to wait before the next attempt; ``None``: do not come back.
+
+        ``code`` is the close code of the connection that is lost, ``None`` where none came about.
+        """
+        opened_at, self._opened_at = self._opened_at, None
+        if opened_at is not None and self._clock() - opened_at >= self._stable_after:
+            self.attempt = 0
+            self._hurried = False
+        action = Return.after(code)
+        if action is Return.NEVER:
+            return None
+        delay = 0.0
+        if action is Return.WITH_BACKOFF or self._hurried:
+            delay = self.jitter(self.attempt)
+        self._hurried = self._hurried or action is Return.AT_ONCE
+        self.attempt += 1
+        return delay
+
+    def jitter(self, attempt: int) -> float:
+        """Anything below the ceiling of that attempt, counted from 0."""
+        # The exponent is bounded: a float holds no more than 2.0 ** 1023.
+        return self._uniform() * min(self._cap, self._base * 2.0 ** min(attempt, 64))

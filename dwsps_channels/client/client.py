@@ -1,0 +1,471 @@
+"""The client: calls, subscriptions and one connection after another. docs/python.md is the manual."""
+
+import asyncio
+import logging
+import ssl as tls
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, overload
+
+from dwsps_channels.client import messages
+from dwsps_channels.client.address import Address
+from dwsps_channels.client.backoff import Backoff, Return
+from dwsps_channels.client.calls import Call
+from dwsps_channels.client.connection import (
+    BROKEN,
+    Connection,
+    Token,
+    checked_headers,
+    open_connection,
+)
+from dwsps_channels.client.errors import (
+    ClientClosed,
+    ClientError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    InvalidCall,
+    QueueFull,
+    ServerError,
+)
+from dwsps_channels.client.exchange import Exchange
+from dwsps_channels.client.futures import fail, resolve
+from dwsps_channels.client.messages import Incoming, InvalidFrame, Message
+from dwsps_channels.client.subscription import Subscription
+from dwsps_channels.client.subscriptions import Subscriptions
+from dwsps_channels.core.messages import Action
+from dwsps_channels.core.timestamps import now
+
+logger = logging.getLogger("dwsps_channels.client")
+
+State = Literal["connecting", "open", "reconnecting", "closed"]
+Callback = Callable[[Message], object]
+
+# After so many frames in a row those who read messages get a turn: a burst is not to overflow their queues.
+BURST = 64
+
+NORMAL = 1000  # RFC 6455, section 7.4.1
+
+
+@dataclass(slots=True, eq=False)
+class _Publish:
+    topic: str
+    payload: bytes
+    future: asyncio.Future[None]
+
+
+class Client:
+    """A client of a dwsps server. It connects, comes back when the connection is lost, and subscribes again.
+
+    ::
+
+        async with Client("ws://127.0.0.1:8000/ws/pubsub/") as client:
+            await client.publish("news.uk", {"headline": "Rain"})
+            async for message in client.subscribe("news"):
+                print(message.topic, message.message)
+
+    Calls made while there is no connection wait for one. It belongs to the event loop in which it connected.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl: tls.SSLContext | None = None,
+        timeout: float = 10.0,
+        heartbeat: float = 20.0,
+        heartbeat_timeout: float = 20.0,
+        min_delay: float = 0.5,
+        max_delay: float = 20.0,
+        queue_size: int = 1000,
+        reader_messages: int = 10_000,
+        reader_bytes: int = 16 * 1024 * 1024,
+        on_state: Callable[[State], object] | None = None,
+    ) -> None:
+        """
+        Args:
+            url: ``ws://`` or ``wss://``; ``http`` and ``https`` are taken as those.
+            token: sent as ``Authorization: Bearer …``. A function is asked anew for each connection.
+            headers: more of them for the handshake.
+            ssl: how to trust a ``wss`` server, where not as the system does.
+            timeout: seconds that the server may take to accept a connection, or to answer a call that was sent.
+            heartbeat: seconds between two pings; ``heartbeat_timeout`` is how long the server may be silent after one.
+            min_delay: ceiling of the first delay before reconnecting, in seconds; ``max_delay`` is that of the last.
+            queue_size: how many publishes may wait for a connection.
+            reader_messages: how many messages may wait for one reader, and ``reader_bytes`` of JSON. Beyond it the
+                oldest are dropped.
+            on_state: called with each new state, in the event loop; it must return at once.
+
+        Raises:
+            ValueError: the URL or a header cannot be one, or an option is negative.
+        """
+        address = Address.parse(url)
+        numbers = {
+            "timeout": timeout,
+            "heartbeat": heartbeat,
+            "heartbeat_timeout": heartbeat_timeout,
+            "min_delay": min_delay,
+            "max_delay": max_delay,
+            "queue_size": queue_size,
+            "reader_messages": reader_messages,
+            "reader_bytes": reader_bytes,
+        }
+        for name, number in numbers.items():
+            if not number >= 0:
+                raise ValueError(f"{name} must be a number, and not negative")
+        self.url = address.shown
+        """The server's address, without its query."""
+        self._open = partial(
+            open_connection,
+            address,
+            token=token,
+            headers=checked_headers(headers),
+            ssl=ssl,
+            open_timeout=timeout,
+            heartbeat=heartbeat,
+            heartbeat_timeout=heartbeat_timeout,
+        )
+        self._timeout = timeout
+        self._queue_size = queue_size
+        self._reader_messages = reader_messages
+        self._reader_bytes = reader_bytes
+        self._on_state = on_state
+        self._backoff = Backoff(min_delay, max_delay)
+        self._state: State = "connecting"
+        self._changed = asyncio.Event()  # replaced at each change of state
+        self._last_error: ClientError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._callbacks: set[asyncio.Task[None]] = set()
+        self._subscriptions = Subscriptions(partial(self._check, "subscribe"), self._backoff.jitter)
+        self._queue: deque[_Publish] = deque()  # publishes that wait for a connection
+        self._told = ""  # the last trouble that the log was told of, since it was open
+        self._closed: ConnectionClosed | None = None
+        self._exchange: Exchange | None = None  # where there is a connection
+        self._farewell = ""  # what the server said before it closed the last one
+
+    def __repr__(self) -> str:
+        return f"<Client {self.url} {self._state}>"
+
+    @property
+    def state(self) -> State:
+        """``connecting`` at first; ``open``; ``reconnecting`` from a loss to the next ``open``; ``closed`` for good."""
+        return self._state
+
+    @property
+    def last_error(self) -> ClientError | None:
+        """Why there is no connection, or why there was none before the present one."""
+        return self._last_error
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds that the connection's last heartbeat took to there and back; ``None`` before the first."""
+        return None if self._exchange is None else self._exchange.connection.latency
+
+    @property
+    def subscriptions(self) -> list[str]:
+        """The topics subscribed to, those included that wait for a connection or an ack."""
+        return self._subscriptions.topics
+
+    # Its life
+
+    def connect(self) -> None:
+        """Begin to connect; return at once. ``async with`` does it, and closes at the end of the block.
+
+        Raises:
+            RuntimeError: it did so before, or no event loop runs.
+        """
+        if self._task is not None or self._closed is not None:
+            raise RuntimeError("a client connects once: make another")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dwsps {self.url}")
+
+    async def wait_open(self) -> None:
+        """Wait for the state ``open``: connected, and all subscriptions answered.
+
+        Raises:
+            ConnectionClosed: it is closed for good.
+        """
+        while self._state != "open":
+            if self._closed is not None:
+                raise self._closed
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """Close for good. Calls that are not answered raise ``ClientClosed``; readers come to their end."""
+        if self._closed is None:
+            self._finish("the client was closed", NORMAL)
+        current = asyncio.current_task()
+        # A callback may close its client.
+        tasks = {task for task in (self._task, *self._callbacks) if task not in (None, current)}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Self:
+        self.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # Calls
+
+    async def publish(self, topic: str, message: Any) -> None:
+        """Publish a JSON value, as it is now; return when the server has taken it. Without a connection, wait for one.
+
+        Raises:
+            InvalidCall: no text for a topic, or no JSON value. Nothing was sent.
+            QueueFull: too many publishes wait already. Nothing was sent.
+            ServerError: the server refused.
+            ConnectionLost: the connection broke before the ack: it may have arrived, or not. It is not sent again.
+            CallTimeout: no answer in time: the same.
+            ClientClosed: the client is closed, or was before the ack.
+        """
+        self._check("publish", topic)
+        try:
+            payload = messages.publish_payload(messages.to_json(message), now())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidCall("publish", topic, "invalid_message", str(error)) from error
+        publish = _Publish(topic, payload, asyncio.get_running_loop().create_future())
+        if self._exchange is not None:
+            self._post(self._exchange, publish)
+        elif len(self._queue) < self._queue_size:
+            self._queue.append(publish)
+        else:
+            reason = f"{self._queue_size} publishes wait for a connection already"
+            raise QueueFull("publish", topic, reason)
+        try:
+            await publish.future
+        except asyncio.CancelledError:
+            with suppress(ValueError):
+                self._queue.remove(publish)
+            raise
+
+    @overload
+    def subscribe(self, topic: str) -> Subscription: ...
+    @overload
+    def subscribe(self, topic: str, callback: Callback) -> Coroutine[Any, Any, Subscription]: ...
+    def subscribe(
+        self, topic: str, callback: Callback | None = None
+    ) -> Subscription | Coroutine[Any, Any, Subscription]:
+        """Subscribe to a topic and its sub-topics, across reconnections.
+
+        Without a callback, use what is returned in ``async with`` or ``async for``: it subscribes there. With one,
+        await it: ``callback``, a function or a coroutine function, is then given each message, one after the other,
+        until the subscription that it returns is unsubscribed. What it raises is logged, and stops nothing.
+
+        Raises:
+            InvalidCall: no text for a topic.
+            ServerError, CallTimeout: where it is awaited: the server refused, or did not answer.
+            Cancelled: it was unsubscribed before the server had answered.
+            ClientClosed: the client is closed.
+        """
+        subscription = Subscription(
+            self._subscriptions,
+            topic,
+            max_messages=self._reader_messages,
+            max_bytes=self._reader_bytes,
+        )
+        return subscription if callback is None else self._call_back(subscription, callback)
+
+    async def _call_back(self, subscription: Subscription, callback: Callback) -> Subscription:
+        if not callable(callback):
+            raise TypeError("a callback is a function")
+        await subscription.begin()
+        task = asyncio.create_task(_log_errors(subscription, callback))
+        self._callbacks.add(task)
+        task.add_done_callback(self._callbacks.discard)
+        return subscription
+
+    async def unsubscribe(self, topic: str) -> None:
+        """End all subscriptions to a topic; return when the server has acknowledged. Those to sub-topics stay.
+
+        Raises:
+            CallError: the server did not acknowledge. It may go on sending; nobody here gets it.
+        """
+        self._check("unsubscribe", topic)
+        await self._subscriptions.end(topic)
+
+    # The connection
+
+    async def _run(self) -> None:
+        """One connection after another, until the client is closed."""
+        try:
+            while (delay := await self._connect_once()) is not None:
+                self._set_state("reconnecting")
+                await asyncio.sleep(delay)
+        except Exception:
+            # A defect of ours: told, rather than that all calls wait for ever.
+            logger.exception("the client of %s failed", self.url)
+            self._finish("the client failed, its log says why", BROKEN)
+
+    async def _connect_once(self) -> float | None:
+        """Connect and stay connected; return the delay before the next attempt. ``None``: there is none."""
+        code = None
+        try:
+            async with self._open() as connection:
+                self._backoff.opened()
+                await self._serve(connection)
+        except ConnectError as error:
+            self._tell(error)
+        except ConnectionClosed as error:
+            code = error.code
+            self._tell(error)
+        return self._backoff.delay(code)
+
+    def _tell(self, error: ClientError) -> None:
+        self._last_error = error
+        # Once in so many words: an outage makes one line, not one for each attempt.
+        level = logging.DEBUG if str(error) == self._told else logging.WARNING
+        self._told = str(error)
+        logger.log(level, "no connection to %s: %s", self.url, error)
+
+    async def _serve(self, connection: Connection) -> None:
+        """Handle what comes in until the connection is gone.
+
+        Raises:
+            ConnectionClosed: always, unless it is cancelled.
+        """
+        self._farewell = ""
+        self._exchange = exchange = Exchange(connection, self._timeout)
+        writer = asyncio.create_task(exchange.write())
+        try:
+            # Subscriptions first, then what waits.
+            self._subscriptions.connected(exchange, self._opened)
+            while self._queue:
+                self._post(exchange, self._queue.popleft())
+            handled = 0
+            async for data in connection:
+                exchange.heard()
+                self._receive(exchange, data)
+                handled += 1
+                if handled % BURST == 0:
+                    await asyncio.sleep(0)
+        except ConnectionClosed as closed:
+            # Some servers drop the reason from the close.
+            reason = closed.reason or self._farewell
+            self._lost(ConnectionClosed(closed.code, reason))
+            raise ConnectionClosed(closed.code, reason) from None
+        finally:
+            writer.cancel()
+            await asyncio.wait([writer])
+
+    def _opened(self) -> None:
+        if self._exchange is not None:
+            logger.info("connected to %s", self.url)
+            self._told = ""
+            self._set_state("open")
+
+    def _lost(self, closed: ConnectionClosed) -> None:
+        if Return.after(closed.code) is Return.NEVER:
+            why = f"the server closed the connection for good: {closed.code} {closed.reason}"
+            self._finish(why.rstrip(), closed.code)
+        else:
+            for call in self._release():
+                call.lost(closed.reason)
+
+    def _release(self) -> list[Call]:
+        """Forget the connection; return the calls that were sent on it and are not answered."""
+        exchange, self._exchange = self._exchange, None
+        self._subscriptions.disconnected()
+        return [] if exchange is None else exchange.end()
+
+    def _finish(self, why: str, code: int) -> None:
+        """Closed for good; NORMAL: by its user."""
+        self._closed = ConnectionClosed(code, why)
+        calls = self._release()
+        self._subscriptions.close(why, is_error=code != NORMAL)
+        for call in calls:
+            call.fail(ClientClosed(call.action, call.topic, why))
+        for publish in self._queue:
+            fail(publish.future, ClientClosed("publish", publish.topic, why))
+        self._queue.clear()
+        self._set_state("closed")
+
+    def _set_state(self, state: State) -> None:
+        if state == self._state or self._state == "closed":
+            return
+        self._state = state
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if self._on_state is not None:
+            try:
+                self._on_state(state)
+            except Exception:
+                logger.exception("on_state raised at %r", state)
+
+    # Requests
+
+    def _check(self, action: Action, topic: Any) -> None:
+        if self._closed is not None:
+            raise ClientClosed(action, topic, self._closed.reason)
+        if self._task is None:
+            raise RuntimeError("the client has not been told to connect: use 'async with'")
+        # The rest of the grammar is the server's; but dwsps 1.0.1 would die of these.
+        if not isinstance(topic, str) or not topic:
+            raise InvalidCall(action, topic, "invalid_topic", "a topic is a text, and not empty")
+        try:
+            topic.encode()
+        except UnicodeEncodeError:
+            raise InvalidCall(
+                action, topic, "invalid_topic", "a topic has no lone surrogates"
+            ) from None
+
+    def _post(self, exchange: Exchange, publish: _Publish) -> None:
+        future, topic = publish.future, publish.topic
+        if future.done():
+            return  # who made the call has gone
+
+        def lost(reason: str) -> None:
+            words = "the connection broke before the ack, the message may have arrived or not"
+            fail(
+                future, ConnectionLost("publish", topic, f"{words}: {reason}" if reason else words)
+            )
+
+        done, refused = partial(resolve, future), partial(fail, future)
+        exchange.send(Call("publish", topic, done, refused, lost), publish.payload)
+
+    # Frames
+
+    def _receive(self, exchange: Exchange, data: bytes) -> None:
+        try:
+            frame = messages.decode(data)
+            if frame.type == "publish":
+                self._subscriptions.deliver(frame)
+        except InvalidFrame as error:
+            logger.error("the server at %s sent something that was ignored: %s", self.url, error)
+            return
+        if frame.type == "ack":
+            call = exchange.answered(frame)
+            if call is not None:
+                call.done()
+        elif frame.type == "error":
+            self._complain(exchange, frame)
+        # Others are of a later protocol, and not for us.
+
+    def _complain(self, exchange: Exchange, frame: Incoming) -> None:
+        reason = frame.reason if isinstance(frame.reason, str) else ""
+        call = exchange.answered(frame)
+        if call is not None:
+            retryable = frame.retryable is True
+            call.fail(ServerError(call.action, call.topic, frame.code, reason, retryable=retryable))
+        elif frame.id is None:
+            self._farewell = reason  # the server explains itself before it closes
+            logger.warning("the server at %s says: %s: %s", self.url, frame.code, reason)
+
+
+async def _log_errors(subscription: Subscription, callback: Callback) -> None:
+    # Why it ended was logged where it ended.
+    with suppress(ClientError):
+        await subscription.call(callback)

@@ -1,0 +1,154 @@
+"""What can go wrong for a client. Their text derives from their fields, and never holds the token."""
+
+from typing import ClassVar
+
+from dwsps_channels.core.messages import Action
+
+
+class ClientError(Exception):
+    """All that this package raises on purpose, but ``ValueError`` and ``TypeError`` for misuse."""
+
+
+# No connection came about.
+
+
+class ConnectError(ClientError):
+    """No connection came about. ``url`` is the address without its query, ``problem`` says why, for people."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(f"{url}: {problem}")
+        self.url = url
+        self.problem = problem
+
+
+class Refused(ConnectError):
+    """The server answered the handshake with an HTTP status: 401 or 403, most of the time."""
+
+    def __init__(self, url: str, status: int, problem: str | None = None) -> None:
+        super().__init__(url, problem or f"the server refused the connection with HTTP {status}")
+        self.status = status
+
+
+class Redirected(Refused):
+    """The server says that the address is another: ``location``, without its query. It is not followed."""
+
+    def __init__(self, url: str, status: int, location: str) -> None:
+        problem = f"HTTP {status} leads to {location or 'another address'}, and redirects are not followed"
+        super().__init__(url, status, problem)
+        self.location = location
+
+
+class Unreachable(ConnectError):
+    """Nobody there: an unknown name, a port on which nobody listens, a network that is down."""
+
+
+class AddressNotAllowed(ConnectError):
+    """The host is a link-local address, or a name for nothing else: a cloud's metadata service, perhaps."""
+
+    def __init__(self, url: str, address: str) -> None:
+        super().__init__(url, f"{address} is a link-local address, which is not connected to")
+        self.address = address
+
+
+class NotWebSocket(ConnectError):
+    """Somebody is there, and does not speak websocket."""
+
+
+class TLSFailed(ConnectError):
+    """No trusted connection: a certificate that is not valid for the host, or no TLS at all."""
+
+
+class OpenTimeout(ConnectError, TimeoutError):
+    """The connection was not open within ``seconds``."""
+
+    def __init__(self, url: str, seconds: float) -> None:
+        super().__init__(url, f"no connection within {seconds:g} s")
+        self.seconds = seconds
+
+
+class NoToken(ConnectError):
+    """There was to be a token, and there is none that can be sent. What the callable raised is the cause."""
+
+
+# A connection is gone.
+
+
+class ConnectionClosed(ClientError):
+    """The connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"closed with {code}: {reason}" if reason else f"closed with {code}")
+        self.code = code
+        self.reason = reason
+
+
+# A call failed.
+
+
+class CallError(ClientError):
+    """A call that failed; the same call may succeed later where it is ``retryable``."""
+
+    retryable: bool = False
+
+    def __init__(self, action: Action, topic: str, code: str, reason: str) -> None:
+        super().__init__(f"{action} {topic!r}: {code}: {reason}")
+        self.action = action
+        self.topic = topic
+        self.code = code
+        self.reason = reason
+
+
+class ServerError(CallError):
+    """The server did not do it: its error frame, with one of its codes (docs/protocol.md, "Errors")."""
+
+    def __init__(
+        self, action: Action, topic: str, code: str, reason: str, *, retryable: bool
+    ) -> None:
+        super().__init__(action, topic, code, reason)
+        self.retryable = retryable
+
+
+class _OwnError(CallError):
+    """A call that failed on this side, with a code that no server sends."""
+
+    own_code: ClassVar[str]
+
+    def __init__(self, action: Action, topic: str, reason: str) -> None:
+        super().__init__(action, topic, self.own_code, reason)
+
+
+class ConnectionLost(_OwnError):
+    """The connection broke after a publish was sent and before its ack: it may have arrived, or not."""
+
+    own_code = "connection_lost"
+    retryable = True
+
+
+class CallTimeout(_OwnError, TimeoutError):
+    """No answer in time, though the server said other things meanwhile: it may have taken effect."""
+
+    own_code = "timeout"
+    retryable = True
+
+
+class QueueFull(_OwnError):
+    """As many publishes wait for a connection as may. This one was not sent."""
+
+    own_code = "queue_full"
+    retryable = True
+
+
+class Cancelled(_OwnError):
+    """The subscription was ended before the server had answered."""
+
+    own_code = "cancelled"
+
+
+class ClientClosed(_OwnError):
+    """The client is closed, by its user or for good by the server: ``reason`` says by whom."""
+
+    own_code = "closed"
+
+
+class InvalidCall(CallError, ValueError):
+    """Nothing was sent: the topic is no text, or the message has no JSON form."""

@@ -1,0 +1,76 @@
+"""Requests and their answers on one connection."""
+
+import asyncio
+from contextlib import suppress
+
+from dwsps_channels.client import messages
+from dwsps_channels.client.calls import Call, Calls
+from dwsps_channels.client.connection import Connection
+from dwsps_channels.client.errors import CallTimeout, ConnectionClosed
+from dwsps_channels.client.messages import Incoming
+
+
+class Exchange:
+    """Sends calls on a connection, finds the call that a frame answers, and gives up those that nothing answers.
+
+    Run ``write`` in a task; call ``heard`` for each frame that comes in, and ``end`` when the connection is gone.
+    """
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        self.connection = connection
+        self._timeout = timeout
+        self._calls = Calls()
+        self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = self._loop.time()
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def send(self, call: Call, payload: bytes = b"") -> None:
+        """Send it, after all that was sent before; return at once."""
+        call.sent_at = self._loop.time()
+        id = self._calls.add(call)
+        self._outgoing.put_nowait(messages.encode(call.action, id, call.topic, payload))
+        if self._expiry is None:
+            self._expire_in(self._timeout)
+
+    async def write(self) -> None:
+        """Write what is sent, for as long as there is a connection."""
+        with suppress(ConnectionClosed):  # who reads hears of it, too
+            while True:
+                await self.connection.send(await self._outgoing.get())
+
+    def heard(self) -> None:
+        """A frame came in, of any kind."""
+        self._heard_at = self._loop.time()
+
+    def answered(self, frame: Incoming) -> Call | None:
+        """The call that an ack or an error answers, if anybody still waits for it."""
+        return self._calls.take(frame.id, frame.action, frame.topic)
+
+    def end(self) -> list[Call]:
+        """Give the calls that are not answered, and forget them."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        return self._calls.clear()
+
+    def _expire_in(self, seconds: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self._loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        """The oldest calls have waited long enough. If nothing came at all since, it is the connection that is dead."""
+        self._expiry = None
+        now = self._loop.time()
+        for call in self._calls.waiting():
+            left = call.sent_at + self._timeout - now
+            if left > 0:
+                return self._expire_in(left)
+            if self._heard_at < call.sent_at:
+                return self.connection.abort(f"the server was silent for {self._timeout:g} s")
+            # It stays: an ack without an id goes to the oldest, which this one still is.
+            call.expired = True
+            reason = f"no answer within {self._timeout:g} s"
+            call.fail(CallTimeout(call.action, call.topic, reason))
+        return None

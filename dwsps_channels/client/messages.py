@@ -1,0 +1,113 @@
+"""What comes from a server: the messages that readers get, and the frames that carry them."""
+
+import json
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from dwsps_channels.core.messages import Action
+
+
+class Message(Struct, frozen=True):
+    """A message, as one subscription got it."""
+
+    topic: str
+    """Where it was published."""
+    context: str
+    """The subscription because of which it came: ``topic``, or one of its parents."""
+    message: Any
+    """What was published: any JSON value."""
+    timestamp: str
+    """RFC 3339: the publisher's, else the server's. A dwsps 1.0.1 server may send none: then it is empty."""
+    from_peer_server: bool
+    """Whether it was published on another server."""
+    raw: bytes
+    """The published JSON, byte for byte."""
+
+
+class InvalidFrame(ValueError):
+    """The server sent what is no frame of the protocol."""
+
+
+class Incoming(Struct, frozen=True, rename="camel"):
+    """A frame of any type. What a client relies on is checked; the rest is the server's word."""
+
+    type: str
+    topic: Any = None
+    context: Any = None
+    message: Raw = Raw(b"null")
+    timestamp: Any = None
+    from_peer_server: Any = False
+    action: Any = None
+    code: Any = None
+    reason: Any = None
+    retryable: Any = False
+    id: Any = None
+
+    @property
+    def subscription(self) -> str:
+        """The topic of the subscription that a delivery is for. (dwsps 1.0.1 names it, too; others may not.)"""
+        context: str = self.context if isinstance(self.context, str) else self.topic
+        return context
+
+    def delivery(self) -> Message:
+        """
+        Raises:
+            InvalidFrame: the message cannot be read: it is no UTF-8, or nested too deeply.
+        """
+        raw = bytes(self.message)
+        try:
+            value = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise InvalidFrame(f"a message that cannot be read: {type(error).__name__}") from None
+        return Message(
+            topic=self.topic,
+            context=self.subscription,
+            message=value,
+            timestamp=self.timestamp if isinstance(self.timestamp, str) else "",
+            from_peer_server=self.from_peer_server is True,
+            raw=raw,
+        )
+
+
+# The field without which a frame of that type says nothing.
+_NEEDED: Final = {"publish": "topic", "ack": "action", "error": "code"}
+
+_frames: msgspec.json.Decoder[Incoming] = msgspec.json.Decoder(Incoming)
+
+
+def decode(data: bytes) -> Incoming:
+    """The frame in one websocket message.
+
+    Raises:
+        InvalidFrame: no JSON, no object, or without what its type needs.
+    """
+    try:
+        frame = _frames.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise InvalidFrame(f"not a frame: {type(error).__name__}") from None
+    needed = _NEEDED.get(frame.type)
+    if needed is not None and not isinstance(getattr(frame, needed), str):
+        raise InvalidFrame(f"a frame of type '{frame.type}' without '{needed}'")
+    return frame
+
+
+def encode(action: Action, id: int, topic: str, payload: bytes = b"") -> bytes:
+    """A request. ``payload`` is what ``publish_payload`` made."""
+    return b'{"type":"%s","id":%d,"topic":%s%s}' % (action.encode(), id, to_json(topic), payload)
+
+
+def publish_payload(message: bytes, timestamp: str) -> bytes:
+    """The fields that only a publish has; ``message`` is JSON."""
+    return b',"timestamp":"%s","message":%s' % (timestamp.encode(), message)
+
+
+def to_json(value: object) -> bytes:
+    """The JSON of a value, as UTF-8.
+
+    Raises:
+        TypeError, ValueError, RecursionError: there is none. NaN, infinities and lone surrogates have none.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode()

@@ -1,0 +1,249 @@
+"""What is subscribed to, across connections: the topics, and the readers of each."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from dwsps_channels.client.calls import Call
+from dwsps_channels.client.errors import CallError, CallTimeout, Cancelled, ClientClosed
+from dwsps_channels.client.exchange import Exchange
+from dwsps_channels.client.futures import fail, resolve, resolved
+from dwsps_channels.client.messages import Incoming
+from dwsps_channels.client.subscription import Subscription
+
+logger = logging.getLogger("dwsps_channels.client")
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody waits for a subscribe to be answered."""
+
+    future: asyncio.Future[None]
+    subscription: Subscription
+
+
+@dataclass(slots=True, eq=False)
+class _Topic:
+    """What is wanted of a topic, whether or not the server knows."""
+
+    name: str
+    readers: dict[Subscription, None] = field(default_factory=dict)
+    waiting: list[_Waiter] = field(default_factory=list)
+    """Those whose subscribe waits for a connection."""
+    asked: int = 0
+    """Subscribes that were sent and are not answered."""
+    live: bool = False
+    """Acknowledged on this connection."""
+    granted: bool = False
+    """Acknowledged on any."""
+
+
+class Subscriptions:
+    """Keeps the server's idea of what is subscribed to the same as its readers'."""
+
+    def __init__(self, check: Callable[[str], None], jitter: Callable[[int], float]) -> None:
+        """
+        Args:
+            check: raises if a topic cannot be subscribed to now.
+            jitter: seconds to wait before asking again, for the first time (0), the second, …
+        """
+        self._check = check
+        self._jitter = jitter
+        self._topics: dict[str, _Topic] = {}
+        self._exchange: Exchange | None = None  # with the server, where there is a connection
+        self._refusals = (
+            0  # how often the server put off what was subscribed to before, on this connection
+        )
+        self._asking_again: asyncio.TimerHandle | None = None
+
+    @property
+    def topics(self) -> list[str]:
+        """Their names, those included that wait for a connection or an ack."""
+        return list(self._topics)
+
+    # Readers
+
+    async def attach(self, subscription: Subscription) -> None:
+        """Let it get messages; return when the server has acknowledged."""
+        self._check(subscription.topic)
+        topic = self._topics.setdefault(subscription.topic, _Topic(subscription.topic))
+        topic.readers[subscription] = None
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), subscription)
+        if self._exchange is not None:
+            self._ask(self._exchange, topic, [waiter])
+        else:
+            topic.waiting.append(waiter)
+        try:
+            await waiter.future
+        except asyncio.CancelledError:
+            self.detach(subscription)
+            raise
+
+    def detach(self, subscription: Subscription) -> asyncio.Future[None]:
+        """Let it get no more, at once; done when the server has acknowledged."""
+        topic = self._topics.get(subscription.topic)
+        if topic is None or subscription not in topic.readers:
+            return resolved()
+        del topic.readers[subscription]
+        if not topic.readers:
+            return self._drop(topic)
+        for waiter in topic.waiting:
+            if waiter.subscription is subscription:
+                fail(waiter.future, _cancelled(topic))
+        return resolved()
+
+    def end(self, name: str) -> asyncio.Future[None]:
+        """End all subscriptions to a topic; done when the server has acknowledged."""
+        topic = self._topics.get(name)
+        if topic is None:
+            return resolved()
+        for subscription in topic.readers:
+            subscription.end(None)
+        return self._drop(topic)
+
+    def deliver(self, frame: Incoming) -> None:
+        """Give a message to the readers that it is for.
+
+        Raises:
+            InvalidFrame: it cannot be read.
+        """
+        topic = self._topics.get(frame.subscription)
+        if topic is not None:
+            message = frame.delivery()
+            for subscription in topic.readers:
+                subscription.take(message)
+
+    # Connections
+
+    def connected(self, exchange: Exchange, answered: Callable[[], None]) -> None:
+        """Subscribe again; ``answered`` is called when the server has answered for all."""
+        self._exchange = exchange
+        self._refusals = 0
+        unanswered = len(self._topics)
+
+        def one_less() -> None:
+            nonlocal unanswered
+            unanswered -= 1
+            if unanswered == 0:
+                answered()
+
+        for topic in self._topics.values():
+            waiting, topic.waiting = topic.waiting, []
+            self._ask(exchange, topic, waiting, one_less)
+        if not self._topics:
+            answered()
+
+    def disconnected(self) -> None:
+        """The connection is gone, and with it what the server knew."""
+        self._exchange = None
+        if self._asking_again is not None:
+            self._asking_again.cancel()
+            self._asking_again = None
+        for topic in self._topics.values():
+            topic.live, topic.asked = False, 0
+
+    def close(self, why: str, *, is_error: bool) -> None:
+        """There will be no connection any more. Readers come to their end, or to an error."""
+        topics, self._topics = self._topics, {}
+        for topic in topics.values():
+            error = ClientClosed("subscribe", topic.name, why)
+            for waiter in topic.waiting:
+                fail(waiter.future, error)
+            for subscription in topic.readers:
+                subscription.end(error if is_error else None)
+
+    # With the server
+
+    def _drop(self, topic: _Topic) -> asyncio.Future[None]:
+        """Nobody wants the topic any more."""
+        del self._topics[topic.name]
+        for waiter in topic.waiting:
+            fail(waiter.future, _cancelled(topic))
+        if self._exchange is None or not (topic.live or topic.asked):
+            return resolved()  # the server does not know of it
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def refused(error: CallError) -> None:
+            fail(future, error)
+            if not future.cancelled():
+                future.exception()  # it is no defect if nobody waits for it
+
+        done = partial(resolve, future)
+        # A subscription ends with its connection: if that is lost, the server has forgotten it.
+        self._exchange.send(
+            Call("unsubscribe", topic.name, done, refused, lost=lambda reason: done())
+        )
+        return future
+
+    def _ask(
+        self,
+        exchange: Exchange,
+        topic: _Topic,
+        waiters: list[_Waiter],
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Ask the server for a subscription, for those who wait for it (nobody: it is asked for again)."""
+        topic.asked += 1
+
+        def done() -> None:
+            topic.asked -= 1
+            topic.live = topic.granted = True
+            for waiter in waiters:
+                resolve(waiter.future)
+            answered()
+
+        def refused(error: CallError) -> None:
+            topic.asked -= 1
+            self._refused(topic, waiters, error)
+            answered()
+
+        def lost(reason: str) -> None:
+            if self._topics.get(topic.name) is topic:
+                topic.waiting += waiters  # the next connection settles it
+                return
+            for waiter in waiters:
+                fail(waiter.future, _cancelled(topic))
+
+        exchange.send(Call("subscribe", topic.name, done, refused, lost))
+
+    def _refused(self, topic: _Topic, waiters: list[_Waiter], error: CallError) -> None:
+        for waiter in waiters:
+            topic.readers.pop(waiter.subscription, None)
+            fail(waiter.future, error)
+        if self._topics.get(topic.name) is not topic or topic.live or topic.asked:
+            return  # another answer decides
+        if topic.readers and topic.granted and error.retryable:
+            logger.warning("subscribing again was put off: %s", error)
+            self._ask_again_soon()
+            return
+        if topic.readers:
+            logger.error("a subscription from before is gone: %s", error)
+        for subscription in topic.readers:
+            subscription.end(error)
+        del self._topics[topic.name]
+        if isinstance(error, CallTimeout) and self._exchange is not None:
+            # The server may still come round to it: it must not deliver what nobody wants.
+            self._exchange.send(Call("unsubscribe", topic.name, _ignore, _ignore, _ignore))
+
+    def _ask_again_soon(self) -> None:
+        if self._asking_again is None and self._exchange is not None:
+            delay = self._jitter(self._refusals)
+            self._refusals += 1
+            loop = asyncio.get_running_loop()
+            self._asking_again = loop.call_later(delay, self._ask_again, self._exchange)
+
+    def _ask_again(self, exchange: Exchange) -> None:
+        self._asking_again = None
+        for topic in self._topics.values():
+            if not topic.live and not topic.asked:
+                self._ask(exchange, topic, [])
+
+
+def _cancelled(topic: _Topic) -> Cancelled:
+    return Cancelled("subscribe", topic.name, "unsubscribed before the server had answered")
+
+
+def _ignore(*_: object) -> None:
+    pass
