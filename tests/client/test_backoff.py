@@ -1,0 +1,75 @@
+"""The delays before reconnecting."""
+
+import pytest
+
+from dwsps_channels.client import Backoff, Return
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (None, Return.WITH_BACKOFF),
+        (1000, Return.WITH_BACKOFF),
+        (1006, Return.WITH_BACKOFF),
+        (3999, Return.WITH_BACKOFF),
+        (4000, Return.NEVER),
+        (4099, Return.NEVER),
+        (4100, Return.WITH_BACKOFF),
+        (4199, Return.WITH_BACKOFF),
+        (4200, Return.AT_ONCE),
+        (4299, Return.AT_ONCE),
+        (4300, Return.WITH_BACKOFF),
+    ],
+)
+def test_close_code_says_whether_to_come_back(code: int | None, expected: Return) -> None:
+    assert Return.after(code) is expected
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_delay_is_anything_below_a_ceiling_that_doubles_up_to_a_cap(share: float) -> None:
+    backoff = Backoff(0.5, 20.0, uniform=lambda: share)
+    ceilings = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 20.0, 20.0]
+    assert [backoff.delay() for _ in ceilings] == [share * ceiling for ceiling in ceilings]
+
+
+def test_ten_thousand_attempts_are_no_overflow() -> None:
+    backoff = Backoff(0.5, 20.0, uniform=lambda: 1.0)
+    assert [backoff.delay() for _ in range(10_000)][-1] == 20.0
+
+
+def test_only_a_connection_that_held_starts_the_delays_again() -> None:
+    clock = Clock()
+    backoff = Backoff(0.5, 20.0, stable_after=10.0, clock=clock, uniform=lambda: 1.0)
+    assert backoff.delay() == 0.5
+    backoff.opened()
+    clock.now += 9.9
+    assert backoff.delay(1006) == 1.0
+    backoff.opened()
+    clock.now += 10.0
+    assert backoff.delay(1006) == 0.5
+    clock.now += 10.0  # without a connection
+    assert backoff.delay() == 1.0
+
+
+def test_never_means_no_delay() -> None:
+    assert Backoff().delay(4001) is None
+
+
+def test_at_once_is_at_once_only_once_until_a_connection_held() -> None:
+    clock = Clock()
+    backoff = Backoff(0.5, 20.0, stable_after=10.0, clock=clock, uniform=lambda: 1.0)
+    delays = []
+    for _ in range(4):
+        backoff.opened()
+        delays.append(backoff.delay(4200))
+    assert delays == [0.0, 1.0, 2.0, 4.0]
+    backoff.opened()
+    clock.now += 10.0
+    assert backoff.delay(4299) == 0.0
