@@ -1,0 +1,121 @@
+"""The worker's side of the database: peers and positions in, statuses out, and the lease.
+
+All of it asks the database, and waits for it: call it in a thread.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from dwsps_channels.models import Peer, PeerStatus, WorkerLease
+from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.health import PeerHealth, State
+
+logger = logging.getLogger("dwsps_channels.peering")
+
+LEASE = "forwarder"
+
+_FORWARDING = Q(enabled=True, forward=True)
+_ERROR_CHARACTERS = 500
+
+# The peers that were said to have no readable secret, by id and revision: the rows are read every second.
+_told: set[tuple[int, int]] = set()
+
+
+def load_peers() -> list[PeerConfig]:
+    """The peers that are forwarded to, by name. One whose secret cannot be decrypted is left out, and logged once."""
+    found = []
+    for peer in Peer.objects.filter(_FORWARDING).order_by("name"):
+        if not peer.has_lost_secret:
+            found.append(config_of(peer))
+        elif (peer.pk, peer.revision) not in _told:
+            _told.add((peer.pk, peer.revision))
+            logger.error(
+                "peer '%s' left out: its secret cannot be decrypted, as SECRET_KEY has changed; set it anew",
+                peer.name,
+            )
+    return found
+
+
+def config_of(peer: Peer) -> PeerConfig:
+    """What a link has to know of ``peer``, whether it is forwarded to or not."""
+    return PeerConfig(
+        id=peer.pk,
+        name=peer.name,
+        url=peer.connect_url,
+        secret="" if peer.secret_in_url else peer.secret,
+        topics=peer.topic_list,
+        enabled_at=peer.enabled_at.timestamp(),
+    )
+
+
+def load_position(peer: int) -> dict[str, int]:
+    """How far the peer had acknowledged, ``{origin: id}``, by what was written last."""
+    status = PeerStatus.objects.filter(peer_id=peer).only("position").first()
+    return {} if status is None else status.position
+
+
+def write_healths(healths: Mapping[int, PeerHealth]) -> None:
+    """Write how the links are, by the peer's id, and say of peers that are not forwarded to that they are disabled.
+
+    Of peers that are gone, or have been disabled in the meantime, nothing is written.
+    """
+    now = timezone.now()
+    wanted = Peer.objects.filter(_FORWARDING, pk__in=list(healths)).values_list("pk", flat=True)
+    statuses = [_status(pk, healths[pk], now) for pk in wanted]
+    _add_missing(statuses)
+    fields = [field.name for field in PeerStatus._meta.fields if not field.primary_key]
+    PeerStatus.objects.bulk_update(statuses, fields)
+    idle = PeerStatus.objects.filter(~Q(peer__enabled=True, peer__forward=True))
+    idle.exclude(state=State.DISABLED).update(
+        state=State.DISABLED, since=now, seen_at=now, last_error="", round_trip=None, queued=0
+    )
+
+
+def _status(peer: int, health: PeerHealth, now: datetime) -> PeerStatus:
+    values = asdict(health) | {
+        "since": datetime.fromtimestamp(health.since, UTC if settings.USE_TZ else None),
+        "last_error": health.last_error[:_ERROR_CHARACTERS],
+    }
+    return PeerStatus(peer_id=peer, seen_at=now, **values)
+
+
+def _add_missing(statuses: Iterable[PeerStatus]) -> None:
+    pks = {status.pk for status in statuses}
+    known = PeerStatus.objects.filter(pk__in=pks).values_list("pk", flat=True)
+    for pk in pks.difference(known):
+        try:
+            with transaction.atomic():
+                PeerStatus.objects.create(peer_id=pk)
+        except IntegrityError:
+            pass  # its peer was removed this very moment, or another worker was faster
+
+
+# The lease. The database's clock alone counts, so that those of the workers may differ.
+
+
+def acquire(holder: str, seconds: float) -> bool:
+    """Take the lease, if nobody has it, or keep it; whether ``holder`` has it now, for so many seconds."""
+    WorkerLease.objects.get_or_create(name=LEASE, defaults={"holder": "", "expires_at": Now()})
+    # One statement: of two who try, the second sees what the first has written.
+    taken = WorkerLease.objects.filter(
+        Q(holder=holder) | Q(expires_at__lte=Now()), name=LEASE
+    ).update(holder=holder, expires_at=Now() + timedelta(seconds=seconds))
+    return taken == 1
+
+
+def release(holder: str) -> None:
+    """Give the lease back, if ``holder`` has it, so that another worker need not wait for its end."""
+    WorkerLease.objects.filter(name=LEASE, holder=holder).update(holder="", expires_at=Now())
+
+
+def worker_is_running() -> bool:
+    """Whether a worker has the lease."""
+    return WorkerLease.objects.filter(name=LEASE, expires_at__gt=Now()).exists()
