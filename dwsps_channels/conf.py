@@ -147,6 +147,11 @@ class Conf:
         return _checked("OUTBOX_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
 
     @property
+    def group(self) -> str:
+        """The group of the channel layer by which the server's processes reach each other."""
+        return f"dwsps.bus.{self.SERVER_NAME}"
+
+    @property
     def limits(self) -> Limits:
         """The caps on one connection, of the keys above."""
         return Limits(

@@ -1,4 +1,4 @@
-"""Publish from any Django code of the process that serves."""
+"""Publish from any Django code: of the process that serves, or of any other of the project's."""
 
 import asyncio
 import json
@@ -14,6 +14,9 @@ from dwsps_channels.conf import conf
 from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
+from dwsps_channels.outside import NotServing, Outside, outside
+
+__all__ = ["InvalidPayload", "NotServing", "apublish", "publish"]
 
 logger = logging.getLogger("dwsps_channels.publishing")
 
@@ -25,16 +28,6 @@ class InvalidPayload(ValueError):
     """``message`` is nothing that JSON can say; ``field`` names the argument."""
 
     field = "message"
-
-
-class NotServing(RuntimeError):
-    """This process serves no websockets, so nobody would get the message."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this process serves no websockets, so it cannot publish: call publish() in the process of the ASGI "
-            "server (from a view, a signal receiver or a consumer), once it has handled a first request"
-        )
 
 
 def publish(
@@ -51,11 +44,12 @@ def publish(
     Returns:
         The number of this process's sessions that it reached; ``None`` where it waits for the commit. In a thread
         the server's other processes have it, too, when this returns; in the event loop it is on its way to them
-        (await ``apublish`` there).
+        (await ``apublish`` there). In a process that serves nothing it reaches none of its own, and the server has
+        it when this returns.
 
     Raises:
         InvalidTopic, InvalidPayload, MessageTooLarge: at once, also inside a transaction. All are ``ValueError``.
-        NotServing: in a process that serves nothing.
+        NotServing: in a process that serves nothing, and knows no way to one that does.
         Unavailable: in a thread, where the server's other processes could not be reached; this one's subscribers
             have the message.
     """
@@ -80,6 +74,8 @@ async def apublish(topic: str, message: Any) -> int:
     """
     outgoing = _outgoing(topic, message)
     server = _server()
+    if isinstance(server, Outside):
+        return await asyncio.wrap_future(server.publish(*outgoing))
     if asyncio.get_running_loop() is server.loop:
         return await server.publish(*outgoing)
     return await asyncio.wrap_future(
@@ -111,14 +107,13 @@ def _outgoing(topic: str, message: Any) -> Outgoing:
     return topic, Raw(data), now()
 
 
-def _server() -> "runtime.Runtime":
-    server = runtime.current()
-    if server is None:
-        raise NotServing
-    return server
+def _server() -> "runtime.Runtime | Outside":
+    return runtime.current() or outside(runtime.shared_layer(), conf.SERVER_URL)
 
 
-def _publish(server: "runtime.Runtime", outgoing: Outgoing) -> int:
+def _publish(server: "runtime.Runtime | Outside", outgoing: Outgoing) -> int:
+    if isinstance(server, Outside):
+        return server.publish(*outgoing).result()
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:

@@ -197,7 +197,7 @@ def make_bus() -> Bus:
     from dwsps_channels.bus.layers import layer_factory
 
     return ChannelLayerBus(
-        layer_factory(alias), process_id=uuid4().hex, group=f"dwsps.bus.{conf.SERVER_NAME}"
+        layer_factory(alias), process_id=uuid4().hex, group=conf.group
     )
 
 

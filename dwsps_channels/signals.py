@@ -18,3 +18,9 @@ unsubscribed = Signal()
 
 published = Signal()
 """Also with ``topic`` and ``message``, the published value. Sent for what clients of this process publish."""
+
+peer_connected = Signal()
+"""In the worker: a link to a peer has been made. With ``peer``, its name, and neither ``client`` nor ``user``."""
+
+peer_disconnected = Signal()
+"""In the worker: a link to a peer was lost. With ``peer``, its name, and neither ``client`` nor ``user``."""

@@ -1,0 +1,155 @@
+"""The worker: what ``manage.py runpubsub`` runs. Forwards to the peers, if no other worker does."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from uuid import uuid4
+
+from asgiref.sync import ThreadSensitiveContext
+from channels.db import aclose_old_connections, database_sync_to_async
+from django.dispatch import Signal
+
+from dwsps_channels import signals
+from dwsps_channels.conf import conf
+from dwsps_channels.credentials import sign_worker
+from dwsps_channels.models import server_id
+from dwsps_channels.peering import store
+from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.forwarder import Forwarder
+from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peering.link import Link
+
+logger = logging.getLogger("dwsps_channels.worker")
+
+# A worker that dies is followed by a standby within the lease and one look at it: less than 10 s.
+LEASE_SECONDS = 6.0
+RENEW_SECONDS = 1.5
+
+# How long the peers may take, at the end, to acknowledge what was sent.
+FLUSH_SECONDS = 8.0
+
+
+class DatabaseStore:
+    """The forwarder's ``Store``, in the project's database."""
+
+    async def peers(self) -> Sequence[PeerConfig]:
+        """The rows that are enabled and forwarded to."""
+        return await database_sync_to_async(store.load_peers)()
+
+    async def position(self, peer: int) -> Mapping[str, int]:
+        """As the peer's status has it."""
+        return await database_sync_to_async(store.load_position)(peer)
+
+    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+        """To the peers' statuses."""
+        await database_sync_to_async(store.write_healths)(healths)
+
+
+class Worker:
+    """Forwards while it holds the lease; stands by while another worker does."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._holder = uuid4().hex
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Send what can be sent, and end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Forward, or stand by, until ``stop``."""
+        standing_by = False
+        while not self._stopping.is_set():
+            try:
+                acquired = await database_sync_to_async(store.acquire)(self._holder, LEASE_SECONDS)
+            except Exception:
+                logger.exception("the lease could not be asked for; trying again")
+                await self._pause(RENEW_SECONDS)
+                continue
+            if acquired:
+                standing_by = False
+                await self._forward()
+                continue
+            if not standing_by:
+                standing_by = True
+                logger.info("another worker is forwarding; standing by")
+            await self._pause(RENEW_SECONDS)
+
+    async def _forward(self) -> None:
+        events = LinkEvents()
+        forwarder = Forwarder(
+            DatabaseStore(),
+            server_id=await database_sync_to_async(server_id)(),
+            url=self._url,
+            sign=sign_worker,
+            outbox_messages=conf.OUTBOX_MESSAGES,
+            outbox_bytes=conf.OUTBOX_BYTES,
+            on_change=events.put,
+        )
+        logger.info("forwarding what is published at %s", self._url)
+        tasks = [
+            asyncio.create_task(forwarder.run()),
+            asyncio.create_task(self._renew()),
+            asyncio.create_task(self._stopping.wait()),
+            asyncio.create_task(events.send()),
+        ]
+        running, lost, *_ = tasks
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if lost.done():
+                logger.warning("the lease was lost to another worker; standing by")
+            elif self._stopping.is_set() and (left := await forwarder.flush(FLUSH_SECONDS)):
+                logger.info("stopping with %d messages that peers have not acknowledged", left)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await forwarder.close()
+            if not lost.done() or lost.cancelled():
+                await database_sync_to_async(store.release)(self._holder)
+        if not running.cancelled() and (error := running.exception()) is not None:
+            raise error
+
+    async def _renew(self) -> None:
+        """Keep the lease; returns when it is lost."""
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            try:
+                if not await database_sync_to_async(store.acquire)(self._holder, LEASE_SECONDS):
+                    return
+            except Exception:
+                # Where the database is away nobody else can take it either.
+                logger.exception("the lease could not be renewed; forwarding all the same")
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+class LinkEvents:
+    """Sends a signal whenever a link is made or lost, to receivers that the links do not wait for."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[tuple[Signal, str]] = asyncio.Queue()
+        self._connected: set[str] = set()
+
+    def put(self, link: Link) -> None:
+        """Take note of what ``link`` is at now."""
+        name = link.config.name
+        if link.state is State.CONNECTED and name not in self._connected:
+            self._connected.add(name)
+            self._queue.put_nowait((signals.peer_connected, name))
+        elif link.state is not State.CONNECTED and name in self._connected:
+            self._connected.remove(name)
+            self._queue.put_nowait((signals.peer_disconnected, name))
+
+    async def send(self) -> None:
+        """Send the signals, one after the other, until cancelled."""
+        # A thread of their own: a slow receiver is not to hold up what the worker asks the database.
+        async with ThreadSensitiveContext():
+            while True:
+                signal, name = await self._queue.get()
+                await aclose_old_connections()
+                await signal.asend_robust(sender=Link, peer=name)
