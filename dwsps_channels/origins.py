@@ -66,7 +66,7 @@ def _refusal_of_another_site(
     origin: Origin, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]
 ) -> str | None:
     """The reason why ``origin`` is not the site that this connection was made to."""
-    asked_for = headers.get(b"host", b"").decode("latin-1").lower()
+    asked_for = _asked_for(headers)
     host, _ = split_domain_port(asked_for)
     allowed_hosts = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed_hosts:
@@ -79,6 +79,17 @@ def _refusal_of_another_site(
     if not is_origin(own) or _parse(own) != origin:
         return f"origin {_text(origin)!r} is not the server's own, {own!r}"
     return None
+
+
+def _asked_for(headers: Mapping[bytes, bytes]) -> str:
+    """The host, and the port where it was given, that the client asked for: as ``HttpRequest.get_host`` has it."""
+    forwarded = b"x-forwarded-host"
+    trusted = settings.USE_X_FORWARDED_HOST and forwarded in headers
+    host = headers.get(forwarded if trusted else b"host", b"").decode("latin-1").lower()
+    port = headers.get(b"x-forwarded-port", b"").decode("latin-1")
+    if settings.USE_X_FORWARDED_PORT and port.isdecimal() and split_domain_port(host)[1] == "":
+        return f"{host}:{port}"
+    return host
 
 
 def _scheme(headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> str | None:

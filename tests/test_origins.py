@@ -215,6 +215,21 @@ class TestBehindProxy:
         assert refusal(scope("https://example.com", scheme="wss"), None) is None
         assert refusal(scope("https://example.com", scheme="ws"), None) is not None
 
+    @override_settings(USE_X_FORWARDED_HOST=True, USE_X_FORWARDED_PORT=True)
+    def test_host_and_port_are_those_that_the_proxy_tells_where_django_believes_it(self) -> None:
+        def ask(origin: str, **told: str) -> str | None:
+            return refusal(scope(origin, host="backend:8001", **told), None)
+
+        assert ask("https://example.com", x_forwarded_host="example.com") is None
+        assert ask("https://backend:8001", x_forwarded_host="example.com") is not None
+        told = {"x_forwarded_host": "example.com", "x_forwarded_port": "8443"}
+        assert ask("https://example.com:8443", **told) is None
+        assert ask("https://example.com", **told) is not None
+
+    def test_host_and_port_of_a_client_are_not_believed(self) -> None:
+        told = scope("https://example.com", host="other.com", x_forwarded_host="example.com")
+        assert refusal(told, None) is not None
+
     @override_settings(SECURE_PROXY_SSL_HEADER=None)
     def test_the_header_of_a_client_is_not_believed(self) -> None:
         told = scope("https://example.com", scheme="ws", x_forwarded_proto="https")
