@@ -34,7 +34,7 @@ def main() -> int:
                 message = json.loads(options.message)
             except ValueError as error:
                 parser.error(f"the message is not JSON: {error}")
-            asyncio.run(_publish(client, options.topic, message, 2 * options.timeout))
+            asyncio.run(_publish(client, options.topic, message, options.timeout))
         else:
             asyncio.run(_subscribe(client, options.topics))
     except KeyboardInterrupt:

@@ -326,10 +326,11 @@ class Client:
 
     def _tell(self, error: ClientError) -> None:
         self._last_error = error
+        words = error.problem if isinstance(error, ConnectError) else str(error)
         # Once in so many words: an outage makes one line, not one for each attempt.
-        level = logging.DEBUG if str(error) == self._told else logging.WARNING
-        self._told = str(error)
-        logger.log(level, "no connection to %s: %s", self.url, error)
+        level = logging.DEBUG if words == self._told else logging.WARNING
+        self._told = words
+        logger.log(level, "no connection to %s: %s", self.url, words)
 
     async def _serve(self, connection: Connection) -> None:
         """Handle what comes in until the connection is gone.
