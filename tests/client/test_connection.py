@@ -77,6 +77,8 @@ class Swallower:
         while data := await reader.read(65536):
             if not self.swallows:
                 writer.write(data)
+        if not self.swallows:
+            writer.close()
 
 
 async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> ServerProtocol:
