@@ -1,0 +1,280 @@
+"""The worker's side of the database."""
+
+import logging
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+from pytest_django import DjangoAssertNumQueries
+
+from dwsps_channels.models import Peer, PeerStatus, WorkerLease
+from dwsps_channels.peering import store
+from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.health import PeerHealth, State
+from tests.processes import ROOT, base_environment, wait_until
+
+SECRET = "correct-horse-battery-staple"
+BEGUN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
+
+
+pytestmark = pytest.mark.django_db
+
+
+def create(name: str = "b", **values: Any) -> Peer:
+    return Peer.objects.create(
+        **({"name": name, "url": f"ws://{name}.example/", "secret": SECRET} | values)
+    )
+
+
+def status(peer: Peer) -> PeerStatus:
+    return PeerStatus.objects.get(peer=peer)
+
+
+# Peers
+
+
+def test_a_link_gets_what_it_has_to_know(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    peer = create(topics="news\nweather", enabled_at=BEGUN)
+    with django_assert_num_queries(1):
+        found = store.load_peers()
+    assert found == [
+        PeerConfig(
+            id=peer.pk,
+            name="b",
+            url="ws://b.example/",
+            secret=SECRET,
+            topics=("news", "weather"),
+            enabled_at=BEGUN.timestamp(),
+        )
+    ]
+    assert SECRET not in repr(found)
+
+
+def test_a_secret_for_the_url_is_put_there_and_nowhere_else() -> None:
+    create(url=f"ws://b.example/?token={SECRET}")
+    [config] = store.load_peers()
+    assert (config.url, config.secret) == (f"ws://b.example/?token={SECRET}", "")
+    assert SECRET not in repr(config)
+
+
+def test_only_peers_that_are_enabled_and_sent_to_are_loaded_by_name() -> None:
+    create("d")
+    create("c", accept=False)
+    create("off", enabled=False)
+    create("silent", forward=False)
+    assert [config.name for config in store.load_peers()] == ["c", "d"]
+
+
+def test_a_change_that_links_need_not_know_of_leaves_the_config_equal() -> None:
+    create()
+    before = store.load_peers()
+    Peer.objects.update(accept=False)
+    Peer.objects.get().save()
+    assert store.load_peers() == before
+    Peer.objects.update(secret=SECRET + "-2")
+    assert store.load_peers() != before
+
+
+def test_disabled_and_enabled_again_between_two_looks_is_a_change() -> None:
+    create(enabled_at=BEGUN)
+    before = store.load_peers()
+    Peer.objects.disable()
+    Peer.objects.enable()
+    assert store.load_peers() != before
+
+
+def test_a_peer_whose_secret_is_lost_is_left_out_and_logged_once(
+    settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    create("lost")
+    settings.SECRET_KEY = "new" * 20
+    create("fine")
+    with caplog.at_level(logging.ERROR, "dwsps_channels.peering"):
+        for _ in range(3):
+            assert [config.name for config in store.load_peers()] == ["fine"]
+    [record] = caplog.records
+    assert "'lost'" in record.getMessage()
+
+
+# Statuses
+
+
+def test_what_was_written_is_what_is_there() -> None:
+    peer = create()
+    health = PeerHealth(
+        state=State.CONNECTED,
+        since=BEGUN.timestamp(),
+        last_error="x" * 1000,
+        round_trip=0.012,
+        forwarded=2**40,
+        acked=5,
+        queued=4,
+        dropped=3,
+        resent=2,
+        position={"0" * 32: 2**53},
+    )
+    store.write_healths({peer.pk: health})
+    got = status(peer)
+    assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
+    assert (got.forwarded, got.acked, got.queued, got.dropped, got.resent) == (2**40, 5, 4, 3, 2)
+    assert got.last_error == "x" * 500
+    assert got.seen_at is not None
+    assert store.load_position(peer.pk) == {"0" * 32: 2**53}
+
+
+def test_a_second_writing_replaces_the_first_and_takes_few_queries(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    peers = [create(f"b{number}") for number in range(20)]
+    store.write_healths({peer.pk: PeerHealth(queued=1) for peer in peers})
+    with django_assert_num_queries(4):
+        store.write_healths({peer.pk: PeerHealth(queued=peer.pk) for peer in peers})
+    assert {row.pk: row.queued for row in PeerStatus.objects.all()} == {
+        peer.pk: peer.pk for peer in peers
+    }
+
+
+def test_a_position_that_nobody_wrote_is_empty() -> None:
+    assert store.load_position(create().pk) == {}
+    assert store.load_position(12345) == {}
+
+
+def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() -> None:
+    gone, there = create("gone"), create("there")
+    gone_id = gone.pk
+    gone.delete()
+    store.write_healths({gone_id: PeerHealth(), there.pk: PeerHealth(queued=7)})
+    assert [row.queued for row in PeerStatus.objects.all()] == [7]
+
+
+@pytest.mark.parametrize("change", [{"enabled": False}, {"forward": False}])
+def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_position(
+    change: dict[str, bool],
+) -> None:
+    peer = create()
+    health = PeerHealth(State.CONNECTED, queued=3, round_trip=0.1, position={"a": 1})
+    store.write_healths({peer.pk: health})
+    Peer.objects.update(**change)
+    store.write_healths({peer.pk: health})
+    got = status(peer)
+    assert (got.state, got.queued, got.round_trip) == ("disabled", 0, None)
+    assert got.position == {"a": 1}
+    store.write_healths({})
+    assert status(peer).since == got.since
+
+
+def test_a_status_leaves_the_peers_row_alone() -> None:
+    peer = create()
+    store.write_healths({peer.pk: PeerHealth()})
+    assert Peer.objects.get().updated_at == peer.updated_at
+    assert Peer.objects.get().revision == 1
+
+
+# The lease
+
+
+def test_one_has_the_lease_and_may_keep_it() -> None:
+    assert not store.worker_is_running()
+    assert store.acquire("one", 60)
+    assert store.acquire("one", 60)
+    assert not store.acquire("two", 60)
+    assert store.worker_is_running()
+
+
+def test_a_lease_that_ran_out_goes_to_who_comes_first() -> None:
+    assert store.acquire("one", 0.05)
+    wait_until(lambda: store.acquire("two", 60))
+    assert not store.acquire("one", 60)
+
+
+def test_a_lease_that_ran_out_can_still_be_kept_while_nobody_took_it() -> None:
+    assert store.acquire("one", 0.0)
+    wait_until(lambda: not store.worker_is_running())
+    assert store.acquire("one", 60)
+    assert not store.acquire("two", 60)
+
+
+def test_a_lease_is_extended_by_keeping_it() -> None:
+    assert store.acquire("one", 0.1)
+    first = WorkerLease.objects.get().expires_at
+    assert store.acquire("one", 60)
+    assert (WorkerLease.objects.get().expires_at - first).total_seconds() > 50
+
+
+def test_a_lease_is_given_back_by_its_holder_only() -> None:
+    assert store.acquire("one", 60)
+    store.release("two")
+    assert not store.acquire("two", 60)
+    store.release("one")
+    assert not store.worker_is_running()
+    assert store.acquire("two", 60)
+
+
+def test_the_clock_of_the_lease_is_the_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.acquire("one", 60)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime(2096, 1, 1, tzinfo=UTC))
+    assert not store.acquire("two", 60)
+    assert store.worker_is_running()
+
+
+@pytest.mark.parametrize("seconds", [0.25, 6, 6.0, 3600])
+def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
+    assert store.acquire("one", seconds)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT expires_at, CURRENT_TIMESTAMP FROM dwsps_channels_workerlease")
+        expires_at, now = (
+            value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            for value in cursor.fetchone()
+        )
+    # CURRENT_TIMESTAMP has whole seconds here.
+    assert seconds - 1 < (expires_at - now).total_seconds() < seconds + 2
+
+
+def test_of_processes_that_compete_one_has_it_at_a_time(
+    migrated_database: Path, tmp_path: Path
+) -> None:
+    rounds, names = 30, ("one", "two", "three")
+    env = base_environment(migrated_database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    children = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.peering.lease_holder",
+                name,
+                str(rounds),
+                tmp_path / "lock",
+            ],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            assert child.returncode == 0, err
+            assert out == f"{rounds}\n"
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
