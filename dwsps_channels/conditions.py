@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.core.exceptions import ObjectDoesNotExist
+from django.db.models import Exists
 from django.utils import timezone
 
-from dwsps_channels.models import Peer, PeerStatus
+from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
 from dwsps_channels.peering.health import State
+from dwsps_channels.peering.store import running_workers, worker_is_running
 
 STALE_SECONDS = 5.0
 """The worker tells of each peer every second. Of a worker that says nothing for so long, nothing is believed."""
@@ -46,8 +48,25 @@ _TONES = {
 }
 
 
-def condition_of(peer: Peer, *, worker_is_running: bool) -> Condition:
-    """How ``peer`` is now. Its ``status`` is read, if it was not selected with it."""
+def with_conditions(peers: PeerQuerySet) -> PeerQuerySet:
+    """The peers with what ``condition_of`` needs, so that it asks the database no more."""
+    selected: PeerQuerySet = (
+        peers.select_related("status")
+        .defer("status__position")
+        .annotate(worker_is_running=Exists(running_workers()))
+    )
+    return selected
+
+
+def condition_of(peer: Peer) -> Condition:
+    """How ``peer`` is now."""
+    running = getattr(peer, "worker_is_running", None)
+    if running is None:
+        running = worker_is_running()
+    return _condition(peer, running)
+
+
+def _condition(peer: Peer, worker_is_running: bool) -> Condition:
     status = status_of(peer)
     if not peer.enabled:
         return Condition("disabled", "disabled", Tone.OFF, status)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -116,6 +116,11 @@ def release(holder: str) -> None:
     WorkerLease.objects.filter(name=LEASE, holder=holder).update(holder="", expires_at=Now())
 
 
+def running_workers() -> QuerySet[WorkerLease]:
+    """The lease, if a worker has it."""
+    return WorkerLease.objects.filter(name=LEASE, expires_at__gt=Now())
+
+
 def worker_is_running() -> bool:
     """Whether a worker has the lease."""
-    return WorkerLease.objects.filter(name=LEASE, expires_at__gt=Now()).exists()
+    return running_workers().exists()

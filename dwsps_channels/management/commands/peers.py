@@ -1,0 +1,273 @@
+"""``manage.py peers``: peers without a browser."""
+
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from dwsps_channels import peer_secrets
+from dwsps_channels.conditions import condition_of, with_conditions
+from dwsps_channels.connection_trial import try_connections
+from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
+from dwsps_channels.peer_urls import split_token
+
+# More than a secret may have, so that one that is too long is refused and not cut.
+SECRET_CHARACTERS = 2 * peer_secrets.MAX_LENGTH
+
+EPILOG = """\
+examples:
+  manage.py peers add berlin wss://berlin.example.org/ws/pubsub/ --generate
+  manage.py peers add paris ws://10.0.0.7:8000/ --secret-file - < secret.txt
+  manage.py peers add logger ws://10.0.0.8:3000/ --no-accept --topic news --topic weather.uk
+  manage.py peers test berlin
+  manage.py peers list --json
+
+The exit status is 0 when it is done, 1 when it is not or a test has failed, and
+2 when the command line is wrong.
+"""
+
+
+class Command(BaseCommand):
+    # In lines, as its examples: they are shown as they are written.
+    help = (
+        "Manage peers, the servers that this one exchanges messages with. Both sides\n"
+        "need each other as a peer, with the same secret. A server and a worker that\n"
+        "run follow within 2 seconds."
+    )
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        return super().create_parser(
+            prog_name,
+            subcommand,
+            epilog=EPILOG,
+            formatter_class=RawDescriptionHelpFormatter,
+            **kwargs,
+        )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+        def add(name: str, run: Callable[..., None], text: str) -> CommandParser:
+            command: CommandParser = commands.add_parser(
+                name, help=text, description=f"{text[0].upper()}{text[1:]}."
+            )
+            command.set_defaults(run=run)
+            return command
+
+        _add_arguments(add("add", self.add, "add a peer"))
+        listing = add("list", self.list, "show all peers, and how they are")
+        listing.add_argument("--json", action="store_true", help="as a list of objects")
+        add("test", self.test, "connect to peers, and say what is found").add_argument(
+            "names", nargs="*", metavar="NAME", help="by default all"
+        )
+        for name, run, text in (
+            ("enable", self.enable, "exchange messages with peers"),
+            ("disable", self.disable, "exchange no messages with peers, and keep them"),
+            ("remove", self.remove, "forget peers"),
+        ):
+            add(name, run, text).add_argument("names", nargs="+", metavar="NAME")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        options["run"](**options)
+
+    def add(
+        self,
+        *,
+        name: str,
+        url: str,
+        secret_file: str | None,
+        generate: bool,
+        forward: bool,
+        accept: bool,
+        enabled: bool,
+        topics: list[str],
+        **options: Any,
+    ) -> None:
+        secret = ""
+        if secret_file is not None:
+            secret = _read_secret(secret_file)
+        elif generate:
+            secret = peer_secrets.generate()
+        if secret and split_token(url)[1]:
+            raise CommandError("there are two secrets: one of them in the URL")
+        peer = Peer(
+            name=name,
+            url=url,
+            secret=secret,
+            forward=forward,
+            accept=accept,
+            enabled=enabled,
+            topics="\n".join(topics),
+        )
+        try:
+            peer.full_clean()
+        except ValidationError as error:
+            raise CommandError(_in_words(error)) from None
+        peer.save()
+        self.stdout.write(f"added {peer.name}")
+        if generate:
+            self.stdout.write("its secret, for the other side; it is not shown again:")
+            self.stdout.write(secret)
+        elif not peer.secret:
+            self.stderr.write(
+                "it has no secret: it cannot send to this server, and takes what is sent to it only if it is a "
+                "dwsps 1.0.1 server"
+            )
+
+    def list(self, *, json: bool, **options: Any) -> None:
+        peers = with_conditions(Peer.objects.all())
+        if json:
+            self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
+        elif peers:
+            heads = ("NAME", "STATE", "DIRECTIONS", "QUEUED", "URL", "LAST ERROR")
+            for line in _table([heads, *map(_row, peers)]):
+                self.stdout.write(line)
+        else:
+            self.stderr.write(
+                "no peers yet: add one with 'manage.py peers add NAME URL --generate'"
+            )
+
+    def test(self, *, names: Sequence[str], **options: Any) -> None:
+        failed = 0
+        for peer, finding in try_connections(_find(names) if names else Peer.objects.all()):
+            self.stdout.write(f"{peer.name}: {finding.words}")
+            failed += not finding.works
+        if failed:
+            raise CommandError(f"{failed} failed")
+
+    def enable(self, *, names: Sequence[str], **options: Any) -> None:
+        _rows(_find(names)).enable()
+        self.stdout.write(f"enabled {', '.join(names)}")
+
+    def disable(self, *, names: Sequence[str], **options: Any) -> None:
+        _rows(_find(names)).disable()
+        self.stdout.write(f"disabled {', '.join(names)}")
+
+    def remove(self, *, names: Sequence[str], **options: Any) -> None:
+        _rows(_find(names)).delete()
+        self.stdout.write(f"removed {', '.join(names)}")
+
+
+def _add_arguments(command: CommandParser) -> None:
+    command.add_argument(
+        "name", metavar="NAME", help="1 to 64 ASCII letters, digits, '.', '-' or '_'"
+    )
+    command.add_argument(
+        "url",
+        metavar="URL",
+        help="where its websocket is, ws:// or wss://; a ?token= in it is kept as the secret",
+    )
+    secret = command.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--secret-file",
+        metavar="PATH",
+        help="read the secret from the first line of a file, '-' for standard input",
+    )
+    secret.add_argument(
+        "--generate", action="store_true", help="make a secret, and show it this once"
+    )
+    command.add_argument(
+        "--no-forward", dest="forward", action="store_false", help="send nothing to it"
+    )
+    command.add_argument(
+        "--no-accept", dest="accept", action="store_false", help="accept nothing from it"
+    )
+    command.add_argument(
+        "--disabled", dest="enabled", action="store_false", help="do neither for now"
+    )
+    command.add_argument(
+        "--topic",
+        dest="topics",
+        action="append",
+        default=[],
+        metavar="TOPIC",
+        help="send only this and its sub-topics; may be given several times",
+    )
+
+
+def _read_secret(path: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.readline(SECRET_CHARACTERS).strip()
+        with Path(path).open(encoding="utf-8") as file:
+            return file.readline(SECRET_CHARACTERS).strip()
+    except OSError as error:
+        raise CommandError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"{path}: not a text") from None
+
+
+def _find(names: Sequence[str]) -> list[Peer]:
+    """The peers of these names; none is left out, or nothing is done."""
+    peers = {peer.name: peer for peer in Peer.objects.filter(name__in=names)}
+    if unknown := [name for name in names if name not in peers]:
+        raise CommandError("\n".join(map(_unknown, unknown)))
+    return list(peers.values())
+
+
+def _unknown(name: str) -> str:
+    close = get_close_matches(name, Peer.objects.values_list("name", flat=True), 3)
+    meant = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"there is no peer '{name}'{meant}"
+
+
+def _rows(peers: Iterable[Peer]) -> PeerQuerySet:
+    return Peer.objects.filter(pk__in=[peer.pk for peer in peers])
+
+
+def _in_words(error: ValidationError) -> str:
+    return "\n".join(
+        f"{field}: {message}"
+        for field, problems in error.message_dict.items()
+        for message in problems
+    )
+
+
+def _described(peer: Peer) -> dict[str, Any]:
+    condition = condition_of(peer)
+    status = condition.status or PeerStatus()
+    return {
+        "name": peer.name,
+        "url": peer.shown_url,
+        "state": condition.state,
+        "words": condition.words,
+        "enabled": peer.enabled,
+        "forward": peer.forward,
+        "accept": peer.accept,
+        "topics": peer.topic_list,
+        "has_secret": bool(peer.secret),
+        "since": status.since and status.since.isoformat(),
+        "seen_at": status.seen_at and status.seen_at.isoformat(),
+        "last_error": status.last_error,
+        "round_trip": status.round_trip,
+        "forwarded": status.forwarded,
+        "acked": status.acked,
+        "queued": status.queued,
+        "dropped": status.dropped,
+        "resent": status.resent,
+    }
+
+
+def _row(peer: Peer) -> tuple[str, ...]:
+    condition = condition_of(peer)
+    ways = [word for word, way in (("send", peer.forward), ("accept", peer.accept)) if way]
+    return (
+        peer.name,
+        condition.words,
+        "+".join(ways) or "-",
+        str(condition.status.queued) if condition.status else "-",
+        peer.shown_url,
+        (condition.status.last_error if condition.status else "") or "-",
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
