@@ -35,12 +35,25 @@ HELLO_SECONDS = 1.0
 # A loop stays one until somebody changes a row.
 LOOP_SECONDS = 30.0
 
+# Answers are small: so much at once is nothing that a peer has to say to a link.
+MAX_ANSWER_BYTES = 1024 * 1024
+
+# RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
+TOO_BIG = 1009
+
+# An error with one of these stands for an ack, also where the peer could not tell which message it is about.
+UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_large"})
+
 
 class Claims(Protocol):
     """Who leads where: no two links may lead to the same server."""
 
     def claim(self, link: "Link", server_id: str) -> str | None:
-        """Ask for ``server_id``; why ``link`` may not have it, or ``None``: it is its own until released."""
+        """Ask for ``server_id``; why ``link`` may not have it, or ``None``: it is its own until released.
+
+        It is kept while the connection is lost: another link to the same server is not to take over what this
+        one still has to send.
+        """
 
     def release(self, link: "Link") -> None:
         """Give back what was claimed."""
@@ -69,6 +82,10 @@ class Link:
         # What the log has last said of it: the same is said once, however often it is tried.
         self._logged = ""
         self._connection: Connection | None = None
+        # Whether a refusal was logged since the connection was made: a peer that refuses all is to fill no log.
+        self._refusal_logged = False
+        # Why the peer is about to close the connection, as it said.
+        self._farewell = ""
         self._changed = asyncio.Event()
 
     @property
@@ -110,11 +127,15 @@ class Link:
 
     async def run(self) -> None:
         """Connect, forward, and connect again, until cancelled."""
-        while True:
-            self._enter(State.CONNECTING, self._last_error)
-            delay = await self._connect()
-            logger.debug("peer '%s': next attempt in %.1f s", self.config.name, delay)
-            await asyncio.sleep(delay)
+        try:
+            while True:
+                self._enter(State.CONNECTING, self._last_error)
+                delay = await self._connect()
+                logger.debug("peer '%s': next attempt in %.1f s", self.config.name, delay)
+                await asyncio.sleep(delay)
+        finally:
+            self._claims.release(self)
+            self._enter(State.DISABLED, self._last_error)
 
     async def _connect(self) -> float:
         """Forward over one connection, until it is lost; the seconds to wait before the next one."""
@@ -126,6 +147,7 @@ class Link:
                 token=self.config.secret or None,
                 heartbeat=HEARTBEAT_SECONDS,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                max_size=MAX_ANSWER_BYTES,
             ) as connection:
                 self._backoff.opened()
                 self._connection = connection
@@ -135,25 +157,40 @@ class Link:
             self._enter(State.LOOP, str(loop))
             return LOOP_SECONDS
         except Refused as refused:
-            state, problem = State.REFUSED, refused.problem
+            problem = refused.problem
+            if refused.status < 500:  # else a proxy's word for a server that is down
+                state = State.REFUSED
         except ConnectError as error:
             problem = error.problem
         except ConnectionClosed as closed:
-            code, problem = closed.code, str(closed)
+            # Some servers drop the reason from the close, and say it before.
+            reason = closed.reason or self._farewell
+            code, problem = closed.code, _shown(str(ConnectionClosed(closed.code, reason)))
+            if code == TOO_BIG and (largest := self.outbox.drop_largest()) is not None:
+                # Sent again it would end the next connection, and so for ever: nothing would get past it.
+                problem = f"takes no message of {len(largest.frame)} bytes, dropped it"
             if 4000 <= code < 4100:
                 # It is told to stay away; but the peer's row there may change again, so it asks now and then.
                 code, state = None, State.REFUSED
         except _Confused as confused:
-            problem = str(confused)
+            problem = _shown(str(confused))
+        except ValueError as error:
+            problem = str(error)  # its row has a URL that is none; the text does not repeat it
+        except Exception as error:
+            # A defect of ours: told, rather than that nothing is forwarded any more.
+            logger.exception("the link to peer '%s' failed; it connects anew", self.config.name)
+            problem = f"the link failed: {type(error).__name__}"
         finally:
             self._connection = None
-            self._claims.release(self)
             self.outbox.rewind()
         self._enter(state, problem)
         return self._backoff.delay(code) or 0.0
 
     async def _forward(self, connection: Connection) -> None:
-        answer = await self._greeting(connection)
+        # Only who brings its secret in the header is greeted.
+        answer = await self._greeting(connection) if self.config.secret else None
+        self._refusal_logged = False
+        self._farewell = ""
         self._enter(State.CONNECTED, "")
         sending = asyncio.create_task(self._send(connection))
         try:
@@ -175,9 +212,13 @@ class Link:
         answer = _decoded(frame)
         if answer.type != "hello":
             return frame
-        if (objection := self._claims.claim(self, answer.server_id)) is not None:
-            raise _Loop(objection)
+        self._meet(answer)
         return None
+
+    def _meet(self, hello: "_Answer") -> None:
+        objection = self._claims.claim(self, hello.server_id) if hello.server_id else None
+        if objection is not None:
+            raise _Loop(objection)
 
     async def _send(self, connection: Connection) -> None:
         try:
@@ -195,19 +236,26 @@ class Link:
             case "ack" if answer.action == "publish":
                 self._expect(answer)
                 self.outbox.acknowledge()
-            case "error" if answer.action == "publish":
+            case "hello":
+                self._meet(answer)  # one that was long on its way
+            case "error" if answer.action == "publish" or answer.code in UNREADABLE:
                 message = self._expect(answer)
                 if answer.retryable:
                     raise _Confused(f"the peer cannot take messages now: {answer.reason}")
-                logger.warning(
-                    "peer '%s': refused a message to '%s' for good: %s",
+                logger.log(
+                    logging.DEBUG if self._refusal_logged else logging.WARNING,
+                    "peer '%s': refused a message to '%s' for good: %s; more of this is counted only",
                     self.config.name,
                     message.topic,
-                    answer.reason,
+                    _shown(answer.reason),
                 )
+                self._refusal_logged = True
                 self.outbox.acknowledge(refused=True)
+            case "error" if not answer.action:
+                self._farewell = answer.reason
+                return
             case _:
-                return  # a farewell, or a delivery that nobody asked for
+                return  # a delivery that nobody asked for
         self._changed.set()
 
     def _expect(self, answer: "_Answer") -> Outgoing:
@@ -244,10 +292,19 @@ class _Answer(Struct):
 
     type: str = ""
     action: str = ""
+    code: str = ""
     id: Any | UnsetType = UNSET
     reason: str = ""
     retryable: bool = False
     server_id: str = ""
+
+
+# What a peer says may be long, or pretend to be further lines of the log.
+_SHOWN_CHARACTERS = 300
+
+
+def _shown(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text[:_SHOWN_CHARACTERS])
 
 
 _decode = msgspec.json.Decoder(_Answer).decode

@@ -123,6 +123,16 @@ class Outbox:
                 "peer '%s': its outbox is empty again; dropped so far: %d", self._peer, self.dropped
             )
 
+    def drop_largest(self) -> Outgoing | None:
+        """Drop the largest message that was sent and not acknowledged, and give it; ``None``: there is none."""
+        if not self._sent:
+            return None
+        largest = max(self._sent, key=lambda message: len(message.frame))
+        self._sent.remove(largest)
+        self._kept -= len(largest.frame)
+        self.dropped += 1
+        return largest
+
     def clear(self) -> None:
         """Forget what waits: it is not to be forwarded after all."""
         self._waiting.clear()
