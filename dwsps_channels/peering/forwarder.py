@@ -51,6 +51,7 @@ class Forwarder:
         self._outbox_bytes = outbox_bytes
         self._on_change = on_change
         self._links: dict[int, tuple[Link, asyncio.Task[None]]] = {}
+        self._store_is_away = False
         # Which link leads to which server.
         self._claimed: dict[str, Link] = {}
         self._tap = Tap(url, sign, self._start)
@@ -81,9 +82,12 @@ class Forwarder:
         healths = {id: link.health() for id, (link, _) in self._links.items()}
         for health in healths.values():
             health.last_error = health.last_error or "the worker has stopped"
-        for id in list(self._links):
-            await self._remove(id)
-        await self._store.write(healths)
+        await self._remove(*self._links)
+        try:
+            await self._store.write(healths)
+        except Exception:
+            # Whoever forwards next sends again what it cannot know to be done with.
+            logger.exception("how far the peers got could not be written down")
 
     # Claims, for the links
 
@@ -94,6 +98,7 @@ class Forwarder:
         other = self._claimed.get(server_id)
         if other is not None and other is not link:
             return f"leads to the same server as '{other.config.name}'"
+        self.release(link)  # its URL may lead elsewhere by now
         self._claimed[server_id] = link
         return None
 
@@ -116,41 +121,60 @@ class Forwarder:
                 )
             except Exception:
                 # The database is away: what is connected goes on.
-                logger.exception("the peers' rows could not be read or written")
+                if not self._store_is_away:
+                    logger.exception("the peers' rows cannot be read or written; trying on")
+                self._store_is_away = True
+            else:
+                if self._store_is_away:
+                    logger.info("the peers' rows can be read and written again")
+                self._store_is_away = False
 
     async def _reconcile(self) -> None:
         """Make the links what the rows say."""
         rows = {config.id: config for config in await self._store.peers()}
-        for id, (link, _) in list(self._links.items()):
-            if id not in rows:
-                await self._remove(id)
-                logger.info("peer '%s': no longer forwarded to", link.config.name)
-            elif rows[id] != link.config:
-                await self._remove(id)
-                self._add(rows[id], link.outbox)
+        for id, (link, task) in list(self._links.items()):
+            if id in rows and rows[id] != link.config:
                 logger.info("peer '%s': connecting anew, as its row has changed", link.config.name)
+                task.cancel()
+                # In its place at once, and not when it has ended: what comes meanwhile is for this one.
+                self._add(rows[id], link.outbox, after=task)
+        removed = self._links.keys() - rows.keys()
+        for id in removed:
+            logger.info("peer '%s': no longer forwarded to", self._links[id][0].config.name)
+        await self._remove(*removed)
         added = [config for id, config in rows.items() if id not in self._links]
-        for config in added:
-            position = await self._store.position(config.id)
-            self._add(
-                config,
-                Outbox(config.name, self._outbox_messages, self._outbox_bytes, position),
-            )
+        positions = [await self._store.position(config.id) for config in added]
         if added:
+            # From here on nothing is waited for: else one of them would take what comes now for its first message.
+            for config, position in zip(added, positions, strict=True):
+                outbox = Outbox(config.name, self._outbox_messages, self._outbox_bytes, position)
+                self._add(config, outbox)
             logger.info(
                 "forwarding to %s", ", ".join(f"'{link.config.name}'" for link in self.links)
             )
             # What they are to get may have come before they were there.
-            await self._tap.begin_anew()
+            self._tap.begin_anew()
 
-    def _add(self, config: PeerConfig, outbox: Outbox) -> None:
+    def _add(
+        self, config: PeerConfig, outbox: Outbox, *, after: asyncio.Task[None] | None = None
+    ) -> None:
         link = Link(config, outbox, self, on_change=self._on_change)
-        self._links[config.id] = link, asyncio.create_task(link.run())
 
-    async def _remove(self, id: int) -> None:
-        _, task = self._links.pop(id)
-        task.cancel()
-        await asyncio.wait([task])
+        async def run() -> None:
+            if after is not None:
+                # Who had the outbox before gives back what it has sent of it.
+                await _ended(after)
+            await link.run()
+
+        self._links[config.id] = link, asyncio.create_task(run())
+
+    async def _remove(self, *ids: int) -> None:
+        tasks = [self._links.pop(id)[1] for id in ids]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            # All at once: each takes a moment to say goodbye.
+            await asyncio.wait(tasks)
 
     def _start(self) -> Start:
         """From where on the tap has to bring messages: what any of the links may not have yet."""
@@ -162,3 +186,15 @@ class Forwarder:
             {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
             min(link.config.enabled_at for link in self.links),
         )
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for the end of a task that was cancelled; also where the wait is, which it is told afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 
 import msgspec
 from msgspec import Raw, Struct
@@ -35,8 +34,8 @@ class Start(Struct, frozen=True):
 class Tap:
     """The server's organic messages, in order, whatever happens to the connection. Iterate over ``messages`` once.
 
-    ``start`` is asked, for each connection and whenever ``begin_anew`` was called, for what to begin with. So
-    messages may come again, but none is left out that the server still keeps.
+    ``start`` is asked for each connection what to begin with. So messages may come again, but none is left out that
+    the server still keeps.
     """
 
     def __init__(
@@ -50,6 +49,7 @@ class Tap:
         self._start = start
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
         self._connection: Connection | None = None
+        self._anew = False
         self._logged = ""
 
     @property
@@ -57,35 +57,48 @@ class Tap:
         """Whether the server is there."""
         return self._connection is not None
 
-    async def begin_anew(self) -> None:
-        """Ask the server again for all from what ``start`` says now."""
+    def begin_anew(self) -> None:
+        """Ask the server again for all from what ``start`` says.
+
+        On a connection of its own: what is on its way is not given any more, as it would be ahead of what comes again.
+        """
+        self._anew = True
         if self._connection is not None:
-            # If it is gone, the next one begins with it.
-            with suppress(ConnectionClosed):
-                await self._request(self._connection)
+            self._connection.abort("beginning anew")
 
     async def messages(self) -> AsyncIterator[Outgoing]:
         """Connect, and give what comes; connect again when that is lost. Never ends by itself."""
         while True:
             code: int | None = None
+            opened = told = False
             try:
                 async with open_connection(self.url, token=self._sign) as connection:
                     self._backoff.opened()
-                    await self._request(connection)
+                    opened, self._anew = True, False
                     self._connection = connection
-                    logger.info("connected to the server at %s", self.url)
-                    self._logged = ""
+                    await self._request(connection)
                     async for frame in connection:
+                        if self._anew:
+                            break
                         if (message := _outgoing(frame)) is not None:
                             yield message
+                        elif not told:
+                            # Not before it has answered: it may as well refuse.
+                            told = True
+                            logger.info("connected to the server at %s", self.url)
+                            self._logged = ""
             except ConnectError as error:
                 self._log(error.problem)
             except ConnectionClosed as closed:
                 code = None if 4000 <= closed.code < 4100 else closed.code
-                self._log(str(closed))
+                if not self._anew:
+                    self._log(str(closed))
+            except _Refused as refused:
+                self._log(f"it does not let this worker tap: {refused}")
             finally:
                 self._connection = None
-            await asyncio.sleep(self._backoff.delay(code) or 0.0)
+            if not (opened and self._anew):
+                await asyncio.sleep(self._backoff.delay(code) or 0.0)
 
     async def _request(self, connection: Connection) -> None:
         start = self._start()
@@ -97,6 +110,10 @@ class Tap:
         if problem != self._logged:
             self._logged = problem
             logger.warning("no connection to the server at %s: %s; trying again", self.url, problem)
+
+
+class _Refused(Exception):
+    """The server says that this is no worker: nothing will come on this connection."""
 
 
 class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
@@ -126,12 +143,13 @@ _encode = msgspec.json.Encoder().encode
 def _outgoing(frame: bytes) -> Outgoing | None:
     try:
         message = _decoder.decode(frame)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        # The last: nested as deeply as the server could just read.
         logger.error("the server sent what this worker does not understand: %s", error)
         return None
     if not isinstance(message, Tapped):
         if isinstance(message, _Error) and message.action == "tap":
-            logger.error("the server does not let this worker tap: %s", message.reason)
+            raise _Refused(message.reason)
         return None
     forwarded = _Forwarded(
         topic=message.topic,
