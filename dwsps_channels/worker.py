@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 from asgiref.sync import ThreadSensitiveContext
@@ -26,8 +27,9 @@ logger = logging.getLogger("dwsps_channels.worker")
 LEASE_SECONDS = 6.0
 RENEW_SECONDS = 1.5
 
-# How long the peers may take, at the end, to acknowledge what was sent.
-FLUSH_SECONDS = 8.0
+# How long the peers may take, at the end, to acknowledge what was sent, and receivers of signals for the last ones.
+FLUSH_SECONDS = 6.0
+EVENTS_SECONDS = 1.0
 
 
 class DatabaseStore:
@@ -70,7 +72,12 @@ class Worker:
                 continue
             if acquired:
                 standing_by = False
-                await self._forward()
+                try:
+                    await self._forward()
+                except Exception:
+                    # The database was away, as a rule. Another worker may be luckier: the lease is given back.
+                    logger.exception("forwarding ended; trying again")
+                    await self._pause(RENEW_SECONDS)
                 continue
             if not standing_by:
                 standing_by = True
@@ -89,28 +96,36 @@ class Worker:
             on_change=events.put,
         )
         logger.info("forwarding what is published at %s", self._url)
-        tasks = [
-            asyncio.create_task(forwarder.run()),
-            asyncio.create_task(self._renew()),
-            asyncio.create_task(self._stopping.wait()),
-            asyncio.create_task(events.send()),
-        ]
-        running, lost, *_ = tasks
+        running = asyncio.create_task(forwarder.run())
+        lost = asyncio.create_task(self._renew())
+        stopping = asyncio.create_task(self._stopping.wait())
+        sending = asyncio.create_task(events.send())
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((running, lost, stopping), return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
                 logger.warning("the lease was lost to another worker; standing by")
-            elif self._stopping.is_set() and (left := await forwarder.flush(FLUSH_SECONDS)):
-                logger.info("stopping with %d messages that peers have not acknowledged", left)
+            elif stopping.done():
+                # No more is taken in: else there would be no end to it.
+                await _end(running)
+                if left := await forwarder.flush(FLUSH_SECONDS):
+                    logger.info("stopping with %d messages that peers have not acknowledged", left)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await forwarder.close()
-            if not lost.done() or lost.cancelled():
-                await database_sync_to_async(store.release)(self._holder)
-        if not running.cancelled() and (error := running.exception()) is not None:
-            raise error
+            is_ours = not lost.done()
+            await _end(running, stopping)
+            await forwarder.close(write=is_ours)
+            await _end(lost)
+            if is_ours:
+                await self._release()
+            await events.finish(EVENTS_SECONDS)
+            await _end(sending)
+        if not running.cancelled():
+            await running  # raises what ended it
+
+    async def _release(self) -> None:
+        try:
+            await database_sync_to_async(store.release)(self._holder)
+        except Exception:
+            logger.exception("the lease could not be given back; it ends by itself")
 
     async def _renew(self) -> None:
         """Keep the lease; returns when it is lost."""
@@ -151,5 +166,21 @@ class LinkEvents:
         async with ThreadSensitiveContext():
             while True:
                 signal, name = await self._queue.get()
-                await aclose_old_connections()
-                await signal.asend_robust(sender=Link, peer=name)
+                try:
+                    await aclose_old_connections()
+                    await signal.asend_robust(sender=Link, peer=name)
+                except Exception:
+                    logger.exception("a signal of peer '%s' could not be sent", name)
+                finally:
+                    self._queue.task_done()
+
+    async def finish(self, timeout: float) -> None:
+        """Wait until all is sent, but not for ever."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._queue.join(), timeout)
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

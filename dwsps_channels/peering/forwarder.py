@@ -77,12 +77,14 @@ class Forwarder:
             await asyncio.sleep(0.02)
         return sum(len(link.outbox) for link in self.links)
 
-    async def close(self) -> None:
-        """End the links, and write down how far they got."""
+    async def close(self, *, write: bool = True) -> None:
+        """End the links, and write down how far they got, unless somebody else does by now."""
         healths = {id: link.health() for id, (link, _) in self._links.items()}
         for health in healths.values():
             health.last_error = health.last_error or "the worker has stopped"
         await self._remove(*self._links)
+        if not write:
+            return
         try:
             await self._store.write(healths)
         except Exception:
