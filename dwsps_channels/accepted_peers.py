@@ -50,19 +50,18 @@ class AcceptedPeers:
             while self._sessions:
                 await asyncio.sleep(POLL_SECONDS)
                 try:
-                    current = await database_sync_to_async(self._load)()
+                    ids = {peer.pk for peer in self._sessions.values()}
+                    current = await database_sync_to_async(Peer.objects.in_bulk)(ids)
                 except Exception:
                     logger.exception("the peers could not be looked at; their connections stay")
                     continue
                 for session, peer in list(self._sessions.items()):
                     if (reason := _objection(peer, current.get(peer.pk))) is not None:
-                        logger.info("peer '%s' closed: %s", peer.name, reason)
+                        logger.info("peer '%s' disconnected: %s", peer.name, reason)
+                        del self._sessions[session]
                         session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))
         finally:
             self._watch = None
-
-    def _load(self) -> dict[int, Peer]:
-        return Peer.objects.in_bulk([peer.pk for peer in self._sessions.values()])
 
 
 def _objection(accepted: Peer, current: Peer | None) -> str | None:
