@@ -36,6 +36,7 @@ from dwsps_channels.core.messages import (
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import TokenBucket
+from dwsps_channels.core.seen import Key
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
 from dwsps_channels.core.transport import Transport
@@ -57,6 +58,7 @@ class Session:
         "_hub",
         "_limits",
         "_policy",
+        "_refused",
         "_subscriber",
         "_transport",
         "identity",
@@ -86,6 +88,8 @@ class Session:
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
+        # What a peer has sent that could not be taken for now: it sends that again, and what came after it, too.
+        self._refused: Key | None = None
 
     def open(self) -> None:
         """Tell that the connection was accepted."""
@@ -192,7 +196,7 @@ class Session:
         """Let the action take effect; ``None``: it has, and is acknowledged next."""
         match request:
             case Publish(from_peer_server=True):
-                return self._hub.relay(_relayed(request))
+                return self._relay(request)
             case Publish(topic=topic):
                 if not allowed:
                     raise Forbidden(f"publish to '{topic}'")
@@ -213,6 +217,24 @@ class Session:
                 self._hub.untap(self._tapped)
                 self._hub.tap(self._tapped, request.position, request.since)
         return None
+
+    def _relay(self, request: Publish) -> Awaitable[None] | None:
+        name = request.name
+        if name is None:
+            return self._hub.relay(_relayed(request))  # who gives no names sends nothing again
+        if self._refused not in (None, name):
+            # Taken now, it would be ahead of what it came after.
+            raise Unavailable("what was sent before it is to be sent again first")
+        self._refused = name  # until it is taken
+        pending = self._hub.relay(_relayed(request))
+        if pending is not None:
+            return self._taken(pending)
+        self._refused = None
+        return None
+
+    async def _taken(self, pending: Awaitable[None]) -> None:
+        await pending
+        self._refused = None
 
     def _tapped(self, entry: Entry) -> None:
         published = entry.publication

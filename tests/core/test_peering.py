@@ -149,6 +149,32 @@ class TestRelaying:
         assert [each["type"] for each in link.send(forwarded(1))] == ["ack"]
         assert messages(subscriber) == [1]
 
+    async def test_nothing_gets_ahead_of_what_the_bus_refused(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        world.bus_answers = refused = promise()
+        refused.set_exception(Unavailable("redis is away"))
+        await link.start(forwarded(1))
+        link.transport.take()
+        world.bus_answers = None  # it is back, and the rest of what was on its way comes in
+        for number in (2, 3):
+            [answer] = link.send(forwarded(number))
+            assert is_error(answer, "unavailable", action="publish", topic="news", id=number)
+            assert answer["retryable"] is True
+        for number in (1, 2, 3):
+            [answer] = link.send(forwarded(number))
+            assert answer["type"] == "ack"
+        assert messages(subscriber) == [1, 2, 3]
+
+    async def test_what_comes_without_a_name_waits_for_nothing(self, world: World) -> None:
+        link = world.connect(identity=peer("old"))
+        world.bus_answers = refused = promise()
+        refused.set_exception(Unavailable("redis is away"))
+        await link.start(publish("news", 1, fromPeerServer=True))
+        assert [each["code"] for each in link.transport.take()] == ["unavailable"]
+        world.bus_answers = None
+        [answer] = link.send(publish("news", 2, fromPeerServer=True))
+        assert answer["type"] == "ack"
+
     def test_what_the_bus_brings_again_is_not_delivered_again(self, world: World) -> None:
         """Another process took it, was killed before its ack, and took it again."""
         subscriber, link = reader(world), World().connect(identity=peer("link"))
