@@ -39,8 +39,11 @@ class NotServing(RuntimeError):
 class Way(Protocol):
     """A way to the server."""
 
+    async def connect(self) -> None:
+        """Be ready to publish; raises ``NotServing``. Call it again before each publish."""
+
     async def publish(self, topic: str, message: Raw, timestamp: str) -> None:
-        """Have the server publish; raises ``Unavailable`` or ``NotServing``."""
+        """Have the server publish, after all that was published before; raises ``Unavailable``."""
 
     async def close(self) -> None:
         """End the connection."""
@@ -57,6 +60,9 @@ class LayerWay:
         self._sender = ChannelLayerSender(layer_factory(alias), group=conf.group)
         self._origin = uuid4().hex
         self._published = 0
+
+    async def connect(self) -> None:
+        """The layer does that itself."""
 
     async def publish(self, topic: str, message: Raw, timestamp: str) -> None:
         self._published += 1
@@ -76,7 +82,8 @@ class WebsocketWay:
         self._client: Client | None = None
 
     async def publish(self, topic: str, message: Raw, timestamp: str) -> None:
-        client = self._client or await self._connect()
+        client = self._client
+        assert client is not None  # whoever publishes has connected
         try:
             # A connection that was lost is made again meanwhile.
             async with asyncio.timeout(PUBLISH_SECONDS):
@@ -86,7 +93,9 @@ class WebsocketWay:
         except (ClientError, TimeoutError) as error:
             raise Unavailable(str(client.last_error or error)) from error
 
-    async def _connect(self) -> Client:
+    async def connect(self) -> None:
+        if self._client is not None and self._client.state != "closed":
+            return  # it connects again by itself
         # Not at the top: models are needed only here.
         from dwsps_channels.credentials import sign_worker
 
@@ -104,7 +113,6 @@ class WebsocketWay:
             await client.close()
             raise
         self._client = client
-        return client
 
     async def close(self) -> None:
         if self._client is not None:
@@ -136,12 +144,14 @@ class Outside:
         )
 
     async def _publish(self, topic: str, message: Raw, timestamp: str) -> int:
-        # One after the other: the order is the callers', and one connection is enough.
+        # The lock is fair, and nothing is waited for between it and the sending: the order is the callers'. But who
+        # waits for an answer holds up nobody.
         async with self._lock:
             if self._way is None:
                 alias, url = self.made_for
                 self._way = WebsocketWay(url) if alias is None else LayerWay(alias)
-            await self._way.publish(topic, message, timestamp)
+            await self._way.connect()
+        await self._way.publish(topic, message, timestamp)
         return 0
 
     def close(self) -> None:
@@ -154,6 +164,7 @@ class Outside:
 
 
 _outside: Outside | None = None
+_left_behind: list[Outside] = []
 _lock = threading.Lock()
 
 
@@ -162,7 +173,9 @@ def outside(alias: str | None, url: str) -> Outside:
     global _outside
     with _lock:
         if _outside is not None and _outside.pid != os.getpid():
-            _outside = None  # its thread has stayed behind
+            # Its thread has stayed behind. It is kept: to tidy it up would be to close what the parent goes on using.
+            _left_behind.append(_outside)
+            _outside = None
         elif _outside is not None and _outside.made_for != (alias, url):
             _outside.close()
             _outside = None
