@@ -1,0 +1,256 @@
+"""``manage.py peers``."""
+
+import io
+import json
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from dwsps_channels.models import Peer
+from dwsps_channels.peer_secrets import validate_secret
+from dwsps_channels.peering import store
+from dwsps_channels.peering.health import PeerHealth, State
+from tests.processes import HOST, ROOT, base_environment, free_port
+
+SECRET = "correct-horse-battery-staple"
+URL = "ws://b.example/"
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def no_log_tells(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    with caplog.at_level(logging.DEBUG):
+        yield
+    assert SECRET not in "".join(record.getMessage() for record in caplog.get_records("call"))
+
+
+def run(*arguments: str) -> str:
+    """What it wrote, on both."""
+    out = io.StringIO()
+    call_command("peers", *arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def failure(*arguments: str) -> str:
+    with pytest.raises(CommandError) as caught:
+        run(*arguments)
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def listed() -> list[dict[str, Any]]:
+    peers: list[dict[str, Any]] = json.loads(run("list", "--json"))
+    return peers
+
+
+# add
+
+
+def test_a_peer_is_added_with_a_generated_secret_that_is_shown_this_once() -> None:
+    shown = run("add", "b", URL, "--generate").splitlines()[-1]
+    peer = Peer.objects.get()
+    assert (peer.name, peer.url, peer.secret) == ("b", URL, shown)
+    assert (peer.enabled, peer.forward, peer.accept, peer.topic_list) == (True, True, True, ())
+    validate_secret(shown)
+    assert shown not in run("list") + run("list", "--json")
+
+
+def test_a_secret_is_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\nanother line\n")
+    assert run("add", "b", URL, "--secret-file", str(file)) == "added b\n"
+    assert Peer.objects.get().secret == SECRET
+
+
+def test_a_secret_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(SECRET + "\n"))
+    assert run("add", "b", URL, "--secret-file", "-") == "added b\n"
+    assert Peer.objects.get().secret == SECRET
+
+
+def test_a_token_in_the_url_is_kept_as_the_secret_and_shown_nowhere() -> None:
+    shown = run("add", "b", f"{URL}?token={SECRET}") + run("list") + run("list", "--json")
+    assert SECRET not in shown
+    assert (Peer.objects.get().secret, Peer.objects.get().url) == (SECRET, URL)
+
+
+def test_options_say_what_goes_which_way() -> None:
+    options = ("--no-forward", "--no-accept", "--disabled", "--topic", "news", "--topic", "a.b")
+    run("add", "b", URL, *options)
+    peer = Peer.objects.get()
+    assert (peer.enabled, peer.forward, peer.accept) == (False, False, False)
+    assert peer.topic_list == ("news", "a.b")
+
+
+def test_without_a_secret_it_says_what_that_means() -> None:
+    assert "it has no secret" in run("add", "b", URL)
+
+
+def test_what_is_wrong_is_said_and_nothing_is_added(tmp_path: Path) -> None:
+    short, binary = tmp_path / "short", tmp_path / "binary"
+    short.write_text("short\n")
+    binary.write_bytes(b"\xff\xfe\xff")
+    for arguments, words in (
+        (("b b", URL), "name: a name has"),
+        (("b", "http://b.example/"), "url: a peer's URL begins with ws://"),
+        (("b", URL, "--topic", "a..b"), "topics: 'a..b' has an empty level"),
+        (("b", URL, "--secret-file", str(short)), "secret: a secret has at least 16"),
+        (("b", URL, "--secret-file", str(tmp_path / "no")), "no such file"),
+        (("b", URL, "--secret-file", str(tmp_path)), "is a directory"),
+        (("b", URL, "--secret-file", str(binary)), "not a text"),
+        (("b", f"{URL}?token={SECRET}", "--generate"), "two secrets"),
+        (("b", URL, "--generate", "--secret-file", "-"), "not allowed with"),
+        (("b",), "required: URL"),
+    ):
+        assert words in failure("add", *arguments)
+    assert not Peer.objects.exists()
+
+
+def test_a_name_is_not_added_twice() -> None:
+    run("add", "b", URL)
+    assert "already exists" in failure("add", "b", URL)
+
+
+# list
+
+
+def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
+    run("add", "b", f"{URL}?token={SECRET}", "--topic", "news")
+    peer = Peer.objects.get()
+    store.acquire("worker", 60)
+    health = PeerHealth(
+        State.BACKING_OFF,
+        since=time.time() - 130,
+        last_error="nobody there",
+        round_trip=0.5,
+        forwarded=9,
+        acked=5,
+        queued=4,
+        dropped=3,
+        resent=2,
+    )
+    store.write_healths({peer.pk: health})
+
+    [found] = listed()
+    assert found.pop("since") < found.pop("seen_at")
+    assert found == {
+        "name": "b",
+        "url": URL,
+        "state": "backing_off",
+        "words": "backing off, for 2 min",
+        "enabled": True,
+        "forward": True,
+        "accept": True,
+        "topics": ["news"],
+        "has_secret": True,
+        "last_error": "nobody there",
+        "round_trip": 0.5,
+        "forwarded": 9,
+        "acked": 5,
+        "queued": 4,
+        "dropped": 3,
+        "resent": 2,
+    }
+    head, row = run("list").splitlines()
+    assert head.split() == ["NAME", "STATE", "DIRECTIONS", "QUEUED", "URL", "LAST", "ERROR"]
+    for words in ("backing off, for 2 min", "send+accept", "4", URL, "nobody there"):
+        assert words in row
+
+
+def test_an_empty_list_says_what_to_do_and_is_a_list_all_the_same() -> None:
+    assert "peers add NAME URL" in run("list")
+    assert listed() == []
+
+
+def test_a_peer_whose_secret_is_lost_is_listed(settings: Any) -> None:
+    run("add", "b", f"{URL}?token={SECRET}")
+    settings.SECRET_KEY = "new" * 20
+    assert [(peer["state"], peer["has_secret"]) for peer in listed()] == [("no_secret", False)]
+    assert "secret cannot be decrypted" in run("list")
+
+
+# test
+
+
+def test_the_test_says_what_it_found_and_fails_if_one_does(settings: Any) -> None:
+    run("add", "lost", f"{URL}?token={SECRET}")
+    settings.SECRET_KEY = "new" * 20
+    run("add", "b", f"ws://{HOST}:{free_port()}/?token={SECRET}", "--disabled")
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="2 failed"):
+        call_command("peers", "test", stdout=out)
+    first, second = out.getvalue().splitlines()
+    assert first.startswith("b: cannot be reached")
+    assert second.startswith("lost: its secret cannot be decrypted")
+    assert "1 failed" in failure("test", "b")
+
+
+def test_to_test_none_is_fine() -> None:
+    assert run("test") == ""
+
+
+# enable, disable, remove
+
+
+def test_peers_are_enabled_disabled_and_removed() -> None:
+    for name in ("a", "b", "c"):
+        run("add", name, URL)
+    assert run("disable", "a", "b") == "disabled a, b\n"
+    assert [peer["state"] for peer in listed()] == ["disabled", "disabled", "no_worker"]
+    assert run("enable", "b") == "enabled b\n"
+    assert [peer.revision for peer in Peer.objects.all()] == [2, 3, 1]
+    assert run("remove", "a", "c") == "removed a, c\n"
+    assert [peer["name"] for peer in listed()] == ["b"]
+
+
+@pytest.mark.parametrize("command", ["test", "enable", "disable", "remove"])
+def test_a_name_that_is_not_known_suggests_close_ones_and_changes_nothing(command: str) -> None:
+    run("add", "berlin", URL)
+    run("add", "paris", URL)
+    before = listed()
+    said = failure(command, "paris", "berlni", "xyzzy")
+    assert said == "there is no peer 'berlni'; did you mean berlin?\nthere is no peer 'xyzzy'"
+    assert listed() == before
+
+
+# As a program
+
+
+def test_exit_statuses_and_streams(migrated_database: Path, tmp_path: Path) -> None:
+    database = tmp_path / "db.sqlite3"
+    database.write_bytes(migrated_database.read_bytes())
+
+    def manage(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "manage.py", "peers", *arguments],
+            cwd=ROOT,
+            env=base_environment(database),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    added = manage("add", "b", URL, "--secret-file", "-", given=SECRET + "\n")
+    assert (added.returncode, added.stdout, added.stderr) == (0, "added b\n", "")
+    failed = manage("enable", "c")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr == "CommandError: there is no peer 'c'\n"
+    usage = manage("shout")
+    assert (usage.returncode, usage.stdout) == (2, "")
+    shown = manage("list", "--json")
+    assert [peer["name"] for peer in json.loads(shown.stdout)] == ["b"]
+    told = manage("--help")
+    assert told.returncode == 0
+    for word in ("add", "list", "test", "enable", "disable", "remove", "--secret-file -"):
+        assert word in told.stdout
+    everything = [added, failed, usage, shown, told]
+    assert SECRET not in "".join(each.stdout + each.stderr for each in everything)
