@@ -185,7 +185,7 @@ class PeerAdmin(_ModelAdmin):
     def test_connection(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
         for peer, finding in try_connections(queryset):
             level = messages.SUCCESS if finding.works else messages.ERROR
-            self.message_user(request, f"{peer.name}: {finding.words}", level)
+            self.message_user(request, f"'{peer.name}': {finding.words}", level)
 
 
 def _of_status(peer: Peer, field: str) -> str:

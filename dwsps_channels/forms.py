@@ -1,7 +1,7 @@
 """The form of a peer in the admin. Nothing secret that was typed, or that is stored, ever comes back in it."""
 
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -38,6 +38,7 @@ class PeerForm(_ModelForm):
     class Meta:
         model = Peer
         fields = ("name", "url", "secret_in_url", "enabled", "forward", "accept", "topics")
+        widgets: ClassVar = {"url": forms.TextInput(attrs={"class": "vLargeTextField"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
