@@ -1,0 +1,65 @@
+/* Many websocket connections to one server, in one thread. */
+#ifndef ENGINE_H
+#define ENGINE_H
+
+#include <stdint.h>
+
+#include "adapter.h"
+#include "ledger.h"
+
+struct subscription {
+    const char *topic;
+    bool below; /* whether there are topics below it */
+};
+
+struct connection {
+    struct peer peer; /* first, so that a peer is a connection */
+    struct engine *engine;
+    int fd;
+    enum { CLOSED, UPGRADING, GREETING, SUBSCRIBING, OPEN } state;
+    bool waits_to_write;
+    int64_t started; /* when it was begun to be opened */
+    const struct subscription *subscriptions;
+    unsigned subscription_count;
+    unsigned subscribed; /* how many have taken effect */
+    struct buffer out;    /* to be written */
+    struct buffer rest;   /* the beginning of a frame */
+    struct buffer stream; /* what the adapter left of a stream */
+    /* Of those that publishing.c receives by. */
+    struct ledger ledger;
+    uint32_t publisher;
+};
+
+struct engine {
+    const struct adapter *adapter;
+    int port;
+    const char *path;
+    /* Called for each message delivered. */
+    void (*delivered)(struct connection *connection, const char *payload, size_t length);
+    void *load; /* the caller's own */
+    int epoll;
+    int64_t now;  /* when the bytes that are being read were received */
+    int64_t idle; /* for how long there was nothing to do so far; all in nanoseconds */
+    size_t opened;
+};
+
+int64_t clock_now(void);
+
+void engine_start(struct engine *engine);
+
+/* Open connections and subscribe them. Ends the process where one is refused, or nothing happens for long. */
+void engine_open(struct engine *engine, struct connection *connections, size_t count);
+
+/* Read what has come, waiting for it until then at most. Returns whether there was anything. */
+bool engine_poll(struct engine *engine, int64_t until);
+
+/* Send a message of the adapter's protocol in a write of its own. */
+void connection_send(struct connection *connection, const char *message, size_t length);
+
+/* Cut the connection, as a network does that fails. */
+void connection_cut(struct connection *connection);
+
+/* Say why to stderr and end the process with status 1. */
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

@@ -1,0 +1,33 @@
+/* What the generator can do to a server. Each prints its result as a line of JSON. */
+#ifndef LOADS_H
+#define LOADS_H
+
+#include "engine.h"
+#include "usage.h"
+
+struct options {
+    int groups;      /* topics, each with a publisher */
+    int subscribers; /* of each group */
+    int levels;      /* of each topic; the subscribers are spread over them */
+    int in_flight;   /* publishes of each publisher that not all have got */
+    int payload;     /* its length in bytes, without the quotes */
+    double warm_up;  /* seconds */
+    double seconds;
+    int connections;
+    int topics;  /* of each connection */
+    int warming;  /* connections that are opened before the others */
+    int patience; /* seconds until the run is given up */
+    int servers[MAX_SERVERS];
+    int server_count;
+};
+
+/* Publish as fast as subscribers get it. */
+void load_publish(struct engine *engine, const struct options *options);
+
+/* Open connections, and hold them until a line comes on stdin: first those that warm up, then the others. */
+void load_idle(struct engine *engine, const struct options *options);
+
+/* Open connections with their topics, cut them all, and open them anew. */
+void load_storm(struct engine *engine, const struct options *options);
+
+#endif

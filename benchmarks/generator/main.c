@@ -1,0 +1,215 @@
+/*
+ * The load generator. `generator --help` says what it does; loads.h, what its options mean.
+ */
+#define _GNU_SOURCE
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "loads.h"
+
+static const char HELP[] =
+    "usage: generator publish|idle|storm --adapter NAME --port PORT [options]\n"
+    "       generator frames --adapter NAME              what the adapter sends, a message a line\n"
+    "       generator read --adapter NAME [--ready]      what the adapter reads in the message on stdin\n"
+    "\n"
+    "  --path PATH         of the websocket, / by default\n"
+    "  --patience SECONDS  after which it gives up (60)\n"
+    "  --server PID        whose use of the processor is told; more for all that the server is made of\n"
+    "publish\n"
+    "  --groups N          topics with a publisher each (1)\n"
+    "  --subscribers N     of each (1)\n"
+    "  --levels N          of each topic, the subscribers spread over them (1)\n"
+    "  --in-flight N       publishes of each publisher that have not reached all yet (1)\n"
+    "  --payload BYTES     (32)\n"
+    "  --warm-up SECONDS   (0.5)\n"
+    "  --seconds SECONDS   (2)\n"
+    "idle: says so when they are open, and waits for a line on stdin, twice\n"
+    "  --warming N         connections opened first (100)\n"
+    "  --connections N     opened then (1000)\n"
+    "storm\n"
+    "  --connections N     opened, cut and opened anew (1000)\n"
+    "  --topics N          that each subscribes to (3)\n";
+
+/* For `frames` and `read`: an adapter by itself */
+
+static void print(const char *label, const char *data, size_t length) {
+    printf("%s ", label);
+    fwrite(data, 1, length, stdout);
+    putchar('\n');
+}
+
+static void tell_ready(struct peer *peer) {
+    peer->is_ready = true;
+    puts("ready");
+}
+
+static void tell_subscribed(struct peer *peer) {
+    (void)peer;
+    puts("subscribed");
+}
+
+static void tell_delivered(struct peer *peer, const char *payload, size_t length) {
+    (void)peer;
+    print("delivered", payload, length);
+}
+
+static void tell_answer(struct peer *peer, const char *message, size_t length) {
+    (void)peer;
+    print("answer", message, length);
+}
+
+static void tell_failed(struct peer *peer, const char *why, const char *data, size_t length) {
+    (void)peer, (void)data, (void)length;
+    print("failed", why, strlen(why));
+}
+
+static void show_frames(const struct adapter *adapter) {
+    struct buffer out = {0};
+    if (adapter->greeting)
+        print("greeting", adapter->greeting, strlen(adapter->greeting));
+    adapter->subscribe(&out, "a.b", false);
+    print("subscribe", out.data, out.length);
+    out.length = 0;
+    adapter->subscribe(&out, "a.b", true);
+    print("subscribe-below", out.data, out.length);
+    out.length = 0;
+    adapter->publish(&out, "a.b", "~payload~", 9);
+    print("publish", out.data, out.length);
+}
+
+static void show_reading(const struct adapter *adapter, bool is_ready) {
+    static const struct listener TELLING = {tell_ready, tell_subscribed, tell_delivered, tell_answer, tell_failed};
+    struct peer peer = {.listener = &TELLING, .is_ready = is_ready};
+    struct buffer message = {0};
+    size_t length;
+    while ((length = fread(buffer_room(&message, 4096), 1, 4096, stdin)) > 0)
+        message.length += length;
+    size_t read = adapter->read(&peer, message.data, message.length);
+    printf("left %zu\n", message.length - read);
+}
+
+static struct options options = {
+    .groups = 1,
+    .subscribers = 1,
+    .levels = 1,
+    .in_flight = 1,
+    .payload = 32,
+    .warm_up = 0.5,
+    .seconds = 2,
+    .connections = 1000,
+    .topics = 3,
+    .warming = 100,
+    .patience = 60,
+};
+
+static const struct {
+    const char *name;
+    int *value;
+    int minimum;
+} NUMBERS[] = {
+    {"groups", &options.groups, 1},
+    {"subscribers", &options.subscribers, 1},
+    {"levels", &options.levels, 1},
+    {"in-flight", &options.in_flight, 1},
+    {"payload", &options.payload, 20},
+    {"connections", &options.connections, 1},
+    {"topics", &options.topics, 1},
+    {"warming", &options.warming, 1},
+    {"patience", &options.patience, 1},
+};
+
+static bool read_number(const char *name, const char *value) {
+    for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++)
+        if (strcmp(name, NUMBERS[i].name) == 0) {
+            *NUMBERS[i].value = atoi(value);
+            if (*NUMBERS[i].value < NUMBERS[i].minimum)
+                die("--%s is at least %d", name, NUMBERS[i].minimum);
+            return true;
+        }
+    return false;
+}
+
+static void give_up(int signal) {
+    static const char WHY[] = "it took too long\n";
+    (void)signal;
+    _exit(write(STDERR_FILENO, WHY, sizeof WHY - 1) < 0 ? 2 : 1);
+}
+
+int main(int count, char **words) {
+    static const struct option LONG[] = {
+        {"help", no_argument, NULL, 'h'},          {"ready", no_argument, NULL, 'r'},
+        {"adapter", required_argument, NULL, 0},   {"port", required_argument, NULL, 0},
+        {"path", required_argument, NULL, 0},      {"server", required_argument, NULL, 0},
+        {"groups", required_argument, NULL, 0},    {"subscribers", required_argument, NULL, 0},
+        {"levels", required_argument, NULL, 0},    {"in-flight", required_argument, NULL, 0},
+        {"payload", required_argument, NULL, 0},   {"warm-up", required_argument, NULL, 0},
+        {"seconds", required_argument, NULL, 0},   {"connections", required_argument, NULL, 0},
+        {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
+        {"patience", required_argument, NULL, 0},
+        {0},
+    };
+    struct engine engine = {.path = "/"};
+    bool is_ready = false;
+    int letter, index;
+    while ((letter = getopt_long(count, words, "h", LONG, &index)) != -1) {
+        if (letter == 'h') {
+            fputs(HELP, stdout);
+            return 0;
+        }
+        if (letter == '?')
+            return 2;
+        if (letter == 'r') {
+            is_ready = true;
+            continue;
+        }
+        const char *name = LONG[index].name;
+        if (strcmp(name, "adapter") == 0) {
+            if (!(engine.adapter = adapter_named(optarg)))
+                die("there is no adapter called %s", optarg);
+        } else if (strcmp(name, "port") == 0) {
+            engine.port = atoi(optarg);
+        } else if (strcmp(name, "path") == 0) {
+            engine.path = optarg;
+        } else if (strcmp(name, "server") == 0) {
+            if (options.server_count == MAX_SERVERS)
+                die("at most %d processes", MAX_SERVERS);
+            options.servers[options.server_count++] = atoi(optarg);
+        } else if (strcmp(name, "warm-up") == 0) {
+            options.warm_up = atof(optarg);
+        } else if (strcmp(name, "seconds") == 0) {
+            options.seconds = atof(optarg);
+        } else {
+            read_number(name, optarg);
+        }
+    }
+    const char *load = optind == count - 1 ? words[optind] : "";
+    if (!engine.adapter)
+        die("which adapter? see --help");
+    if (strcmp(load, "frames") == 0) {
+        show_frames(engine.adapter);
+        return 0;
+    }
+    if (strcmp(load, "read") == 0) {
+        show_reading(engine.adapter, is_ready);
+        return 0;
+    }
+    if (engine.port <= 0)
+        die("which port? see --help");
+    signal(SIGALRM, give_up);
+    alarm((unsigned)options.patience);
+    engine_start(&engine);
+    if (strcmp(load, "publish") == 0)
+        load_publish(&engine, &options);
+    else if (strcmp(load, "idle") == 0)
+        load_idle(&engine, &options);
+    else if (strcmp(load, "storm") == 0)
+        load_storm(&engine, &options);
+    else
+        die("publish, idle or storm? see --help");
+    return 0;
+}
