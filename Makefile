@@ -31,6 +31,7 @@ help:
 	@echo 'make test    set up, lint and run every test'
 	@echo 'make lint    ruff, mypy, missing migrations'
 	@echo 'make format  let ruff rewrite the code'
+	@echo 'make bench   measure the server against others: 20 minutes, or 2 with QUICK=1'
 	@echo 'make venv    set up the virtual environment in $(VENV) only'
 	@echo 'make clean   remove what the above made; the database stays'
 
@@ -97,3 +98,43 @@ test: lint test-tools $(NODE_INSTALLED)
 clean:
 	rm -rf $(VENV) tests/js/node_modules build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# What is missing here is left out of the benchmarks, with a word.
+.PHONY: bench-tools
+bench-tools:
+	@packages=; \
+	command -v gcc >/dev/null || packages="$$packages gcc libc6-dev"; \
+	command -v nats-server >/dev/null || packages="$$packages nats-server"; \
+	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
+	command -v node >/dev/null || packages="$$packages nodejs"; \
+	command -v npm >/dev/null || packages="$$packages npm"; \
+	[ -z "$$packages" ] || $(call apt,$$packages) || true
+
+RIVALS_NODE := benchmarks/node_modules/.installed
+RIVALS_BIN := benchmarks/.venv/bin
+RIVALS_INSTALLED := benchmarks/.venv/.installed
+
+$(RIVALS_NODE): benchmarks/package.json | bench-tools
+	@if command -v npm >/dev/null; then \
+		npm install --no-package-lock --no-audit --no-fund --silent --prefix benchmarks || true; \
+	fi
+	@mkdir -p $(@D) && touch $@
+
+# One by one, so that one that cannot be installed does not keep the others out.
+$(RIVALS_INSTALLED): benchmarks/requirements.txt | $(INSTALLED)
+	@$(RIVALS_BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear benchmarks/.venv
+	@grep -v '^#' $< | while read -r requirement; do \
+		$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check "$$requirement" || \
+			echo "could not be installed: $$requirement" >&2; \
+	done
+	@touch $@
+
+.PHONY: bench
+bench: $(INSTALLED) bench-tools $(RIVALS_NODE) $(RIVALS_INSTALLED)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+.PHONY: clean-bench
+clean-bench:
+	rm -rf benchmarks/.venv benchmarks/node_modules benchmarks/build
+
+clean: clean-bench

@@ -1,0 +1,287 @@
+"""Who takes part: how each is started, what it speaks, and what it needs to be there."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import BUILD, HERE, HOST, ROOT
+from benchmarks.generator import COMPILER, Target
+from benchmarks.loads import Load
+from benchmarks.processes import Cores, Server, free_port
+
+RIVALS = HERE / "rivals"
+NODE_MODULES = HERE / "node_modules"
+# Theirs alone; ours is that which runs the benchmarks.
+RIVALS_BIN = HERE / ".venv" / "bin"
+OUR_BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server. In ``command`` and ``template``, {port} and its like stand for what ``started`` knows."""
+
+    name: str
+    title: str
+    command: tuple[str, ...]
+    description: str
+    """What it is, for the report."""
+    adapter: str = "dwsps"
+    path: str = "/"
+    ours: bool = False
+    on_redis: bool = False
+    template: Path | None = None
+    """A configuration file; {config} is where it is."""
+    programs: tuple[str, ...] = ()
+    node_modules: tuple[str, ...] = ()
+    rivals_modules: tuple[str, ...] = ()
+    our_modules: tuple[str, ...] = ()
+    yardstick: bool = False
+    """No rival: it shows what the generator can take."""
+    only: tuple[str, ...] = ()
+    """The loads that it gets; empty: all."""
+
+    def takes(self, load: Load) -> bool:
+        return not self.only or load.name in self.only
+
+    def missing(self) -> str | None:
+        """What it needs and is not there; ``None``: it can start."""
+        programs = (*self.programs, *(["redis-server"] if self.on_redis else []))
+        for program in programs:
+            if shutil.which(program) is None:
+                return f"{program} is not installed"
+        for module in self.node_modules:
+            if not (NODE_MODULES / module).is_dir():
+                return f"the npm package {module} is not installed"
+        for module in self.rivals_modules:
+            if not _importable_by_rivals(module):
+                return f"the Python package {module} is not installed"
+        for module in self.our_modules:
+            if not _importable(module):
+                return f"{module} is not there"
+        return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of what it is in
+        return False
+
+
+def _importable_by_rivals(module: str) -> bool:
+    python = RIVALS_BIN / "python"
+    return (
+        python.exists()
+        and subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode == 0
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contestant that was started."""
+
+    server: Server
+    target: Target
+
+
+@contextmanager
+def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Running]:
+    """Start the contestant and what it needs, and stop them afterwards.
+
+    Raises:
+        Failure: it did not start; says why.
+    """
+    env = environment(folder)
+    port = free_port()
+    values = {
+        "port": str(port),
+        "spare_port": str(free_port()),
+        "our_bin": str(OUR_BIN),
+        "rivals_bin": str(RIVALS_BIN),
+        "rivals": str(RIVALS),
+        "build": str(BUILD),
+        "config": str(folder / f"{contestant.name}.conf"),
+    }
+    if contestant.template is not None:
+        Path(values["config"]).write_text(contestant.template.read_text().format(**values))
+    with ExitStack() as stack:
+        helpers = []
+        if contestant.on_redis:
+            redis, env["REDIS_URL"] = _start_redis(cores, folder)
+            stack.callback(redis.stop)
+            helpers.append(redis.pid)
+        server = Server(
+            [word.format(**values) for word in contestant.command],
+            port=port,
+            env=env,
+            core=cores.server,
+            log=folder / f"{contestant.name}.log",
+        )
+        stack.callback(server.stop)
+        pids = [server.pid, *helpers]
+        yield Running(server, Target(contestant.adapter, port, contestant.path, pids))
+
+
+def _start_redis(cores: Cores, folder: Path) -> tuple[Server, str]:
+    # Beside the generator, which has little to do with so slow a contestant, rather than at the expense of the
+    # server: it would have a machine of its own.
+    port = free_port()
+    server = Server(
+        ["redis-server", "--port", str(port), "--bind", HOST, "--save", ""],
+        port=port,
+        env=environment(folder),
+        core=cores.generator,
+        log=folder / "redis.log",
+    )
+    return server, f"redis://{HOST}:{port}"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What every server is started with: the demo project as it is deployed, its database in ``folder``."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "SECRET_KEY": "0123456789abcdef" * 4,
+        "ALLOWED_HOSTS": HOST,
+        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "NODE_ENV": "production",
+    }
+
+
+def prepare(folder: Path) -> None:
+    """Make the database of the demo project."""
+    command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+    subprocess.run(command, cwd=ROOT, env=environment(folder), check=True)
+
+
+_DAPHNE = ("{our_bin}/daphne", "-v", "0", "-b", HOST, "-p", "{port}")
+_UVICORN = (
+    "uvicorn",
+    "--no-access-log",
+    "--log-level",
+    "warning",
+    "--host",
+    HOST,
+    "--port",
+    "{port}",
+)
+_OUR_UVICORN = (f"{{our_bin}}/{_UVICORN[0]}", *_UVICORN[1:])
+_THEIR_UVICORN = (f"{{rivals_bin}}/{_UVICORN[0]}", *_UVICORN[1:])
+_FASTLANE = (
+    "--ws",
+    "dwsps_channels.fastlane:Protocol",
+    "--loop",
+    "dwsps_channels.fastlane:new_loop",
+)
+
+CONTESTANTS = [
+    Contestant(
+        name="fastlane",
+        title="dwsps, fast lane",
+        description="the demo project on uvicorn with the websocket protocol of `dwsps_channels.fastlane`",
+        command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
+        ours=True,
+        our_modules=("dwsps_channels.fastlane", "uvicorn", "picows", "uvloop"),
+    ),
+    Contestant(
+        name="uvicorn",
+        title="dwsps, uvicorn",
+        description="the demo project on uvicorn as it is",
+        command=(*_OUR_UVICORN, "project.asgi:application"),
+        ours=True,
+        our_modules=("uvicorn", "websockets"),
+    ),
+    Contestant(
+        name="daphne",
+        title="dwsps, Daphne",
+        description="the demo project on Daphne",
+        command=(*_DAPHNE, "project.asgi:application"),
+        ours=True,
+        our_modules=("daphne",),
+    ),
+    Contestant(
+        name="uwebsockets",
+        title="uWebSockets",
+        description="uWebSockets (C++) by way of socketify, with its own publish and subscribe; "
+        "Python reads and writes the JSON, once a publish",
+        command=("{rivals_bin}/python", "-m", "benchmarks.rivals.uwebsockets_server", "{port}"),
+        rivals_modules=("socketify",),
+    ),
+    Contestant(
+        name="nats",
+        title="nats-server",
+        description="nats-server (Go) over its websocket, in its own protocol, its wildcards for levels",
+        command=("nats-server", "-c", "{config}"),
+        adapter="nats",
+        template=RIVALS / "nats.conf",
+        programs=("nats-server",),
+    ),
+    Contestant(
+        name="ws",
+        title="Node ws",
+        description="a broadcast server on `ws`, delivering as dwsps 1.0.1 does: it looks through all clients "
+        "and makes the JSON anew for each",
+        command=("node", "{rivals}/ws_server.mjs", "{port}"),
+        programs=("node",),
+        node_modules=("ws",),
+    ),
+    Contestant(
+        name="socketio",
+        title="socket.io",
+        description="socket.io with rooms, over its websocket from the start, in its own protocol",
+        command=("node", "{rivals}/socketio_server.mjs", "{port}"),
+        adapter="socketio",
+        path="/socket.io/?EIO=4&transport=websocket",
+        programs=("node",),
+        node_modules=("socket.io",),
+    ),
+    Contestant(
+        name="bare-daphne",
+        title="bare ASGI, Daphne",
+        description="an ASGI application on Daphne that does no more than a broadcast needs: "
+        "what Daphne lets one have",
+        command=(*_DAPHNE, "benchmarks.rivals.bare_asgi:application"),
+        our_modules=("daphne",),
+    ),
+    Contestant(
+        name="group-send",
+        title="group_send, Daphne",
+        description="a plain Channels consumer on Daphne, a group for each topic, "
+        "the channel layer in memory",
+        command=(*_DAPHNE, "benchmarks.rivals.group_send:application"),
+        our_modules=("daphne",),
+    ),
+    Contestant(
+        name="group-send-redis",
+        title="group_send, Daphne, Redis",
+        description="the same on Redis, which runs on the generator's core",
+        command=(*_DAPHNE, "benchmarks.rivals.group_send:application"),
+        on_redis=True,
+        our_modules=("daphne", "channels_redis"),
+    ),
+    Contestant(
+        name="fastapi-pubsub",
+        title="fastapi-websocket-pubsub",
+        description="as its documentation shows it, on uvicorn, in its own protocol",
+        command=(*_THEIR_UVICORN, "benchmarks.rivals.fastapi_pubsub:application"),
+        adapter="fastapi_pubsub",
+        path="/pubsub",
+        rivals_modules=("fastapi_websocket_pubsub", "uvicorn"),
+    ),
+    Contestant(
+        name="ceiling",
+        title="a C server that does nothing else",
+        description="a loop that gives each subscriber the bytes that came, for what the generator can take",
+        command=("{build}/ceiling", "{port}"),
+        programs=(COMPILER,),
+        yardstick=True,
+        only=("fan-100-8", "fan-1000-8", "fan-100-8-4k"),
+    ),
+]

@@ -1,0 +1,82 @@
+"""What each contestant is put under. The generator's ``--help`` says what the options mean."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["publish", "idle", "storm"]
+
+# In quick mode: enough to see that all works, too little to quote.
+QUICK_IDLE = 1_000
+QUICK_STORM = 500
+
+
+@dataclass(frozen=True)
+class Load:
+    """One of the generator's loads, with its options."""
+
+    name: str
+    title: str
+    kind: Kind
+    options: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> str:
+        return {"publish": "deliveries/s", "idle": "KiB each", "storm": "reconnects/s"}[self.kind]
+
+    @property
+    def least_is_best(self) -> bool:
+        return self.kind == "idle"
+
+    def arguments(self) -> list[str]:
+        return [word for name, value in self.options.items() for word in (f"--{name}", str(value))]
+
+
+def _fan(subscribers: int, in_flight: int) -> Load:
+    return Load(
+        f"fan-{subscribers}-{in_flight}",
+        f"1 to {subscribers}, {in_flight} in flight",
+        "publish",
+        {"subscribers": subscribers, "in-flight": in_flight},
+    )
+
+
+def _pairs(count: int) -> Load:
+    return Load(f"pairs-{count}", f"{count} pairs", "publish", {"groups": count})
+
+
+def all_loads(*, quick: bool) -> list[Load]:
+    """The loads in the order in which a server gets them."""
+    idle = QUICK_IDLE if quick else 10_000
+    storm = QUICK_STORM if quick else 5_000
+    return [
+        # First, while the server's memory is as it was after the start.
+        Load("idle", f"{_thousands(idle)} idle connections", "idle", {"connections": idle}),
+        _fan(100, 8),
+        _fan(100, 1),
+        _fan(1000, 8),
+        _fan(1000, 1),
+        _pairs(50),
+        _pairs(500),
+        Load(
+            "fan-100-8-4k",
+            "1 to 100, 4 KiB, 8 in flight",
+            "publish",
+            {"subscribers": 100, "in-flight": 8, "payload": 4096},
+        ),
+        Load(
+            "levels-10",
+            "10 levels, a subscriber on each, 8 in flight",
+            "publish",
+            {"subscribers": 10, "levels": 10, "in-flight": 8},
+        ),
+        Load(
+            "storm",
+            f"storm of {_thousands(storm)} reconnects, 3 topics each",
+            "storm",
+            {"connections": storm, "topics": 3},
+        ),
+    ]
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,322 @@
+"""The results for readers: ``docs/performance.md`` and its chart."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from benchmarks.chart import Bar, Panel, draw
+from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks.goals import GOALS, Goal
+from benchmarks.loads import Load
+from benchmarks.results import QUANTILES, Figure, Results
+
+IN_CHART = ("fan-100-8", "fan-1000-8", "pairs-50")
+
+# Above this share of a core, others have had a part in the figures.
+NOISE = 0.05
+
+TITLES = {contestant.name: contestant.title for contestant in CONTESTANTS}
+
+INTRODUCTION = """\
+# Performance
+
+<!-- Written by `make bench`: change benchmarks/report.py or benchmarks/remarks.md instead. -->
+
+How fast the server is next to others, on one core, and how to measure it again.
+
+![Deliveries a second: the server and others](images/performance.svg)
+"""
+
+METHOD = """\
+## How it is measured
+
+`make bench` (20 minutes), or `make bench QUICK=1` (2 minutes, to see that all works). Ratios are of one run;
+figures of two machines, or of two days, are not to be compared.
+
+* The server has one core, the load generator another. The generator is a C program, one process, one thread.
+  All go over the loopback, without TLS and without compression.
+* In a round, every contestant is started, put under each load, and stopped, one after the other. What is shown
+  is the median of the rounds. Idle connections come to a server that was just started.
+* **In flight** is a publish that not every subscriber has received yet. The publisher keeps as many in flight as
+  the load says, each written by itself. A pair is a publisher and a subscriber on a topic of their own, with one
+  in flight.
+* **Every delivery is checked.** A payload, 32 bytes where nothing else is said, holds the publisher's number and
+  a sequence number. Each subscriber has to get each number once, in order, and every byte as it was published.
+* **The delay** is from before the publish is written to after the delivery is read.
+* **Idle connections** have done their protocol's handshake and subscribe to nothing. What one takes is the
+  difference of the server's resident memory, the first 200 not counted.
+* **The storm**: all clients are cut off at once and come back, 48 handshakes at a time, each with its
+  subscriptions; it is over when the last of these is acknowledged.
+* Our contestants are the demo project as `make run` serves it, without `DEBUG`: sessions and users, policy,
+  limits and signals are all on. Rivals check nothing, and have no middleware. All but Node's `ws`, which does as
+  dwsps does, are spared the ack of a publish.
+* Where a rival has no levels, its server publishes to each topic above, too.
+"""
+
+
+class Measured(NamedTuple):
+    """What there is of one contestant under one load."""
+
+    contestant: Contestant
+    load: Load
+    figure: Figure
+
+
+def text(results: Results, remarks: str = "") -> str:
+    """The document."""
+    parts = [
+        INTRODUCTION,
+        _rates(results),
+        _delays(results),
+        _connections(results),
+        _ratios(results),
+        _goals(results),
+        _checks(results),
+        remarks,
+        METHOD,
+        _who(results),
+        _where(results),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def chart(results: Results) -> str:
+    """The chart."""
+    contestants = _taking_part(results)
+    panels = []
+    for load in results.loads:
+        if load.name in IN_CHART:
+            bars = [_bar(results.figure(contestant.name, load)) for contestant in contestants]
+            panels.append(Panel(load.title, bars))
+    return draw(
+        "Deliveries a second, on one core",
+        [contestant.title for contestant in contestants],
+        [contestant.ours for contestant in contestants],
+        panels,
+    )
+
+
+def _bar(figure: Figure | None) -> Bar:
+    return Bar(None, "—") if figure is None else Bar(figure.value, _count(figure.value))
+
+
+# Tables
+
+
+def _rates(results: Results) -> str:
+    loads = [load for load in results.loads if load.kind == "publish"]
+    if not loads:
+        return ""
+    rows = [
+        [_name(contestant), *(_cell(results.figure(contestant.name, load)) for load in loads)]
+        for contestant in _taking_part(results)
+    ]
+    return _section("Deliveries a second", _table(["", *(load.title for load in loads)], rows))
+
+
+def _delays(results: Results) -> str:
+    loads = [load for load in results.loads if load.kind == "publish"]
+    if not loads:
+        return ""
+    rows = []
+    for contestant in _taking_part(results):
+        figures = [results.figure(contestant.name, load) for load in loads]
+        rows.append([_name(contestant), *map(_delay_cell, figures)])
+    explanation = f"In milliseconds: {', '.join(QUANTILES)}.\n\n"
+    table = _table(["", *(load.title for load in loads)], rows)
+    return _section("Delays", explanation + table)
+
+
+def _connections(results: Results) -> str:
+    loads = [load for load in results.loads if load.kind != "publish"]
+    if not loads:
+        return ""
+    rows = [
+        [_name(contestant), *(_cell(results.figure(contestant.name, load)) for load in loads)]
+        for contestant in _taking_part(results)
+    ]
+    heads = [f"{load.title}, {load.unit}" for load in loads]
+    return _section("Connections", _table(["", *heads], rows))
+
+
+def _ratios(results: Results) -> str:
+    contestants = _taking_part(results)
+    rivals = [contestant for contestant in contestants if not contestant.ours]
+    parts = []
+    for ours in contestants:
+        if not ours.ours or not rivals:
+            continue
+        rows = []
+        for load in results.loads:
+            ratios = [results.ratio(ours.name, rival.name, load) for rival in rivals]
+            label = f"{load.title} (memory)" if load.least_is_best else load.title
+            rows.append([label, *("—" if one is None else _ratio(one) for one in ratios)])
+        table = _table(["", *(rival.title for rival in rivals)], rows)
+        parts.append(f"**{ours.title}**, so many times the rival's:\n\n{table}")
+    return _section("Ratios", "\n".join(parts)) if parts else ""
+
+
+def _goals(results: Results) -> str:
+    rows = []
+    for goal in GOALS:
+        reached = goal.reached(results)
+        load = next((one for one in results.loads if one.name == goal.load), None)
+        if reached is None or load is None:
+            continue
+        found, is_met = reached
+        rows.append(
+            [
+                load.title,
+                TITLES[goal.ours],
+                _goal_text(goal, load),
+                _ratio(found) if goal.rival else f"{_count(found)} {load.unit}",
+                "yes" if is_met else "**no**",
+            ]
+        )
+    if not rows:
+        return ""
+    table = _table(["load", "", "to be reached", "measured", "met"], rows)
+    return _section("What the project holds itself to", table)
+
+
+def _goal_text(goal: Goal, load: Load) -> str:
+    sign = "≤" if load.least_is_best else "≥"
+    if goal.rival is None:
+        return f"{sign} {_count(goal.bound)} {load.unit}"
+    return f"{sign} {goal.bound:g} times {TITLES[goal.rival]}"
+
+
+# What to think of it
+
+
+def _checks(results: Results) -> str:
+    measured = [
+        Measured(contestant, load, figure)
+        for contestant in CONTESTANTS
+        for load in results.loads
+        if (figure := results.figure(contestant.name, load)) is not None
+    ]
+    lines = [*_delivery_lines(measured), *_generator_lines(measured), *_noise_lines(measured)]
+    for contestant in CONTESTANTS:
+        if why := results.left_out.get(contestant.name):
+            lines.append(f"Left out: {contestant.title}, because {why}.")
+        for load in results.loads:
+            if why := results.failure(contestant.name, load):
+                lines.append(f"{contestant.title} failed at {load.title}: {_one_line(why)}")
+    return _section("Was it measured well?", "".join(f"* {line}\n" for line in lines))
+
+
+def _delivery_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    total = sum(figure.deliveries for _, _, figure in measured)
+    if not total:
+        return
+    wrong = [
+        f"{contestant.title}, {load.title}: "
+        + (", ".join(f"{count} {name}" for name, count in figure.faults.items()) or "it stalled")
+        for contestant, load, figure in measured
+        if figure.faults or figure.stalled
+    ]
+    if wrong:
+        yield f"{_count(total)} deliveries were checked. Wrong: {'; '.join(wrong)}."
+    else:
+        yield f"{_count(total)} deliveries were checked: none lost, none twice, none out of order, none damaged."
+
+
+def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    rivals = [one for one in measured if not one.contestant.yardstick]
+    if rivals:
+        busiest = max(rivals, key=lambda one: one.figure.generator_busy)
+        yield (
+            f"The generator was busy for {busiest.figure.generator_busy:.0%} of the time at most "
+            f"({busiest.contestant.title}, {busiest.load.title})."
+        )
+    for contestant, load, figure in measured:
+        if contestant.yardstick:
+            yield (
+                f"{load.title}: the generator takes {_count(figure.value)} deliveries a second and more. "
+                f"That many it got of {contestant.title}."
+            )
+
+
+def _noise_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    loud = [one.figure.others_busy for one in measured if one.figure.others_busy > NOISE]
+    if loud:
+        yield (
+            f"**The machine was not quiet**: in {len(loud)} of {len(measured)} figures others used more than "
+            f"{NOISE:.0%} of a core, up to {max(loud):.0%}."
+        )
+    elif measured:
+        yield f"Nothing else on the machine used more than {NOISE:.0%} of a core."
+
+
+def _who(results: Results) -> str:
+    rows = [
+        [_name(contestant), contestant.description]
+        for contestant in CONTESTANTS
+        if contestant.name in results.cells
+    ]
+    return _section("Who takes part", _table(["", ""], rows)) if rows else ""
+
+
+def _where(results: Results) -> str:
+    machine = [[name, value] for name, value in results.machine.items()]
+    machine.append(
+        ["measured", f"{results.started}, {results.rounds} rounds of {results.seconds:g} s"]
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return _section("Machine and versions", _table(["", ""], machine) + f"\n{versions}\n")
+
+
+# Words and numbers
+
+
+def _taking_part(results: Results) -> list[Contestant]:
+    return [
+        contestant
+        for contestant in CONTESTANTS
+        if not contestant.yardstick and contestant.name in results.cells
+    ]
+
+
+def _name(contestant: Contestant) -> str:
+    return f"**{contestant.title}**" if contestant.ours else contestant.title
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return "—"
+    return _count(figure.value) + (" (!)" if figure.faults or figure.stalled else "")
+
+
+def _delay_cell(figure: Figure | None) -> str:
+    if figure is None or not figure.delays:
+        return "—"
+    return " · ".join(_milliseconds(figure.delays[name]) for name in QUANTILES)
+
+
+def _milliseconds(microseconds: float) -> str:
+    return f"{microseconds / 1000:.{2 if microseconds < 10_000 else 0}f}"
+
+
+def _count(number: float) -> str:
+    """Three digits are what such a figure is good for."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.2g}" if ratio >= 10 else f"{ratio:.2f}"
+
+
+def _one_line(why: str) -> str:
+    return " ".join(why.split())[:200]
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
