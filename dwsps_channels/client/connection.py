@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import os
 import re
 import socket
 import ssl as tls
@@ -282,7 +283,8 @@ async def _connect_tcp(address: Address) -> socket.socket:
             connection.close()
             if isinstance(error, TimeoutError) and position == len(found) - 1:
                 raise
-            problem = error.strerror or "no answer"
+            # asyncio says "connect call failed" of everything: the system's own words tell more.
+            problem = os.strerror(error.errno) if error.errno else "no answer"
         except BaseException:
             connection.close()
             raise

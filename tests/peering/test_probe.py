@@ -224,7 +224,7 @@ async def test_a_server_without_tls_is_told_from_one_that_is_not_there() -> None
 async def test_nobody_there_is_told_by_its_kind() -> None:
     for url, words in (
         ("ws://nobody.invalid/", "'nobody.invalid' is not known"),
-        (f"ws://{HOST}:{free_port()}/", "cannot be reached"),
+        (f"ws://{HOST}:{free_port()}/", "cannot be reached: connection refused"),
         ("ws://169.254.169.254/", "link-local"),
         ("ftp://b.example/", "must begin with ws://"),
     ):
