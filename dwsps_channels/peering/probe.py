@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,9 +19,11 @@ from dwsps_channels.client import (
     open_connection,
 )
 from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.text import printable
 
 OPEN_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
+ANSWER_BYTES = 64 * 1024
 
 # What is asked to measure how long an answer takes: every server answers it, and it changes nothing for others.
 _TOPIC = "dwsps.connection-test"
@@ -56,9 +58,17 @@ def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[Finding]:
 
 async def probe(peer: PeerConfig, server_id: str) -> Finding:
     """Connect to ``peer``, find out who is there, ask, and go."""
+    finding = await _probe(peer, server_id)
+    return replace(finding, words=printable(finding.words))
+
+
+async def _probe(peer: PeerConfig, server_id: str) -> Finding:
     try:
         async with open_connection(
-            peer.url, token=peer.secret or None, open_timeout=OPEN_SECONDS
+            peer.url,
+            token=peer.secret or None,
+            open_timeout=OPEN_SECONDS,
+            max_size=ANSWER_BYTES,
         ) as connection:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await _examine(connection, peer, server_id)

@@ -17,13 +17,13 @@ from django.utils import timezone
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peering.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
 LEASE = "forwarder"
 
 _FORWARDING = Q(enabled=True, forward=True)
-_ERROR_CHARACTERS = 500
 
 # The peers that were said to have no readable secret, by id and revision: the rows are read every second.
 _told: set[tuple[int, int]] = set()
@@ -82,7 +82,7 @@ def write_healths(healths: Mapping[int, PeerHealth]) -> None:
 def _status(peer: int, health: PeerHealth, now: datetime) -> PeerStatus:
     values = asdict(health) | {
         "since": datetime.fromtimestamp(health.since, UTC if settings.USE_TZ else None),
-        "last_error": health.last_error[:_ERROR_CHARACTERS],
+        "last_error": printable(health.last_error),
     }
     return PeerStatus(peer_id=peer, seen_at=now, **values)
 

@@ -131,7 +131,7 @@ async def test_deliveries_in_between_are_no_answer() -> None:
     assert (await answering(handler)).works
 
 
-@pytest.mark.parametrize("frame", ["hello", "[]", '{"type":1}', b"\xff\xfe", "[" * 100_000])
+@pytest.mark.parametrize("frame", ["hello", "[]", '{"type":1}', b"\xff\xfe", "[" * 50_000])
 async def test_who_speaks_another_protocol_is_recognised(frame: str | bytes) -> None:
     async def handler(connection: ServerConnection) -> None:
         await connection.send(frame)
@@ -216,6 +216,19 @@ async def test_a_server_without_tls_is_told_from_one_that_is_not_there() -> None
         found = await probe(config(url.replace("ws:", "wss:")), OURS)
     assert not found.works
     assert found.words.startswith("no TLS connection: ")
+
+
+async def test_what_it_is_told_is_not_shown_as_it_is() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        hello = {"type": "hello", "server": "x\x1b[2J\n" + "y" * 9000, "server_id": "1"}
+        await connection.send(json.dumps(hello))
+        await connection.send('{"type":"ack","id":1}')
+        await connection.wait_closed()
+
+    words = (await answering(handler)).words
+    assert words.startswith("connects and authenticates at 'x [2J yyy")
+    assert words.isprintable()
+    assert len(words) <= 500
 
 
 # Nobody

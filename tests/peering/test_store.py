@@ -111,7 +111,7 @@ def test_what_was_written_is_what_is_there() -> None:
     health = PeerHealth(
         state=State.CONNECTED,
         since=BEGUN.timestamp(),
-        last_error="x" * 1000,
+        last_error="a\x00\n" + "x" * 1000,
         round_trip=0.012,
         forwarded=2**40,
         acked=5,
@@ -124,7 +124,7 @@ def test_what_was_written_is_what_is_there() -> None:
     got = status(peer)
     assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
     assert (got.forwarded, got.acked, got.queued, got.dropped, got.resent) == (2**40, 5, 4, 3, 2)
-    assert got.last_error == "x" * 500
+    assert got.last_error == "a  " + "x" * 496 + "…"
     assert got.seen_at is not None
     assert store.load_position(peer.pk) == {"0" * 32: 2**53}
 
