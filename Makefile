@@ -81,6 +81,7 @@ test-tools:
 	command -v chromium >/dev/null || packages="$$packages chromium"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	command -v npm >/dev/null || packages="$$packages npm"; \
+	command -v gcc >/dev/null || packages="$$packages gcc libc6-dev"; \
 	[ -z "$$packages" ] || $(call apt,$$packages) || true
 
 NODE_INSTALLED := tests/js/node_modules/.installed

@@ -56,11 +56,15 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def raise_file_limit() -> int:
-    """Let this process and its children open as many files as may be; say how many connections that allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(0, hard - SPARE_FILES)
+@contextmanager
+def most_files() -> Iterator[int]:
+    """Meanwhile this process and its children may open as many files as can be; gives how many connections that is."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        yield max(0, before[1] - SPARE_FILES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import generator, machine
 from benchmarks.contestants import Contestant, prepare, started
 from benchmarks.loads import Load
-from benchmarks.processes import Cores, Failure, on_core, raise_file_limit
+from benchmarks.processes import Cores, Failure, most_files, on_core
 from benchmarks.results import Results
 
 
@@ -40,8 +40,6 @@ def run(
 ) -> Results:
     """Measure, in rounds: in each, every contestant is started, put under all loads, and stopped."""
     cores = Cores.choose()
-    fewer = raise_file_limit()
-    loads = [load for load in loads if load.options.get("connections", 0) <= fewer]
     generator.build()
     if any(contestant.yardstick for contestant in contestants):
         generator.build_ceiling()
@@ -61,8 +59,18 @@ def run(
             say(f"{contestant.title} is left out: {why}")
         else:
             taking_part.append(contestant)
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, on_core(cores.generator):
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as folder,
+        on_core(cores.generator),
+        most_files() as most_connections,
+    ):
         prepare(Path(folder))
+        for load in loads:
+            if load.options.get("connections", 0) > most_connections:
+                for contestant in taking_part:
+                    results.fail(
+                        contestant.name, load, "too few open files are allowed (ulimit -n)"
+                    )
         for number in range(1, pace.rounds + 1):
             for contestant in taking_part:
                 began = time.monotonic()

@@ -13,6 +13,7 @@ struct options {
     int payload;     /* its length in bytes, without the quotes */
     double warm_up;  /* seconds */
     double seconds;
+    double silence; /* seconds without a delivery after which those that are out are lost */
     int connections;
     int topics;  /* of each connection */
     int warming;  /* connections that are opened before the others */

@@ -28,6 +28,7 @@ static const char HELP[] =
     "  --payload BYTES     (32)\n"
     "  --warm-up SECONDS   (0.5)\n"
     "  --seconds SECONDS   (2)\n"
+    "  --silence SECONDS   without a delivery, after which what is out is lost (5)\n"
     "idle: says so when they are open, and waits for a line on stdin, twice\n"
     "  --warming N         connections opened first (100)\n"
     "  --connections N     opened then (1000)\n"
@@ -101,6 +102,7 @@ static struct options options = {
     .payload = 32,
     .warm_up = 0.5,
     .seconds = 2,
+    .silence = 5,
     .connections = 1000,
     .topics = 3,
     .warming = 100,
@@ -109,29 +111,37 @@ static struct options options = {
 
 static const struct {
     const char *name;
-    int *value;
+    int *number;
+    double *seconds;
     int minimum;
-} NUMBERS[] = {
-    {"groups", &options.groups, 1},
-    {"subscribers", &options.subscribers, 1},
-    {"levels", &options.levels, 1},
-    {"in-flight", &options.in_flight, 1},
-    {"payload", &options.payload, 20},
-    {"connections", &options.connections, 1},
-    {"topics", &options.topics, 1},
-    {"warming", &options.warming, 1},
-    {"patience", &options.patience, 1},
+} VALUES[] = {
+    {"groups", &options.groups, NULL, 1},
+    {"subscribers", &options.subscribers, NULL, 1},
+    {"levels", &options.levels, NULL, 1},
+    {"in-flight", &options.in_flight, NULL, 1},
+    {"payload", &options.payload, NULL, 20},
+    {"connections", &options.connections, NULL, 1},
+    {"topics", &options.topics, NULL, 1},
+    {"warming", &options.warming, NULL, 1},
+    {"patience", &options.patience, NULL, 1},
+    {"warm-up", NULL, &options.warm_up, 0},
+    {"seconds", NULL, &options.seconds, 0},
+    {"silence", NULL, &options.silence, 0},
 };
 
-static bool read_number(const char *name, const char *value) {
-    for (size_t i = 0; i < sizeof NUMBERS / sizeof *NUMBERS; i++)
-        if (strcmp(name, NUMBERS[i].name) == 0) {
-            *NUMBERS[i].value = atoi(value);
-            if (*NUMBERS[i].value < NUMBERS[i].minimum)
-                die("--%s is at least %d", name, NUMBERS[i].minimum);
-            return true;
-        }
-    return false;
+static void read_value(const char *name, const char *text) {
+    for (size_t i = 0; i < sizeof VALUES / sizeof *VALUES; i++) {
+        if (strcmp(name, VALUES[i].name) != 0)
+            continue;
+        char *end;
+        double value = strtod(text, &end);
+        if (end == text || *end || value < VALUES[i].minimum)
+            die("--%s is a number, at least %d", name, VALUES[i].minimum);
+        if (VALUES[i].number)
+            *VALUES[i].number = (int)value;
+        else
+            *VALUES[i].seconds = value;
+    }
 }
 
 static void give_up(int signal) {
@@ -150,7 +160,7 @@ int main(int count, char **words) {
         {"payload", required_argument, NULL, 0},   {"warm-up", required_argument, NULL, 0},
         {"seconds", required_argument, NULL, 0},   {"connections", required_argument, NULL, 0},
         {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
-        {"patience", required_argument, NULL, 0},
+        {"patience", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
         {0},
     };
     struct engine engine = {.path = "/"};
@@ -179,12 +189,8 @@ int main(int count, char **words) {
             if (options.server_count == MAX_SERVERS)
                 die("at most %d processes", MAX_SERVERS);
             options.servers[options.server_count++] = atoi(optarg);
-        } else if (strcmp(name, "warm-up") == 0) {
-            options.warm_up = atof(optarg);
-        } else if (strcmp(name, "seconds") == 0) {
-            options.seconds = atof(optarg);
         } else {
-            read_number(name, optarg);
+            read_value(name, optarg);
         }
     }
     const char *load = optind == count - 1 ? words[optind] : "";

@@ -8,8 +8,6 @@
 enum { MAX_IN_FLIGHT = 64 /* a power of two */, MAX_TOPIC = 256 };
 
 static const int64_t SECOND = 1000000000;
-/* After so long without a delivery nothing more is expected. */
-static const int64_t PATIENCE = 5 * SECOND;
 /* How long to wait, once all have come, for what comes twice. */
 static const int64_t AFTERWARDS = SECOND / 20;
 
@@ -26,6 +24,7 @@ struct publisher {
 
 struct load {
     const struct options *options;
+    int64_t silence; /* after so long without a delivery nothing more is expected */
     struct publisher *publishers;
     bool publishing;
     bool measuring;
@@ -110,11 +109,11 @@ static struct connection *subscribed_connections(const struct options *options) 
 
 /* Receive until then; false: nothing has come for too long. */
 static bool receive_until(struct engine *engine, struct load *load, int64_t end) {
-    int64_t now;
-    while ((now = clock_now()) < end) {
-        if (now - load->heard > PATIENCE)
+    while (clock_now() < end) {
+        int64_t silent = load->heard + load->silence;
+        if (clock_now() >= silent)
             return false;
-        engine_poll(engine, end);
+        engine_poll(engine, silent < end ? silent : end);
     }
     return true;
 }
@@ -129,7 +128,7 @@ static bool all_have_come(const struct load *load) {
 static void receive_rest(struct engine *engine, struct load *load) {
     load->publishing = false;
     load->heard = clock_now();
-    while (!all_have_come(load) && clock_now() - load->heard < PATIENCE)
+    while (!all_have_come(load) && clock_now() - load->heard < load->silence)
         engine_poll(engine, clock_now() + AFTERWARDS);
     load->heard = clock_now();
     receive_until(engine, load, clock_now() + AFTERWARDS);
@@ -144,6 +143,7 @@ void load_publish(struct engine *engine, const struct options *options) {
         die("at most %d publishes in flight", MAX_IN_FLIGHT);
     struct load *load = calloc(1, sizeof *load);
     load->options = options;
+    load->silence = (int64_t)(options->silence * (double)SECOND);
     load->publishers = calloc((size_t)options->groups, sizeof *load->publishers);
     engine->load = load;
     engine->delivered = delivered;
