@@ -1,0 +1,18 @@
+"""Sites: servers with databases, workers and peers of their own."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.peering.site import Site, sites
+
+MakeSites = Callable[..., list[Site]]
+
+
+@pytest.fixture
+def make_sites(migrated_database: Path, tmp_path: Path) -> Iterator[MakeSites]:
+    """Call it with names to get as many sites; what is started of them is ended after the test."""
+    with ExitStack() as stack:
+        yield lambda *names: stack.enter_context(sites(tmp_path, migrated_database, *names))

@@ -1,0 +1,79 @@
+"""A TCP proxy that can stop carrying, without a word to either side."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Carries what comes in on ``port`` to ``target``, as long as it is not ``cut``."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._cut = False
+        self.port = 0
+        self.accepted = 0
+        """How many connections there were."""
+
+    def cut(self) -> None:
+        """From now on swallow what either side sends; nobody is told, and new connections are swallowed, too."""
+        self._cut = True
+
+    def mend(self) -> None:
+        """Carry new connections again. Those that were cut stay so: what they lost cannot be made up for."""
+        self._cut = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        if self._cut:
+            await _swallow(reader)
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+        finally:
+            writer.close()
+            far_writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(CHUNK):
+                if self._cut:
+                    await _swallow(reader)
+                    return
+                writer.write(data)
+                await writer.drain()
+        # An end is passed on, too, but not by who was cut.
+        writer.close()
+
+
+async def _swallow(reader: asyncio.StreamReader) -> None:
+    with suppress(OSError):
+        while await reader.read(CHUNK):
+            pass
+
+
+@asynccontextmanager
+async def proxy_to(target: int) -> AsyncIterator[Proxy]:
+    proxy = Proxy(target)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        with suppress(OSError, asyncio.CancelledError):
+            await proxy.serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,112 @@
+"""A deployment of the project: a server, or two, with a database and workers of its own."""
+
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.processes import Child, Redis, Server, ServerFactory, free_port, manage
+
+SECRET = "a-secret-that-is-long-enough"
+
+
+class Worker(Child):
+    """``manage.py runpubsub``. It listens on no port; it has started when it says what it does."""
+
+    def _accepts(self) -> bool:
+        if self.exit_status is not None:
+            raise AssertionError(f"{self.name} ended with status {self.exit_status}")
+        said = self.log[self._said_before :]
+        return "forwarding what is published" in said or "standing by" in said
+
+    def start(self) -> "Worker":
+        self._said_before = len(self.log)
+        return super().start()
+
+
+class Site:
+    """One server of the mesh: ``name`` is what it calls itself."""
+
+    def __init__(self, name: str, folder: Path, migrated: Path, children: list[Child]) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.folder.mkdir()
+        self.database = Path(shutil.copy(migrated, self.folder / "db.sqlite3"))
+        self._children = children
+        self._servers: list[Server] = []
+        self.factory = ServerFactory(self._servers, folder=self.folder, database=self.database)
+        self.port = free_port()
+        self.redis: Redis | None = None
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        environment = {"DWSPS_SERVER_NAME": self.name, "DWSPS_SERVER_URL": self.url}
+        if self.redis is not None:
+            environment["REDIS_URL"] = self.redis.url
+        return environment
+
+    def start_server(self, kind: str = "daphne", port: int | None = None) -> Server:
+        """Start a server process, the first one on the site's port."""
+        server = self.factory(kind, port=port or self.port, env=self.environment)
+        self._children.append(server)
+        return server
+
+    @property
+    def server(self) -> Server:
+        return self._servers[0]
+
+    def start_worker(self) -> Worker:
+        number = sum(isinstance(child, Worker) for child in self._children) + 1
+        worker = Worker(
+            f"worker-{self.name}-{number}",
+            [sys.executable, "manage.py", "runpubsub"],
+            port=0,
+            env=self.server.env,
+            folder=self.folder,
+        )
+        self._children.append(worker)
+        return worker.start()
+
+    def add_peer(self, name: str, url: str, *flags: str, secret: str | None = None) -> None:
+        """Add a row, with a secret that both sides of a pair derive from ``name`` if none is given."""
+        path = self.folder / "secret"
+        path.write_text(secret or SECRET)
+        manage("peers", "add", name, url, "--secret-file", str(path), *flags, env=self._env)
+
+    def peers(self, *arguments: str) -> str:
+        """Run ``manage.py peers``."""
+        return manage("peers", *arguments, env=self._env)
+
+    def peer(self, name: str) -> dict[str, Any]:
+        """What the worker has told of this one; empty: nothing yet."""
+        # Past Django: a process for each look would be most of what these tests cost.
+        with closing(sqlite3.connect(self.database, timeout=10)) as database:
+            database.row_factory = sqlite3.Row
+            row = database.execute(
+                "SELECT status.* FROM dwsps_channels_peerstatus status "
+                "JOIN dwsps_channels_peer peer ON peer.id = status.peer_id WHERE peer.name = ?",
+                [name],
+            ).fetchone()
+        return dict(row or {})
+
+    @property
+    def _env(self) -> dict[str, str]:
+        return self.server.env
+
+
+@contextmanager
+def sites(folder: Path, migrated: Path, *names: str) -> Iterator[list[Site]]:
+    """Sites without processes yet; whatever is started of them is ended."""
+    children: list[Child] = []
+    try:
+        yield [Site(name, folder, migrated, children) for name in names]
+    finally:
+        for child in children:
+            child.close()

@@ -1,0 +1,128 @@
+"""Who does not belong does not get in, and each learns it in its own word."""
+
+import asyncio
+import json
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.peering.conftest import MakeSites
+from tests.peering.site import SECRET, Site
+from tests.peering.test_mesh import is_at
+from tests.peering.traffic import Audience, publish
+from tests.processes import wait_until_async
+from tests.wire.client import connected
+
+WRONG = "a-secret-that-nobody-has-here"
+
+
+async def is_refused(site: Site, secret: str) -> bool:
+    """Whether a connection with this secret is refused with 403, in the header and in the URL alike."""
+    statuses = []
+    for url, headers in (
+        (site.url, {"Authorization": f"Bearer {secret}"}),
+        (f"{site.url}/?token={secret}", {}),
+    ):
+        try:
+            async with connect(url, additional_headers=headers):
+                statuses.append(101)
+        except InvalidStatus as error:
+            statuses.append(error.response.status_code)
+    assert len(set(statuses)) == 1
+    return statuses == [403, 403]
+
+
+async def test_a_wrong_secret_a_disabled_peer_and_one_without_accept(make_sites: MakeSites) -> None:
+    [site] = make_sites("south")
+    server = site.start_server()
+    site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
+    assert not await is_refused(site, SECRET)
+    assert await is_refused(site, WRONG)
+    site.peers("disable", "north")
+    assert await is_refused(site, SECRET)
+    assert "refused: wrong secret" in server.log
+    assert "refused: peer 'north' is disabled" in server.log
+    site.add_peer("west", "ws://127.0.0.1:9/", "--no-forward", "--no-accept", secret=WRONG)
+    assert await is_refused(site, WRONG)
+    assert "refused: peer 'west' is not accepted from" in server.log
+    for secret in (SECRET, WRONG):
+        assert secret not in server.log.replace(f"?token={secret}", "")
+
+
+async def test_guessing_is_slowed_down_and_nobody_else_is(make_sites: MakeSites) -> None:
+    [site] = make_sites("south")
+    site.start_server()
+    site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    guesses = [asyncio.create_task(is_refused(site, WRONG)) for _ in range(4)]
+    async with connected(site.url) as client:
+        await client.subscribe("news")
+    assert not await is_refused(site, SECRET)
+    assert not all(guess.done() for guess in guesses)
+    assert all(await asyncio.gather(*guesses))
+    assert loop.time() - began > 1.0  # eight failures: 0.25, 0.5, 1, 2 and 4 s for the last five
+
+
+async def test_a_client_that_forges_the_flag(make_sites: MakeSites) -> None:
+    [site] = make_sites("south")
+    site.start_server()
+    async with Audience(site.url) as audience, connected(site.url) as forger:
+        answer = await forger.call(
+            "publish", "traffic", message=["forged", 0], fromPeerServer=True, id=1, origin="x"
+        )
+        assert (answer["type"], answer["code"]) == ("error", "forbidden")
+        await publish(site.url, "honest", 1)
+        await audience.gets("honest", 1)
+        assert "forged" not in audience.numbers
+
+
+async def test_the_sender_is_told_of_a_refusal(make_sites: MakeSites) -> None:
+    north, south = make_sites("north", "south")
+    north.start_server()
+    south.start_server()
+    north.add_peer("south", south.url)
+    north.start_worker()
+    await is_at(north, "south", "refused")
+    assert "403" in north.peer("south")["last_error"]
+    # It is let in once the row is there, and what was published meanwhile has waited.
+    await publish(north.url, "north", 50)
+    async with Audience(south.url) as audience:
+        south.add_peer("north", north.url, "--no-forward")
+        await audience.gets("north", 50)
+
+
+@pytest.mark.parametrize("change", ["disable", "remove"])
+async def test_an_accepted_link_is_closed_within_two_seconds(
+    make_sites: MakeSites, change: str
+) -> None:
+    [site] = make_sites("south")
+    site.start_server()
+    site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
+    async with connect(site.url, additional_headers={"Authorization": f"Bearer {SECRET}"}) as link:
+        assert json.loads(await link.recv())["type"] == "hello"
+        await asyncio.to_thread(site.peers, change, "north")
+        changed = asyncio.get_running_loop().time()
+        assert json.loads(await link.recv())["code"] == "forbidden"
+        with pytest.raises(ConnectionClosed) as closed:
+            await link.recv()
+        assert asyncio.get_running_loop().time() - changed < 2.0
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4003
+
+
+async def test_a_change_reaches_a_running_worker_within_two_seconds(make_sites: MakeSites) -> None:
+    north, south = make_sites("north", "south")
+    north.start_server()
+    server = south.start_server()
+    south.add_peer("north", north.url, "--no-forward")
+    north.start_worker()
+    north.add_peer("south", south.url)
+    await is_at(north, "south", "connected")
+    north.peers("disable", "south")
+    await wait_until_async(lambda: "peer 'north' disconnected" in server.log, 2)
+    await is_at(north, "south", "disabled", 2)
+    connections = server.log.count("peer 'north' connected")
+    north.peers("enable", "south")
+    await wait_until_async(lambda: server.log.count("peer 'north' connected") > connections, 2)
