@@ -9,6 +9,7 @@ import socket
 import ssl as tls
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from itertools import chain, repeat
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -107,13 +108,13 @@ class Connection:
         self._websocket.transport.abort()
 
     async def keep_alive(self, interval: float, timeout: float) -> None:
-        """Send a ping every ``interval`` seconds, and abort once nothing came in for ``timeout`` seconds after one.
+        """Send a ping now and every ``interval`` seconds, and abort once nothing came in for ``timeout`` seconds after one.
 
         So a server that is gone without a word is noticed within the sum of the two.
         """
         websocket, loop = self._websocket, asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(interval)
+        for pause in chain([0.0], repeat(interval)):
+            await asyncio.sleep(pause)
             quiet_since = loop.time()
             ping = asyncio.create_task(self._ping())
             try:

@@ -37,6 +37,7 @@ class Site:
         self.database = Path(shutil.copy(migrated, self.folder / "db.sqlite3"))
         self._children = children
         self._servers: list[Server] = []
+        self.workers: list[Worker] = []
         self.factory = ServerFactory(self._servers, folder=self.folder, database=self.database)
         self.port = free_port()
         self.redis: Redis | None = None
@@ -63,7 +64,7 @@ class Site:
         return self._servers[0]
 
     def start_worker(self) -> Worker:
-        number = sum(isinstance(child, Worker) for child in self._children) + 1
+        number = len(self.workers) + 1
         worker = Worker(
             f"worker-{self.name}-{number}",
             [sys.executable, "manage.py", "runpubsub"],
@@ -72,6 +73,7 @@ class Site:
             folder=self.folder,
         )
         self._children.append(worker)
+        self.workers.append(worker)
         return worker.start()
 
     def add_peer(self, name: str, url: str, *flags: str, secret: str | None = None) -> None:

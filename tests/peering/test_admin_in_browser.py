@@ -1,0 +1,95 @@
+"""Peers in the admin, in a real browser, beside a real worker."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, Response, expect
+
+from tests.browser import PATIENCE, chromium
+from tests.peering.conftest import MakeSites
+from tests.peering.site import SECRET, Site
+from tests.processes import manage, wait_until
+
+PASSWORD = "a password for this test"
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+def log_in(browser: Browser, site: Site, bodies: list[str]) -> Page:
+    """A page of the admin's user; all that the server answers goes to ``bodies``."""
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+
+    def keep(response: Response) -> None:
+        # A redirect has no body, and a secret could stand in its headers.
+        bodies.append(str(response.headers))
+        if response.status < 300 and "text" in response.headers.get("content-type", ""):
+            bodies.append(response.text())
+
+    page.on("response", keep)
+    page.goto(f"{site.server.http_url}/admin/")
+    page.fill("#id_username", "admin")
+    page.fill("#id_password", PASSWORD)
+    page.click("input[type=submit]")
+    return page
+
+
+def test_a_peer_is_added_connects_is_disabled_and_goes(
+    browser: Browser, make_sites: MakeSites
+) -> None:
+    north, south = make_sites("north", "south")
+    north.start_server()
+    far = south.start_server()
+    south.add_peer("north", north.url, "--no-forward")
+    north.start_worker()
+    manage(
+        *("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org"),
+        env=north.server.env | {"DJANGO_SUPERUSER_PASSWORD": PASSWORD},
+    )
+    bodies: list[str] = []
+    page = log_in(browser, north, bodies)
+    peers = f"{north.server.http_url}/admin/dwsps_channels/peer/"
+
+    def state() -> str:
+        page.goto(peers)
+        return page.locator(".field-state").first.inner_text()
+
+    # Add it, and see it connect.
+    page.goto(f"{peers}add/")
+    page.fill("#id_name", "south")
+    page.fill("#id_url", south.url)
+    page.fill("#id_new_secret", SECRET)
+    page.click("input[name=_save]")
+    wait_until(lambda: "connected" in state(), 10, "the list says that it is connected")
+    wait_until(lambda: "peer 'north' connected" in far.log)
+
+    # Test the connection by hand.
+    page.check("input[name=_selected_action]")
+    page.select_option("select[name=action]", "test_connection")
+    page.click("button[name=index]")
+    expect(page.locator(".messagelist")).to_contain_text(re.compile(r"\d ms"))
+
+    # The form shows its health, and not its secret.
+    page.click(".field-name a")
+    expect(page.locator(".field-state")).to_contain_text("connected")
+    expect(page.locator("#id_new_secret")).to_have_value("")
+    page.goto(page.url.replace("change/", "history/"))
+
+    # Disable it, and see it go.
+    page.goto(peers)
+    page.check("input[name=_selected_action]")
+    page.select_option("select[name=action]", "disable")
+    page.click("button[name=index]")
+    wait_until(lambda: "peer 'north' disconnected" in far.log, 5)
+    wait_until(lambda: "disabled" in state(), 5, "the list says that it is disabled")
+
+    page.close()
+    assert len(bodies) > 20
+    assert not [body for body in bodies if SECRET in body]
+    for log in (north.server.log, far.log, *(child.log for child in north.workers)):
+        assert SECRET not in log
