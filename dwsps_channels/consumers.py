@@ -45,15 +45,15 @@ class PubSubConsumer(AsyncConsumer):
         refusal = origins.refusal(scope, conf.ALLOWED_ORIGINS)
         if refusal is not None:
             logger.warning("connection from %s refused: %s", _address(scope), refusal)
-            await _refuse(send)
+            await _refuse(scope, send, 403)
             return
         server = await runtime.obtain()
         if server.draining:
-            await _refuse(send)
+            await _refuse(scope, send, 503)
             return
         granted = await _examine(scope, server)
         if granted is None:
-            await _refuse(send)
+            await _refuse(scope, send, 403)
             return
         await send({"type": "websocket.accept"})
         await self._serve(server, granted, receive)
@@ -124,9 +124,13 @@ async def _meanwhile_unread(connection: Connection, awaited: Awaitable[None]) ->
         connection.resume_reading()
 
 
-async def _refuse(send: Any) -> None:
-    # Before the accept: an HTTP response, 403.
-    await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
+async def _refuse(scope: Any, send: Any, status: int) -> None:
+    """Answer the handshake with an HTTP status; where the server can say no other, as Daphne, with 403."""
+    if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
+        await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b""})
+    else:
+        await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
 
 
 async def _gone(receive: Any) -> None:

@@ -295,3 +295,25 @@ class Thinking:
 
     async def may_publish(self, identity: Any, topic: str) -> bool:
         return True
+
+
+class TestDraining:
+    @pytest.mark.parametrize(
+        ("extensions", "answer"),
+        [
+            ({}, {"type": "websocket.close", "code": 4003}),
+            (
+                {"websocket.http.response": {}},
+                {"type": "websocket.http.response.start", "status": 503, "headers": []},
+            ),
+        ],
+    )
+    async def test_who_comes_then_is_told_that_it_is_for_now(
+        self, extensions: dict[str, Any], answer: dict[str, Any]
+    ) -> None:
+        server = await runtime.obtain()
+        await server.drain()
+        communicator = PubSubCommunicator()
+        communicator.scope["extensions"] = extensions  # type: ignore[index]
+        await communicator.send_input({"type": "websocket.connect"})
+        assert await communicator.receive_output(5) == answer
