@@ -314,6 +314,6 @@ class TestDraining:
         server = await runtime.obtain()
         await server.drain()
         communicator = PubSubCommunicator()
-        communicator.scope["extensions"] = extensions  # type: ignore[index]
+        communicator.scope["extensions"] = extensions
         await communicator.send_input({"type": "websocket.connect"})
         assert await communicator.receive_output(5) == answer
