@@ -1,0 +1,305 @@
+"""Who a connection is, by what it brings."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import pytest
+from channels.db import database_sync_to_async
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.signing import TimestampSigner
+from django.test import override_settings
+from django.utils.crypto import constant_time_compare
+
+from dwsps_channels import consumers
+from dwsps_channels.core.identity import Role
+from dwsps_channels.credentials import (
+    ORDINARY,
+    WORKER_SECONDS,
+    Denied,
+    Granted,
+    Presented,
+    examine,
+    presented,
+    sign_worker,
+)
+from dwsps_channels.failures import FREE
+from dwsps_channels.models import Peer, server_id
+from dwsps_channels.testing import Closed, PubSubCommunicator
+
+SECRET = "the-secret-of-this-peer"
+OTHER = "the-secret-of-another-peer"
+
+db = pytest.mark.django_db(transaction=True)
+
+
+def scope(*headers: tuple[bytes, bytes], query: bytes = b"") -> dict[str, Any]:
+    return {"headers": list(headers), "query_string": query}
+
+
+def in_header(token: str) -> Presented:
+    return Presented(token, in_header=True)
+
+
+def bearer(token: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {token}".encode())]
+
+
+async def create(name: str = "far", **values: Any) -> Peer:
+    return await Peer.objects.acreate(
+        **{"name": name, "url": f"ws://{name}.example/", "secret": SECRET} | values
+    )
+
+
+class TestPresented:
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            (scope(), None),
+            (scope(query=b"a=b&tokens=c"), None),
+            (scope((b"authorization", b"Basic dXNlcjpwdw==")), None),
+            (scope((b"authorization", b"Bearer abc")), Presented("abc", True)),
+            (scope((b"authorization", b"bearer  abc ")), Presented("abc", True)),
+            (scope(query=b"token=abc"), Presented("abc", False)),
+            (scope(query=b"a=b&token=a%2Bb%20c"), Presented("a+b c", False)),
+            (scope(query=b"token="), Presented("", False)),
+            (scope(query=b"token=first&token=last"), Presented("last", False)),
+            (scope((b"authorization", b"Bearer abc"), query=b"token=x"), Presented("abc", True)),
+            (
+                scope((b"authorization", b"Basic x"), query=b"token=abc"),
+                Presented("abc", False),
+            ),
+            (scope((b"authorization", b"Bearer \xff\x00")), Presented("\xff\x00", True)),
+            (scope(query=b"token=%ff\xfe%00"), Presented("\ufffd\xfe\x00", False)),
+        ],
+    )
+    def test_what_a_connection_brings(
+        self, given: dict[str, Any], expected: Presented | None
+    ) -> None:
+        assert presented(given) == expected
+
+    def test_a_scope_may_have_no_query(self) -> None:
+        assert presented({"headers": []}) is None
+
+    def test_its_repr_does_not_show_it(self) -> None:
+        assert SECRET not in repr(in_header(SECRET))
+        assert SECRET not in repr(Granted(Role.PEER, Peer(name="far", secret=SECRET)))
+
+
+class TestWorker:
+    """The database is not asked: no test here may use it."""
+
+    async def test_a_signed_credential_is_the_workers(self) -> None:
+        assert await examine(in_header(sign_worker())) == Granted(Role.WORKER)
+        assert await examine(Presented(sign_worker(), False)) == Granted(Role.WORKER)
+
+    async def test_it_is_good_for_a_minute(self) -> None:
+        with mock.patch("django.core.signing.time.time", return_value=1000.0):
+            signed = sign_worker()
+        for age, granted in ((WORKER_SECONDS, True), (WORKER_SECONDS + 1, False)):
+            with mock.patch("django.core.signing.time.time", return_value=1000.0 + age):
+                assert isinstance(await examine(in_header(signed)), Granted) is granted
+
+    async def test_another_projects_key_is_refused_and_one_that_was_replaced_is_not(self) -> None:
+        signed = sign_worker()
+        old = settings.SECRET_KEY
+        with override_settings(SECRET_KEY="another-key"):
+            answer = await examine(in_header(signed))
+            assert isinstance(answer, Denied)
+            assert "another SECRET_KEY" in answer.reason
+            with override_settings(SECRET_KEY_FALLBACKS=[old]):
+                assert await examine(in_header(signed)) == Granted(Role.WORKER)
+
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "worker.",
+            "worker.dwsps",
+            "worker.dwsps:1",
+            "worker.dwsps:1:2",
+            "worker.::",
+            "worker.\xff:\u2603:é",
+            "worker." + "x" * 100_000,
+            "worker." + "a" + TimestampSigner(salt="another").sign("dwsps"),
+        ],
+    )
+    async def test_garbage_is_refused(self, token: str) -> None:
+        assert isinstance(await examine(in_header(token)), Denied)
+
+    async def test_what_was_signed_for_something_else_is_refused(self) -> None:
+        token = "worker." + TimestampSigner(salt="another").sign("dwsps")
+        assert isinstance(await examine(in_header(token)), Denied)
+
+
+@db
+class TestPeers:
+    async def test_its_secret_makes_a_peer_and_only_the_header_is_greeted(self) -> None:
+        peer = await create()
+        own = await database_sync_to_async(server_id)()
+        assert await examine(in_header(SECRET)) == Granted(Role.PEER, peer, own)
+        assert await examine(Presented(SECRET, False)) == Granted(Role.PEER, peer, None)
+
+    @pytest.mark.parametrize(
+        "token", ["", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "é☃", "\x00"]
+    )
+    async def test_another_secret_makes_none(self, token: str) -> None:
+        await create()
+        assert await examine(in_header(token)) == Denied("wrong secret")
+
+    async def test_no_secret_is_nobodys(self) -> None:
+        await create(secret="")
+        assert await examine(in_header("")) == Denied("wrong secret")
+
+    async def test_one_that_can_be_decrypted_no_more_is_nobodys(self) -> None:
+        await create()
+        with override_settings(SECRET_KEY="another-key"):
+            for token in (SECRET, ""):
+                assert await examine(in_header(token)) == Denied("wrong secret")
+
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            ({"enabled": False}, "peer 'far' is disabled"),
+            ({"accept": False}, "peer 'far' is not accepted from"),
+            ({"enabled": False, "accept": False}, "peer 'far' is disabled"),
+        ],
+    )
+    async def test_each_refusal_has_its_own_word(self, row: dict[str, Any], reason: str) -> None:
+        await create(**row)
+        assert await examine(in_header(SECRET)) == Denied(reason)
+
+    async def test_of_two_rows_with_one_secret_the_one_that_is_accepted_from_counts(self) -> None:
+        await create("one", accept=False)
+        two = await create("two")
+        answer = await examine(in_header(SECRET))
+        assert isinstance(answer, Granted)
+        assert answer.peer == two
+
+    async def test_every_secret_is_compared_whichever_fits(self) -> None:
+        for number in range(4):
+            await create(f"far-{number}", secret=f"{OTHER}-{number}")
+        counts = []
+        for token in (f"{OTHER}-0", f"{OTHER}-3", "wrong"):
+            with mock.patch(
+                "dwsps_channels.credentials.constant_time_compare", wraps=constant_time_compare
+            ) as compare:
+                await examine(in_header(token))
+            counts.append(compare.call_count)
+        assert counts == [4, 4, 4]
+
+
+class Patient:
+    """A module, but for its ``sleep``."""
+
+    def __init__(self, module: ModuleType, sleep: Callable[[float], Awaitable[None]]) -> None:
+        self._module = module
+        self.sleep = sleep
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+@pytest.fixture
+def waits() -> Iterator[list[float]]:
+    """For how long refusals were held back, in place of doing it."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+
+    with mock.patch.object(consumers, "asyncio", Patient(asyncio, sleep)):
+        yield found
+
+
+@db
+class TestConnections:
+    async def test_a_peer_is_greeted_first_of_all_and_may_forward(self) -> None:
+        await create()
+        async with PubSubCommunicator(headers=bearer(SECRET)) as link, PubSubCommunicator() as one:
+            hello = await link.receive_json_from(5)
+            assert hello.keys() == {"type", "server", "server_id", "version"}
+            assert hello["type"] == "hello"
+            await one.subscribe("news")
+            await link.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True, "id": 1}
+            )
+            assert (await link.receive_json_from(5))["type"] == "ack"
+            assert (await one.receive())["fromPeerServer"] is True
+
+    async def test_a_peer_that_knows_no_other_way_comes_by_its_url_and_is_not_greeted(self) -> None:
+        await create()
+        async with PubSubCommunicator(path=f"/ws/pubsub/?token={SECRET}") as link:
+            await link.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await link.receive_json_from(5))["type"] == "ack"
+
+    async def test_who_brings_nothing_is_a_client(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await client.receive_json_from(5))["code"] == "forbidden"
+
+    async def test_a_worker_may_tap_and_nobody_else(self) -> None:
+        await create()
+        for headers, answer in (
+            (bearer(sign_worker()), "ack"),
+            (bearer(SECRET), "error"),
+            ([], "error"),
+        ):
+            async with PubSubCommunicator(headers=headers) as client:
+                await client.send_json_to({"type": "tap", "since": 2.0**40})
+                frames = [await client.receive_json_from(5)]
+                if frames[0]["type"] == "hello":
+                    frames.append(await client.receive_json_from(5))
+                assert frames[-1]["type"] == answer
+
+    @pytest.mark.parametrize("by_url", [False, True])
+    async def test_a_false_secret_is_refused_and_logged_without_it(
+        self, by_url: bool, waits: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        path = "/ws/pubsub/" + (f"?token={OTHER}" if by_url else "")
+        with pytest.raises(Closed):
+            async with PubSubCommunicator(path=path, headers=[] if by_url else bearer(OTHER)):
+                pass
+        assert "refused: wrong secret" in caplog.text
+        assert OTHER not in caplog.text
+        assert waits == [0.0]
+
+    async def test_who_fails_again_and_again_waits_for_the_answer(self, waits: list[float]) -> None:
+        await create()
+        # One runtime for all of them: it is what remembers.
+        async with PubSubCommunicator():
+            for _ in range(FREE + 3):
+                with pytest.raises(Closed):
+                    async with PubSubCommunicator(headers=bearer(OTHER)):
+                        pass
+            assert waits == [0.0] * FREE + [0.25, 0.5, 1.0]
+            # Who has the secret waits for nothing.
+            async with PubSubCommunicator(headers=bearer(SECRET)):
+                pass
+        assert len(waits) == FREE + 3
+
+    async def test_a_token_by_which_the_project_knew_a_user_is_none_of_ours(self) -> None:
+        headers = bearer(base64.b64encode(json.dumps({"user": 1}).encode()).decode())
+        async with PubSubCommunicator(user=User(username="ada"), headers=headers) as client:
+            await client.subscribe("news")
+
+    async def test_nor_does_a_user_become_a_peer_by_it(self) -> None:
+        await create()
+        async with PubSubCommunicator(user=User(username="ada"), headers=bearer(SECRET)) as client:
+            await client.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await client.receive_json_from(5))["code"] == "forbidden"
+
+    def test_what_everybody_has_is_a_clients(self) -> None:
+        assert Granted(Role.CLIENT) == ORDINARY
