@@ -1,0 +1,341 @@
+"""Publishing from processes that serve nothing: each test runs one, as a task queue's worker or cron would be."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from tests.processes import (
+    ROOT,
+    Redis,
+    Server,
+    ServerFactory,
+    base_environment,
+    free_port,
+)
+from tests.wire.client import WireClient, connected
+
+PREAMBLE = """
+import asyncio, json, os, sys, threading
+import django
+django.setup()
+from django.db import transaction
+from dwsps_channels import apublish, publish
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.publishing import NotServing
+
+def tell(value):
+    os.write(1, (json.dumps(value) + "\\n").encode())
+
+def wait():
+    sys.stdin.readline()
+
+"""
+
+
+# What the demo project has its processes log.
+LOG_LINE = re.compile(r"\S+ \S+ (INFO|WARNING) +dwsps_channels\.client: ")
+
+
+class Script:
+    """A process of the project's that runs ``source``. It ends with status 0 and no complaint, or the test fails."""
+
+    def __init__(self, source: str, env: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PREAMBLE + source],
+            cwd=ROOT,
+            env=env | {"DJANGO_SETTINGS_MODULE": "project.settings"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def told(self) -> Any:
+        """The next value that it tells."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, self._process.communicate(timeout=20)[1]
+        return json.loads(line)
+
+    def go_on(self) -> None:
+        """Let it return from ``wait``."""
+        stdin: IO[str] | None = self._process.stdin
+        assert stdin is not None
+        stdin.write("\n")
+        stdin.flush()
+
+    def end(self) -> list[Any]:
+        """Wait for its end; what it told since it was last asked."""
+        out, error = self._process.communicate(timeout=30)
+        complaints = [line for line in error.splitlines() if not LOG_LINE.match(line)]
+        assert (self._process.returncode, complaints) == (0, [])
+        return [json.loads(line) for line in out.splitlines()]
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.communicate()
+
+
+RunScript = Callable[..., Script]
+
+
+@pytest.fixture
+def run() -> Iterator[RunScript]:
+    scripts = []
+
+    def run(source: str, server: Server | dict[str, str]) -> Script:
+        env = (
+            server
+            if isinstance(server, dict)
+            else server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}
+        )
+        scripts.append(Script(source, env))
+        return scripts[-1]
+
+    yield run
+    for script in scripts:
+        script.kill()
+
+
+@pytest.fixture(scope="module")
+def server_kind() -> str:
+    return "daphne"
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[WireClient]:
+    """Subscribed to ``news``."""
+    async with connected(server.url) as client:
+        await client.subscribe("news")
+        yield client
+
+
+async def receives(client: WireClient, *messages: Any) -> None:
+    assert [(await client.receive())["message"] for _ in messages] == list(messages)
+
+
+class TestThroughTheServer:
+    async def test_from_wherever_plain_and_async_code_runs(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        script = run(
+            """
+tell(publish("news.uk", {"n": 10**29, "text": "\\u2603"}))
+tell(asyncio.run(apublish("news", "from a loop")))
+tell(asyncio.run(apublish("news", "from another")))
+thread = threading.Thread(target=lambda: tell(publish("news", "from a thread")))
+thread.start()
+thread.join()
+with transaction.atomic():
+    tell(publish("news", "on commit"))
+    tell(publish("news", "at once", on_commit=False))
+with transaction.atomic():
+    publish("news", "never")
+    transaction.set_rollback(True)
+""",
+            server,
+        )
+        await receives(client, {"n": 10**29, "text": "☃"}, "from a loop", "from another")
+        await receives(client, "from a thread", "at once", "on commit")
+        assert script.end() == [0, 0, 0, 0, None, 0]
+        await client.nothing_more()
+
+    async def test_what_many_threads_publish_comes_in_the_order_of_each(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        script = run(
+            """
+def work(name):
+    for number in range(50):
+        publish("news", [name, number])
+
+threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+""",
+            server,
+        )
+        came = [(await client.receive())["message"] for _ in range(200)]
+        script.end()
+        for name in range(4):
+            assert [number for who, number in came if who == name] == list(range(50))
+
+    async def test_one_connection_is_kept(
+        self, start_server: ServerFactory, run: RunScript
+    ) -> None:
+        server = start_server("uvicorn", "--log-level", "info")
+        script = run('for number in range(20): publish("news", number)', server)
+        script.end()
+        assert server.log.count('"WebSocket /ws/pubsub/" [accepted]') == 1
+
+    async def test_after_a_fork_each_process_has_its_own(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        script = run(
+            """
+publish("news", "parent")
+child = os.fork()
+publish("news", "child" if child == 0 else "parent again")
+if child == 0:
+    os._exit(0)
+tell(os.waitpid(child, 0)[1])
+publish("news", "parent at last")
+""",
+            server,
+        )
+        assert script.end() == [0]
+        came = [(await client.receive())["message"] for _ in range(4)]
+        assert sorted(came) == ["child", "parent", "parent again", "parent at last"]
+        assert came[-1] == "parent at last"
+        await client.nothing_more()
+
+    async def test_a_server_that_is_restarted_in_between_is_found_again(
+        self, start_server: ServerFactory, run: RunScript
+    ) -> None:
+        server = start_server("daphne")
+        script = run(
+            'publish("news", 1); tell("one"); wait(); publish("news", 2); tell("two")', server
+        )
+        assert script.told() == "one"
+        server.restart()
+        async with connected(server.url) as client:
+            await client.subscribe("news")
+            script.go_on()
+            await receives(client, 2)
+        assert script.end() == ["two"]
+
+    def test_a_refused_credential_is_told(self, server: Server, run: RunScript) -> None:
+        env = server.env | {
+            "DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/",
+            "SECRET_KEY": "another" * 10,
+        }
+        [error] = run(RAISING, env).end()
+        assert "HTTP 403" in error
+
+
+RAISING = """
+import time
+begun = time.monotonic()
+try:
+    publish("news", 1)
+except NotServing as error:
+    assert time.monotonic() - begun < 5
+    tell(str(error))
+"""
+
+
+class TestNobodyServes:
+    @pytest.fixture
+    def env(self, migrated_database: Path) -> dict[str, str]:
+        url = f"ws://127.0.0.1:{free_port()}/ws/pubsub/?token=hidden"
+        return base_environment(migrated_database) | {"DWSPS_SERVER_URL": url}
+
+    def test_the_error_says_what_both_ways_lack(self, env: dict[str, str], run: RunScript) -> None:
+        [error] = run(RAISING, env).end()
+        assert "CHANNEL_LAYERS has no layer that processes share" in error
+        assert env["DWSPS_SERVER_URL"].split("?")[0] in error
+        assert "cannot be reached" in error
+        assert "hidden" not in error
+
+    def test_so_does_apublish_and_the_server_may_come_up_later(
+        self, env: dict[str, str], run: RunScript, start_server: ServerFactory
+    ) -> None:
+        port = free_port()
+        env["DWSPS_SERVER_URL"] = f"ws://127.0.0.1:{port}/"
+        script = run(
+            """
+try:
+    asyncio.run(apublish("news", 1))
+except NotServing:
+    tell("not yet")
+wait()
+tell(publish("news", 1))
+""",
+            env,
+        )
+        assert script.told() == "not yet"
+        start_server("daphne", port=port)
+        script.go_on()
+        assert script.end() == [0]
+
+    def test_after_a_fork_the_child_is_told_as_well(
+        self, env: dict[str, str], run: RunScript
+    ) -> None:
+        script = run(
+            """
+for _ in range(2):
+    try:
+        publish("news", 1)
+    except NotServing:
+        tell("not serving")
+    if _ == 0:
+        child = os.fork()
+if child:
+    os.waitpid(child, 0)
+else:
+    os._exit(0)
+""",
+            env,
+        )
+        assert script.end() == ["not serving"] * 3
+
+
+class TestThroughRedis:
+    async def test_every_process_of_the_server_gets_it_and_no_server_url_is_needed(
+        self, redis: Redis, start_server: ServerFactory, run: RunScript
+    ) -> None:
+        servers = [start_server("daphne", env={"REDIS_URL": redis.url}) for _ in range(2)]
+        async with connected(servers[0].url) as one, connected(servers[1].url) as other:
+            for client in (one, other):
+                await client.subscribe("news")
+            script = run(
+                """
+tell(publish("news", 1))
+tell(asyncio.run(apublish("news", 2)))
+child = os.fork()
+if child == 0:
+    publish("news", 3)
+    os._exit(0)
+tell(os.waitpid(child, 0)[1])
+publish("news", 4)
+""",
+                servers[0].env | {"DWSPS_SERVER_URL": f"ws://127.0.0.1:{free_port()}/"},
+            )
+            for client in (one, other):
+                await receives(client, 1, 2, 3, 4)
+            assert script.end() == [0, 0, 0]
+
+    async def test_a_redis_that_is_away_is_unavailable_and_found_again(
+        self, redis: Redis, migrated_database: Path, run: RunScript
+    ) -> None:
+        env = base_environment(migrated_database) | {"REDIS_URL": redis.url}
+        script = run(
+            """
+publish("news", 1)
+tell("taken")
+wait()
+try:
+    publish("news", 2)
+except Unavailable as error:
+    tell(str(error))
+wait()
+tell(publish("news", 3))
+""",
+            env,
+        )
+        assert script.told() == "taken"
+        redis.kill()
+        script.go_on()
+        assert "the server's processes could not be told" in script.told()
+        redis.start()
+        script.go_on()
+        assert script.end() == [0]
