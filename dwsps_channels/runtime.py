@@ -7,6 +7,7 @@ into the server's end.
 
 import asyncio
 import logging
+import os
 import secrets
 from contextlib import suppress
 from dataclasses import replace
@@ -48,6 +49,9 @@ EVENTS_SECONDS = 1.0
 # What a forwarded message may have beyond what its publisher sent: origin, number, flag, timestamp.
 FORWARDING_BYTES = 1024
 
+# What a worker's position may take: an origin and a number for each of 256 runs of processes.
+TAP_BYTES = 32 * 1024
+
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 
 
@@ -56,6 +60,7 @@ class Runtime:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
         self.limits = conf.limits
         policy = conf.POLICY()
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
@@ -96,7 +101,7 @@ class Runtime:
                 # It may be sent all that was kept for it, at once.
                 return replace(
                     self.limits,
-                    message_bytes=self.limits.message_bytes + FORWARDING_BYTES,
+                    message_bytes=self.limits.message_bytes + TAP_BYTES,
                     buffered_bytes=self.limits.buffered_bytes + 2 * conf.BACKLOG_BYTES,
                     rate=None,
                 )
@@ -196,9 +201,7 @@ def make_bus() -> Bus:
     from dwsps_channels.bus.channel_layer import ChannelLayerBus
     from dwsps_channels.bus.layers import layer_factory
 
-    return ChannelLayerBus(
-        layer_factory(alias), process_id=uuid4().hex, group=conf.group
-    )
+    return ChannelLayerBus(layer_factory(alias), process_id=uuid4().hex, group=conf.group)
 
 
 _current: Runtime | None = None
@@ -216,7 +219,10 @@ async def obtain() -> Runtime:
 
 def current() -> Runtime | None:
     """The runtime of this process, from whatever thread; ``None``: the process serves nothing (yet, or any more)."""
-    return _current if _current is not None and _current.loop.is_running() else None
+    if _current is None or not _current.loop.is_running():
+        return None
+    # A forked process has the parent's loop as it was, running as it seems: nothing runs it there.
+    return _current if _current.pid == os.getpid() else None
 
 
 def start_with_first_request() -> None:

@@ -198,6 +198,31 @@ publish("news", "parent at last")
         assert came[-1] == "parent at last"
         await client.nothing_more()
 
+    async def test_what_a_serving_process_forks_serves_nothing(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        script = run(
+            """
+from dwsps_channels import runtime
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        publish("news", "child")
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+async def serve():
+    await runtime.obtain()
+    tell(await asyncio.to_thread(fork))
+
+asyncio.run(serve())
+""",
+            server,
+        )
+        await receives(client, "child")
+        assert script.end() == [0]
+
     async def test_a_server_that_is_restarted_in_between_is_found_again(
         self, start_server: ServerFactory, run: RunScript
     ) -> None:
