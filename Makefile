@@ -3,6 +3,8 @@
 HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
+# Most tests wait for other processes most of the time.
+TEST_PROCESSES ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -93,7 +95,7 @@ $(NODE_INSTALLED): tests/js/package.json | test-tools
 
 .PHONY: test
 test: lint test-tools $(NODE_INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 .PHONY: clean
 clean:

@@ -1,14 +1,12 @@
-"""What happens to messages when processes are killed and connections are cut."""
+"""What happens to messages when workers and servers are killed."""
 
 import asyncio
-import random
 
 from tests.peering.conftest import MakeSites
-from tests.peering.proxy import proxy_to
 from tests.peering.site import Site
-from tests.peering.test_mesh import connect, is_at, start
+from tests.peering.test_mesh import is_at
 from tests.peering.traffic import Audience, publish
-from tests.processes import Redis, free_port, wait_until_async
+from tests.processes import wait_until_async
 
 RATE = 200.0  # messages a second
 
@@ -101,60 +99,3 @@ async def test_a_peer_may_be_away_at_the_start_and_come_and_go(make_sites: MakeS
         await publishing
         await audience.gets("north", 2_000)
     assert north.peer("south")["dropped"] == 0
-
-
-async def test_every_process_of_a_server_knows_what_was_seen(
-    make_sites: MakeSites, redis: Redis
-) -> None:
-    """The link leads to one process, the subscriber is at the other, and the first is killed ten times."""
-    north, south = make_sites("north", "south")
-    north.start_server()
-    south.redis = redis
-    first = south.start_server()
-    second = south.start_server(port=free_port())
-    south.add_peer("north", north.url, "--no-forward")
-    north.add_peer("south", south.url)
-    north.start_worker()
-    await is_at(north, "south", "connected")
-    moments = random.Random(7)
-    count = 6_000
-    async with Audience(second.url) as audience:
-        publishing = asyncio.create_task(publish(north.url, "north", count, rate=RATE))
-        for _ in range(10):
-            await asyncio.sleep(moments.uniform(0.1, 3.0))  # any moment will do
-            await asyncio.to_thread(first.kill)
-            await asyncio.to_thread(first.start)
-        await publishing
-        await audience.gets("north", count)
-    assert north.peer("south")["dropped"] == 0
-
-
-CUT_SECONDS = 60.0
-
-
-async def test_a_connection_that_is_cut_without_a_word_loses_nothing(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
-    await start(north, south)
-    south.add_peer("north", north.url, "--no-forward")
-    async with proxy_to(south.port) as proxy:
-        north.add_peer("south", f"ws://127.0.0.1:{proxy.port}")
-        await is_at(north, "south", "connected")
-        async with Audience(south.url) as audience:
-            publishing = asyncio.create_task(publish(north.url, "north", 4_000, rate=50))
-            await audience.has_so_many("north", 100)
-            loop = asyncio.get_running_loop()
-            proxy.cut()
-            cut = loop.time()
-            # It is noticed within 45 s: then it tries again, and again.
-            await wait_until_async(lambda: north.peer("south")["state"] != "connected", 45)
-            await wait_until_async(lambda: loop.time() - cut >= CUT_SECONDS, CUT_SECONDS + 5)
-            proxy.mend()
-            await publishing
-            await audience.gets("north", 4_000, 90)
-    assert north.peer("south")["resent"] > 0
-
-
-async def test_connecting_two_sites_needs_nothing_but_rows(make_sites: MakeSites) -> None:
-    sites = make_sites("north", "south")
-    await start(*sites)
-    await connect((sites[0], sites[1]), (sites[1], sites[0]))
