@@ -103,7 +103,9 @@ def circle() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "message", [object(), {1, 2}, b"bytes", math.nan, math.inf, "\ud800", circle()], ids=repr
+    "message",
+    [object(), {1, 2}, b"bytes", math.nan, math.inf, "\ud800", circle()],
+    ids=lambda value: type(value).__name__,
 )
 async def test_what_is_not_json_is_refused_before_it_is_sent(
     scripted: ScriptedServer, connect: Connect, message: Any
