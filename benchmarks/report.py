@@ -13,6 +13,8 @@ IN_CHART = ("fan-100-8", "fan-1000-8", "pairs-50")
 
 # Above this share of a core, others have had a part in the figures.
 NOISE = 0.05
+# From this share on, a server has had all of its core: its use is counted in hundredths of a second.
+FULL = 0.95
 
 TITLES = {contestant.name: contestant.title for contestant in CONTESTANTS}
 
@@ -228,6 +230,14 @@ def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
         yield (
             f"The generator was busy for {busiest.figure.generator_busy:.0%} of the time at most "
             f"({busiest.contestant.title}, {busiest.load.title})."
+        )
+    working = [one for one in rivals if one.load.kind != "idle"]
+    if working:
+        full = sum(one.figure.server_busy >= FULL for one in working)
+        least = min(working, key=lambda one: one.figure.server_busy)
+        yield (
+            f"The server used {FULL:.0%} of its core or more in {full} of {len(working)} figures, and never less than "
+            f"{least.figure.server_busy:.0%} ({least.contestant.title}, {least.load.title})."
         )
     for contestant, load, figure in measured:
         if contestant.yardstick:

@@ -26,7 +26,7 @@ class Pace:
     """Seconds for one measurement, with the opening of its connections."""
 
 
-FULL = Pace(rounds=3, warm_up=0.4, seconds=1.5, patience=45)
+FULL = Pace(rounds=3, warm_up=0.3, seconds=1.2, patience=45)
 QUICK = Pace(rounds=1, warm_up=0.2, seconds=0.5, patience=10)
 
 

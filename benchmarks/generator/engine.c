@@ -25,11 +25,6 @@ enum {
 
 static const int64_t MILLISECOND = 1000000;
 static const int64_t OPENING_PATIENCE = 20000 * MILLISECOND;
-/*
- * How long to look for more before sleeping. Were it asleep, each write of a fast server would have to wake it,
- * which costs the server as much as the write: no server does that for a client on another machine.
- */
-static const int64_t SPIN = MILLISECOND / 5;
 
 _Noreturn void die(const char *format, ...) {
     va_list arguments;
@@ -241,6 +236,7 @@ static void receive(struct connection *connection) {
     else if (received <= 0)
         die("the server cut a connection off%s%s", received ? ": " : "", received ? strerror(errno) : "");
     connection->engine->now = clock_now();
+    connection->engine->reads++;
     input.length += (size_t)received;
     size_t at = 0;
     if (connection->state == UPGRADING) {
@@ -273,7 +269,7 @@ bool engine_poll(struct engine *engine, int64_t until) {
         int64_t began = clock_now(), now = began;
         while (count == 0 && now < until) {
             int64_t left = (until - now + MILLISECOND - 1) / MILLISECOND;
-            count = epoll_wait(engine->epoll, events, MAX_EVENTS, now - began < SPIN ? 0 : (int)left);
+            count = epoll_wait(engine->epoll, events, MAX_EVENTS, now - began < engine->spin ? 0 : (int)left);
             now = clock_now();
         }
         engine->idle += now - began;

@@ -37,9 +37,15 @@ struct engine {
     /* Called for each message delivered. */
     void (*delivered)(struct connection *connection, const char *payload, size_t length);
     void *load; /* the caller's own */
+    /*
+     * How long to look for more before sleeping. A write to one that sleeps has to wake it at the server's expense,
+     * which no server does for a client on another machine. It makes up to a tenth of difference.
+     */
+    int64_t spin;
     int epoll;
     int64_t now;  /* when the bytes that are being read were received */
     int64_t idle; /* for how long there was nothing to do so far; all in nanoseconds */
+    uint64_t reads; /* how often something was received */
     size_t opened;
 };
 

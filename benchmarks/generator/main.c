@@ -18,6 +18,7 @@ static const char HELP[] =
     "       generator read --adapter NAME [--ready]      what the adapter reads in the message on stdin\n"
     "\n"
     "  --path PATH         of the websocket, / by default\n"
+    "  --spin MICROSECONDS that it looks for more before it sleeps (200)\n"
     "  --patience SECONDS  after which it gives up (60)\n"
     "  --server PID        whose use of the processor is told; more for all that the server is made of\n"
     "publish\n"
@@ -107,6 +108,7 @@ static struct options options = {
     .topics = 3,
     .warming = 100,
     .patience = 60,
+    .spin = 200,
 };
 
 static const struct {
@@ -124,6 +126,7 @@ static const struct {
     {"topics", &options.topics, NULL, 1},
     {"warming", &options.warming, NULL, 1},
     {"patience", &options.patience, NULL, 1},
+    {"spin", &options.spin, NULL, 0},
     {"warm-up", NULL, &options.warm_up, 0},
     {"seconds", NULL, &options.seconds, 0},
     {"silence", NULL, &options.silence, 0},
@@ -161,6 +164,7 @@ int main(int count, char **words) {
         {"seconds", required_argument, NULL, 0},   {"connections", required_argument, NULL, 0},
         {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
         {"patience", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
+        {"spin", required_argument, NULL, 0},
         {0},
     };
     struct engine engine = {.path = "/"};
@@ -208,6 +212,7 @@ int main(int count, char **words) {
         die("which port? see --help");
     signal(SIGALRM, give_up);
     alarm((unsigned)options.patience);
+    engine.spin = (int64_t)options.spin * 1000;
     engine_start(&engine);
     if (strcmp(load, "publish") == 0)
         load_publish(&engine, &options);

@@ -165,12 +165,14 @@ void load_publish(struct engine *engine, const struct options *options) {
     bool moving = receive_until(engine, load, clock_now() + (int64_t)(options->warm_up * (double)SECOND));
     struct usage before = usage_now(options->servers, options->server_count);
     int64_t began = clock_now(), idle_before = engine->idle;
+    uint64_t reads_before = engine->reads;
     load->measuring = true;
     moving = moving && receive_until(engine, load, began + (int64_t)(options->seconds * (double)SECOND));
     load->measuring = false;
     struct usage after = usage_now(options->servers, options->server_count);
     double seconds = (double)(clock_now() - began) / 1e9;
     double idle = (double)(engine->idle - idle_before) / 1e9;
+    uint64_t reads = engine->reads - reads_before;
     receive_rest(engine, load);
 
     uint64_t published = 0;
@@ -180,7 +182,8 @@ void load_publish(struct engine *engine, const struct options *options) {
         published += load->publishers[i].next;
 
     const struct faults *faults = &load->faults;
-    printf("{\"deliveries\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"stalled\": %s, ",
+    printf("{\"reads\": %llu, ", (unsigned long long)reads);
+    printf("\"deliveries\": %llu, \"seconds\": %.6f, \"rate\": %.1f, \"stalled\": %s, ",
            (unsigned long long)load->delays.count, seconds, (double)load->delays.count / seconds,
            moving ? "false" : "true");
     printf("\"delay_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f}, ", microseconds(&load->delays, 0.5),

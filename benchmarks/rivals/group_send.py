@@ -37,7 +37,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Broadcast(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+class Broadcast(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         self.topics: set[str] = set()
         await self.accept()
