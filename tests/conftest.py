@@ -31,10 +31,16 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with every table and no rows, to be copied."""
+    """An SQLite file with every table and no rows, to be copied: see ``database``."""
     database = tmp_path_factory.mktemp("database") / "migrated.sqlite3"
     manage("migrate", "--verbosity", "0", env=base_environment(database))
     return database
+
+
+@pytest.fixture
+def database(migrated_database: Path, tmp_path: Path) -> Path:
+    """A copy of it for a test that writes."""
+    return Path(shutil.copy(migrated_database, tmp_path / "own.sqlite3"))
 
 
 @pytest.fixture(scope="module", params=KINDS)

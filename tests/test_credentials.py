@@ -128,6 +128,7 @@ class TestWorker:
             "worker." + "x" * 100_000,
             "worker." + "a" + TimestampSigner(salt="another").sign("dwsps"),
         ],
+        ids=range(8),  # the same in each process of the tests
     )
     async def test_garbage_is_refused(self, token: str) -> None:
         assert isinstance(await examine(in_header(token)), Denied)

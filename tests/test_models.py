@@ -405,12 +405,12 @@ def test_the_server_has_one_id(db: None) -> None:
     assert ServerIdentity.objects.count() == 1
 
 
-def test_processes_that_ask_for_the_id_at_once_get_the_same(migrated_database: Path) -> None:
+def test_processes_that_ask_for_the_id_at_once_get_the_same(database: Path) -> None:
     program = (
         "import django; django.setup(); import sys; from dwsps_channels.models import server_id; "
         "print('ready', flush=True); sys.stdin.readline(); print(server_id())"
     )
-    env = base_environment(migrated_database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
     children = [
         subprocess.Popen(
             [sys.executable, "-c", program],

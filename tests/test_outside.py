@@ -260,9 +260,9 @@ except NotServing as error:
 
 class TestNobodyServes:
     @pytest.fixture
-    def env(self, migrated_database: Path) -> dict[str, str]:
+    def env(self, database: Path) -> dict[str, str]:
         url = f"ws://127.0.0.1:{free_port()}/ws/pubsub/?token=hidden"
-        return base_environment(migrated_database) | {"DWSPS_SERVER_URL": url}
+        return base_environment(database) | {"DWSPS_SERVER_URL": url}
 
     def test_the_error_says_what_both_ways_lack(self, env: dict[str, str], run: RunScript) -> None:
         [error] = run(RAISING, env).end()
@@ -340,9 +340,9 @@ publish("news", 4)
             assert script.end() == [0, 0, 0]
 
     async def test_a_redis_that_is_away_is_unavailable_and_found_again(
-        self, redis: Redis, migrated_database: Path, run: RunScript
+        self, redis: Redis, database: Path, run: RunScript
     ) -> None:
-        env = base_environment(migrated_database) | {"REDIS_URL": redis.url}
+        env = base_environment(database) | {"REDIS_URL": redis.url}
         script = run(
             """
 publish("news", 1)

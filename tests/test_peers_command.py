@@ -224,10 +224,7 @@ def test_a_name_that_is_not_known_suggests_close_ones_and_changes_nothing(comman
 # As a program
 
 
-def test_exit_statuses_and_streams(migrated_database: Path, tmp_path: Path) -> None:
-    database = tmp_path / "db.sqlite3"
-    database.write_bytes(migrated_database.read_bytes())
-
+def test_exit_statuses_and_streams(database: Path) -> None:
     def manage(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "manage.py", "peers", *arguments],
