@@ -20,6 +20,7 @@ from dwsps_channels.client import (
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.outbox import Outbox, Outgoing
+from dwsps_channels.peering.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
@@ -31,6 +32,9 @@ HEARTBEAT_TIMEOUT = 20.0
 
 # A server of ours says hello with its first frame. Who says nothing for so long is a dwsps 1.0.1 server.
 HELLO_SECONDS = 1.0
+
+# A peer that answers heartbeats and no message is of no use: the connection is made anew.
+ANSWER_SECONDS = 60.0
 
 # A loop stays one until somebody changes a row.
 LOOP_SECONDS = 30.0
@@ -165,7 +169,7 @@ class Link:
         except ConnectionClosed as closed:
             # Some servers drop the reason from the close, and say it before.
             reason = closed.reason or self._farewell
-            code, problem = closed.code, _shown(str(ConnectionClosed(closed.code, reason)))
+            code, problem = closed.code, printable(str(ConnectionClosed(closed.code, reason)))
             if code == TOO_BIG and (largest := self.outbox.drop_largest()) is not None:
                 # Sent again it would end the next connection, and so for ever: nothing would get past it.
                 problem = f"takes no message of {len(largest.frame)} bytes, dropped it"
@@ -173,7 +177,7 @@ class Link:
                 # It is told to stay away; but the peer's row there may change again, so it asks now and then.
                 code, state = None, State.REFUSED
         except _Confused as confused:
-            problem = _shown(str(confused))
+            problem = printable(str(confused))
         except ValueError as error:
             problem = str(error)  # its row has a URL that is none; the text does not repeat it
         except Exception as error:
@@ -197,10 +201,22 @@ class Link:
             while True:
                 if answer is not None:
                     self._understand(answer)
-                answer = await connection.receive()
+                answer = await self._answer(connection)
         finally:
             sending.cancel()
             await asyncio.wait([sending])
+
+    async def _answer(self, connection: Connection) -> bytes:
+        """The next frame; waits for it as long as no message waits for its answer for too long."""
+        while True:
+            awaited = self.outbox.awaited
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    return await connection.receive()
+            except TimeoutError:
+                # One that was sent meanwhile has its time still before it.
+                if awaited is not None and awaited is self.outbox.awaited:
+                    raise _Confused(f"no message was answered for {ANSWER_SECONDS:g} s") from None
 
     async def _greeting(self, connection: Connection) -> bytes | None:
         """Wait for the hello of a server of ours; gives a frame that is something else."""
@@ -247,7 +263,7 @@ class Link:
                     "peer '%s': refused a message to '%s' for good: %s; more of this is counted only",
                     self.config.name,
                     message.topic,
-                    _shown(answer.reason),
+                    printable(answer.reason),
                 )
                 self._refusal_logged = True
                 self.outbox.acknowledge(refused=True)
@@ -297,14 +313,6 @@ class _Answer(Struct):
     reason: str = ""
     retryable: bool = False
     server_id: str = ""
-
-
-# What a peer says may be long, or pretend to be further lines of the log.
-_SHOWN_CHARACTERS = 300
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in text[:_SHOWN_CHARACTERS])
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
