@@ -13,10 +13,14 @@ from typing import NamedTuple
 import pytest
 from django.dispatch import Signal
 
-from dwsps_channels import conf, signals
-from dwsps_channels.core import errors
+from dwsps_channels import conf, runtime, signals, worker
+from dwsps_channels.core import errors, seen
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.management.commands import peers
+from dwsps_channels.peering import outbox
+from dwsps_channels.peering.health import State
+from dwsps_channels.peering.link import HEARTBEAT_SECONDS
 from tests.processes import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -76,6 +80,12 @@ def test_python_in_documents_compiles(document: Path) -> None:
     for block in blocks(document):
         if block.language == "python":
             ast.parse(block.code)  # its error shows the line
+
+
+def test_every_document_is_in_the_readme() -> None:
+    table = (ROOT / "README.md").read_text().partition("\n## Documentation\n")[2]
+    listed = re.findall(r"^\| \[(\w+)]\(docs/\1\.md\) \| ", table, re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in ROOT.glob("docs/*.md"))
 
 
 def test_sections_that_code_cites_are_there() -> None:
@@ -154,3 +164,67 @@ def test_every_signal_is_explained() -> None:
     assert sorted(listed) == sorted(
         name for name, value in vars(signals).items() if isinstance(value, Signal)
     )
+
+
+# docs/peering.md
+
+
+def section(document: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of its level."""
+    text = (ROOT / "docs" / document).read_text()
+    assert f"\n## {heading}\n" in text
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_every_state_of_a_peer_is_explained() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| ", section("peering.md", "States"), re.MULTILINE)
+    source = (ROOT / "dwsps_channels" / "conditions.py").read_text()
+    beyond_the_worker = re.findall(r'\bCondition\(\s*"(\w+)"', source)
+    assert "stale" in beyond_the_worker
+    assert sorted(listed) == sorted({*beyond_the_worker, *State})
+
+
+def test_limits_of_peering_are_those_of_the_code() -> None:
+    text = section("peering.md", "What is promised")
+    shown = {
+        name: [int(digits.replace(" ", "")) for digits in re.findall(r"\d[\d ]*", cell)]
+        for name, cell in re.findall(
+            r"^\| ([\w ]*\w)[^|]*\| ([^|]*\d[^|]*) \| ", text, re.MULTILINE
+        )
+    }
+    mib = 1024 * 1024
+    assert shown == {
+        "the outbox": [conf.conf.OUTBOX_MESSAGES, conf.conf.OUTBOX_BYTES // mib],
+        "the backlog": [
+            conf.conf.BACKLOG_MESSAGES,
+            conf.conf.BACKLOG_BYTES // mib,
+            conf.conf.BACKLOG_SECONDS // 60,
+        ],
+        "deduplication": [seen.MAX_IDS, seen.MAX_SECONDS // 60],
+        "sent and not acknowledged": [outbox.WINDOW],
+    }
+
+
+def test_every_command_for_peers_is_named() -> None:
+    parser = peers.Command().create_parser("manage.py", "peers")
+    [actions] = [action for action in parser._actions if isinstance(action.choices, dict)]
+    row = section("peering.md", "A row")
+    for command in actions.choices or ():
+        assert f"`{command}`" in row, command
+
+
+# docs/deployment.md
+
+
+def test_units_leave_processes_the_time_they_take_to_end() -> None:
+    text = section("deployment.md", "systemd")
+    times = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)]
+    assert len(times) == text.count("ExecStart=") == 2
+    assert min(times) > 10 >= runtime.SESSIONS_SECONDS + runtime.EVENTS_SECONDS
+    assert min(times) > 10 >= worker.FLUSH_SECONDS + worker.EVENTS_SECONDS
+
+
+def test_the_proxy_waits_longer_than_pings_are_apart() -> None:
+    daphne_and_uvicorn = 20
+    [timeout] = re.findall(r"proxy_read_timeout (\d+)s;", section("deployment.md", "nginx"))
+    assert int(timeout) > 2 * max(daphne_and_uvicorn, HEARTBEAT_SECONDS)
