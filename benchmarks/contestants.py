@@ -282,6 +282,6 @@ CONTESTANTS = [
         command=("{build}/ceiling", "{port}"),
         programs=(COMPILER,),
         yardstick=True,
-        only=("fan-100-8", "fan-1000-8", "fan-100-8-4k"),
+        only=("fan-100-8", "fan-100-8-each", "fan-1000-8", "fan-100-8-4k"),
     ),
 ]

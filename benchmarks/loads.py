@@ -36,7 +36,7 @@ def _fan(subscribers: int, in_flight: int) -> Load:
         f"fan-{subscribers}-{in_flight}",
         f"1 to {subscribers}, {in_flight} in flight",
         "publish",
-        {"subscribers": subscribers, "in-flight": in_flight},
+        {"subscribers": subscribers, "in-flight": in_flight, "gathered": 1},
     )
 
 
@@ -58,16 +58,22 @@ def all_loads(*, quick: bool) -> list[Load]:
         _pairs(50),
         _pairs(500),
         Load(
+            "fan-100-8-each",
+            "1 to 100, 8 in flight, written one by one",
+            "publish",
+            {"subscribers": 100, "in-flight": 8},
+        ),
+        Load(
             "fan-100-8-4k",
             "1 to 100, 4 KiB, 8 in flight",
             "publish",
-            {"subscribers": 100, "in-flight": 8, "payload": 4096},
+            {"subscribers": 100, "in-flight": 8, "gathered": 1, "payload": 4096},
         ),
         Load(
             "levels-10",
             "10 levels, a subscriber on each, 8 in flight",
             "publish",
-            {"subscribers": 10, "levels": 10, "in-flight": 8},
+            {"subscribers": 10, "levels": 10, "in-flight": 8, "gathered": 1},
         ),
         Load(
             "storm",

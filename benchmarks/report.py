@@ -39,8 +39,10 @@ figures of two machines, or of two days, are not to be compared.
 * In a round, every contestant is started, put under each load, and stopped, one after the other. What is shown
   is the median of the rounds. Idle connections come to a server that was just started.
 * **In flight** is a publish that not every subscriber has received yet. The publisher keeps as many in flight as
-  the load says, each written by itself. A pair is a publisher and a subscriber on a topic of their own, with one
-  in flight.
+  the load says: it reads all that has come, then publishes anew, in one write. Where they are **written one by one**,
+  each is written as soon as the one before it has arrived everywhere; then it depends on some microseconds how many
+  a server finds when it reads, and whether it can write eight deliveries at once or has to write twice.
+* A pair is a publisher and a subscriber on a topic of their own, with one in flight.
 * **Every delivery is checked.** A payload, 32 bytes where nothing else is said, holds the publisher's number and
   a sequence number. Each subscriber has to get each number once, in order, and every byte as it was published.
 * **The delay** is from before the publish is written to after the delivery is read.

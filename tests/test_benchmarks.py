@@ -180,6 +180,7 @@ def faults_of(measurement: Message) -> dict[str, int]:
     "words",
     [
         "--subscribers 3 --in-flight 4",
+        "--subscribers 3 --in-flight 4 --gathered 1",
         "--subscribers 1",
         "--groups 5",
         "--subscribers 2 --payload 4096 --in-flight 2",

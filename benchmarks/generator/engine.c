@@ -51,7 +51,7 @@ static void watch(struct connection *connection, int operation) {
         die("epoll_ctl: %s", strerror(errno));
 }
 
-static void flush(struct connection *connection) {
+void connection_flush(struct connection *connection) {
     struct buffer *out = &connection->out;
     bool waits = false;
     if (out->length) {
@@ -68,9 +68,13 @@ static void flush(struct connection *connection) {
     }
 }
 
-void connection_send(struct connection *connection, const char *message, size_t length) {
+void connection_queue(struct connection *connection, const char *message, size_t length) {
     websocket_frame(&connection->out, (enum opcode)connection->engine->adapter->opcode, message, length);
-    flush(connection);
+}
+
+void connection_send(struct connection *connection, const char *message, size_t length) {
+    connection_queue(connection, message, length);
+    connection_flush(connection);
 }
 
 void connection_cut(struct connection *connection) {
@@ -121,7 +125,7 @@ static void subscribe(struct connection *connection) {
         adapter->subscribe(&message, connection->subscriptions[i].topic, connection->subscriptions[i].below);
         websocket_frame(&connection->out, (enum opcode)adapter->opcode, message.data, message.length);
     }
-    flush(connection);
+    connection_flush(connection);
     if (!connection->subscription_count)
         finish(connection);
 }
@@ -188,7 +192,7 @@ static void read_frame(struct connection *connection, const struct frame *frame)
     switch (frame->opcode) {
     case OPCODE_PING:
         websocket_frame(&connection->out, OPCODE_PONG, frame->payload, frame->length);
-        flush(connection);
+        connection_flush(connection);
         return;
     case OPCODE_PONG:
         return;
@@ -279,7 +283,7 @@ bool engine_poll(struct engine *engine, int64_t until) {
     for (int i = 0; i < count; i++) {
         struct connection *connection = events[i].data.ptr;
         if (events[i].events & EPOLLOUT)
-            flush(connection);
+            connection_flush(connection);
         if (events[i].events & ~(uint32_t)EPOLLOUT)
             receive(connection);
     }

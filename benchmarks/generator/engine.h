@@ -59,7 +59,13 @@ void engine_open(struct engine *engine, struct connection *connections, size_t c
 /* Read what has come, waiting for it until then at most. Returns whether there was anything. */
 bool engine_poll(struct engine *engine, int64_t until);
 
-/* Send a message of the adapter's protocol in a write of its own. */
+/* Add a message of the adapter's protocol to what is to be written. */
+void connection_queue(struct connection *connection, const char *message, size_t length);
+
+/* Write it. */
+void connection_flush(struct connection *connection);
+
+/* Do both. */
 void connection_send(struct connection *connection, const char *message, size_t length);
 
 /* Cut the connection, as a network does that fails. */

@@ -10,6 +10,7 @@ struct options {
     int subscribers; /* of each group */
     int levels;      /* of each topic; the subscribers are spread over them */
     int in_flight;   /* publishes of each publisher that not all have got */
+    int gathered;    /* 0: each publish is written at once; 1: after all that has come was read, in one write */
     int payload;     /* its length in bytes, without the quotes */
     double warm_up;  /* seconds */
     double seconds;

@@ -26,6 +26,7 @@ static const char HELP[] =
     "  --subscribers N     of each (1)\n"
     "  --levels N          of each topic, the subscribers spread over them (1)\n"
     "  --in-flight N       publishes of each publisher that have not reached all yet (1)\n"
+    "  --gathered 0|1      whether publishes wait until all that has come is read, and are one write then (0)\n"
     "  --payload BYTES     (32)\n"
     "  --warm-up SECONDS   (0.5)\n"
     "  --seconds SECONDS   (2)\n"
@@ -121,6 +122,7 @@ static const struct {
     {"subscribers", &options.subscribers, NULL, 1},
     {"levels", &options.levels, NULL, 1},
     {"in-flight", &options.in_flight, NULL, 1},
+    {"gathered", &options.gathered, NULL, 0},
     {"payload", &options.payload, NULL, 20},
     {"connections", &options.connections, NULL, 1},
     {"topics", &options.topics, NULL, 1},
@@ -164,7 +166,7 @@ int main(int count, char **words) {
         {"seconds", required_argument, NULL, 0},   {"connections", required_argument, NULL, 0},
         {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
         {"patience", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
-        {"spin", required_argument, NULL, 0},
+        {"spin", required_argument, NULL, 0},      {"gathered", required_argument, NULL, 0},
         {0},
     };
     struct engine engine = {.path = "/"};

@@ -13,6 +13,7 @@ static const int64_t AFTERWARDS = SECOND / 20;
 
 struct publisher {
     struct connection *connection;
+    bool is_due; /* is in load->due */
     char topic[MAX_TOPIC];
     uint32_t next;   /* the number of its next publish */
     uint32_t oldest; /* all below it have reached every subscriber */
@@ -26,6 +27,8 @@ struct load {
     const struct options *options;
     int64_t silence; /* after so long without a delivery nothing more is expected */
     struct publisher *publishers;
+    uint32_t *due; /* publishers that have room, of which there are due_count: see --gathered */
+    size_t due_count;
     bool publishing;
     bool measuring;
     int64_t heard; /* when the last delivery came */
@@ -45,8 +48,11 @@ static void publish(struct engine *engine, struct load *load, uint32_t number) {
         engine->adapter->publish(&message, publisher->topic, payload.data, length);
         publisher->in_flight[sequence % MAX_IN_FLIGHT].remaining = load->options->subscribers;
         publisher->in_flight[sequence % MAX_IN_FLIGHT].sent = clock_now();
-        connection_send(publisher->connection, message.data, message.length);
+        connection_queue(publisher->connection, message.data, message.length);
+        if (!load->options->gathered)
+            connection_flush(publisher->connection);
     }
+    connection_flush(publisher->connection);
 }
 
 static void delivered(struct connection *connection, const char *payload, size_t length) {
@@ -78,7 +84,22 @@ static void delivered(struct connection *connection, const char *payload, size_t
     while (publisher->oldest != publisher->next &&
            publisher->in_flight[publisher->oldest % MAX_IN_FLIGHT].remaining == 0)
         publisher->oldest++;
-    publish(engine, load, number);
+    if (!load->options->gathered) {
+        publish(engine, load, number);
+    } else if (!publisher->is_due) {
+        publisher->is_due = true;
+        load->due[load->due_count++] = number;
+    }
+}
+
+/* Read what has come, and publish what was left for afterwards. */
+static void receive(struct engine *engine, struct load *load, int64_t until) {
+    engine_poll(engine, until);
+    for (size_t i = 0; i < load->due_count; i++) {
+        load->publishers[load->due[i]].is_due = false;
+        publish(engine, load, load->due[i]);
+    }
+    load->due_count = 0;
 }
 
 /* "g0.l1.l2": the first `levels` levels of a group's topic. */
@@ -113,7 +134,7 @@ static bool receive_until(struct engine *engine, struct load *load, int64_t end)
         int64_t silent = load->heard + load->silence;
         if (clock_now() >= silent)
             return false;
-        engine_poll(engine, silent < end ? silent : end);
+        receive(engine, load, silent < end ? silent : end);
     }
     return true;
 }
@@ -129,7 +150,7 @@ static void receive_rest(struct engine *engine, struct load *load) {
     load->publishing = false;
     load->heard = clock_now();
     while (!all_have_come(load) && clock_now() - load->heard < load->silence)
-        engine_poll(engine, clock_now() + AFTERWARDS);
+        receive(engine, load, clock_now() + AFTERWARDS);
     load->heard = clock_now();
     receive_until(engine, load, clock_now() + AFTERWARDS);
 }
@@ -145,6 +166,7 @@ void load_publish(struct engine *engine, const struct options *options) {
     load->options = options;
     load->silence = (int64_t)(options->silence * (double)SECOND);
     load->publishers = calloc((size_t)options->groups, sizeof *load->publishers);
+    load->due = calloc((size_t)options->groups, sizeof *load->due);
     engine->load = load;
     engine->delivered = delivered;
 
