@@ -139,6 +139,12 @@ class Session:
         problem = f"too slow: more than {limit} bytes were waiting to be read"
         self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
 
+    def fall_silent(self) -> None:
+        """Close the connection of a client that no longer answers pings."""
+        logger.info("client %s closed: it did not answer a ping", self.identity.client)
+        problem = "silent: a ping was not answered"
+        self.close(CloseCode.PING_TIMEOUT, Unavailable(problem), discard=True)
+
     def closed(self) -> None:
         """Forget the connection: it is gone."""
         self._leave()

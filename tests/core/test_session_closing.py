@@ -43,6 +43,18 @@ def test_a_client_that_does_not_read_is_closed_without_what_waits_for_it(world: 
     assert world.is_empty()
 
 
+def test_a_client_that_does_not_answer_pings_is_closed_to_come_back(world: World) -> None:
+    client = world.connect()
+    client.send(subscribe("news"))
+
+    client.session.fall_silent()
+
+    assert client.transport.code == 4101
+    assert client.transport.discarded
+    assert is_error(client.transport.farewell, "unavailable")
+    assert world.is_empty()
+
+
 @pytest.mark.parametrize("frame", [subscribe("news"), publish("news"), unsubscribe("news"), "{"])
 def test_after_closing_frames_are_ignored(world: World, frame: str) -> None:
     client, other = world.connect("one"), world.connect("other")
