@@ -38,7 +38,7 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.core.seen import Key
 from dwsps_channels.core.timestamps import now
-from dwsps_channels.core.topics import check
+from dwsps_channels.core.topics import check, contexts
 from dwsps_channels.core.transport import Transport
 
 logger = logging.getLogger("dwsps_channels.session")
@@ -161,17 +161,18 @@ class Session:
             if role is not Role.WORKER:
                 raise Forbidden("tap: this connection is not a worker's")
             return True
-        check(request.topic)
-        match request:
-            case Publish(from_peer_server=True):
+        if isinstance(request, Publish):
+            contexts(request.topic)  # as ``check``, but remembered, and the hub asks for them next
+            if request.from_peer_server:
                 if role is not Role.PEER:
                     raise Forbidden(
                         "send fromPeerServer: this connection is not an authenticated peer's"
                     )
                 return True
-            case Publish():
-                # The worker speaks for the server's own code, to which the policy does not apply.
-                return role is Role.WORKER or self._policy.may_publish(self.identity, request.topic)
+            # The worker speaks for the server's own code, to which the policy does not apply.
+            return role is Role.WORKER or self._policy.may_publish(self.identity, request.topic)
+        check(request.topic)
+        match request:
             case Subscribe():
                 return self._policy.may_subscribe(self.identity, request.topic)
             case Unsubscribe():
@@ -200,18 +201,17 @@ class Session:
 
     def _perform(self, request: Request, allowed: bool) -> Awaitable[None] | None:
         """Let the action take effect; ``None``: it has, and is acknowledged next."""
-        match request:
-            case Publish(from_peer_server=True):
+        if isinstance(request, Publish):
+            if request.from_peer_server:
                 return self._relay(request)
-            case Publish(topic=topic):
-                if not allowed:
-                    raise Forbidden(f"publish to '{topic}'")
-                # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
-                pending = self._hub.publish(
-                    topic, request.message.copy(), request.timestamp or now()
-                )
-                self._events.published(self.identity, topic, request.message)
-                return pending
+            topic = request.topic
+            if not allowed:
+                raise Forbidden(f"publish to '{topic}'")
+            # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
+            pending = self._hub.publish(topic, request.message.copy(), request.timestamp or now())
+            self._events.published(self.identity, topic, request.message)
+            return pending
+        match request:
             case Subscribe(topic=topic):
                 if not allowed:
                     raise Forbidden(f"subscribe to '{topic}'")
