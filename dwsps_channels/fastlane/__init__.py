@@ -1,0 +1,6 @@
+"""The fast door: ``uvicorn --ws dwsps_channels.fastlane:Protocol --loop dwsps_channels.fastlane:new_loop``."""
+
+from dwsps_channels.fastlane.loop import new_loop
+from dwsps_channels.fastlane.protocol import Protocol
+
+__all__ = ["Protocol", "new_loop"]

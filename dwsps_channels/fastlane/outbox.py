@@ -1,0 +1,202 @@
+"""The outgoing half of a connection: what is gathered within a turn of the event loop leaves in one system call."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from dwsps_channels.core.frames import Frame
+
+# How long a client that is being closed has to read what is still on its way, and to answer.
+CLOSING_SECONDS: Final = 5.0
+CLOSING_SECONDS_WHEN_SLOW: Final = 1.0
+
+# A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
+UNBLOCKED_FACTOR: Final = 4
+
+# More than this is not handed to the event loop at once: what it has taken cannot be taken back.
+SLICE_BYTES: Final = 64 * 1024
+
+# Who sends this many frames within one turn need not wait for its end.
+CROWD: Final = 32
+
+
+class Closing(Protocol):
+    """What an outbox needs of its connection."""
+
+    def close(self, code: int, reason: str = "", *, patience: float) -> None: ...
+
+
+class Flusher:
+    """Writes, at the end of each turn of the event loop, what its outboxes have gathered. One a server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._filled: list[Outbox] = []
+
+    def add(self, outbox: "Outbox") -> None:
+        """Note that ``outbox`` was empty and is no more."""
+        if not self._filled:
+            # It runs when what is ready now is done, before the loop waits for anything.
+            self._loop.call_soon(self._flush)
+        self._filled.append(outbox)
+
+    def _flush(self) -> None:
+        filled, self._filled = self._filled, []
+        # Subscribers of one topic gather the very same frames: these are joined once.
+        joined: list[bytes] = []
+        data = b""
+        for outbox in filled:
+            gathered = outbox.gathered
+            if gathered:
+                outbox.gathered = []
+                if gathered != joined:
+                    joined, data = gathered, b"".join(gathered)
+                outbox.write(gathered, data)
+
+
+class Outbox:
+    """Implements ``core.transport.Transport`` on a connection's own transport.
+
+    When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
+    ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_flusher",
+        "_held",
+        "_held_bytes",
+        "_limit",
+        "_on_overflow",
+        "_transport",
+        "blocked",
+        "gathered",
+        "is_open",
+    )
+
+    def __init__(self, transport: asyncio.Transport, flusher: Flusher, closing: Closing) -> None:
+        self._transport = transport
+        self._flusher = flusher
+        self._closing: Closing | None = closing
+        self.gathered: list[bytes] = []
+        """The websocket frames of this turn."""
+        self.is_open = True
+        """False once the last frame was put in."""
+        self.blocked = False
+        """Set while the client is behind: what is written meanwhile is held here, until ``unblock``."""
+        self._held: deque[bytes] | None = None
+        self._held_bytes = 0
+        self._limit: int | None = None
+        self._on_overflow: Callable[[], None] | None = None
+
+    def bound(self, limit: int, on_overflow: Callable[[], None]) -> None:
+        """Bound what may wait here; until then all may."""
+        if self.is_open:
+            self._limit = limit
+            self._on_overflow = on_overflow
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all is with the event loop."""
+        return not self.gathered and not self._held
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait here for the client; the event loop and the network hold some more."""
+        return self._held_bytes
+
+    # core.transport.Transport
+
+    def send(self, frame: Frame) -> None:
+        # As ``put``, without the call: this is done for each delivery.
+        if self.is_open:
+            gathered = self.gathered
+            if not gathered:
+                self._flusher.add(self)
+            gathered.append(frame.wire or frame.make_wire())
+
+    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
+        closing = self._closing
+        if not self.is_open or closing is None:
+            return
+        if discard:
+            self.gathered.clear()
+            self._held = None
+            self._held_bytes = 0
+        # What comes from now on is the last, however much waits.
+        self._limit = None
+        self.send(farewell)
+        closing.close(int(code), patience=CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS)
+
+    # For the connection
+
+    def put(self, frame: bytes) -> None:
+        """Take a websocket frame for sending."""
+        if self.is_open:
+            if not self.gathered:
+                self._flusher.add(self)
+            self.gathered.append(frame)
+
+    def finish(self) -> None:
+        """Take no more: the close frame is in."""
+        self.is_open = False
+        self._closing = None
+        self._on_overflow = None
+
+    def drop(self) -> None:
+        """Forget the client: it is gone."""
+        self.finish()
+        self.gathered.clear()
+        self._held = None
+        self._held_bytes = 0
+
+    def flush(self) -> None:
+        """Write now what was gathered; not within a delivery."""
+        gathered = self.gathered
+        if gathered:
+            self.gathered = []
+            self.write(gathered, b"".join(gathered))
+
+    def write(self, frames: list[bytes], data: bytes) -> None:
+        """Write ``frames``, which ``data`` is made of, or hold them for a client that is behind."""
+        size = len(data)
+        limit = self._limit
+        if size <= SLICE_BYTES and not self.blocked:
+            self._write(data)
+        elif limit is None or self._held_bytes + size <= (
+            limit if self.blocked else UNBLOCKED_FACTOR * limit
+        ):
+            if self._held is None:
+                self._held = deque()
+            self._held.extend(frames)
+            self._held_bytes += size
+            self._write_held()
+        elif self._on_overflow is not None:
+            on_overflow, self._on_overflow = self._on_overflow, None
+            on_overflow()
+
+    def unblock(self) -> None:
+        """The client has read: write on."""
+        self.blocked = False
+        self._write_held()
+
+    def _write_held(self) -> None:
+        held = self._held
+        while held and not self.blocked:
+            frames, size = [], 0
+            while held and size < SLICE_BYTES:
+                frame = held.popleft()
+                frames.append(frame)
+                size += len(frame)
+            self._held_bytes -= size
+            self._write(b"".join(frames))
+        if not held:
+            self._held = None
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            # uvloop: the connection broke within this turn, and is reported lost in the next.
+            self.drop()

@@ -1,0 +1,218 @@
+"""What a client sends: bytes in, messages and control frames out (RFC 6455, section 5). Does no I/O."""
+
+from typing import Final, NamedTuple
+
+from dwsps_channels.fastlane.close import (
+    INVALID_DATA,
+    NO_STATUS,
+    PROTOCOL_ERROR,
+    TOO_BIG,
+    is_sendable,
+)
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform for which websockets has no compiled part
+    from websockets.utils import apply_mask
+
+# A message may be sent without end, a fragment of no bytes at a time.
+MAX_FRAGMENTS: Final = 65_536
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_FIN = 0x80
+_RESERVED_BITS = 0x70
+_OPCODE = 0x0F
+_MASKED = 0x80
+_WHOLE_TEXT = _FIN | TEXT
+
+
+class Ping(NamedTuple):
+    payload: bytes
+
+
+class Pong(NamedTuple):
+    payload: bytes
+
+
+class Close(NamedTuple):
+    code: int
+    """``NO_STATUS`` where the client gave none."""
+    reason: str
+
+
+Control = Ping | Pong | Close
+Message = str | bytes
+
+
+class Violation(Exception):
+    """The client broke the protocol or a limit: the connection is to be failed with ``code``."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Reader:
+    """Takes what comes, with ``feed``, and gives it out one by one, with ``next``.
+
+    After a ``Violation`` or a ``Close`` it is not to be used any more.
+
+    ``limit`` is the most bytes that a message may have, in one frame or all of its fragments together.
+    """
+
+    __slots__ = ("_at", "_data", "_fragments", "_limit", "_message", "_opcode")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # What is not given out yet begins at _at. A bytearray where it has to grow, so that a large frame that comes
+        # in pieces is not copied with each of them.
+        self._data: bytes | bytearray = b""
+        self._at = 0
+        # The message that has begun and not ended: what it is, 0 for none, its bytes and how many fragments they are.
+        self._opcode = 0
+        self._message: bytearray | None = None
+        self._fragments = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come from the client."""
+        rest = self._data
+        if not rest:
+            self._data = data
+        elif isinstance(rest, bytearray):
+            rest += data
+        else:
+            grown = bytearray(memoryview(rest)[self._at :])
+            grown += data
+            self._data = grown
+            self._at = 0
+
+    def next(self) -> Message | Control | None:
+        """The next message, whole: text as ``str``, binary as ``bytes``; or control frame; ``None``: more has to come.
+
+        Raises:
+            Violation: nothing is to be read any more.
+        """
+        data, at = self._data, self._at
+        size = len(data)
+        # Each turn reads one frame; there is a second turn only after a fragment.
+        while size - at >= 2:
+            first, second = data[at], data[at + 1]
+            # By far the most frames are whole text messages: they pass with one comparison.
+            if first != _WHOLE_TEXT or self._opcode:
+                self._check(first, second)
+            if second < _MASKED:
+                raise Violation(PROTOCOL_ERROR, "a frame is not masked")
+            length = second - _MASKED
+            start = at + 6
+            if length == 126:
+                if size - at < 4:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+                if length < 126:
+                    raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it needs")
+                start = at + 8
+            elif length == 127:
+                if size - at < 10:
+                    break
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+                if length < 1 << 16 or length >= 1 << 63:
+                    raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it may")
+                start = at + 14
+            if length > self._limit:
+                raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
+            end = start + length
+            if end > size:
+                break
+            payload = apply_mask(data[start:end], data[start - 4 : start])
+            self._at = at = end
+            if first == _WHOLE_TEXT:
+                return _text(payload)
+            if first & 0x08:
+                return _control(first & _OPCODE, payload)
+            message = self._fragment(first, payload)
+            if message is not None:
+                return message
+        self._keep_rest()
+        return None
+
+    def _check(self, first: int, second: int) -> None:
+        """What the first two bytes of a frame say of it, before the rest is waited for."""
+        if first & _RESERVED_BITS:
+            raise Violation(PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
+        opcode = first & _OPCODE
+        match opcode:
+            case 0x8 | 0x9 | 0xA:
+                if not first & _FIN:
+                    raise Violation(PROTOCOL_ERROR, "a control frame is fragmented")
+                if second & 0x7F > 125:
+                    raise Violation(PROTOCOL_ERROR, "a control frame has more than 125 bytes")
+            case 0x0:
+                if not self._opcode:
+                    raise Violation(PROTOCOL_ERROR, "a fragment continues no message")
+            case 0x1 | 0x2:
+                if self._opcode:
+                    raise Violation(PROTOCOL_ERROR, "a message begins within another")
+            case _:
+                raise Violation(PROTOCOL_ERROR, f"opcode {opcode} is reserved")
+
+    def _fragment(self, first: int, payload: bytes) -> Message | None:
+        """Add a frame to its message; the message, if this ends it."""
+        if self._opcode:
+            assert self._message is not None
+            message = self._message
+            if len(message) + len(payload) > self._limit:
+                raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
+            self._fragments += 1
+            if self._fragments > MAX_FRAGMENTS:
+                raise Violation(TOO_BIG, f"a message may have {MAX_FRAGMENTS} fragments")
+            message += payload
+            if not first & _FIN:
+                return None
+            payload = bytes(message)
+            opcode, self._opcode, self._message = self._opcode, 0, None
+        else:
+            opcode = first & _OPCODE
+            if not first & _FIN:
+                self._opcode, self._message, self._fragments = opcode, bytearray(payload), 1
+                return None
+        return _text(payload) if opcode == TEXT else payload
+
+    def _keep_rest(self) -> None:
+        data, at = self._data, self._at
+        if at == len(data):
+            self._data = b""
+        elif isinstance(data, bytearray):
+            del data[:at]
+        else:
+            self._data = bytearray(memoryview(data)[at:])
+        self._at = 0
+
+
+def _text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise Violation(INVALID_DATA, "a text message is not UTF-8") from None
+
+
+def _control(opcode: int, payload: bytes) -> Control:
+    if opcode == PING:
+        return Ping(payload)
+    if opcode == PONG:
+        return Pong(payload)
+    if not payload:
+        return Close(NO_STATUS, "")
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or not is_sendable(code):
+        raise Violation(PROTOCOL_ERROR, "a close frame has no valid code")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        raise Violation(INVALID_DATA, "a close frame's reason is not UTF-8") from None
