@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from channels.consumer import AsyncConsumer
 
@@ -14,9 +14,16 @@ from dwsps_channels.conf import conf
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.transport import Transport
 from dwsps_channels.servers import Connection, connection_of
 
+if TYPE_CHECKING:  # it needs packages that only the fast lane has
+    from dwsps_channels.fastlane.lane import Lane
+
 logger = logging.getLogger("dwsps_channels.consumers")
+
+# What the fast lane offers its applications, and no other server does.
+LANE: Final = "dwsps.fastlane"
 
 # What a client that was sent away has to complete the close handshake before the server is let go.
 HANDSHAKE_SECONDS = 5.0
@@ -56,7 +63,12 @@ class PubSubConsumer(AsyncConsumer):
             await _refuse(scope, send, 403)
             return
         await send({"type": "websocket.accept"})
-        await self._serve(server, granted, receive)
+        lane: Lane | None = (scope.get("extensions") or {}).get(LANE)
+        if lane is None:
+            await self._serve(server, granted, receive)
+        else:
+            # From here on the connection is the session's, and this call need not wait for its end.
+            _ride(lane, server, scope.get("user"), granted)
 
     async def _serve(
         self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
@@ -80,6 +92,33 @@ class PubSubConsumer(AsyncConsumer):
             transport.finish()
             server.close_session(session)
             writer.cancel()
+
+
+class _Rider:
+    """A session that reads and writes on the connection itself, without ASGI in between."""
+
+    __slots__ = ("_server", "_session", "fall_behind", "fall_silent", "receive")
+
+    def __init__(self, server: "runtime.Runtime", session: Session) -> None:
+        self._server = server
+        self._session = session
+        self.receive = session.receive
+        self.fall_behind = session.fall_behind
+        self.fall_silent = session.fall_silent
+
+    def closed(self) -> None:
+        self._server.close_session(self._session)
+
+
+def _ride(
+    lane: "Lane", server: "runtime.Runtime", user: object, granted: credentials.Granted
+) -> None:
+    limits = server.limits_of(granted.role)
+
+    def board(transport: Transport) -> _Rider:
+        return _Rider(server, server.open_session(transport, user, granted, limits))
+
+    lane.ride(limits.buffered_bytes, board)
 
 
 async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted | None:
