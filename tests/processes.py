@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-KINDS = ("daphne", "uvicorn")
+KINDS = ("daphne", "uvicorn", "fastlane")
 
 START_SECONDS = 20.0
 STOP_SECONDS = 20.0
@@ -311,6 +311,12 @@ def server_command(kind: str, port: int) -> list[str]:
             return [sys.executable, "-m", "daphne", "-b", HOST, "-p", str(port)]
         case "uvicorn":
             return [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)]
+        case "fastlane":
+            fast = [
+                *("--ws", "dwsps_channels.fastlane:Protocol"),
+                *("--loop", "dwsps_channels.fastlane:new_loop"),
+            ]
+            return [*server_command("uvicorn", port), *fast]
         case _:
             raise ValueError(f"no such kind of server: {kind!r}")
 
