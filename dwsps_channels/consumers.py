@@ -168,6 +168,8 @@ async def _refuse(scope: Any, send: Any, status: int) -> None:
     if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
         await send({"type": "websocket.http.response.start", "status": status, "headers": []})
         await send({"type": "websocket.http.response.body", "body": b""})
+        # uvicorn logs an error if the application returns before it has closed the connection.
+        await asyncio.sleep(0.1)
     else:
         await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
 

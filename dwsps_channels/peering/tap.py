@@ -12,6 +12,7 @@ from dwsps_channels.client import (
     ConnectError,
     Connection,
     ConnectionClosed,
+    Refused,
     open_connection,
 )
 from dwsps_channels.core.messages import Tapped
@@ -22,6 +23,9 @@ logger = logging.getLogger("dwsps_channels.peering")
 # The server is near, and whoever waits for it is waited for: it is tried often.
 BACKOFF_BASE = 0.1
 BACKOFF_CAP = 2.0
+
+# Servers are restarted every day: only one that stays away for longer is worth a warning.
+ROUTINE_SECONDS = 5.0
 
 
 class Start(Struct, frozen=True):
@@ -50,7 +54,9 @@ class Tap:
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
         self._connection: Connection | None = None
         self._anew = False
-        self._logged = ""
+        # Since when there is no connection, and what the log was told of it last.
+        self._lost_at: float | None = None
+        self._logged: tuple[int, str] | None = None
 
     @property
     def connected(self) -> bool:
@@ -86,15 +92,17 @@ class Tap:
                             # Not before it has answered: it may as well refuse.
                             told = True
                             logger.info("connected to the server at %s", self.url)
-                            self._logged = ""
+                            self._lost_at = self._logged = None
             except ConnectError as error:
-                self._log(error.problem)
+                # A server that is going away says 503: any other refusal is no routine.
+                refused = isinstance(error, Refused) and error.status != 503
+                self._log(error.problem, routine=not refused)
             except ConnectionClosed as closed:
                 code = None if 4000 <= closed.code < 4100 else closed.code
                 if not self._anew:
                     self._log(str(closed))
             except _Refused as refused:
-                self._log(f"it does not let this worker tap: {refused}")
+                self._log(f"it does not let this worker tap: {refused}", routine=False)
             finally:
                 self._connection = None
             if not (opened and self._anew):
@@ -106,10 +114,17 @@ class Tap:
             _encode({"type": "tap", "position": dict(start.position), "since": start.since})
         )
 
-    def _log(self, problem: str) -> None:
-        if problem != self._logged:
-            self._logged = problem
-            logger.warning("no connection to the server at %s: %s; trying again", self.url, problem)
+    def _log(self, problem: str, *, routine: bool = True) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._lost_at is None:
+            self._lost_at = now
+        brief = now - self._lost_at < ROUTINE_SECONDS
+        level = logging.INFO if routine and brief else logging.WARNING
+        if self._logged != (level, problem):
+            self._logged = level, problem
+            logger.log(
+                level, "no connection to the server at %s: %s; trying again", self.url, problem
+            )
 
 
 class _Refused(Exception):

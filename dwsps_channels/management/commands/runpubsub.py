@@ -23,19 +23,52 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
+            "--serve",
+            metavar="HOST:PORT",
+            nargs="?",
+            const="127.0.0.1:8000",
+            help="serve the whole project, too, over HTTP and websocket: one process for everything "
+            "(default: 127.0.0.1:8000)",
+        )
+        parser.add_argument(
             "--server-url",
             metavar="URL",
             help="where the server's websocket is (default: DWSPS['SERVER_URL'])",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        _show_log(options["verbosity"])
+        if options["serve"] is not None:
+            if options["server_url"]:
+                raise CommandError("--server-url is another server's, and --serve is this one")
+            self._serve(options["serve"])
+            return
         url = options["server_url"] or conf.SERVER_URL
         try:
             Address.parse(url)
         except ValueError as error:
             raise CommandError(f"--server-url: {error}") from error
-        _show_log(options["verbosity"])
         asyncio.run(_work(url))
+
+    def _serve(self, where: str) -> None:
+        try:
+            from dwsps_channels import serving
+        except ModuleNotFoundError as error:
+            if error.name != "uvicorn":
+                raise
+            raise CommandError(
+                "--serve needs uvicorn: pip install 'dwsps-channels[fast]'"
+            ) from error
+        try:
+            endpoint = serving.Endpoint.parse(where)
+        except ValueError as error:
+            raise CommandError(f"--serve: {error}") from error
+        if missing := serving.missing_for_speed():
+            self.stderr.write(
+                f"without {', '.join(missing)} websockets are uvicorn's own, which are slower: "
+                "pip install 'dwsps-channels[fast]'"
+            )
+        serving.serve(endpoint)
 
 
 async def _work(url: str) -> None:

@@ -1,0 +1,156 @@
+"""``manage.py runpubsub --serve``: everything in one process."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.test import override_settings
+from websockets.exceptions import ConnectionClosed
+
+from dwsps_channels.serving import Endpoint
+from tests.peering.site import SECRET
+from tests.peering.traffic import Audience, publish
+from tests.processes import HOST, ROOT, Child, base_environment, free_port, manage, wait_until
+from tests.wire.client import connected
+
+# As where the packages of the fast lane are not installed: it hides them, and runs the command.
+WITHOUT_FAST = """
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("uvloop", "httptools"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Hidden())
+sys.argv = ["manage.py", *sys.argv[1:]]
+from manage import main
+main()
+"""
+
+Serve = Callable[..., Child]
+
+
+@pytest.fixture
+def serve(database: Path, tmp_path: Path) -> Iterator[Serve]:
+    """Call it to get a process that serves and forwards."""
+    with Child.all_closed() as children:
+
+        def start(name: str = "all", *, slow: bool = False, own_database: Path = database) -> Child:
+            port = free_port()
+            start = ["-c", WITHOUT_FAST] if slow else ["manage.py"]
+            child = Child(
+                name,
+                [sys.executable, *start, "runpubsub", "--serve", f"{HOST}:{port}"],
+                port=port,
+                env=base_environment(own_database) | {"DWSPS_SERVER_NAME": name},
+                folder=tmp_path,
+            )
+            children.append(child)
+            return child.start()
+
+        yield start
+
+
+def url(child: Child) -> str:
+    return f"ws://{HOST}:{child.port}"
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "without-the-packages"])
+async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: bool) -> None:
+    child = serve(slow=slow)
+
+    def page() -> int:
+        with urllib.request.urlopen(f"http://{HOST}:{child.port}/", timeout=10) as answer:
+            return int(answer.status)
+
+    assert await asyncio.to_thread(page) == 200
+    async with connected(url(child)) as client:
+        await client.subscribe("news")
+        await client.publish_and_receive("news", 1)
+        ended = asyncio.create_task(asyncio.to_thread(child.terminate, 15))
+        assert (await client.receive())["code"] == "unavailable"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4200
+    assert await ended == 0
+    assert "Traceback" not in child.log
+    assert ("websockets are uvicorn's own" in child.log) is slow
+    # What is logged of an end that was asked for is no failure.
+    assert "WARNING" not in child.log
+
+
+async def test_it_forwards_to_its_peers_in_the_same_process(
+    serve: Serve, migrated_database: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copy(migrated_database, tmp_path / "other.sqlite3"))
+    north, south = serve("north"), serve("south", own_database=other)
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    for here, there in ((north, south), (south, north)):
+        manage(
+            *("peers", "add", there.name, url(there), "--secret-file", str(secret)), env=here.env
+        )
+    for here, there in ((north, south), (south, north)):
+        wait_until(lambda: f"peer '{there.name}': connected" in here.log, 20)  # noqa: B023
+    async with Audience(url(north)) as at_north, Audience(url(south)) as at_south:
+        await asyncio.gather(
+            publish(url(north), "north", 2_000), publish(url(south), "south", 2_000)
+        )
+        for audience in (at_north, at_south):
+            await audience.gets("north", 2_000)
+            await audience.gets("south", 2_000)
+    listed = json.loads(manage("peers", "list", "--json", env=north.env))
+    assert [(peer["name"], peer["state"]) for peer in listed] == [("south", "connected")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--serve", "nowhere"], "'nowhere' is not HOST:PORT"),
+        (["--serve", "host:99999"], "is not HOST:PORT"),
+        (
+            ["--serve", "8000", "--server-url", "ws://127.0.0.1/"],
+            "--server-url is another server's",
+        ),
+        (["--server-url", "gopher://127.0.0.1/"], "--server-url"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    database: Path, arguments: list[str], problem: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runpubsub", *arguments],
+        cwd=ROOT,
+        env=base_environment(database),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint", "worker_goes_to"),
+    [
+        ("8000", ("127.0.0.1", 8000), "ws://127.0.0.1:8000/ws/pubsub/"),
+        ("127.0.0.1:81", ("127.0.0.1", 81), "ws://127.0.0.1:81/ws/pubsub/"),
+        ("0.0.0.0:8000", ("0.0.0.0", 8000), "ws://127.0.0.1:8000/ws/pubsub/"),
+        ("[::]:8000", ("::", 8000), "ws://[::1]:8000/ws/pubsub/"),
+        ("localhost:8000", ("localhost", 8000), "ws://localhost:8000/ws/pubsub/"),
+    ],
+)
+def test_where_it_listens(text: str, endpoint: tuple[str, int], worker_goes_to: str) -> None:
+    found = Endpoint.parse(text)
+    assert found == endpoint
+    with override_settings(DWSPS={}):
+        assert found.url == worker_goes_to
