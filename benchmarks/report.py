@@ -37,7 +37,8 @@ figures of two machines, or of two days, are not to be compared.
 * The server has one core, the load generator another. The generator is a C program, one process, one thread.
   All go over the loopback, without TLS and without compression.
 * In a round, every contestant is started, put under each load, and stopped, one after the other. What is shown
-  is the median of the rounds. Idle connections come to a server that was just started.
+  is the median of the rounds, of idle connections the first: they come to a server that was just started, and the
+  memory that they take is the same every time.
 * **In flight** is a publish that not every subscriber has received yet. The publisher keeps as many in flight as
   the load says: it reads all that has come, then publishes anew, in one write. Where they are **written one by one**,
   each is written as soon as the one before it has arrived everywhere; then it depends on some microseconds how many

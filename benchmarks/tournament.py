@@ -26,8 +26,8 @@ class Pace:
     """Seconds for one measurement, with the opening of its connections."""
 
 
-FULL = Pace(rounds=3, warm_up=0.3, seconds=1.2, patience=45)
-QUICK = Pace(rounds=1, warm_up=0.2, seconds=0.5, patience=10)
+FULL = Pace(rounds=3, warm_up=0.2, seconds=1.0, patience=45)
+QUICK = Pace(rounds=1, warm_up=0.1, seconds=0.3, patience=10)
 
 
 def run(
@@ -74,7 +74,8 @@ def run(
         for number in range(1, pace.rounds + 1):
             for contestant in taking_part:
                 began = time.monotonic()
-                _turn(contestant, loads, pace, cores, Path(folder), results)
+                some = [load for load in loads if number == 1 or not load.once]
+                _turn(contestant, some, pace, cores, Path(folder), results)
                 took = time.monotonic() - began
                 say(f"round {number} of {pace.rounds}: {contestant.title}, {took:.0f} s")
     for contestant in taking_part:
