@@ -39,7 +39,7 @@ struct engine {
     void *load; /* the caller's own */
     /*
      * How long to look for more before sleeping. A write to one that sleeps has to wake it at the server's expense,
-     * which no server does for a client on another machine. It makes up to a tenth of difference.
+     * which no server does for a client on another machine. It makes a difference of a tenth or so.
      */
     int64_t spin;
     int epoll;
