@@ -20,6 +20,34 @@ from tests.processes import (
 LOG_TAIL = 10_000  # characters: enough for the last traceback
 
 
+# What takes longest comes first, so that at the end no process is left alone with it.
+LONG_FIRST = (
+    "tests/peering/test_cut.py",
+    "tests/peering/test_mesh.py",
+    "tests/peering/test_killed.py",
+    "tests/peering/test_killed_on_redis.py",
+    "tests/test_page.py",
+    "tests/peering/test_refusals.py",
+    "tests/wire/test_limits.py",
+    "tests/peering",
+    "tests/wire",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: needs time to have passed since the first test")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        if item.get_closest_marker("last") is not None:
+            return len(LONG_FIRST) + 1
+        matching = (i for i, path in enumerate(LONG_FIRST) if item.nodeid.startswith(path))
+        return next(matching, len(LONG_FIRST))
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield

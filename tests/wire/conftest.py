@@ -36,12 +36,3 @@ def patients(
             connection = connections.enter_context(connect(server.url, ping_interval=None))
             found[kind] = Patient(server, connection, time.monotonic())
         yield found
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: needs time to have passed since the first test")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let those that need time to have passed come last."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
