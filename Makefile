@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 # Most tests wait for other processes most of the time.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 5
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -61,7 +61,7 @@ run: $(INSTALLED)
 	@echo '  websocket  ws://$(SHOWN_HOST):$(PORT)/'
 	@echo '  make an admin user:  DEBUG=1 $(BIN)/python manage.py createsuperuser'
 	@echo
-	@exec $(BIN)/daphne -b $(HOST) -p $(PORT) project.asgi:application
+	@exec $(BIN)/python manage.py runpubsub --serve "$(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(PORT)"
 
 .PHONY: lint
 lint: $(INSTALLED)
@@ -95,7 +95,7 @@ $(NODE_INSTALLED): tests/js/package.json | test-tools
 
 .PHONY: test
 test: lint test-tools $(NODE_INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: clean
 clean:
