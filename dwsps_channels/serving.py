@@ -21,6 +21,9 @@ from dwsps_channels.worker import Worker
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
+# What an HTTP request that is under way has to end, once the server is told to.
+REQUEST_SECONDS = 5
+
 FAST_PACKAGES = ("uvloop", "httptools")
 
 
@@ -89,6 +92,7 @@ def serve(endpoint: Endpoint) -> None:
             log_config=None,  # Django's is in force
             access_log=False,
             lifespan="off",
+            timeout_graceful_shutdown=REQUEST_SECONDS,
             **options,
         )
     )

@@ -201,7 +201,8 @@ class Protocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server is going away."""
         self._tell_end(SERVICE_RESTART)
-        self.refuse(http_response(HTTPStatus.INTERNAL_SERVER_ERROR, (), b"Internal Server Error"))
+        # Of another server it may be had: 500 would tell a peer that something is wrong here.
+        self.refuse(http_response(HTTPStatus.SERVICE_UNAVAILABLE, (), b"Service Unavailable"))
         self.close(SERVICE_RESTART)
 
     # The opening
