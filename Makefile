@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 # Most tests wait for other processes most of the time.
-TEST_PROCESSES ?= 5
+TEST_PROCESSES ?= 4
 
 VENV := .venv
 BIN := $(VENV)/bin
