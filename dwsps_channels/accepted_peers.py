@@ -49,14 +49,17 @@ class AcceptedPeers:
         try:
             while self._sessions:
                 await asyncio.sleep(POLL_SECONDS)
+                # Who comes while the rows are looked at is looked at the next time.
+                watched = list(self._sessions.items())
                 try:
-                    ids = {peer.pk for peer in self._sessions.values()}
+                    ids = {peer.pk for _, peer in watched}
                     current = await database_sync_to_async(Peer.objects.in_bulk)(ids)
                 except Exception:
                     logger.exception("the peers could not be looked at; their connections stay")
                     continue
-                for session, peer in list(self._sessions.items()):
-                    if (reason := _objection(peer, current.get(peer.pk))) is not None:
+                for session, peer in watched:
+                    reason = _objection(peer, current.get(peer.pk))
+                    if reason is not None and session in self._sessions:
                         logger.info("peer '%s' disconnected: %s", peer.name, reason)
                         del self._sessions[session]
                         session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from unittest import mock
@@ -126,6 +127,29 @@ async def test_others_stay(link: PubSubCommunicator) -> None:
         await looked(2)
         await other.subscribe("news")
         await client.subscribe("news")
+
+
+async def test_who_comes_while_the_rows_are_looked_at_stays(link: PubSubCommunicator) -> None:
+    await create("other", secret=OTHER)
+    looking, go_on = threading.Event(), threading.Event()
+    in_bulk = QuerySet.in_bulk
+
+    def slow(self: QuerySet[Peer], *arguments: Any) -> Any:
+        found = in_bulk(self, *arguments)
+        looking.set()
+        assert go_on.wait(5)
+        return found
+
+    with mock.patch.object(QuerySet, "in_bulk", slow):
+        await wait_until_async(looking.is_set)
+        watched = (await runtime.obtain())._accepted_peers
+        peer = await database_sync_to_async(Peer.objects.get, thread_sensitive=False)(name="other")
+        session = mock.Mock()
+        watched.add(session, peer)
+        go_on.set()
+        await looked(1)
+    session.close.assert_not_called()
+    watched.discard(session)
 
 
 async def test_the_database_is_asked_only_while_a_peer_is_connected(peer: Peer) -> None:
