@@ -11,12 +11,12 @@ from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.views.decorators.debug import sensitive_post_parameters
 
-from dwsps_channels.conditions import condition_of, status_of, with_conditions
 from dwsps_channels.conf import conf
-from dwsps_channels.connection_trial import try_connections
-from dwsps_channels.forms import PeerForm
 from dwsps_channels.models import Peer
 from dwsps_channels.peering.store import worker_is_running
+from dwsps_channels.peers.conditions import condition_of, status_of, with_conditions
+from dwsps_channels.peers.connection_trial import try_connections
+from dwsps_channels.peers.forms import PeerForm
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Peer]

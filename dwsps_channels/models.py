@@ -11,10 +11,10 @@ from django.utils import timezone
 
 from dwsps_channels.core import topics as core_topics
 from dwsps_channels.core.errors import InvalidTopic
-from dwsps_channels.encryption import EncryptedTextField, Unreadable
-from dwsps_channels.peer_secrets import validate_secret
-from dwsps_channels.peer_urls import split_token, validate_url, with_token
 from dwsps_channels.peering.health import State
+from dwsps_channels.peers.encryption import EncryptedTextField, Unreadable
+from dwsps_channels.peers.secrets import validate_secret
+from dwsps_channels.peers.urls import split_token, validate_url, with_token
 
 
 def validate_topics(text: str) -> None:

@@ -97,7 +97,7 @@ class WebsocketWay:
         if self._client is not None and self._client.state != "closed":
             return  # it connects again by itself
         # Not at the top: models are needed only here.
-        from dwsps_channels.credentials import sign_worker
+        from dwsps_channels.peers.credentials import sign_worker
 
         settled = asyncio.Event()
         client = Client(

@@ -20,7 +20,6 @@ from django.core.signals import request_started
 from msgspec import Raw
 
 from dwsps_channels import __version__
-from dwsps_channels.accepted_peers import AcceptedPeers
 from dwsps_channels.bus.contract import Bus
 from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.conf import conf
@@ -33,8 +32,9 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.messages import Hello, encode
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.credentials import Granted
-from dwsps_channels.failures import Failures
+from dwsps_channels.peers.accepted import AcceptedPeers
+from dwsps_channels.peers.credentials import Granted
+from dwsps_channels.peers.failures import Failures
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents

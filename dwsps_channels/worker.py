@@ -13,13 +13,13 @@ from django.dispatch import Signal
 
 from dwsps_channels import signals
 from dwsps_channels.conf import conf
-from dwsps_channels.credentials import sign_worker
 from dwsps_channels.models import server_id
 from dwsps_channels.peering import store
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.forwarder import Forwarder
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.link import Link
+from dwsps_channels.peers.credentials import sign_worker
 
 logger = logging.getLogger("dwsps_channels.worker")
 

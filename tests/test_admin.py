@@ -18,9 +18,9 @@ from django.views.debug import SafeExceptionReporterFilter
 from pytest_django import DjangoAssertNumQueries
 
 from dwsps_channels.models import Peer, PeerStatus
-from dwsps_channels.peer_secrets import validate_secret
 from dwsps_channels.peering import store
 from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peers.secrets import validate_secret
 from tests.processes import HOST, free_port
 
 SECRET = "correct-horse-battery-staple"

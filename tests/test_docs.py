@@ -178,7 +178,7 @@ def section(document: str, heading: str) -> str:
 
 def test_every_state_of_a_peer_is_explained() -> None:
     listed = re.findall(r"^\| `(\w+)` \| ", section("peering.md", "States"), re.MULTILINE)
-    source = (ROOT / "dwsps_channels" / "conditions.py").read_text()
+    source = (ROOT / "dwsps_channels" / "peers" / "conditions.py").read_text()
     beyond_the_worker = re.findall(r'\bCondition\(\s*"(\w+)"', source)
     assert "stale" in beyond_the_worker
     assert sorted(listed) == sorted({*beyond_the_worker, *State})

@@ -15,10 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels import credentials, peer_secrets
 from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, server_id, validate_topics
-from dwsps_channels.peer_secrets import generate, validate_secret
-from dwsps_channels.peer_urls import split_token, validate_url, with_token
+from dwsps_channels.peers import credentials, secrets
+from dwsps_channels.peers.secrets import generate, validate_secret
+from dwsps_channels.peers.urls import split_token, validate_url, with_token
 from tests.processes import ROOT, base_environment
 
 SECRET = "correct-horse-battery-staple"
@@ -209,7 +209,7 @@ def test_generated_secrets_are_good_ones_and_differ() -> None:
 
 
 def test_no_secret_can_be_taken_for_a_workers_credential() -> None:
-    assert credentials.sign_worker().startswith(peer_secrets.WORKER_PREFIX)
+    assert credentials.sign_worker().startswith(secrets.WORKER_PREFIX)
 
 
 def test_the_secret_is_in_no_text_of_a_peer(db: None) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from dwsps_channels.credentials import sign_worker
 from dwsps_channels.peering import tap as module
 from dwsps_channels.peering.outbox import Outgoing
 from dwsps_channels.peering.tap import Start, Tap
+from dwsps_channels.peers.credentials import sign_worker
 from tests.peering.far_server import FarServer
 from tests.processes import Server, ServerFactory, wait_until_async
 from tests.wire.client import connected

@@ -11,14 +11,14 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dwsps_channels import peer_secrets
-from dwsps_channels.conditions import condition_of, with_conditions
-from dwsps_channels.connection_trial import try_connections
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
-from dwsps_channels.peer_urls import split_token
+from dwsps_channels.peers import secrets
+from dwsps_channels.peers.conditions import condition_of, with_conditions
+from dwsps_channels.peers.connection_trial import try_connections
+from dwsps_channels.peers.urls import split_token
 
 # More than a secret may have, so that one that is too long is refused and not cut.
-SECRET_CHARACTERS = 2 * peer_secrets.MAX_LENGTH
+SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH
 
 EPILOG = """\
 examples:
@@ -93,7 +93,7 @@ class Command(BaseCommand):
         if secret_file is not None:
             secret = _read_secret(secret_file)
         elif generate:
-            secret = peer_secrets.generate()
+            secret = secrets.generate()
         if secret and split_token(url)[1]:
             raise CommandError("there are two secrets: one of them in the URL")
         peer = Peer(

@@ -1,6 +1,12 @@
 """Who is slowed down, and for how long."""
 
-from dwsps_channels.failures import FORGOTTEN_SECONDS, FREE, MAX_ADDRESSES, MAX_SECONDS, Failures
+from dwsps_channels.peers.failures import (
+    FORGOTTEN_SECONDS,
+    FREE,
+    MAX_ADDRESSES,
+    MAX_SECONDS,
+    Failures,
+)
 from tests.core.recording import Clock
 
 

@@ -19,7 +19,8 @@ from django.utils.crypto import constant_time_compare
 
 from dwsps_channels import consumers
 from dwsps_channels.core.identity import Role
-from dwsps_channels.credentials import (
+from dwsps_channels.models import Peer, server_id
+from dwsps_channels.peers.credentials import (
     ORDINARY,
     WORKER_SECONDS,
     Denied,
@@ -29,8 +30,7 @@ from dwsps_channels.credentials import (
     presented,
     sign_worker,
 )
-from dwsps_channels.failures import FREE
-from dwsps_channels.models import Peer, server_id
+from dwsps_channels.peers.failures import FREE
 from dwsps_channels.testing import Closed, PubSubCommunicator
 
 SECRET = "the-secret-of-this-peer"
@@ -188,7 +188,8 @@ class TestPeers:
         counts = []
         for token in (f"{OTHER}-0", f"{OTHER}-3", "wrong"):
             with mock.patch(
-                "dwsps_channels.credentials.constant_time_compare", wraps=constant_time_compare
+                "dwsps_channels.peers.credentials.constant_time_compare",
+                wraps=constant_time_compare,
             ) as compare:
                 await examine(in_header(token))
             counts.append(compare.call_count)

@@ -5,7 +5,7 @@ import secrets
 
 from django.core.exceptions import ValidationError
 
-from dwsps_channels.encryption import PREFIX
+from dwsps_channels.peers.encryption import PREFIX
 
 MIN_LENGTH = 16
 MAX_LENGTH = 256

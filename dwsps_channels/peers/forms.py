@@ -7,8 +7,8 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from dwsps_channels.models import Peer
-from dwsps_channels.peer_secrets import generate, validate_secret
-from dwsps_channels.peer_urls import split_token
+from dwsps_channels.peers.secrets import generate, validate_secret
+from dwsps_channels.peers.urls import split_token
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Peer]

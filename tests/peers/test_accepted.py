@@ -12,12 +12,13 @@ from channels.db import database_sync_to_async
 from django.db import DatabaseError
 from django.db.models import QuerySet
 
-from dwsps_channels import accepted_peers, runtime
-from dwsps_channels.accepted_peers import AcceptedPeers
+from dwsps_channels import runtime
 from dwsps_channels.models import Peer
+from dwsps_channels.peers import accepted as accepted_peers
+from dwsps_channels.peers.accepted import AcceptedPeers
 from dwsps_channels.testing import Closed, PubSubCommunicator
+from tests.peers.test_credentials import OTHER, SECRET, bearer, create
 from tests.processes import wait_until_async
-from tests.test_credentials import OTHER, SECRET, bearer, create
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

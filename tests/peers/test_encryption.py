@@ -15,9 +15,9 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels import encryption
-from dwsps_channels.encryption import PREFIX, Unreadable, decrypt, encrypt
 from dwsps_channels.models import Peer
+from dwsps_channels.peers import encryption
+from dwsps_channels.peers.encryption import PREFIX, Unreadable, decrypt, encrypt
 
 SECRET = "correct-horse-battery-staple"
 

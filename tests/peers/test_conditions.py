@@ -7,10 +7,10 @@ import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.conditions import Condition, Tone, condition_of, with_conditions
 from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.peering import store
 from dwsps_channels.peering.health import State
+from dwsps_channels.peers.conditions import Condition, Tone, condition_of, with_conditions
 
 pytestmark = pytest.mark.django_db
 

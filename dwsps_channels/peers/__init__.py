@@ -1,0 +1,1 @@
+"""The rows of peers, and who may come in as one."""
