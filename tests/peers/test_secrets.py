@@ -1,0 +1,40 @@
+"""What may be the secret of a peer."""
+
+import pytest
+from django.core.exceptions import ValidationError
+
+from dwsps_channels.peers import credentials, secrets
+from dwsps_channels.peers.secrets import generate, validate_secret
+from tests.test_models import make, problems
+
+
+@pytest.mark.parametrize(
+    ("secret", "code"),
+    [
+        ("x" * 15, "too_short"),
+        ("x" * 257, "too_long"),
+        ("correct horse battery", "characters"),
+        ("correct-hörse-battery", "characters"),
+        ("correct-horse-battery\n", "characters"),
+        ("worker.correct-horse-battery", "prefix"),
+        ("fernet:correct-horse-battery", "prefix"),
+    ],
+)
+def test_some_secrets_are_refused_and_not_repeated(db: None, secret: str, code: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        validate_secret(secret)
+    assert caught.value.code == code
+    assert secret not in str(caught.value)
+    if code != "prefix":
+        assert problems(make(secret=secret)) == {"secret"}
+
+
+def test_generated_secrets_are_good_ones_and_differ() -> None:
+    made = {generate() for _ in range(100)}
+    assert len(made) == 100
+    for secret in made:
+        validate_secret(secret)
+
+
+def test_no_secret_can_be_taken_for_a_workers_credential() -> None:
+    assert credentials.sign_worker().startswith(secrets.WORKER_PREFIX)
