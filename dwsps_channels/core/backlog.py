@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from time import time
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from dwsps_channels.core.publication import Publication
 
@@ -14,16 +15,14 @@ Position = Mapping[str, int]
 _ENTRY_BYTES = 400
 
 
-class Entry(NamedTuple):
-    """A publication, and when it entered, in seconds since the epoch."""
+class Entry(Struct, frozen=True, gc=False):
+    """A publication that was kept."""
 
     at: float
+    """When it entered, in seconds since the epoch."""
     publication: Publication
-
-    @property
-    def size(self) -> int:
-        """What it costs to keep, in bytes, nearly."""
-        return _ENTRY_BYTES + len(self.publication.topic) + len(bytes(self.publication.message))
+    size: int
+    """What it costs to keep, in bytes, nearly."""
 
 
 class Backlog:
@@ -40,27 +39,27 @@ class Backlog:
         self._size = size
         self._seconds = seconds
         self._clock = clock
-        self._entries: deque[tuple[Entry, int]] = deque()
+        self._entries: deque[Entry] = deque()
         self._kept = 0
 
     def append(self, publication: Publication) -> Entry:
         """Keep a publication that enters now."""
-        entry = Entry(self._clock(), publication)
-        size = entry.size
+        at = self._clock()
+        size = _ENTRY_BYTES + len(publication.topic) + len(bytes(publication.message))
+        entry = Entry(at, publication, size)
         entries = self._entries
-        entries.append((entry, size))
-        self._kept += size
+        entries.append(entry)
+        kept = self._kept + size
         while entries and (
-            len(entries) > self._messages
-            or self._kept > self._size
-            or entries[0][0].at < entry.at - self._seconds
+            kept > self._size or len(entries) > self._messages or entries[0].at < at - self._seconds
         ):
-            self._kept -= entries.popleft()[1]
+            kept -= entries.popleft().size
+        self._kept = kept
         return entry
 
     def after(self, position: Position, since: float) -> Iterator[Entry]:
         """What is kept beyond ``position``, in order; of an origin that is not in it, what entered at or after ``since``."""
-        for entry, _ in self._entries:
+        for entry in self._entries:
             reached = position.get(entry.publication.origin)
             if entry.at >= since if reached is None else entry.publication.number > reached:
                 yield entry

@@ -1,6 +1,6 @@
 """The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -22,23 +22,26 @@ Id = (
 )
 
 
-class Subscribe(Struct, frozen=True, tag_field="type", tag="subscribe"):
+class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"):
     """Client to server."""
 
+    action: ClassVar[Action] = "subscribe"
     topic: str
     id: Id | UnsetType = UNSET
 
 
-class Unsubscribe(Struct, frozen=True, tag_field="type", tag="unsubscribe"):
+class Unsubscribe(Struct, frozen=True, gc=False, tag_field="type", tag="unsubscribe"):
     """Client to server."""
 
+    action: ClassVar[Action] = "unsubscribe"
     topic: str
     id: Id | UnsetType = UNSET
 
 
-class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
+class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", tag="publish"):
     """Client to server, and from a peer. ``message`` is the JSON as it was sent, byte for byte."""
 
+    action: ClassVar[Action] = "publish"
     topic: str
     message: Raw
     timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
@@ -54,9 +57,11 @@ class Publish(Struct, frozen=True, rename="camel", tag_field="type", tag="publis
         return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
 
 
-class Tap(Struct, frozen=True, tag_field="type", tag="tap"):
+class Tap(Struct, frozen=True, gc=False, tag_field="type", tag="tap"):
     """Worker to server: send me what is published here, from ``position`` on."""
 
+    action: ClassVar[Action] = "tap"
+    topic: ClassVar[UnsetType] = UNSET
     position: dict[str, int] = {}
     """For each origin the number of the last message that the worker has."""
     since: float = 0.0
@@ -64,7 +69,7 @@ class Tap(Struct, frozen=True, tag_field="type", tag="tap"):
     id: Id | UnsetType = UNSET
 
 
-class Hello(Struct, frozen=True, tag_field="type", tag="hello"):
+class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
     """Server to peer, first of all: who it has reached."""
 
     server: str
@@ -72,7 +77,7 @@ class Hello(Struct, frozen=True, tag_field="type", tag="hello"):
     version: str
 
 
-class Tapped(Struct, frozen=True, tag_field="type", tag="tapped"):
+class Tapped(Struct, frozen=True, gc=False, tag_field="type", tag="tapped"):
     """Server to worker: a message that was published here, by a client or the server's own code."""
 
     origin: str
@@ -87,6 +92,7 @@ class Tapped(Struct, frozen=True, tag_field="type", tag="tapped"):
 class Delivery(
     Struct,
     frozen=True,
+    gc=False,
     kw_only=True,
     omit_defaults=True,
     rename="camel",
@@ -102,7 +108,7 @@ class Delivery(
     context: str
 
 
-class Ack(Struct, frozen=True, kw_only=True, tag_field="type", tag="ack"):
+class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ack"):
     """Server to client: the action took effect."""
 
     action: Action
@@ -111,7 +117,7 @@ class Ack(Struct, frozen=True, kw_only=True, tag_field="type", tag="ack"):
     id: Id | UnsetType = UNSET
 
 
-class Error(Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
+class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="error"):
     """Server to client: the action was not performed, or the connection is about to be closed."""
 
     code: str
@@ -139,11 +145,12 @@ def decode(frame: str | bytes, limit: int) -> Request:
     """
     try:
         # A binary message is checked as a whole: the decoder skips over values that it keeps raw.
-        data = frame.encode() if isinstance(frame, str) else str(frame, "utf-8").encode()
+        data = frame if isinstance(frame, str) else str(frame, "utf-8")
+        size = len(data) if data.isascii() else len(data.encode())
     except UnicodeError:
         raise InvalidJSON("not UTF-8") from None
-    if len(data) > limit:
-        raise MessageTooLarge(len(data), limit)
+    if size > limit:
+        raise MessageTooLarge(size, limit)
     try:
         return _requests.decode(data)
     except msgspec.ValidationError as error:

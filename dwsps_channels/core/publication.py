@@ -6,7 +6,7 @@ from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.messages import Delivery, encode
 
 
-class Publication(Struct, frozen=True, omit_defaults=True):
+class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the hub delivers and the bus carries.
 
     ``origin`` and ``number`` are the same wherever it gets, and however often: by them it is known again.

@@ -1,6 +1,6 @@
 """The server's form of a moment: RFC 3339, UTC, milliseconds, ``Z``."""
 
-from time import gmtime, strftime, time
+from time import gmtime, strftime, time_ns
 
 # RFC 3339, section 5.6, the ABNF's ranges included; the number of days in a month is left to who reads it.
 # No \d, which takes every script's digits, and no $, which takes a line feed after the end.
@@ -10,26 +10,18 @@ RFC3339 = (
     r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z"
 )
 
-# A second and its text, and a millisecond and its whole, each swapped as one: publishers may be in other threads.
+# A millisecond and its text, swapped as one: publishers may be in other threads.
 _latest: tuple[int, str] = (-1, "")
-_latest_whole: tuple[int, str] = (-1, "")
 
 
 def now() -> str:
     """The present moment, as in ``2020-01-21T17:03:13.625Z``."""
-    # Made once a millisecond, and the part down to the second once a second: this is called for every ack.
-    global _latest, _latest_whole
-    moment = time()
-    second = int(moment)
-    # Not of the whole moment at once: that may be rounded up, into the future.
-    millisecond = second * 1000 + int((moment - second) * 1000)
-    made, whole = _latest_whole
-    if millisecond == made:
-        return whole
-    made, prefix = _latest
-    if second != made:
-        prefix = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
-        _latest = (second, prefix)
-    whole = f"{prefix}.{millisecond % 1000:03d}Z"
-    _latest_whole = (millisecond, whole)
-    return whole
+    # Made once a millisecond: this is called for every ack.
+    global _latest
+    millisecond = time_ns() // 1_000_000
+    made, text = _latest
+    if millisecond != made:
+        second, rest = divmod(millisecond, 1000)
+        text = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(second))}.{rest:03d}Z"
+        _latest = (millisecond, text)
+    return text
