@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from channels.consumer import AsyncConsumer
 
 from dwsps_channels import origins, runtime
-from dwsps_channels.asgi_transport import AsgiTransport
 from dwsps_channels.conf import conf
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peers import credentials
-from dwsps_channels.servers import Connection, connection_of
+from dwsps_channels.transports.asgi import AsgiTransport
+from dwsps_channels.transports.servers import Connection, connection_of
 
 if TYPE_CHECKING:  # it needs packages that only the fast lane has
     from dwsps_channels.fastlane.lane import Lane

@@ -16,7 +16,7 @@ from dwsps_channels import apublish, runtime
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import websocket_urlpatterns
 from dwsps_channels.testing import Closed, PubSubCommunicator
-from tests.transport_contract import until
+from tests.transports.contract import until
 
 # Without the mark django_db pytest refuses every query: no test of this module touches the database.
 

@@ -27,7 +27,7 @@ from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge, Unavailabl
 from dwsps_channels.publishing import InvalidPayload, NotServing
 from dwsps_channels.testing import PubSubCommunicator
 from tests.processes import HOST, free_port
-from tests.transport_contract import until
+from tests.transports.contract import until
 
 
 @pytest.fixture

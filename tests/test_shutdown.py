@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from dwsps_channels.shutdown import before_shutdown
-from tests.transport_contract import until
+from tests.transports.contract import until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 

@@ -20,7 +20,7 @@ from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
 from dwsps_channels.signal_events import SignalEvents
 from dwsps_channels.testing import PubSubCommunicator
-from tests.transport_contract import until
+from tests.transports.contract import until
 
 ALL = {
     name: getattr(signals, name)

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Raw
 
+from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
 from dwsps_channels.core.errors import Unavailable
-from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.topics import contexts
@@ -17,18 +17,6 @@ Tap = Callable[[Entry], None]
 
 # A process that is started anew has a new origin: far more than a server has processes.
 MAX_OWN_ORIGINS = 4096
-
-
-class Subscriber:
-    """One receiver of deliveries, and what it is subscribed to."""
-
-    __slots__ = ("send", "topics")
-
-    def __init__(self, send: Callable[[Frame], None]) -> None:
-        self.send = send
-        """Takes each delivery; bound by the contract of ``Transport.send``."""
-        self.topics: set[str] = set()
-        """Its subscriptions. Changed by the hub alone."""
 
 
 class Hub:
@@ -57,15 +45,18 @@ class Hub:
         # What peers have forwarded, and the bus has not accepted yet.
         self._relaying: set[Key] = set()
         self._taps: set[Tap] = set()
-        # topic -> its subscribers' send, in the order of subscription. No empty dicts are kept.
-        self._subscribers: dict[str, dict[Subscriber, Callable[[Frame], None]]] = {}
+        # By topic; none that is empty is kept.
+        self._audiences: dict[str, Audience] = {}
 
     def subscribe(self, subscriber: Subscriber, topic: str) -> bool:
         """Subscribe to a valid topic; ``False``: it already was."""
         if topic in subscriber.topics:
             return False
         subscriber.topics.add(topic)
-        self._subscribers.setdefault(topic, {})[subscriber] = subscriber.send
+        audience = self._audiences.get(topic)
+        if audience is None:
+            audience = self._audiences[topic] = Audience()
+        audience.add(subscriber)
         return True
 
     def unsubscribe(self, subscriber: Subscriber, topic: str) -> bool:
@@ -73,10 +64,10 @@ class Hub:
         if topic not in subscriber.topics:
             return False
         subscriber.topics.remove(topic)
-        subscribers = self._subscribers[topic]
-        del subscribers[subscriber]
-        if not subscribers:
-            del self._subscribers[topic]
+        audience = self._audiences[topic]
+        audience.remove(subscriber)
+        if not audience:
+            del self._audiences[topic]
         return True
 
     def remove(self, subscriber: Subscriber) -> None:
@@ -175,19 +166,15 @@ class Hub:
 
     def deliver(self, publication: Publication) -> None:
         """Deliver to this process's subscribers only: deepest context first, each context's frame encoded once."""
-        subscribers_of = self._subscribers
+        audiences = self._audiences
         for context in contexts(publication.topic):
-            subscribers = subscribers_of.get(context)
-            if subscribers:
-                frame = publication.frame(context)
-                for send in subscribers.values():
-                    send(frame)
+            audience = audiences.get(context)
+            if audience is not None:
+                audience.deliver(publication.frame(context))
 
     def reach(self, topic: str) -> int:
         """How many subscribers of this process a publish to ``topic`` reaches, each counted once."""
-        matching = [
-            found for context in contexts(topic) if (found := self._subscribers.get(context))
-        ]
+        matching = [found for context in contexts(topic) if (found := self._audiences.get(context))]
         if len(matching) == 1:
             return len(matching[0])
-        return len(set().union(*matching))
+        return len(set().union(*(audience.members() for audience in matching)))

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from msgspec import UNSET
 from msgspec.structs import replace
 
+from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import (
@@ -17,12 +17,11 @@ from dwsps_channels.core.errors import (
     WireError,
 )
 from dwsps_channels.core.events import Events
-from dwsps_channels.core.hub import Hub, Subscriber
+from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.messages import (
     Ack,
-    Action,
     Publish,
     Request,
     Subscribe,
@@ -84,7 +83,7 @@ class Session:
         self._bucket = (
             None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
         )
-        self._subscriber = Subscriber(transport.send)
+        self._subscriber = Subscriber(transport)
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
@@ -157,10 +156,6 @@ class Session:
 
     def _allowed(self, request: Request) -> bool | Awaitable[bool]:
         role = self.identity.role
-        if isinstance(request, Tap):
-            if role is not Role.WORKER:
-                raise Forbidden("tap: this connection is not a worker's")
-            return True
         if isinstance(request, Publish):
             contexts(request.topic)  # as ``check``, but remembered, and the hub asks for them next
             if request.from_peer_server:
@@ -171,6 +166,10 @@ class Session:
                 return True
             # The worker speaks for the server's own code, to which the policy does not apply.
             return role is Role.WORKER or self._policy.may_publish(self.identity, request.topic)
+        if isinstance(request, Tap):
+            if role is not Role.WORKER:
+                raise Forbidden("tap: this connection is not a worker's")
+            return True
         check(request.topic)
         match request:
             case Subscribe():
@@ -267,9 +266,8 @@ class Session:
             self._events.subscribed(self.identity, topic)
 
     def _acknowledge(self, request: Request) -> None:
-        topic = UNSET if isinstance(request, Tap) else request.topic
         self._transport.send(
-            encode(Ack(action=_ACTIONS[type(request)], timestamp=now(), topic=topic, id=request.id))
+            encode(Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id))
         )
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
@@ -280,14 +278,6 @@ class Session:
             )
             error = Unavailable("the server could not handle this, its log says why")
         self._transport.send(error_frame(error, frame))
-
-
-_ACTIONS: dict[type[Request], Action] = {
-    Publish: "publish",
-    Subscribe: "subscribe",
-    Unsubscribe: "unsubscribe",
-    Tap: "tap",
-}
 
 
 def _relayed(request: Publish) -> Publication:

@@ -1,15 +1,31 @@
 """The contract between a session and the connection that carries it.
 
-Every implementation passes ``tests/transport_contract.py``.
+Every implementation passes ``tests/transports/contract.py``.
 """
 
-from typing import Protocol
+from collections.abc import Collection
+from typing import Any, Protocol
 
 from dwsps_channels.core.frames import Frame
 
 
+class Courier(Protocol):
+    """Delivers to many connections for less than sending to each would cost."""
+
+    def deliver(self, frame: Frame, party: Collection[Any]) -> None:
+        """Do what ``send`` of each transport in ``party`` would, under the same contract.
+
+        All of them name this courier as theirs. ``party`` is never changed: where the same one is given again,
+        nobody has come or gone. ``in`` is quick to be answered.
+        """
+
+
 class Transport(Protocol):
     """The outgoing half of one connection."""
+
+    @property
+    def courier(self) -> Courier | None:
+        """Who delivers to this connection and many others at once; ``None``: nobody can."""
 
     def send(self, frame: Frame) -> None:
         """Take ``frame`` for sending, in order.

@@ -13,8 +13,8 @@ from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 from dwsps_channels.core.frames import websocket_frame
 from dwsps_channels.fastlane.close import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART
 from dwsps_channels.fastlane.handshake import Headers, Request, http_response
-from dwsps_channels.fastlane.outbox import CROWD, SLICE_BYTES, Outbox
 from dwsps_channels.fastlane.reader import BINARY, TEXT
+from dwsps_channels.transports.outbox import CROWD, SLICE_BYTES, Outbox
 
 # What an application may leave unfetched before its client is not read any more.
 INBOX_MESSAGES: Final = 32

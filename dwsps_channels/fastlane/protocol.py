@@ -30,8 +30,9 @@ from dwsps_channels.fastlane.close import (
 from dwsps_channels.fastlane.handshake import Refused, Request, http_response
 from dwsps_channels.fastlane.heartbeat import Heartbeat
 from dwsps_channels.fastlane.lane import EXTENSION, Lane, Rider
-from dwsps_channels.fastlane.outbox import CLOSING_SECONDS, CROWD, Flusher, Outbox
 from dwsps_channels.fastlane.reader import PING, PONG, Close, Control, Ping, Reader, Violation
+from dwsps_channels.transports.flusher import Flusher
+from dwsps_channels.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -288,7 +289,7 @@ class Protocol(asyncio.Protocol):
         """Hand over what has come, until a message has to be waited for."""
         outbox = self.outbox
         try:
-            while (reader := self._reader) is not None:
+            while (reader := self._reader) is not None and reader.unread:
                 message = reader.next()
                 if message is None:
                     return

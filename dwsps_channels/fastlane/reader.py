@@ -67,14 +67,14 @@ class Reader:
     ``limit`` is the most bytes that a message may have, in one frame or all of its fragments together.
     """
 
-    __slots__ = ("_at", "_data", "_fragments", "_limit", "_message", "_opcode")
+    __slots__ = ("_at", "_fragments", "_limit", "_message", "_opcode", "unread")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # What is not given out yet begins at _at. A bytearray where it has to grow, so that a large frame that comes
-        # in pieces is not copied with each of them.
-        self._data: bytes | bytearray = b""
-        self._at = 0
+        # A bytearray where it has to grow, so that a large frame that comes in pieces is not copied with each of them.
+        self.unread: bytes | bytearray = b""
+        """Ends with what was not given out yet; empty if there is nothing."""
+        self._at = 0  # where that begins
         # The message that has begun and not ended: what it is, 0 for none, its bytes and how many fragments they are.
         self._opcode = 0
         self._message: bytearray | None = None
@@ -82,15 +82,15 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Take what has come from the client."""
-        rest = self._data
+        rest = self.unread
         if not rest:
-            self._data = data
+            self.unread = data
         elif isinstance(rest, bytearray):
             rest += data
         else:
             grown = bytearray(memoryview(rest)[self._at :])
             grown += data
-            self._data = grown
+            self.unread = grown
             self._at = 0
 
     def next(self) -> Message | Control | None:
@@ -99,7 +99,7 @@ class Reader:
         Raises:
             Violation: nothing is to be read any more.
         """
-        data, at = self._data, self._at
+        data, at = self.unread, self._at
         size = len(data)
         # Each turn reads one frame; there is a second turn only after a fragment.
         while size - at >= 2:
@@ -131,6 +131,8 @@ class Reader:
             if end > size:
                 break
             payload = apply_mask(data[start:end], data[start - 4 : start])
+            if end == size:
+                self.unread, end, size = b"", 0, 0
             self._at = at = end
             if first == _WHOLE_TEXT:
                 return _text(payload)
@@ -185,13 +187,11 @@ class Reader:
         return _text(payload) if opcode == TEXT else payload
 
     def _keep_rest(self) -> None:
-        data, at = self._data, self._at
-        if at == len(data):
-            self._data = b""
-        elif isinstance(data, bytearray):
-            del data[:at]
-        else:
-            self._data = bytearray(memoryview(data)[at:])
+        rest, at = self.unread, self._at
+        if isinstance(rest, bytearray):
+            del rest[:at]
+        elif at:
+            self.unread = bytearray(memoryview(rest)[at:])
         self._at = 0
 
 

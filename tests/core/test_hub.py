@@ -1,15 +1,15 @@
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.errors import InvalidTopic
 from dwsps_channels.core.frames import Frame
-from dwsps_channels.core.hub import Hub, Subscriber
+from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.publication import Publication
 from tests.core.oracle import Subscriptions
+from tests.core.recording import RecordingTransport
 from tests.core.strategies import topics
 
 PEOPLE = ["ann", "bob", "cleo"]
@@ -30,8 +30,20 @@ class Log:
     def __init__(self) -> None:
         self.deliveries: list[tuple[str, Frame]] = []
 
-    def writer(self, who: str) -> Callable[[Frame], None]:
-        return lambda frame: self.deliveries.append((who, frame))
+    def subscriber(self, who: str) -> Subscriber:
+        return Subscriber(Writer(who, self))
+
+
+class Writer(RecordingTransport):
+    """The transport of one of the people, who writes down in the common log."""
+
+    def __init__(self, who: str, log: Log) -> None:
+        super().__init__()
+        self._who = who
+        self._log = log
+
+    def send(self, frame: Frame) -> None:
+        self._log.deliveries.append((self._who, frame))
 
 
 STAMP = "2020-01-21T17:03:13.625Z"
@@ -48,7 +60,7 @@ def quiet_hub() -> Hub:
 @given(steps)
 def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str, str]]) -> None:
     hub, oracle, log = quiet_hub(), Subscriptions(), Log()
-    people = {who: Subscriber(log.writer(who)) for who in PEOPLE}
+    people = {who: log.subscriber(who) for who in PEOPLE}
 
     for step, who, topic in steps:
         match step:
@@ -72,13 +84,13 @@ def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str,
     for who in PEOPLE:
         hub.remove(people[who])
         assert not people[who].topics
-    assert not hub._subscribers
+    assert not hub._audiences
 
 
 def test_all_who_get_a_message_for_the_same_context_get_the_same_frame() -> None:
     hub, log = quiet_hub(), Log()
     for who in PEOPLE:
-        subscriber = Subscriber(log.writer(who))
+        subscriber = log.subscriber(who)
         hub.subscribe(subscriber, "news")
         hub.subscribe(subscriber, "news.uk")
 
@@ -93,7 +105,7 @@ def test_publishing_delivers_here_first_and_then_hands_over() -> None:
     log = Log()
     seen: list[tuple[Publication, int]] = []
     hub = Hub("here", lambda publication: seen.append((publication, len(log.deliveries))))
-    hub.subscribe(Subscriber(log.writer("ann")), "news")
+    hub.subscribe(log.subscriber("ann"), "news")
 
     assert hub.publish("news", Raw(b"1"), STAMP) is None
 
@@ -124,7 +136,7 @@ def test_a_topic_that_is_none_is_neither_delivered_nor_handed_over() -> None:
 
 def test_reach_counts_a_subscriber_of_several_contexts_once() -> None:
     hub, log = quiet_hub(), Log()
-    ann, bob = Subscriber(log.writer("ann")), Subscriber(log.writer("bob"))
+    ann, bob = log.subscriber("ann"), log.subscriber("bob")
     hub.subscribe(ann, "news")
     hub.subscribe(ann, "news.uk")
     hub.subscribe(bob, "news")

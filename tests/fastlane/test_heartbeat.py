@@ -4,7 +4,7 @@ import asyncio
 from itertools import pairwise
 
 from dwsps_channels.fastlane.heartbeat import Heartbeat
-from tests.transport_contract import until
+from tests.transports.contract import until
 
 
 class Beats:

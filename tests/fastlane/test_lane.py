@@ -13,7 +13,7 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.fastlane.lane import EXTENSION
 from tests.fastlane.pipe import Connection
 from tests.fastlane.raw import CLOSE, PING, PONG, TEXT, close, frame
-from tests.transport_contract import turns, until
+from tests.transports.contract import turns, until
 
 
 class Recording:

@@ -9,11 +9,11 @@ import pytest
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.fastlane import outbox
-from dwsps_channels.fastlane.outbox import CROWD, SLICE_BYTES, UNBLOCKED_FACTOR, Outbox
+from dwsps_channels.transports import outbox
+from dwsps_channels.transports.outbox import CROWD, SLICE_BYTES, UNBLOCKED_FACTOR, Outbox
 from tests.fastlane.pipe import Connection
 from tests.fastlane.raw import CLOSE, TEXT, Received
-from tests.transport_contract import FAREWELL, Line, TransportContract, frame, text, turns, until
+from tests.transports.contract import FAREWELL, Line, TransportContract, frame, text, turns, until
 
 LIMIT = 4096
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dwsps_channels.core.frames import Frame
-from dwsps_channels.servers import Connection
+from dwsps_channels.transports.servers import Connection
 
 logger = logging.getLogger("dwsps_channels.transport")
 
@@ -31,6 +31,8 @@ class AsgiTransport:
     When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
     ``on_overflow`` is called, once, from the event loop: it is expected to close the transport.
     """
+
+    courier = None
 
     def __init__(
         self, send: Send, connection: Connection, limit: int, on_overflow: Callable[[], None]

@@ -1,11 +1,11 @@
-"""The outgoing half of a connection: what is gathered within a turn of the event loop leaves in one system call."""
+"""The outgoing half of a connection that is written on itself: what a turn of the event loop brings leaves at once."""
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from dwsps_channels.core.frames import Frame
+from dwsps_channels.transports.flusher import Flusher
 
 # How long a client that is being closed has to read what is still on its way, and to answer.
 CLOSING_SECONDS: Final = 5.0
@@ -27,36 +27,14 @@ class Closing(Protocol):
     def close(self, code: int, reason: str = "", *, patience: float) -> None: ...
 
 
-class Flusher:
-    """Writes, at the end of each turn of the event loop, what its outboxes have gathered. One a server."""
+class Stream(Protocol):
+    """What an outbox writes on: the event loop's own transport, of asyncio or of Twisted."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._filled: list[Outbox] = []
-
-    def add(self, outbox: "Outbox") -> None:
-        """Note that ``outbox`` was empty and is no more."""
-        if not self._filled:
-            # It runs when what is ready now is done, before the loop waits for anything.
-            self._loop.call_soon(self._flush)
-        self._filled.append(outbox)
-
-    def _flush(self) -> None:
-        filled, self._filled = self._filled, []
-        # Subscribers of one topic gather the very same frames: these are joined once.
-        joined: list[bytes] = []
-        data = b""
-        for outbox in filled:
-            gathered = outbox.gathered
-            if gathered:
-                outbox.gathered = []
-                if gathered != joined:
-                    joined, data = gathered, b"".join(gathered)
-                outbox.write(gathered, data)
+    def write(self, data: bytes) -> None: ...
 
 
 class Outbox:
-    """Implements ``core.transport.Transport`` on a connection's own transport.
+    """Implements ``core.transport.Transport`` on a connection's own stream, in websocket frames.
 
     When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
     ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox.
@@ -64,20 +42,20 @@ class Outbox:
 
     __slots__ = (
         "_closing",
-        "_flusher",
         "_held",
         "_held_bytes",
         "_limit",
         "_on_overflow",
-        "_transport",
+        "_stream",
         "blocked",
+        "courier",
         "gathered",
         "is_open",
     )
 
-    def __init__(self, transport: asyncio.Transport, flusher: Flusher, closing: Closing) -> None:
-        self._transport = transport
-        self._flusher = flusher
+    def __init__(self, stream: Stream, flusher: Flusher, closing: Closing) -> None:
+        self._stream = stream
+        self.courier = flusher
         self._closing: Closing | None = closing
         self.gathered: list[bytes] = []
         """The websocket frames of this turn."""
@@ -99,6 +77,8 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether all is with the event loop."""
+        if self.is_open and self in self.courier.run.party:
+            return False
         return not self.gathered and not self._held
 
     @property
@@ -109,11 +89,14 @@ class Outbox:
     # core.transport.Transport
 
     def send(self, frame: Frame) -> None:
-        # As ``put``, without the call: this is done for each delivery.
+        # As ``put``, without the call: this is done for each ack.
         if self.is_open:
+            courier = self.courier
+            if self in courier.run.party:
+                self.gather(courier.run.pass_over(self))
             gathered = self.gathered
             if not gathered:
-                self._flusher.add(self)
+                courier.add(self)
             gathered.append(frame.wire or frame.make_wire())
 
     def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
@@ -121,6 +104,8 @@ class Outbox:
         if not self.is_open or closing is None:
             return
         if discard:
+            if self in self.courier.run.party:
+                self.courier.run.pass_over(self)
             self.gathered.clear()
             self._held = None
             self._held_bytes = 0
@@ -134,9 +119,16 @@ class Outbox:
     def put(self, frame: bytes) -> None:
         """Take a websocket frame for sending."""
         if self.is_open:
+            if self in self.courier.run.party:
+                self.gather(self.courier.run.pass_over(self))
+            self.gather([frame])
+
+    def gather(self, frames: list[bytes]) -> None:
+        """Add ``frames`` to those of this turn."""
+        if frames:
             if not self.gathered:
-                self._flusher.add(self)
-            self.gathered.append(frame)
+                self.courier.add(self)
+            self.gathered += frames
 
     def finish(self) -> None:
         """Take no more: the close frame is in."""
@@ -161,10 +153,15 @@ class Outbox:
     def write(self, frames: list[bytes], data: bytes) -> None:
         """Write ``frames``, which ``data`` is made of, or hold them for a client that is behind."""
         size = len(data)
-        limit = self._limit
         if size <= SLICE_BYTES and not self.blocked:
-            self._write(data)
-        elif limit is None or self._held_bytes + size <= (
+            # As ``_write``, without the call: this is done for each delivery.
+            try:
+                self._stream.write(data)
+            except RuntimeError:
+                self.drop()
+            return
+        limit = self._limit
+        if limit is None or self._held_bytes + size <= (
             limit if self.blocked else UNBLOCKED_FACTOR * limit
         ):
             if self._held is None:
@@ -196,7 +193,7 @@ class Outbox:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._transport.write(data)
+            self._stream.write(data)
         except RuntimeError:
             # uvloop: the connection broke within this turn, and is reported lost in the next.
             self.drop()

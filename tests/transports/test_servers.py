@@ -18,8 +18,13 @@ from django.urls import path
 from twisted.internet.testing import StringTransport
 from uvicorn.server import ServerState
 
-from dwsps_channels import servers
-from dwsps_channels.servers import Connection, DaphneConnection, UvicornConnection, connection_of
+from dwsps_channels.transports import servers
+from dwsps_channels.transports.servers import (
+    Connection,
+    DaphneConnection,
+    UvicornConnection,
+    connection_of,
+)
 
 Send = Callable[..., Any]
 

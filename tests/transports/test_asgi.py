@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels import asgi_transport
-from dwsps_channels.asgi_transport import CONGESTED_BYTES, UNBLOCKED_FACTOR, AsgiTransport
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.frames import Frame
-from dwsps_channels.servers import Connection, DaphneConnection
-from tests.transport_contract import FAREWELL, Line, TransportContract, frame, text, turns, until
+from dwsps_channels.transports import asgi
+from dwsps_channels.transports.asgi import CONGESTED_BYTES, UNBLOCKED_FACTOR, AsgiTransport
+from dwsps_channels.transports.servers import Connection, DaphneConnection
+from tests.transports.contract import FAREWELL, Line, TransportContract, frame, text, turns, until
 
 LIMIT = 4096
 
@@ -129,8 +129,8 @@ class AsgiContract(TransportContract):
 
     @pytest.fixture
     async def line(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-        monkeypatch.setattr(asgi_transport, "CLOSING_SECONDS", 0.2)
-        monkeypatch.setattr(asgi_transport, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
+        monkeypatch.setattr(asgi, "CLOSING_SECONDS", 0.2)
+        monkeypatch.setattr(asgi, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
         line = self.line_class(LIMIT)
         await turns()
         yield line

@@ -1,0 +1,95 @@
+"""Writes once a turn of the event loop what connections gather in it, and delivers to many of them at once."""
+
+import asyncio
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from dwsps_channels.core.frames import Frame
+
+if TYPE_CHECKING:
+    from dwsps_channels.transports.outbox import Outbox
+
+
+class Run:
+    """Frames that go to the same party one after the other: noted once and joined once, however many are in it."""
+
+    __slots__ = ("_had", "frames", "party")
+
+    def __init__(self, party: Collection["Outbox"]) -> None:
+        self.party = party
+        self.frames: list[bytes] = []
+        # How many of the frames somebody has had already, where that is not none.
+        self._had: dict[Outbox, int] = {}
+
+    def pass_over(self, outbox: "Outbox") -> list[bytes]:
+        """The frames that ``outbox`` has not had yet; from now on it counts as having had them."""
+        had = self._had.get(outbox, 0)
+        self._had[outbox] = len(self.frames)
+        return self.frames[had:]
+
+    def is_whole_for(self, outbox: "Outbox") -> bool:
+        """Whether ``outbox`` has had nothing of it so far."""
+        return not self._had or outbox not in self._had
+
+
+class Flusher:
+    """The courier (``core.transport.Courier``) of all outboxes on one event loop.
+
+    Who is sent something of its own while a run goes on gets first what the run has for it so far.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._is_due = False
+        # Those who have gathered something.
+        self._filled: list[Outbox] = []
+        self.run = Run(())
+        """What was delivered last."""
+
+    def add(self, outbox: "Outbox") -> None:
+        """Note that ``outbox`` had gathered nothing, and does now."""
+        self._filled.append(outbox)
+        if not self._is_due:
+            self._fall_due()
+
+    def deliver(self, frame: Frame, party: Collection["Outbox"]) -> None:
+        if party is not self.run.party:
+            self._end_run()
+            self.run = Run(party)
+            if not self._is_due:
+                self._fall_due()
+        self.run.frames.append(frame.wire or frame.make_wire())
+
+    def _end_run(self) -> None:
+        run, self.run = self.run, Run(())
+        for outbox in run.party:
+            if outbox.is_open:
+                outbox.gather(run.pass_over(outbox))
+
+    def _fall_due(self) -> None:
+        self._is_due = True
+        # It is called when what is ready now is done, before the loop waits for anything.
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        run, self.run = self.run, Run(())
+        data = b"".join(run.frames)
+        for outbox in run.party:
+            if not outbox.is_open:
+                continue
+            if not outbox.gathered and run.is_whole_for(outbox):
+                outbox.write(run.frames, data)
+            else:
+                outbox.gather(run.pass_over(outbox))
+        filled, self._filled = self._filled, []
+        # What is sent from here on is of the next turn.
+        self._is_due = False
+        # Who is in no run may have gathered the very same frames as others all the same: these are joined once.
+        joined: list[bytes] = []
+        for outbox in filled:
+            gathered = outbox.gathered
+            if gathered:
+                outbox.gathered = []
+                if gathered != joined:
+                    joined, data = gathered, b"".join(gathered)
+                outbox.write(gathered, data)
