@@ -10,10 +10,10 @@ from django.core.asgi import get_asgi_application
 http = get_asgi_application()
 
 from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
 from django.urls import path, re_path
 
+from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import websocket_urlpatterns
 
