@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +15,10 @@ from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peers import credentials
-from dwsps_channels.transports.asgi import AsgiTransport
-from dwsps_channels.transports.servers import Connection, connection_of
+from dwsps_channels.transports.asgi import AsgiTransport, Send
+from dwsps_channels.transports.daphne import DaphneTransport
+from dwsps_channels.transports.flusher import Flusher
+from dwsps_channels.transports.servers import Connection, DaphneConnection, connection_of
 
 if TYPE_CHECKING:  # it needs packages that only the fast lane has
     from dwsps_channels.fastlane.lane import Lane
@@ -76,11 +78,15 @@ class PubSubConsumer(AsyncConsumer):
     ) -> None:
         limits = server.limits_of(granted.role)
         connection = connection_of(self.base_send)
-        transport = AsgiTransport(
-            self.base_send, connection, limits.buffered_bytes, lambda: session.fall_behind()
+        transport = _transport(
+            self.base_send,
+            connection,
+            server.flusher,
+            limits.buffered_bytes,
+            lambda: session.fall_behind(),
         )
         session = server.open_session(transport, self.scope.get("user"), granted, limits)
-        writer = asyncio.create_task(transport.write())
+        transport.start()
         try:
             await _receive(session, transport, connection, receive)
         except asyncio.CancelledError:
@@ -90,9 +96,8 @@ class PubSubConsumer(AsyncConsumer):
                 await asyncio.wait_for(_gone(receive), HANDSHAKE_SECONDS)
             raise
         finally:
-            transport.finish()
+            transport.drop()
             server.close_session(session)
-            writer.cancel()
 
 
 class _Rider:
@@ -136,8 +141,23 @@ async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted
     return None
 
 
+def _transport(
+    send: Send,
+    connection: Connection,
+    flusher: Flusher,
+    limit: int,
+    on_overflow: Callable[[], None],
+) -> AsgiTransport | DaphneTransport:
+    if isinstance(connection, DaphneConnection) and connection.is_bare:
+        return DaphneTransport(send, connection, flusher, limit, on_overflow)
+    return AsgiTransport(send, connection, limit, on_overflow)
+
+
 async def _receive(
-    session: Session, transport: AsgiTransport, connection: Connection, receive: Any
+    session: Session,
+    transport: AsgiTransport | DaphneTransport,
+    connection: Connection,
+    receive: Any,
 ) -> None:
     """Give the session the frames, one after the other, until the client has gone."""
     while True:

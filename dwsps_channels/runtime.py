@@ -38,6 +38,7 @@ from dwsps_channels.peers.failures import Failures
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents
+from dwsps_channels.transports.flusher import Flusher
 
 logger = logging.getLogger("dwsps_channels")
 
@@ -66,6 +67,8 @@ class Runtime:
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
         self.events = SignalEvents()
         self.bus = make_bus()
+        self.flusher = Flusher(self.loop)
+        """Of the connections that are written on directly."""
         self.hub = Hub(
             uuid4().hex,
             self.bus.publish,

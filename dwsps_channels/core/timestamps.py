@@ -10,18 +10,23 @@ RFC3339 = (
     r"([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])\Z"
 )
 
-# A millisecond and its text, swapped as one: publishers may be in other threads.
+# A millisecond and its text, a second and its part of it, each swapped as one: publishers may be in other threads.
 _latest: tuple[int, str] = (-1, "")
+_latest_second: tuple[int, str] = (-1, "")
 
 
 def now() -> str:
     """The present moment, as in ``2020-01-21T17:03:13.625Z``."""
-    # Made once a millisecond: this is called for every ack.
-    global _latest
+    # Made once a millisecond, and most of it once a second: this is called for every ack.
+    global _latest, _latest_second
     millisecond = time_ns() // 1_000_000
     made, text = _latest
     if millisecond != made:
         second, rest = divmod(millisecond, 1000)
-        text = f"{strftime('%Y-%m-%dT%H:%M:%S', gmtime(second))}.{rest:03d}Z"
+        made, prefix = _latest_second
+        if second != made:
+            prefix = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+            _latest_second = (second, prefix)
+        text = f"{prefix}.{rest:03d}Z"
         _latest = (millisecond, text)
     return text

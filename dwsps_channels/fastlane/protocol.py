@@ -368,6 +368,10 @@ class Protocol(asyncio.Protocol):
 
     # The end
 
+    def take_leave(self, code: int, *, patience: float) -> None:
+        """See ``outbox.Closing``."""
+        self.close(code, patience=patience)
+
     def close(self, code: int, reason: str = "", *, patience: float = CLOSING_SECONDS) -> None:
         """Send a close frame, and give the client ``patience`` seconds to answer with its own."""
         if self._state is OPEN:

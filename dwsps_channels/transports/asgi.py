@@ -26,7 +26,7 @@ UNBLOCKED_FACTOR = 4
 
 
 class AsgiTransport:
-    """Keeps what is to be sent, and sends it from one task, ``write``, as fast as the client reads.
+    """Keeps what is to be sent, and sends it from a task, as fast as the client reads.
 
     When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
     ``on_overflow`` is called, once, from the event loop: it is expected to close the transport.
@@ -51,6 +51,8 @@ class AsgiTransport:
         # Done once no more than CONGESTED_BYTES wait, or none of it matters any more.
         self._relief: asyncio.Future[None] | None = None
         self._code: int | None = None
+        self.writer: asyncio.Task[None] | None = None
+        """What sends; ends with the connection."""
 
     @property
     def buffered(self) -> int:
@@ -102,8 +104,11 @@ class AsgiTransport:
             self._wake.set_result(None)
             self._wake = None
 
-    async def write(self) -> None:
-        """Send what is taken, until closed. Run this as a task; end it with ``finish``."""
+    def start(self) -> None:
+        """Send what is taken, until closed. Undo it with ``drop``."""
+        self.writer = self._loop.create_task(self._write())
+
+    async def _write(self) -> None:
         try:
             while True:
                 await self._write_waiting()
@@ -117,7 +122,7 @@ class AsgiTransport:
             # Servers differ in what they raise when the client has gone; the receiving side tells the session.
             logger.debug("a connection could not be written to: %r", error)
             self._connection.abort()
-            self.finish()
+            self._forget()
 
     async def _write_waiting(self) -> None:
         waiting, send, connection = self._waiting, self._send, self._connection
@@ -134,8 +139,13 @@ class AsgiTransport:
             if self._relief is not None and self._buffered <= CONGESTED_BYTES:
                 self._relieve()
 
-    def finish(self) -> None:
+    def drop(self) -> None:
         """Forget the client: it is gone."""
+        self._forget()
+        if self.writer is not None:
+            self.writer.cancel()
+
+    def _forget(self) -> None:
         self._code = self._code or 1006
         self._wake = None
         self._waiting.clear()

@@ -24,7 +24,8 @@ CROWD: Final = 32
 class Closing(Protocol):
     """What an outbox needs of its connection."""
 
-    def close(self, code: int, reason: str = "", *, patience: float) -> None: ...
+    def take_leave(self, code: int, *, patience: float) -> None:
+        """All that is to be sent is in the outbox: have it closed with ``code``, and cut off after ``patience`` seconds."""
 
 
 class Stream(Protocol):
@@ -112,7 +113,9 @@ class Outbox:
         # What comes from now on is the last, however much waits.
         self._limit = None
         self.send(farewell)
-        closing.close(int(code), patience=CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS)
+        closing.take_leave(
+            int(code), patience=CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
+        )
 
     # For the connection
 
@@ -131,7 +134,7 @@ class Outbox:
             self.gathered += frames
 
     def finish(self) -> None:
-        """Take no more: the close frame is in."""
+        """Take no more: the last frame is in."""
         self.is_open = False
         self._closing = None
         self._on_overflow = None

@@ -10,7 +10,12 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from channels.sessions import InstanceSessionWrapper
+
+if TYPE_CHECKING:
+    from dwsps_channels.transports.outbox import Outbox
 
 logger = logging.getLogger("dwsps_channels.servers")
 
@@ -51,12 +56,27 @@ class DaphneConnection(Connection):
     It is the push producer of Twisted's transport, which pauses it while more than 64 KiB wait to be written.
     """
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
+    def __init__(self, protocol: Any, *, is_bare: bool = False) -> None:
+        self._protocol = protocol
+        self._transport = transport = protocol.transport
         self._paused: asyncio.Future[None] | None = None
+        self._outbox: Outbox | None = None
+        self.is_bare = is_bare
+        """Whether nobody stands between the application and Daphne who might need to see what is sent."""
         # The HTTP channel of the handshake is still registered; its part is over.
         transport.unregisterProducer()
         transport.registerProducer(self, True)
+
+    def watch(self, outbox: "Outbox") -> None:
+        """Block and unblock ``outbox``, which writes on this connection."""
+        self._outbox = outbox
+
+    def write(self, data: bytes) -> None:
+        """Write websocket frames, past Daphne."""
+        protocol = self._protocol
+        # After a close frame, the server's or its answer to the client's, there is to be nothing more.
+        if protocol.state == protocol.STATE_OPEN:
+            self._transport.write(data)
 
     def writable(self) -> "asyncio.Future[None] | None":
         return self._paused
@@ -80,12 +100,16 @@ class DaphneConnection(Connection):
     def pauseProducing(self) -> None:
         if self._paused is None:
             self._paused = asyncio.get_running_loop().create_future()
+            if self._outbox is not None:
+                self._outbox.blocked = True
 
     def resumeProducing(self) -> None:
         if self._paused is not None:
             if not self._paused.done():
                 self._paused.set_result(None)
             self._paused = None
+            if self._outbox is not None:
+                self._outbox.unblock()
 
     def stopProducing(self) -> None:
         # The connection is lost: whoever waits goes on, and finds out.
@@ -105,12 +129,19 @@ def connection_of(send: Callable[..., Any]) -> Connection:
         seen.add(id(item))
         transport = getattr(item, "transport", None)
         if hasattr(transport, "abortConnection"):
-            return DaphneConnection(transport)
+            return DaphneConnection(item, is_bare=_is_bare(send))
         if hasattr(transport, "abort") and hasattr(transport, "pause_reading"):
             return UvicornConnection(transport)  # type: ignore[arg-type]
         found.extend(_wrapped_in(item))
     _warn_once()
     return Connection()
+
+
+def _is_bare(send: Any) -> bool:
+    """Whether ``send`` is the server's own, but for Channels' session middleware, to which a message says nothing."""
+    while isinstance(owner := getattr(send, "__self__", None), InstanceSessionWrapper):
+        send = owner.real_send
+    return isinstance(send, partial) and getattr(send.func, "__module__", "") == "daphne.server"
 
 
 def _wrapped_in(item: Any) -> Iterable[Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ class AsgiLine(Line):
         self.transport: AsgiTransport = AsgiTransport(
             self.send, self.connection(), limit, self.on_overflow
         )
-        self.writer = asyncio.create_task(self.transport.write())
+        self.transport.start()
 
     def connection(self) -> Connection:
         raise NotImplementedError
@@ -64,9 +65,8 @@ class AsgiLine(Line):
         return self.aborted
 
     async def end(self) -> None:
-        self.transport.finish()
-        self.writer.cancel()
-        await asyncio.wait([self.writer])
+        self.transport.drop()
+        await turns()
 
 
 class WaitingLine(AsgiLine):
@@ -99,7 +99,7 @@ class UnboundedLine(AsgiLine):
     released = False
 
     def connection(self) -> Connection:
-        return DaphneConnection(self)
+        return DaphneConnection(SimpleNamespace(transport=self))
 
     async def send(self, event: dict[str, Any]) -> None:
         self.take(event)
@@ -205,11 +205,11 @@ class TestBuffer:
     async def test_finish_forgets_it(self, line: AsgiLine) -> None:
         await line.is_stuck()
         line.transport.send(frame(1))
-        line.transport.finish()
+        line.transport.drop()
         assert line.transport.buffered == 0
         line.transport.send(frame(2))
         assert line.transport.buffered == 0
-        line.transport.finish()
+        line.transport.drop()
 
 
 class TestClose:
@@ -220,7 +220,8 @@ class TestClose:
 
     async def test_the_writer_ends(self, line: AsgiLine) -> None:
         line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
-        await asyncio.wait_for(line.writer, 5)
+        assert line.transport.writer is not None
+        await asyncio.wait_for(line.transport.writer, 5)
 
 
 class TestRelief:
@@ -248,7 +249,7 @@ class TestRelief:
 
     async def test_it_comes_when_the_client_is_forgotten(self, roomy_line: AsgiLine) -> None:
         relief = await congested(roomy_line)
-        roomy_line.transport.finish()
+        roomy_line.transport.drop()
         await asyncio.wait_for(relief, 5)
         assert roomy_line.transport.relief() is None
 
@@ -270,7 +271,8 @@ class TestGoneClient:
         caplog.set_level(logging.DEBUG, "dwsps_channels.transport")
         line.vanish()
         line.transport.send(frame(1))
-        await asyncio.wait_for(line.writer, 5)
+        assert line.transport.writer is not None
+        await asyncio.wait_for(line.transport.writer, 5)
         assert line.aborted
         assert [record.getMessage() for record in caplog.records] == [
             "a connection could not be written to: OSError('the client has gone')"
@@ -279,7 +281,8 @@ class TestGoneClient:
     async def test_nothing_is_kept_for_it(self, line: AsgiLine) -> None:
         line.vanish()
         line.transport.send(frame(1))
-        await asyncio.wait_for(line.writer, 5)
+        assert line.transport.writer is not None
+        await asyncio.wait_for(line.transport.writer, 5)
         line.transport.send(frame(2))
         assert line.transport.buffered == 0
         assert line.overflows == 0

@@ -26,7 +26,7 @@ class Client:
     def write(self, data: bytes) -> None:
         self.writes.append(data)
 
-    def close(self, code: int, reason: str = "", *, patience: float) -> None:
+    def take_leave(self, code: int, *, patience: float) -> None:
         self.outbox.put(b"closed")
         self.outbox.finish()
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,6 +210,14 @@ class TestConnectionOf:
         connection_of(daphnes_send())
         assert caplog.records == []
 
+    @pytest.mark.parametrize("middleware", MIDDLEWARE)
+    async def test_nobody_but_channels_own_is_passed_by(
+        self, middleware: Callable[[Send], Send]
+    ) -> None:
+        connection = connection_of(middleware(daphnes_send()))
+        assert isinstance(connection, DaphneConnection)
+        assert connection.is_bare == (middleware in (as_it_is, in_channels_own))
+
     async def test_a_search_without_end_is_given_up(self) -> None:
         send = uvicorns_send("websockets_sansio_impl")
         for _ in range(10_000):
@@ -223,7 +232,7 @@ class TestDaphneConnection:
 
     @pytest.fixture
     def connection(self, transport: Any) -> DaphneConnection:
-        return DaphneConnection(transport)
+        return DaphneConnection(SimpleNamespace(transport=transport))
 
     async def test_it_is_told_when_to_stop_writing(
         self, transport: Any, connection: DaphneConnection
