@@ -13,23 +13,19 @@ if TYPE_CHECKING:
 class Run:
     """Frames that go to the same party one after the other: noted once and joined once, however many are in it."""
 
-    __slots__ = ("_had", "frames", "party")
+    __slots__ = ("frames", "had", "party")
 
     def __init__(self, party: Collection["Outbox"]) -> None:
         self.party = party
         self.frames: list[bytes] = []
-        # How many of the frames somebody has had already, where that is not none.
-        self._had: dict[Outbox, int] = {}
+        self.had: dict[Outbox, int] = {}
+        """How many of the frames somebody has had already, where that is not none."""
 
     def pass_over(self, outbox: "Outbox") -> list[bytes]:
         """The frames that ``outbox`` has not had yet; from now on it counts as having had them."""
-        had = self._had.get(outbox, 0)
-        self._had[outbox] = len(self.frames)
+        had = self.had.get(outbox, 0)
+        self.had[outbox] = len(self.frames)
         return self.frames[had:]
-
-    def is_whole_for(self, outbox: "Outbox") -> bool:
-        """Whether ``outbox`` has had nothing of it so far."""
-        return not self._had or outbox not in self._had
 
 
 class Flusher:
@@ -73,14 +69,14 @@ class Flusher:
 
     def _flush(self) -> None:
         run, self.run = self.run, Run(())
-        data = b"".join(run.frames)
+        frames, had = run.frames, run.had
+        data = b"".join(frames)
         for outbox in run.party:
-            if not outbox.is_open:
-                continue
-            if not outbox.gathered and run.is_whole_for(outbox):
-                outbox.write(run.frames, data)
-            else:
-                outbox.gather(run.pass_over(outbox))
+            if outbox.is_open:
+                if outbox.gathered or outbox in had:
+                    outbox.gather(run.pass_over(outbox))
+                else:
+                    outbox.write(frames, data)
         filled, self._filled = self._filled, []
         # What is sent from here on is of the next turn.
         self._is_due = False

@@ -155,16 +155,14 @@ class Outbox:
 
     def write(self, frames: list[bytes], data: bytes) -> None:
         """Write ``frames``, which ``data`` is made of, or hold them for a client that is behind."""
-        size = len(data)
+        size, limit = len(data), self._limit
         if size <= SLICE_BYTES and not self.blocked:
             # As ``_write``, without the call: this is done for each delivery.
             try:
                 self._stream.write(data)
             except RuntimeError:
                 self.drop()
-            return
-        limit = self._limit
-        if limit is None or self._held_bytes + size <= (
+        elif limit is None or self._held_bytes + size <= (
             limit if self.blocked else UNBLOCKED_FACTOR * limit
         ):
             if self._held is None:
