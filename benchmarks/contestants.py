@@ -188,7 +188,7 @@ CONTESTANTS = [
         description="the demo project on uvicorn with the websocket protocol of `dwsps_channels.fastlane`",
         command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
         ours=True,
-        our_modules=("dwsps_channels.fastlane", "uvicorn", "picows", "uvloop"),
+        our_modules=("dwsps_channels.fastlane", "uvicorn", "uvloop", "httptools"),
     ),
     Contestant(
         name="uvicorn",

@@ -23,8 +23,7 @@ _OURS = (
     "uvicorn",
     "websockets",
     "uvloop",
-    "picows",
-    "aiofastnet",
+    "httptools",
     "msgspec",
 )
 _THEIRS = ("socketify", "fastapi-websocket-pubsub", "fastapi", "uvicorn", "websockets")
