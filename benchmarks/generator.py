@@ -34,7 +34,7 @@ def build(folder: Path = BUILD) -> Path:
 
 
 def build_ceiling(folder: Path = BUILD) -> Path:
-    """Compile the server that shows what the generator can take."""
+    """Compile the yardstick."""
     headers = [SOURCES / "buffer.h"]
     return _compile(folder / "ceiling", [CEILING_SOURCE, SOURCES / "buffer.c"], headers=headers)
 

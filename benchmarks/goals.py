@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from benchmarks.loads import Load
 from benchmarks.results import Results
 
 
@@ -29,7 +30,10 @@ class Goal:
             found = None if figure is None else figure.value
         if found is None:
             return None
-        return found, found <= self.bound if load.least_is_best else found >= self.bound
+        return found, self.is_met_by(found, load)
+
+    def is_met_by(self, found: float, load: Load) -> bool:
+        return found <= self.bound if load.least_is_best else found >= self.bound
 
 
 GOALS = [

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,7 +20,8 @@ from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.goals import GOALS
 from benchmarks.loads import Load, all_loads
 from benchmarks.results import FAULTS, Results
-from tests.processes import HOST, ROOT, require
+from tests.fastlane.raw import TEXT, RawClient, frame
+from tests.processes import HOST, ROOT, Child, free_port, require
 
 Message = dict[str, Any]
 Fault = Callable[["Subscriber", int, Message], list[Message]]
@@ -428,6 +430,168 @@ def test_nats_leaves_the_beginning_of_what_has_not_come_yet(program: Path, cut: 
     assert read(program, "nats", whole + whole[:cut]) == f"delivered ~payload~\nleft {cut}\n"
 
 
+# The yardstick
+
+YARDSTICK = next(contestant for contestant in CONTESTANTS if contestant.yardstick)
+
+
+@pytest.fixture
+def yardstick(tmp_path: Path) -> Iterator[Child]:
+    require(generator.COMPILER)
+    port = free_port()
+    command = [str(generator.build_ceiling(tmp_path)), str(port)]
+    with Child.all_closed() as children:
+        children.append(Child("ceiling", command, port=port, env={}, folder=tmp_path))
+        yield children[0].start()
+
+
+@pytest.fixture
+def connect(yardstick: Child) -> Iterator[Callable[[], RawClient]]:
+    """Opens a connection to the yardstick."""
+    with ExitStack() as stack:
+
+        def connect() -> RawClient:
+            client = RawClient(yardstick.port)
+            stack.enter_context(client.socket)
+            client.open("/")
+            return client
+
+        yield connect
+
+
+def subscribe(client: RawClient, topic: str) -> None:
+    client.send(subscribe_frame(topic))
+    assert without_time(received(client)) == ack("subscribe", topic)
+
+
+def subscribe_frame(topic: str) -> bytes:
+    return frame(TEXT, f'{{"type":"subscribe","topic":"{topic}"}}'.encode())
+
+
+def publish_frame(topic: str, message: object) -> bytes:
+    text = json.dumps(message, separators=(",", ":"))
+    return frame(TEXT, f'{{"type":"publish","topic":"{topic}","message":{text}}}'.encode())
+
+
+def received(client: RawClient) -> Message:
+    opcode, payload = client.receive()
+    assert opcode == TEXT
+    message: Message = json.loads(payload)
+    return message
+
+
+def without_time(message: Message) -> Message:
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", message["timestamp"])
+    return {name: value for name, value in message.items() if name != "timestamp"}
+
+
+def ack(action: str, topic: str) -> Message:
+    return {"type": "ack", "action": action, "topic": topic}
+
+
+def delivery(topic: str, message: object) -> Message:
+    return {"type": "publish", "topic": topic, "message": message, "context": topic}
+
+
+def test_yardstick_delivers_to_the_topics_subscribers(connect: Callable[[], RawClient]) -> None:
+    publisher, *subscribers = (connect() for _ in range(4))
+    for subscriber, topic in zip(subscribers, ("news", "newsroom", "news"), strict=True):
+        subscribe(subscriber, topic)
+    for topic in ("news", "new", "news.uk", "newsroom"):
+        publisher.send(publish_frame(topic, {"to": topic}))
+        assert without_time(received(publisher)) == ack("publish", topic)
+    # What each of them gets next is the answer to this: it got nothing else before.
+    for subscriber, topic in zip(subscribers, ("news", "newsroom", "news"), strict=True):
+        assert without_time(received(subscriber)) == delivery(topic, {"to": topic})
+        subscribe(subscriber, "other")
+
+
+def test_yardstick_gives_a_publisher_its_own_copies_before_each_ack(
+    connect: Callable[[], RawClient],
+) -> None:
+    client = connect()
+    subscribe(client, "a")
+    subscribe(client, "a")  # is one subscription
+    subscribe(client, "b")
+    topics = ("a", "a", "b", "c", "a", "b")
+    client.send(b"".join(publish_frame(topic, number) for number, topic in enumerate(topics)))
+    for number, topic in enumerate(topics):
+        if topic != "c":
+            assert without_time(received(client)) == delivery(topic, number)
+        assert without_time(received(client)) == ack("publish", topic)
+
+
+def test_yardstick_keeps_the_order_across_topics(connect: Callable[[], RawClient]) -> None:
+    subscriber, neighbour, publisher = (connect() for _ in range(3))
+    for topic in ("a", "b"):
+        subscribe(subscriber, topic)
+    subscribe(neighbour, "b")
+    # What a subscriber gets within a turn lies together, or does not: "c" is for nobody, and between.
+    topics = "aabcbcaab"
+    publisher.send(b"".join(publish_frame(topic, number) for number, topic in enumerate(topics)))
+    expected = [delivery(topic, number) for number, topic in enumerate(topics) if topic != "c"]
+    assert [without_time(received(subscriber)) for _ in expected] == expected
+    expected = [one for one in expected if one["topic"] == "b"]
+    assert [without_time(received(neighbour)) for _ in expected] == expected
+
+
+def test_yardstick_reads_frames_in_pieces(connect: Callable[[], RawClient]) -> None:
+    client = connect()
+    subscribe(client, "a")
+    long = "x" * 4096
+    whole = publish_frame("a", long) + publish_frame("a", 2)
+    client.send(*(whole[at : at + 1] for at in range(200)), whole[200:4110], whole[4110:])
+    for message in (long, 2):
+        assert without_time(received(client)) == delivery("a", message)
+        assert without_time(received(client)) == ack("publish", "a")
+
+
+def test_yardstick_forgets_who_has_left(connect: Callable[[], RawClient]) -> None:
+    publisher, gone, stays = (connect() for _ in range(3))
+    subscribe(gone, "a")
+    subscribe(stays, "a")
+    gone.socket.close()
+    successor = connect()  # in the same place
+    subscribe(successor, "b")
+    for topic in ("a", "b"):
+        publisher.send(publish_frame(topic, 1))
+        assert without_time(received(publisher)) == ack("publish", topic)
+    assert without_time(received(stays)) == delivery("a", 1)
+    assert without_time(received(successor)) == delivery("b", 1)
+
+
+def test_yardstick_loses_nothing_of_who_reads_late_and_lets_nobody_wait(
+    connect: Callable[[], RawClient],
+) -> None:
+    late, publisher, prompt = (connect() for _ in range(3))
+    for subscriber in (late, prompt):
+        subscribe(subscriber, "a")
+    filling = "x" * 60_000
+    count = 300  # more than the kernel holds
+    for number in range(count):
+        publisher.send(publish_frame("a", f"{number}{filling}"))
+        assert without_time(received(publisher)) == ack("publish", "a")
+        assert received(prompt)["message"] == f"{number}{filling}"
+    for number in range(count):
+        assert received(late)["message"] == f"{number}{filling}"
+
+
+def test_yardstick_loses_nothing_under_its_loads() -> None:
+    require(generator.COMPILER)
+    loads = [load for load in all_loads(quick=False) if YARDSTICK.takes(load)]
+    assert {load.name for load in loads} == set(YARDSTICK.only)
+    pace = tournament.Pace(rounds=1, warm_up=0.02, seconds=0.05, patience=20)
+
+    results = tournament.run([YARDSTICK], loads, pace, quick=True, say=lambda line: None)
+
+    assert not results.failures
+    for load in loads:
+        figure = results.figure(YARDSTICK.name, load)
+        assert figure is not None
+        assert (figure.faults, figure.stalled) == ({}, False)
+        assert figure.deliveries > 0
+
+
 # The whole of it
 
 
@@ -550,9 +714,44 @@ def test_report_shows_figures_ratios_and_goals() -> None:
     text = report.text(results_of({"fastlane": [1_250_000], "ws": [110_000]}), "A remark.\n")
     assert "| **dwsps, fast lane** | 1.25 M |" in text
     assert "| Node ws | 0.10 · 0.20 · 0.30 |" in text
-    assert "| 1 to 100, 8 in flight | dwsps, fast lane | ≥ 8 times Node ws | 11 | yes |" in text
+    assert "| 1 to 100, 8 in flight | dwsps, fast lane | ≥ 8 times Node ws | — | 11 | yes |" in text
     assert "none lost" in text
     assert "A remark." in text
+    # The yardstick was not measured.
+    assert YARDSTICK.title not in text
+    assert report.MOST not in text
+
+
+def test_report_says_which_goals_are_beyond_the_yardstick() -> None:
+    rates: dict[str, list[float]] = {
+        "fastlane": [900],
+        "ws": [100],
+        "nats": [900],
+        "ceiling": [1500],
+    }
+    results = results_of(rates)
+    results.loads += results_of({}, load="storm").loads
+    results.add("fastlane", results.loads[1], measured(2500))
+    text = report.text(results)
+    assert "| dwsps, fast lane | ≥ 8 times Node ws | 15 | 9.00 | yes |" in text
+    assert "| dwsps, fast lane | ≥ 1.8 times nats-server | **1.67** | 1.00 | **no** |" in text
+    assert "| dwsps, fast lane | ≥ 2 k reconnects/s | — | 2.5 k reconnects/s | yes |" in text
+    assert report.MOST in text
+
+
+def test_report_shows_the_yardstick_last_and_as_no_rival() -> None:
+    results = results_of({"ceiling": [2_000_000], "fastlane": [1_250_000], "ws": [110_000]})
+    text = report.text(results)
+    rates, _, rest = text.partition("## Delays")
+    assert rates.splitlines()[-2:] == [
+        f"| *yardstick, no rival: {YARDSTICK.title}* | *2 M* |",
+        "",
+    ]
+    delays, _, rest = rest.partition("## Ratios")
+    ratios, _, rest = rest.partition("## What the project")
+    assert YARDSTICK.title not in delays + ratios
+    assert f"What the generator got of {YARDSTICK.title} it takes at least." in rest
+    assert YARDSTICK.title not in report.chart(results)
 
 
 def test_report_does_not_hide_what_went_wrong() -> None:
