@@ -24,7 +24,7 @@ def server(start_server: ServerFactory, redis: Redis) -> Server:
         "fastlane",
         *("--workers", "2"),
         env={"REDIS_URL": redis.url},
-        application="tests.fastlane.leashed:application",
+        application="tests.fastlane.worker:application",
     )
 
 
@@ -37,7 +37,7 @@ async def placed(server: Server, count: int) -> AsyncIterator[list[list[WireClie
         async def is_full() -> bool:
             async with AsyncExitStack() as own:
                 client = await own.enter_async_context(connected(server.url))
-                clients = found.setdefault(worker_of(server, client), [])
+                clients = found.setdefault(worker_of(client), [])
                 if len(clients) < count:
                     clients.append(client)
                     stack.push_async_exit(own.pop_all())
@@ -47,30 +47,14 @@ async def placed(server: Server, count: int) -> AsyncIterator[list[list[WireClie
         yield list(found.values())
 
 
-def worker_of(server: Server, client: WireClient) -> int:
-    """The process at the other end of a connection, told by the kernel."""
-    ends = f":{server.port:04X}", f":{client.connection.local_address[1]:04X}"
-    [inode] = [
-        line[9]
-        for line in map(str.split, Path("/proc/net/tcp").read_text().splitlines())
-        if line[1].endswith(ends[0]) and line[2].endswith(ends[1])
-    ]
-    [worker] = [pid for pid in children(server) if f"socket:[{inode}]" in open_files(pid)]
-    return worker
+def worker_of(client: WireClient) -> int:
+    """The process at the other end."""
+    assert client.connection.response is not None
+    return int(client.connection.response.headers["X-Worker"])
 
 
-def children(server: Server) -> list[int]:
-    told = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
-    return [int(pid) for pid in told.split()]
-
-
-def open_files(pid: int) -> set[str]:
-    found = set()
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed since
-                found.add(os.readlink(descriptor))
-    return found
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 async def test_message_reaches_the_subscribers_at_each_worker_once_and_in_order(
@@ -114,7 +98,7 @@ async def test_sigterm_sends_the_clients_of_each_away_to_come_back(
 ) -> None:
     async with placed(server, 2) as (one, two):
         clients = [*one, *two]
-        workers = [worker_of(server, one[0]), worker_of(server, two[0])]
+        workers = [worker_of(one[0]), worker_of(two[0])]
         for client in clients:
             await client.subscribe("news")
         sigterm(server)
@@ -126,7 +110,7 @@ async def test_sigterm_sends_the_clients_of_each_away_to_come_back(
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4200
         assert await asyncio.to_thread(server.wait, DRAIN_SECONDS) == 0
-    assert not [worker for worker in workers if open_files(worker)]
+    assert not any(map(is_running, workers))
     assert server.log.count("sessions closed, as the server is going away: 2") == 2
     assert "Traceback" not in server.log
 
@@ -134,7 +118,7 @@ async def test_sigterm_sends_the_clients_of_each_away_to_come_back(
 async def test_sighup_replaces_the_workers_while_somebody_serves(server: Server) -> None:
     async with placed(server, 2) as (one, two):
         clients = [*one, *two]
-        before = {worker_of(server, client) for client in clients}
+        before = {worker_of(client) for client in clients}
         server.signal(signal.SIGHUP)
         for client in clients:
             assert (await client.receive())["code"] == "unavailable"
@@ -144,7 +128,7 @@ async def test_sighup_replaces_the_workers_while_somebody_serves(server: Server)
             assert closed.value.rcvd.code == 4200
             # Who comes back at once may meet the worker that is going away: it says so, and another one serves.
             await wait_until_async(partial(publishes, server), 10, "somebody serves")
-    await wait_until_async(lambda: not before & set(children(server)), 20, "both were replaced")
+    await wait_until_async(lambda: not any(map(is_running, before)), 20, "both were replaced")
     async with placed(server, 1) as ((again,), (other,)):
         await other.subscribe("news")
         await again.publish("news", 1)
@@ -166,7 +150,7 @@ async def test_worker_that_dies_is_replaced_and_the_other_s_clients_notice_nothi
     async with placed(server, 2) as (one, two):
         for client in two:
             await client.subscribe("news")
-        os.kill(worker_of(server, one[0]), signal.SIGKILL)
+        os.kill(worker_of(one[0]), signal.SIGKILL)
         for client in one:
             with pytest.raises(ConnectionClosed):
                 await client.receive()
