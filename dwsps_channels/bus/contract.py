@@ -1,8 +1,9 @@
 """The contract of a bus. Every implementation passes ``tests/bus/contract.py``."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
+from dwsps_channels.core.answers import Promise
 from dwsps_channels.core.publication import Publication
 
 
@@ -19,10 +20,10 @@ class Bus(Protocol):
         Return once this process receives, or once it is known that it cannot for now: then go on trying.
         """
 
-    def publish(self, publication: Publication) -> Awaitable[None] | None:
+    def publish(self, publication: Publication) -> Promise | None:
         """Hand a publication to every other process.
 
-        ``None``: there is nobody else. Else an awaitable that is done once the bus has accepted it; it raises
+        ``None``: there is nobody else. Else a promise that is kept once the bus has accepted it; it raises
         ``Unavailable`` where the bus did not. Handed over in the order of the calls, awaited or not.
         """
 

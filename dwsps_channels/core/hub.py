@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from msgspec import Raw
 
+from dwsps_channels.core.answers import Promise
 from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
 from dwsps_channels.core.errors import Unavailable
@@ -23,14 +24,14 @@ class Hub:
     """The subscriptions of one process, and all that is published in it.
 
     ``origin`` names this run of this process among all servers. ``broadcast`` hands a publication to the server's
-    other processes. It returns ``None`` where that is done at once, else an awaitable that is done once they can
-    be relied on to get it.
+    other processes. It returns ``None`` where that is done at once, else a promise that is kept once they can be
+    relied on to get it.
     """
 
     def __init__(
         self,
         origin: str,
-        broadcast: Callable[[Publication], Awaitable[None] | None],
+        broadcast: Callable[[Publication], Promise | None],
         *,
         backlog: Backlog | None = None,
         seen: Seen | None = None,
@@ -75,7 +76,7 @@ class Hub:
         for topic in list(subscriber.topics):
             self.unsubscribe(subscriber, topic)
 
-    def publish(self, topic: str, message: Raw, timestamp: str) -> Awaitable[None] | None:
+    def publish(self, topic: str, message: Raw, timestamp: str) -> Promise | None:
         """Publish what a client, or the server's own code, has to say here.
 
         Deliver to this process's subscribers, then hand over to the worker and to the other processes. Await what

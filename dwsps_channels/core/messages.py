@@ -1,6 +1,6 @@
 """The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -166,9 +166,17 @@ def encode(message: Delivery | Ack | Error | Hello | Tapped) -> Frame:
     return Frame(_encode(message))
 
 
-def error_frame(error: WireError, frame: str | bytes = b"") -> Frame:
-    """The frame that reports ``error``; with what can be told of the request in ``frame`` that caused it."""
-    action, topic, id = _echo(frame)
+class Subject(NamedTuple):
+    """What an answer is about, as far as it is known."""
+
+    action: Action | UnsetType = UNSET
+    topic: str | UnsetType = UNSET
+    id: str | int | UnsetType = UNSET
+
+
+def error_frame(error: WireError, subject: Subject | None = None) -> Frame:
+    """The frame that reports ``error``."""
+    action, topic, id = subject or Subject()
     return encode(
         Error(
             code=error.code,
@@ -206,15 +214,15 @@ class _Echo(Struct):
     id: Raw | UnsetType = UNSET
 
 
-def _echo(frame: str | bytes) -> tuple[Action | UnsetType, str | UnsetType, str | int | UnsetType]:
+def subject_of(frame: str | bytes) -> Subject:
     """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
     try:
         # As text: the decoder would skip over what is not UTF-8 where it is not asked for it.
         text = frame if isinstance(frame, str) else str(frame, "utf-8")
         told = msgspec.json.decode(text, type=_Echo)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return UNSET, UNSET, UNSET
-    return _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
+        return Subject()
+    return Subject(_part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id))
 
 
 _Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]

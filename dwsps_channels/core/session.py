@@ -2,10 +2,12 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 
 from msgspec.structs import replace
 
+from dwsps_channels.core.answers import Answers
 from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.close_codes import CloseCode
@@ -17,6 +19,7 @@ from dwsps_channels.core.errors import (
     WireError,
 )
 from dwsps_channels.core.events import Events
+from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
@@ -24,6 +27,7 @@ from dwsps_channels.core.messages import (
     Ack,
     Publish,
     Request,
+    Subject,
     Subscribe,
     Tap,
     Tapped,
@@ -31,6 +35,7 @@ from dwsps_channels.core.messages import (
     decode,
     encode,
     error_frame,
+    subject_of,
 )
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
@@ -51,6 +56,7 @@ class Session:
     """
 
     __slots__ = (
+        "_answers",
         "_bucket",
         "_closing",
         "_events",
@@ -84,6 +90,8 @@ class Session:
             None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
         )
         self._subscriber = Subscriber(transport)
+        # Made for the first answer that has to wait for the bus: most sessions have none.
+        self._answers: Answers | None = None
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
@@ -97,8 +105,8 @@ class Session:
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
 
-        If an awaitable is returned, await it before the next frame, and do not cancel it: the frame is handled
-        when it is done.
+        If an awaitable is returned, await it before the next frame, and do not cancel it: only then is the session
+        ready for that.
 
         Once ``close`` was called, frames are ignored: no ack could reach the client, which will send them again.
         """
@@ -112,11 +120,7 @@ class Session:
             request = decode(frame, self._limits.message_bytes)
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
-                pending = self._perform(request, allowed)
-                if pending is None:
-                    self._acknowledge(request)
-                    return None
-                return self._finish(request, frame, pending)
+                return self._handle(request, frame, allowed)
         except Exception as error:
             self._report(error, frame)
             return None
@@ -180,17 +184,29 @@ class Session:
     async def _decide(self, request: Request, frame: str | bytes, allowed: Awaitable[bool]) -> None:
         """The rest of ``receive`` where the policy has to be waited for."""
         try:
-            pending = self._perform(request, await allowed)
+            pending = self._handle(request, frame, await allowed)
+            if pending is not None:
+                await pending
         except Exception as error:
             self._report(error, frame)
-            return
-        if pending is not None:
-            await self._finish(request, frame, pending)
+
+    def _handle(
+        self, request: Request, frame: str | bytes, allowed: bool
+    ) -> Awaitable[None] | None:
+        """The rest of ``receive`` once the policy has decided."""
+        if isinstance(request, Publish):
+            if not request.from_peer_server:
+                return self._publish(request, allowed)
+            pending = self._relay(request)
+            if pending is not None:
+                return self._finish(request, frame, pending)
         else:
-            self._acknowledge(request)
+            self._perform(request, allowed)
+        self._acknowledge(request)
+        return None
 
     async def _finish(self, request: Request, frame: str | bytes, pending: Awaitable[None]) -> None:
-        """The rest of ``receive`` where the bus has to be waited for."""
+        """The rest of ``receive`` where what a peer sent has to wait for the bus."""
         try:
             await pending
         except Exception as error:
@@ -198,18 +214,29 @@ class Session:
         else:
             self._acknowledge(request)
 
-    def _perform(self, request: Request, allowed: bool) -> Awaitable[None] | None:
-        """Let the action take effect; ``None``: it has, and is acknowledged next."""
-        if isinstance(request, Publish):
-            if request.from_peer_server:
-                return self._relay(request)
-            topic = request.topic
-            if not allowed:
-                raise Forbidden(f"publish to '{topic}'")
-            # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
-            pending = self._hub.publish(topic, request.message.copy(), request.timestamp or now())
-            self._events.published(self.identity, topic, request.message)
-            return pending
+    def _publish(self, request: Publish, allowed: bool) -> Awaitable[None] | None:
+        topic = request.topic
+        if not allowed:
+            raise Forbidden(f"publish to '{topic}'")
+        # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
+        accepted = self._hub.publish(topic, request.message.copy(), request.timestamp or now())
+        self._events.published(self.identity, topic, request.message)
+        if accepted is None:
+            self._acknowledge(request)
+            return None
+        if self._answers is None:
+            self._answers = Answers(self._transport.send)
+        subject = Subject(request.action, topic, request.id)
+        return self._answers.promise(accepted, partial(self._outcome, subject))
+
+    def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
+        """The answer to a publish that the bus has accepted or not."""
+        if error is not None:
+            return self._error(error, subject)
+        return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
+
+    def _perform(self, request: Subscribe | Unsubscribe | Tap, allowed: bool) -> None:
+        """Let the action take effect."""
         match request:
             case Subscribe(topic=topic):
                 if not allowed:
@@ -221,7 +248,6 @@ class Session:
             case Tap():
                 self._hub.untap(self._tapped)
                 self._hub.tap(self._tapped, request.position, request.since)
-        return None
 
     def _relay(self, request: Publish) -> Awaitable[None] | None:
         name = request.name
@@ -266,18 +292,27 @@ class Session:
             self._events.subscribed(self.identity, topic)
 
     def _acknowledge(self, request: Request) -> None:
-        self._transport.send(
+        self._answer(
             encode(Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id))
         )
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
+        self._answer(self._error(error, subject_of(frame)))
+
+    def _answer(self, frame: Frame) -> None:
+        if self._answers is None:
+            self._transport.send(frame)
+        else:
+            self._answers.give(frame)
+
+    def _error(self, error: BaseException, subject: Subject) -> Frame:
         if not isinstance(error, WireError):
             # A policy of the project's raised, or we have a defect: closed to the client, told in the log.
             logger.error(
                 "a frame of client %s could not be handled", self.identity.client, exc_info=error
             )
             error = Unavailable("the server could not handle this, its log says why")
-        self._transport.send(error_frame(error, frame))
+        return error_frame(error, subject)
 
 
 def _relayed(request: Publish) -> Publication:

@@ -127,10 +127,10 @@ class World:
         self.events = RecordingEvents()
         self.broadcast: list[Publication] = []
         """What was handed to the bus."""
-        self.bus_answers: Awaitable[None] | None = None
+        self.bus_answers: Future[None] | None = None
         """What the bus returns."""
 
-    def _broadcast(self, publication: Publication) -> Awaitable[None] | None:
+    def _broadcast(self, publication: Publication) -> "Future[None] | None":
         self.broadcast.append(publication)
         return self.bus_answers
 

@@ -21,6 +21,7 @@ from dwsps_channels.core.messages import (
     decode,
     encode,
     error_frame,
+    subject_of,
 )
 from tests.core.oracle import answer, has_duplicate_names
 from tests.core.recording import is_error, publish, subscribe, unsubscribe, without_timestamp
@@ -31,7 +32,7 @@ LIMIT = 64 * 1024
 
 def error_for(frame: str | bytes) -> dict[str, Any]:
     """What a client is told of ``frame``, whatever is wrong with it."""
-    told: dict[str, Any] = json.loads(error_frame(RateLimited(1), frame).data)
+    told: dict[str, Any] = json.loads(error_frame(RateLimited(1), subject_of(frame)).data)
     return without_timestamp(told)
 
 
@@ -237,7 +238,7 @@ def test_an_error_stays_small_whatever_the_frame() -> None:
         with pytest.raises(WireError) as caught:
             decode(frame, LIMIT - 1)
 
-        assert len(error_frame(caught.value, frame)) < 512
+        assert len(error_frame(caught.value, subject_of(frame))) < 512
 
 
 def test_an_error_without_a_request_has_no_request_fields() -> None:

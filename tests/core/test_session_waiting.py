@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dwsps_channels.core.answers import MAX_WAITING
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
 from dwsps_channels.core.identity import Identity
@@ -42,6 +43,12 @@ both_ways = pytest.mark.parametrize(
     ],
 )
 Given = Callable[[Any], Callable[[], Any]]
+
+
+async def turn() -> None:
+    """Let those be told whose promises were kept."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 async def settle(pending: Awaitable[None] | None) -> None:
@@ -244,11 +251,10 @@ async def test_the_ack_waits_for_the_bus_and_the_delivery_here_does_not(world: W
     client = world.connect()
     client.send(subscribe("news"))
 
-    pending = client.start(publish("news", timestamp=STAMP, id=1))
-    assert client.transport.take() == [delivery("news", "news")]
+    assert client.send(publish("news", timestamp=STAMP, id=1)) == [delivery("news", "news")]
 
     accepted.set_result(None)
-    await pending
+    await turn()
     assert client.transport.take() == [ack("publish", "news", id=1)]
 
 
@@ -261,9 +267,9 @@ async def test_what_the_bus_refuses_is_an_error_that_may_be_tried_again(
         policy=RecordingPolicy(lambda: answer_later(True) if policy_waits else True)
     )
 
-    pending = client.start(publish("news", id=1))
+    await settle(client.session.receive(publish("news", id=1)))
     accepted.set_exception(Unavailable("the bus is down"))
-    await pending
+    await turn()
 
     (told,) = client.transport.take()
     assert is_error(told, "unavailable", action="publish", topic="news", id=1)
@@ -276,9 +282,9 @@ async def test_a_bus_that_breaks_is_told_in_the_log_alone(
     world.bus_answers = accepted = promise()
     client = world.connect()
 
-    pending = client.start(publish("news", id=1))
+    client.send(publish("news", id=1))
     accepted.set_exception(ConnectionError("redis://user:secret@host"))
-    await pending
+    await turn()
 
     (told,) = client.transport.take()
     assert is_error(told, "unavailable", action="publish", topic="news", id=1)
@@ -292,17 +298,93 @@ async def test_policy_and_bus_are_waited_for_one_after_the_other(world: World) -
         assert world.broadcast == []
         return True
 
-    async def accept() -> None:
-        assert len(world.broadcast) == 1
-        await asyncio.sleep(0)
-        assert client.transport.take() == []
-
-    world.bus_answers = accept()
+    world.bus_answers = accepted = promise()
     client = world.connect(policy=RecordingPolicy(decide))
 
     await client.start(publish("news", id=1))
+    assert len(world.broadcast) == 1
+    assert client.transport.take() == []
 
+    accepted.set_result(None)
+    await turn()
     assert client.transport.take() == [ack("publish", "news", id=1)]
+
+
+async def test_many_publishes_may_wait_for_the_bus_at_once(world: World) -> None:
+    promises = [promise() for _ in range(3)]
+    client = world.connect()
+
+    for id, accepted in enumerate(promises):
+        world.bus_answers = accepted
+        assert client.send(publish("news", id=id)) == []
+    assert len(world.broadcast) == 3
+
+    promises[0].set_result(None)
+    await turn()
+    assert client.transport.take() == [ack("publish", "news", id=0)]
+    promises[2].set_result(None)
+    await turn()
+    assert client.transport.take() == []
+    promises[1].set_result(None)
+    await turn()
+    assert client.transport.take() == [ack("publish", "news", id=1), ack("publish", "news", id=2)]
+
+
+async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> None:
+    world.bus_answers = accepted = promise()
+    client = world.connect()
+
+    client.send(publish("news", id=1))
+    assert client.send(subscribe("news", id=2)) == []
+    assert client.send(subscribe("", id=3)) == []
+    assert client.send("{") == []
+    assert world.hub.reach("news") == 1
+
+    accepted.set_exception(Unavailable("the bus is down"))
+    await turn()
+    first, second, third, fourth = client.transport.take()
+    assert is_error(first, "unavailable", action="publish", topic="news", id=1)
+    assert second == ack("subscribe", "news", id=2)
+    assert is_error(third, "invalid_topic", action="subscribe", topic="", id=3)
+    assert is_error(fourth, "invalid_json")
+    world.bus_answers = None
+    assert [told["type"] for told in client.send(publish("news", id=5))] == ["publish", "ack"]
+
+
+async def test_a_publisher_too_many_ahead_of_the_bus_is_not_read(world: World) -> None:
+    client = world.connect()
+    promises = []
+    for id in range(MAX_WAITING):
+        promises.append(promise())
+        world.bus_answers = promises[-1]
+        pending = client.session.receive(publish("news", id=id))
+        assert (pending is None) == (id < MAX_WAITING - 1)
+    assert pending is not None
+
+    door = asyncio.ensure_future(pending)
+    await turn()
+    assert not door.done()
+    promises[0].set_result(None)
+    await asyncio.wait_for(door, 5)
+    assert client.transport.take() == [ack("publish", "news", id=0)]
+
+
+async def test_an_answer_of_the_bus_to_a_client_that_has_gone_is_nobodys(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    promises = [promise() for _ in range(2)]
+    client = world.connect()
+    for id, accepted in enumerate(promises):
+        world.bus_answers = accepted
+        client.send(publish("news", id=id))
+
+    client.session.closed()
+    promises[0].cancel()  # as where the loop that served it ends
+    promises[1].set_exception(Unavailable("the server is stopping"))
+    await turn()
+
+    assert world.is_empty()
+    assert caplog.records == []
 
 
 async def test_the_session_lives_on_after_errors_of_policy_and_bus(world: World) -> None:

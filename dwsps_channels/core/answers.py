@@ -1,0 +1,73 @@
+"""The answers to a session's frames: in the order of the frames, though some have to wait for the bus."""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from dwsps_channels.core.frames import Frame
+
+# So many publishes of a session may be on their way to the other processes at once.
+MAX_WAITING: Final = 256
+
+
+class Promise(Protocol):
+    """What will be known later, whoever waits for it: an ``asyncio.Future``, of which the core knows no more."""
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None: ...
+
+    def done(self) -> bool: ...
+
+    def cancelled(self) -> bool: ...
+
+    def exception(self) -> BaseException | None: ...
+
+    def __await__(self) -> Generator[Any, None, None]: ...
+
+
+class Answers:
+    """A line of answers. Those that are known wait for those before them that are not."""
+
+    __slots__ = ("_line", "_send")
+
+    def __init__(self, send: Callable[[Frame], None]) -> None:
+        self._send = send
+        self._line: deque[Frame | tuple[Promise, Callable[[BaseException | None], Frame]]] = deque()
+
+    def give(self, frame: Frame) -> None:
+        """Answer the next frame."""
+        if self._line:
+            self._line.append(frame)
+        else:
+            self._send(frame)
+
+    def promise(
+        self, outcome: Promise, answer: Callable[[BaseException | None], Frame]
+    ) -> Awaitable[None] | None:
+        """Answer the next frame once ``outcome`` is known, by what ``answer`` makes of its exception.
+
+        Await what is returned, if anything, before the frame after it.
+        """
+        self._line.append((outcome, answer))
+        outcome.add_done_callback(self._advance)
+        return None if len(self._line) < MAX_WAITING else self._room()
+
+    async def _room(self) -> None:
+        while len(self._line) >= MAX_WAITING and not isinstance(first := self._line[0], Frame):
+            with suppress(Exception):  # who answers will say so
+                await first[0]
+
+    def _advance(self, _: object) -> None:
+        line = self._line
+        while line:
+            first = line[0]
+            if isinstance(first, Frame):
+                self._send(first)
+            else:
+                outcome, answer = first
+                if not outcome.done():
+                    return
+                # Cancelled by a server that is ending: there is nobody to be told.
+                if not outcome.cancelled():
+                    self._send(answer(outcome.exception()))
+            line.popleft()
