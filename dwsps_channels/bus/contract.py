@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from dwsps_channels.core.answers import Promise
+from dwsps_channels.core.promises import Promise
 from dwsps_channels.core.publication import Publication
 
 

@@ -1,28 +1,15 @@
 """The answers to a session's frames: in the order of the frames, though some have to wait for the bus."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Final
 
 from dwsps_channels.core.frames import Frame
+from dwsps_channels.core.promises import Promise
 
 # So many publishes of a session may be on their way to the other processes at once.
 MAX_WAITING: Final = 256
-
-
-class Promise(Protocol):
-    """What will be known later, whoever waits for it: an ``asyncio.Future``, of which the core knows no more."""
-
-    def add_done_callback(self, callback: Callable[[Any], object], /) -> None: ...
-
-    def done(self) -> bool: ...
-
-    def cancelled(self) -> bool: ...
-
-    def exception(self) -> BaseException | None: ...
-
-    def __await__(self) -> Generator[Any, None, None]: ...
 
 
 class Answers:

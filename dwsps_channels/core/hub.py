@@ -1,13 +1,14 @@
 """The state of one process: who subscribes to what. Matches and delivers; knows no sockets."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 
 from msgspec import Raw
 
-from dwsps_channels.core.answers import Promise
 from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
 from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.topics import contexts
@@ -92,10 +93,11 @@ class Hub:
         self._keep(publication)
         return self._broadcast(publication)
 
-    def relay(self, publication: Publication) -> Awaitable[None] | None:
+    def relay(self, publication: Publication) -> Promise | None:
         """Publish what a peer has forwarded, unless it was seen before; as ``publish`` otherwise.
 
-        Handed to the other processes first: if that fails nobody has it, and the peer sends it again.
+        Handed to the other processes first: if that fails nobody has it, and the peer sends it again. So it is
+        delivered here when the promise is kept, before anybody hears of that who asks later.
 
         Raises:
             InvalidTopic: before anything was delivered.
@@ -108,21 +110,19 @@ class Hub:
         if not self._is_new(publication):
             return None
         accepted = self._broadcast(publication)
-        if accepted is not None:
-            return self._relay(publication, name, accepted)
-        self.deliver(publication)
-        return None
+        if accepted is None:
+            self.deliver(publication)
+        else:
+            self._relaying.add(name)
+            accepted.add_done_callback(partial(self._relayed, publication, name))
+        return accepted
 
-    async def _relay(self, publication: Publication, name: Key, accepted: Awaitable[None]) -> None:
-        self._relaying.add(name)
-        try:
-            await accepted
-        except BaseException:
+    def _relayed(self, publication: Publication, name: Key, accepted: Promise) -> None:
+        self._relaying.discard(name)
+        if is_broken(accepted):
             self._seen.discard(name)
-            raise
-        finally:
-            self._relaying.discard(name)
-        self.deliver(publication)
+        else:
+            self.deliver(publication)
 
     def receive(self, publication: Publication) -> None:
         """Take from the bus what another process has published or relayed."""

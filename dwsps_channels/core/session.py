@@ -38,6 +38,7 @@ from dwsps_channels.core.messages import (
     subject_of,
 )
 from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.core.seen import Key
@@ -64,6 +65,7 @@ class Session:
         "_limits",
         "_policy",
         "_refused",
+        "_relayed",
         "_subscriber",
         "_transport",
         "identity",
@@ -97,6 +99,8 @@ class Session:
         self._closing = False
         # What a peer has sent that could not be taken for now: it sends that again, and what came after it, too.
         self._refused: Key | None = None
+        # What becomes of the last that could.
+        self._relayed: Promise | None = None
 
     def open(self) -> None:
         """Tell that the connection was accepted."""
@@ -120,7 +124,7 @@ class Session:
             request = decode(frame, self._limits.message_bytes)
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
-                return self._handle(request, frame, allowed)
+                return self._handle(request, allowed)
         except Exception as error:
             self._report(error, frame)
             return None
@@ -184,50 +188,37 @@ class Session:
     async def _decide(self, request: Request, frame: str | bytes, allowed: Awaitable[bool]) -> None:
         """The rest of ``receive`` where the policy has to be waited for."""
         try:
-            pending = self._handle(request, frame, await allowed)
+            pending = self._handle(request, await allowed)
             if pending is not None:
                 await pending
         except Exception as error:
             self._report(error, frame)
 
-    def _handle(
-        self, request: Request, frame: str | bytes, allowed: bool
-    ) -> Awaitable[None] | None:
+    def _handle(self, request: Request, allowed: bool) -> Awaitable[None] | None:
         """The rest of ``receive`` once the policy has decided."""
-        if isinstance(request, Publish):
-            if not request.from_peer_server:
-                return self._publish(request, allowed)
-            pending = self._relay(request)
-            if pending is not None:
-                return self._finish(request, frame, pending)
-        else:
+        if not isinstance(request, Publish):
             self._perform(request, allowed)
-        self._acknowledge(request)
-        return None
-
-    async def _finish(self, request: Request, frame: str | bytes, pending: Awaitable[None]) -> None:
-        """The rest of ``receive`` where what a peer sent has to wait for the bus."""
-        try:
-            await pending
-        except Exception as error:
-            self._report(error, frame)
+            accepted = None
+        elif request.from_peer_server:
+            accepted = self._relay(request)
         else:
+            accepted = self._publish(request, allowed)
+        if accepted is None:
             self._acknowledge(request)
+            return None
+        if self._answers is None:
+            self._answers = Answers(self._transport.send)
+        subject = Subject(request.action, request.topic, request.id)
+        return self._answers.promise(accepted, partial(self._outcome, subject))
 
-    def _publish(self, request: Publish, allowed: bool) -> Awaitable[None] | None:
+    def _publish(self, request: Publish, allowed: bool) -> Promise | None:
         topic = request.topic
         if not allowed:
             raise Forbidden(f"publish to '{topic}'")
         # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
         accepted = self._hub.publish(topic, request.message.copy(), request.timestamp or now())
         self._events.published(self.identity, topic, request.message)
-        if accepted is None:
-            self._acknowledge(request)
-            return None
-        if self._answers is None:
-            self._answers = Answers(self._transport.send)
-        subject = Subject(request.action, topic, request.id)
-        return self._answers.promise(accepted, partial(self._outcome, subject))
+        return accepted
 
     def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
         """The answer to a publish that the bus has accepted or not."""
@@ -249,23 +240,29 @@ class Session:
                 self._hub.untap(self._tapped)
                 self._hub.tap(self._tapped, request.position, request.since)
 
-    def _relay(self, request: Publish) -> Awaitable[None] | None:
+    def _relay(self, request: Publish) -> Promise | None:
         name = request.name
         if name is None:
             return self._hub.relay(_relayed(request))  # who gives no names sends nothing again
-        if self._refused not in (None, name):
+        if self._refused == name:
+            self._relayed = None  # it comes again, and what came after it will
+        # Perhaps one was refused in this very turn, and we are not told yet: then the last was, too.
+        elif self._refused is not None or (self._relayed is not None and is_broken(self._relayed)):
             # Taken now, it would be ahead of what it came after.
             raise Unavailable("what was sent before it is to be sent again first")
-        self._refused = name  # until it is taken
-        pending = self._hub.relay(_relayed(request))
-        if pending is not None:
-            return self._taken(pending)
-        self._refused = None
-        return None
+        self._refused = name  # until it is on its way
+        accepted = self._hub.relay(_relayed(request))
+        if accepted is None:
+            self._refused = None
+        elif not is_broken(accepted):
+            self._refused = None
+            self._relayed = accepted
+            accepted.add_done_callback(partial(self._arrived, name))
+        return accepted
 
-    async def _taken(self, pending: Awaitable[None]) -> None:
-        await pending
-        self._refused = None
+    def _arrived(self, name: Key, accepted: Promise) -> None:
+        if is_broken(accepted) and self._refused is None:
+            self._refused = name
 
     def _tapped(self, entry: Entry) -> None:
         published = entry.publication

@@ -1,5 +1,6 @@
 """The session's contracts, kept by objects that write down what they are told."""
 
+import asyncio
 import json
 import re
 from asyncio import Future
@@ -174,6 +175,12 @@ class Clock:
 def promise() -> "Future[Any]":
     """An awaitable that is done when the test says so. Needs a running loop."""
     return Future()
+
+
+async def turn() -> None:
+    """Let those be told whose promises were kept."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def without_timestamp(message: Message) -> Message:

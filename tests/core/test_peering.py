@@ -1,6 +1,5 @@
 """What a session does for peers and for the worker: relaying, and the tap."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -18,6 +17,7 @@ from tests.core.recording import (
     promise,
     publish,
     subscribe,
+    turn,
 )
 
 
@@ -106,12 +106,11 @@ class TestRelaying:
         """Its link was cut, and the bus has not answered the first one."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         world.bus_answers = accepted = promise()
-        handling = asyncio.ensure_future(link.start(forwarded(1)))
-        await asyncio.sleep(0)
+        assert link.send(forwarded(1)) == []
         [answer] = world.connect(identity=peer("link")).send(forwarded(1))
         assert (answer["code"], answer["retryable"]) == ("unavailable", True)
         accepted.set_result(None)
-        await handling
+        await turn()
         [answer] = world.connect(identity=peer("link")).send(forwarded(1))
         assert answer["type"] == "ack"
         assert messages(subscriber) == [1]
@@ -129,11 +128,10 @@ class TestRelaying:
     async def test_nobody_gets_it_before_the_bus_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         world.bus_answers = accepted = promise()
-        handling = asyncio.ensure_future(link.start(forwarded(1)))
-        await asyncio.sleep(0)
+        assert link.send(forwarded(1)) == []
         assert subscriber.transport.take() == []
         accepted.set_result(None)
-        await handling
+        await turn()
         assert messages(subscriber) == [1]
         assert [each["type"] for each in link.transport.take()] == ["ack"]
 
@@ -141,7 +139,8 @@ class TestRelaying:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         world.bus_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
-        await link.start(forwarded(1))
+        link.send(forwarded(1))
+        await turn()
         [answer] = link.transport.take()
         assert is_error(answer, "unavailable", action="publish", topic="news", id=1)
         assert subscriber.transport.take() == []
@@ -153,7 +152,8 @@ class TestRelaying:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         world.bus_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
-        await link.start(forwarded(1))
+        link.send(forwarded(1))
+        await turn()
         link.transport.take()
         world.bus_answers = None  # it is back, and the rest of what was on its way comes in
         for number in (2, 3):
@@ -165,11 +165,57 @@ class TestRelaying:
             assert answer["type"] == "ack"
         assert messages(subscriber) == [1, 2, 3]
 
+    async def test_many_may_be_on_their_way_at_once(self, world: World) -> None:
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        promises = []
+        for number in (1, 2, 3):
+            promises.append(promise())
+            world.bus_answers = promises[-1]
+            assert link.send(forwarded(number)) == []
+        assert subscriber.transport.take() == []
+        for accepted in promises:
+            accepted.set_result(None)
+        await turn()
+        assert messages(subscriber) == [1, 2, 3]
+        assert [answer["id"] for answer in link.transport.take()] == [1, 2, 3]
+
+    @pytest.mark.parametrize("is_told", [False, True], ids=["in the same turn", "later"])
+    async def test_nothing_gets_ahead_of_those_that_the_bus_refused_together(
+        self, world: World, is_told: bool
+    ) -> None:
+        """As where Redis goes: what was being sent is refused, and what stood in line behind it."""
+        subscriber, link = reader(world), world.connect(identity=peer("link"))
+        promises = [promise() for _ in range(3)]
+        for number, accepted in enumerate(promises, 1):
+            world.bus_answers = accepted
+            link.send(forwarded(number))
+        promises[0].set_result(None)
+        for accepted in promises[1:]:
+            accepted.set_exception(Unavailable("redis is away"))
+        if is_told:
+            await turn()
+        world.bus_answers = None  # it is back
+        answers = link.send(forwarded(4))
+        await turn()
+        assert messages(subscriber) == [1]
+        answers += link.transport.take()
+        assert [answer["id"] for answer in answers] == [1, 2, 3, 4]
+        assert [answer.get("code", "ack") for answer in answers] == ["ack", *["unavailable"] * 3]
+
+        for number in (3, 4):
+            [answer] = link.send(forwarded(number))
+            assert answer["code"] == "unavailable"
+        for number in (2, 3, 4):
+            [answer] = link.send(forwarded(number))
+            assert answer["type"] == "ack"
+        assert messages(subscriber) == [2, 3, 4]
+
     async def test_what_comes_without_a_name_waits_for_nothing(self, world: World) -> None:
         link = world.connect(identity=peer("old"))
         world.bus_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
-        await link.start(publish("news", 1, fromPeerServer=True))
+        link.send(publish("news", 1, fromPeerServer=True))
+        await turn()
         assert [each["code"] for each in link.transport.take()] == ["unavailable"]
         world.bus_answers = None
         [answer] = link.send(publish("news", 2, fromPeerServer=True))

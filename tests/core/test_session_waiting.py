@@ -21,6 +21,7 @@ from tests.core.recording import (
     promise,
     publish,
     subscribe,
+    turn,
     unsubscribe,
 )
 
@@ -43,12 +44,6 @@ both_ways = pytest.mark.parametrize(
     ],
 )
 Given = Callable[[Any], Callable[[], Any]]
-
-
-async def turn() -> None:
-    """Let those be told whose promises were kept."""
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
 
 
 async def settle(pending: Awaitable[None] | None) -> None:
