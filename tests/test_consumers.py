@@ -16,9 +16,16 @@ from dwsps_channels import apublish, runtime
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import websocket_urlpatterns
 from dwsps_channels.testing import Closed, PubSubCommunicator
+from dwsps_channels.transports import servers
 from tests.transports.contract import until
 
 # Without the mark django_db pytest refuses every query: no test of this module touches the database.
+
+
+@pytest.fixture(autouse=True)
+def a_server_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A communicator stands in for a server, which is said once in each process: not in a log that a test reads."""
+    monkeypatch.setattr(servers, "_warned", True)
 
 
 def communicator(
