@@ -1,8 +1,9 @@
 """The answers to a session's frames: in the order of the frames, though some have to wait for the bus."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
+from types import coroutine
 from typing import Final
 
 from dwsps_channels.core.frames import Frame
@@ -10,6 +11,12 @@ from dwsps_channels.core.promises import Promise
 
 # So many publishes of a session may be on their way to the other processes at once.
 MAX_WAITING: Final = 256
+
+
+@coroutine
+def _turn() -> Generator[None, None, None]:
+    """Let the event loop do what is ready: as ``asyncio.sleep(0)``."""
+    yield
 
 
 class Answers:
@@ -40,9 +47,15 @@ class Answers:
         return None if len(self._line) < MAX_WAITING else self._room()
 
     async def _room(self) -> None:
-        while len(self._line) >= MAX_WAITING and not isinstance(first := self._line[0], Frame):
-            with suppress(Exception):  # who answers will say so
-                await first[0]
+        line = self._line
+        while len(line) >= MAX_WAITING and not isinstance(first := line[0], Frame):
+            outcome, _ = first
+            if outcome.done():
+                # We are told in the event loop's next turn; to await it now would not give it one.
+                await _turn()
+            else:
+                with suppress(Exception):  # who answers will say so
+                    await outcome
 
     def _advance(self, _: object) -> None:
         line = self._line

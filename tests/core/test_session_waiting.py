@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,6 +26,22 @@ from tests.core.recording import (
     turn,
     unsubscribe,
 )
+
+
+@contextmanager
+def alarm(seconds: int) -> Iterator[None]:
+    """For what would never give the event loop the turn in which a deadline is looked at."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError(f"nothing else could run for {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def raise_(error: Exception) -> Any:
@@ -362,6 +380,25 @@ async def test_a_publisher_too_many_ahead_of_the_bus_is_not_read(world: World) -
     promises[0].set_result(None)
     await asyncio.wait_for(door, 5)
     assert client.transport.take() == [ack("publish", "news", id=0)]
+
+
+async def test_a_publisher_is_read_on_when_the_bus_has_answered_but_that_was_not_told(
+    world: World,
+) -> None:
+    """A promise that was kept in this very turn is told in the next: to wait for it must not keep that from coming."""
+    client = world.connect()
+    promises = [promise() for _ in range(MAX_WAITING)]
+    for id, accepted in enumerate(promises):
+        world.bus_answers = accepted
+        pending = client.session.receive(publish("news", id=id))
+    for accepted in promises:
+        accepted.set_result(None)
+
+    assert pending is not None
+    with alarm(5):
+        await pending  # by nobody's task but this, which does not give the loop a turn in between
+    await turn()
+    assert [told["id"] for told in client.transport.take()] == list(range(MAX_WAITING))
 
 
 async def test_an_answer_of_the_bus_to_a_client_that_has_gone_is_nobodys(
