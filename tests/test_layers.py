@@ -52,12 +52,16 @@ CORE = f"{PACKAGE}.core"
 VERSION = f"{PACKAGE}.__version__"
 PEERING = f"{PACKAGE}.peering"
 STORE = f"{PEERING}.store"
+OUTBOX = (f"{PACKAGE}.transports.outbox", f"{PACKAGE}.transports.flusher")
 
 RULES = [
     Rule(CORE, ours=(), others=("msgspec",), never=IO),
     Rule(f"{PACKAGE}.bus", ours=(CORE, VERSION)),
     Rule(f"{PACKAGE}.client", ours=(CORE, VERSION), never=DJANGO),
-    Rule(f"{PACKAGE}.fastlane", ours=(CORE, VERSION), never=DJANGO),
+    # What writes on a connection itself is both doors', and knows neither.
+    *(Rule(room, ours=(CORE, *OUTBOX), never=DJANGO) for room in OUTBOX),
+    Rule(f"{PACKAGE}.transports", ours=(CORE,)),
+    Rule(f"{PACKAGE}.fastlane", ours=(CORE, VERSION, *OUTBOX), never=DJANGO),
     Rule(PEERING, ours=(CORE, VERSION, f"{PACKAGE}.client"), never=DJANGO, but=(STORE,)),
     # Its one door to the database.
     Rule(STORE, ours=(CORE, VERSION, PEERING, f"{PACKAGE}.models")),
@@ -200,6 +204,9 @@ def test_to_import_a_room_loads_nothing_that_it_must_not(
         ("peering.store", "from dwsps_channels.runtime import obtain"),
         ("client.blocking", "from django.conf import settings"),
         ("client.blocking", "from dwsps_channels.peering import link"),
+        ("fastlane.protocol", "from dwsps_channels.transports.daphne import DaphneTransport"),
+        ("transports.asgi", "from dwsps_channels import consumers"),
+        ("transports.daphne", "from dwsps_channels.fastlane import protocol"),
         ("fastlane.protocol", "def late():\n    from channels.consumer import AsyncConsumer"),
         (
             "fastlane.protocol",
@@ -238,7 +245,7 @@ def test_a_breach_is_found(module: str, source: str) -> None:
         ("client.client", "import asyncio, websockets\nfrom dwsps_channels import __version__"),
         (
             "fastlane.protocol",
-            "import picows, uvicorn\nfrom dwsps_channels.core.session import Session",
+            "import uvicorn\nfrom dwsps_channels.transports.outbox import Outbox",
         ),
         ("runtime", "import asyncio, django\nfrom dwsps_channels import bus, core, peering"),
         ("corella", "import asyncio"),
