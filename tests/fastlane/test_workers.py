@@ -23,6 +23,8 @@ def server(start_server: ServerFactory, redis: Redis) -> Server:
     return start_server(
         "fastlane",
         *("--workers", "2"),
+        # On a busy machine a worker is not there within the five seconds that uvicorn gives it.
+        *("--timeout-worker-healthcheck", "60"),
         env={"REDIS_URL": redis.url},
         application="tests.fastlane.worker:application",
     )
