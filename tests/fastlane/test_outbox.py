@@ -12,8 +12,9 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.transports import outbox
 from dwsps_channels.transports.outbox import CROWD, SLICE_BYTES, UNBLOCKED_FACTOR, Outbox
 from tests.fastlane.pipe import Connection
-from tests.fastlane.raw import CLOSE, TEXT, Received
-from tests.transports.contract import FAREWELL, Line, TransportContract, frame, text, turns, until
+from tests.fastlane.raw import Received
+from tests.transports.contract import FAREWELL, TransportContract, frame, text, turns, until
+from tests.transports.framed import FramedLine
 
 LIMIT = 4096
 
@@ -37,7 +38,7 @@ class Riding:
         self.line.closed += 1
 
 
-class LaneLine(Line):
+class LaneLine(FramedLine):
     """A connection that was taken over, and the client's end of it."""
 
     transport: Outbox
@@ -50,7 +51,6 @@ class LaneLine(Line):
         self.silent = self.closed = 0
         self.connection = Connection(self.ride)
         self.pipe = self.connection.pipe
-        self._got: list[Received] = []
 
     async def ride(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -71,18 +71,8 @@ class LaneLine(Line):
     def vanish(self) -> None:
         self.pipe.broken = RuntimeError("the handler is closed")
 
-    def _frames(self) -> list[Received]:
-        self._got += self.connection.frames()
-        return self._got
-
-    @property
-    def received(self) -> list[str]:
-        return [each.payload.decode() for each in self._frames() if each.opcode == TEXT]
-
-    @property
-    def close_code(self) -> int | None:
-        codes = [each.payload[:2] for each in self._frames() if each.opcode == CLOSE]
-        return int.from_bytes(codes[0], "big") if codes else None
+    def new_frames(self) -> list[Received]:
+        return list(self.connection.frames())
 
     @property
     def is_cut_off(self) -> bool:

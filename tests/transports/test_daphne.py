@@ -14,8 +14,9 @@ from dwsps_channels.transports.flusher import Flusher
 from dwsps_channels.transports.outbox import CROWD
 from dwsps_channels.transports.servers import DaphneConnection
 from tests.fastlane.pipe import Reading
-from tests.fastlane.raw import CLOSE, TEXT, Received
-from tests.transports.contract import FAREWELL, Line, TransportContract, frame, text, turns, until
+from tests.fastlane.raw import CLOSE, Received
+from tests.transports.contract import FAREWELL, TransportContract, frame, text, turns, until
+from tests.transports.framed import FramedLine
 
 LIMIT = 4096
 
@@ -75,7 +76,7 @@ class Protocol:
         self.state = self.STATE_OPEN
 
 
-class DaphneLine(Line):
+class DaphneLine(FramedLine):
     transport: DaphneTransport
 
     def __init__(self, limit: int) -> None:
@@ -93,7 +94,6 @@ class DaphneLine(Line):
         self.transport.start()
         self.client = Reading(self.twisted)  # type: ignore[arg-type]  # it looks for what was written, no more
         self.events: list[dict[str, Any]] = []
-        self._got: list[Received] = []
 
     async def send(self, event: dict[str, Any]) -> None:
         """Daphne's own way, which is left to what is no message."""
@@ -115,18 +115,8 @@ class DaphneLine(Line):
     def vanish(self) -> None:
         self.twisted.gone = True
 
-    def _frames(self) -> list[Received]:
-        self._got += self.client.frames()
-        return self._got
-
-    @property
-    def received(self) -> list[str]:
-        return [each.payload.decode() for each in self._frames() if each.opcode == TEXT]
-
-    @property
-    def close_code(self) -> int | None:
-        codes = [each.payload[:2] for each in self._frames() if each.opcode == CLOSE]
-        return int.from_bytes(codes[0], "big") if codes else None
+    def new_frames(self) -> list[Received]:
+        return list(self.client.frames())
 
     @property
     def is_cut_off(self) -> bool:
