@@ -289,9 +289,14 @@ class Session:
             self._events.subscribed(self.identity, topic)
 
     def _acknowledge(self, request: Request) -> None:
-        self._answer(
-            encode(Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id))
+        frame = encode(
+            Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id)
         )
+        # As ``_answer``, without the call.
+        if self._answers is None:
+            self._transport.send(frame)
+        else:
+            self._answers.give(frame)
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
         self._answer(self._error(error, subject_of(frame)))

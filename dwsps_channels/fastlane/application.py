@@ -14,7 +14,8 @@ from dwsps_channels.core.frames import websocket_frame
 from dwsps_channels.fastlane.close import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART
 from dwsps_channels.fastlane.handshake import Headers, Request, http_response
 from dwsps_channels.fastlane.reader import BINARY, TEXT
-from dwsps_channels.transports.outbox import CROWD, SLICE_BYTES, Outbox
+from dwsps_channels.transports.flusher import SLICE_BYTES
+from dwsps_channels.transports.outbox import CROWD, Outbox
 
 # What an application may leave unfetched before its client is not read any more.
 INBOX_MESSAGES: Final = 32

@@ -276,8 +276,10 @@ class Protocol(asyncio.Protocol):
         waiting = iter(messages)
         self._awaited = None
         while self._state is OPEN and (message := next(waiting, None)) is not None:
-            awaited = self._hand_over(message)
-            if awaited is not None:
+            assert self._receive is not None
+            handled = self._receive(message)
+            if handled is not None:
+                awaited = self._await(handled)
                 awaited.remove_done_callback(self._handled)
                 awaited.add_done_callback(lambda _: self._take_over(waiting))
                 return
@@ -296,7 +298,10 @@ class Protocol(asyncio.Protocol):
                 if not isinstance(message, (str, bytes)):
                     self._control(message)
                 elif self._state is OPEN:
-                    self._hand_over(message)
+                    assert self._receive is not None
+                    handled = self._receive(message)
+                    if handled is not None:
+                        self._await(handled)
                 if self._state is OPEN:
                     if len(outbox.gathered) >= CROWD:
                         outbox.flush()
@@ -305,12 +310,8 @@ class Protocol(asyncio.Protocol):
         except Violation as violation:
             self._fail(violation)
 
-    def _hand_over(self, message: str | bytes) -> "asyncio.Future[None] | None":
-        """Have a message handled; what is returned is awaited before the next one."""
-        assert self._receive is not None
-        handled = self._receive(message)
-        if handled is None:
-            return None
+    def _await(self, handled: Awaitable[None]) -> "asyncio.Future[None]":
+        """Read on only when ``handled`` is done."""
         awaited = self._awaited = asyncio.ensure_future(handled)
         awaited.add_done_callback(self._handled)
         if self._state is OPEN:

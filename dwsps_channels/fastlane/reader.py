@@ -31,6 +31,8 @@ _OPCODE = 0x0F
 _MASKED = 0x80
 _WHOLE_TEXT = _FIN | TEXT
 
+_NOT_UTF8 = "a text message is not UTF-8"
+
 
 class Ping(NamedTuple):
     payload: bytes
@@ -135,7 +137,11 @@ class Reader:
                 self.unread, end, size = b"", 0, 0
             self._at = at = end
             if first == _WHOLE_TEXT:
-                return _text(payload)
+                # As ``_text``, without the call.
+                try:
+                    return payload.decode()
+                except UnicodeDecodeError:
+                    raise Violation(INVALID_DATA, _NOT_UTF8) from None
             if first & 0x08:
                 return _control(first & _OPCODE, payload)
             message = self._fragment(first, payload)
@@ -199,7 +205,7 @@ def _text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise Violation(INVALID_DATA, "a text message is not UTF-8") from None
+        raise Violation(INVALID_DATA, _NOT_UTF8) from None
 
 
 def _control(opcode: int, payload: bytes) -> Control:

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dwsps_channels.core.frames import Frame
 
 if TYPE_CHECKING:
     from dwsps_channels.transports.outbox import Outbox
+
+# More than this is not handed to the event loop at once: what it has taken cannot be taken back.
+SLICE_BYTES: Final = 64 * 1024
 
 
 class Run:
@@ -71,10 +74,17 @@ class Flusher:
         run, self.run = self.run, Run(())
         frames, had = run.frames, run.had
         data = b"".join(frames)
+        is_small = len(data) <= SLICE_BYTES
         for outbox in run.party:
             if outbox.is_open:
                 if outbox.gathered or outbox in had:
                     outbox.gather(run.pass_over(outbox))
+                elif is_small and not outbox.blocked:
+                    # As ``Outbox.write``, without the call: this is done for each of a crowd.
+                    try:
+                        outbox.stream.write(data)
+                    except RuntimeError:
+                        outbox.drop()
                 else:
                     outbox.write(frames, data)
         filled, self._filled = self._filled, []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from dwsps_channels.core.frames import Frame
-from dwsps_channels.transports.flusher import Flusher
+from dwsps_channels.transports.flusher import SLICE_BYTES, Flusher
 
 # How long a client that is being closed has to read what is still on its way, and to answer.
 CLOSING_SECONDS: Final = 5.0
@@ -13,9 +13,6 @@ CLOSING_SECONDS_WHEN_SLOW: Final = 1.0
 
 # A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
 UNBLOCKED_FACTOR: Final = 4
-
-# More than this is not handed to the event loop at once: what it has taken cannot be taken back.
-SLICE_BYTES: Final = 64 * 1024
 
 # Who sends this many frames within one turn need not wait for its end.
 CROWD: Final = 32
@@ -47,15 +44,15 @@ class Outbox:
         "_held_bytes",
         "_limit",
         "_on_overflow",
-        "_stream",
         "blocked",
         "courier",
         "gathered",
         "is_open",
+        "stream",
     )
 
     def __init__(self, stream: Stream, flusher: Flusher, closing: Closing) -> None:
-        self._stream = stream
+        self.stream = stream
         self.courier = flusher
         self._closing: Closing | None = closing
         self.gathered: list[bytes] = []
@@ -157,11 +154,7 @@ class Outbox:
         """Write ``frames``, which ``data`` is made of, or hold them for a client that is behind."""
         size, limit = len(data), self._limit
         if size <= SLICE_BYTES and not self.blocked:
-            # As ``_write``, without the call: this is done for each delivery.
-            try:
-                self._stream.write(data)
-            except RuntimeError:
-                self.drop()
+            self._write(data)
         elif limit is None or self._held_bytes + size <= (
             limit if self.blocked else UNBLOCKED_FACTOR * limit
         ):
@@ -194,7 +187,7 @@ class Outbox:
 
     def _write(self, data: bytes) -> None:
         try:
-            self._stream.write(data)
+            self.stream.write(data)
         except RuntimeError:
             # uvloop: the connection broke within this turn, and is reported lost in the next.
             self.drop()

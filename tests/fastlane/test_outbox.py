@@ -10,7 +10,8 @@ from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.transports import outbox
-from dwsps_channels.transports.outbox import CROWD, SLICE_BYTES, UNBLOCKED_FACTOR, Outbox
+from dwsps_channels.transports.flusher import SLICE_BYTES
+from dwsps_channels.transports.outbox import CROWD, UNBLOCKED_FACTOR, Outbox
 from tests.fastlane.pipe import Connection
 from tests.fastlane.raw import Received
 from tests.transports.contract import FAREWELL, TransportContract, frame, text, turns, until
