@@ -13,6 +13,7 @@ from dwsps_channels.conf import conf
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peers import credentials
 from dwsps_channels.transports.asgi import AsgiTransport, Send
@@ -54,7 +55,7 @@ class PubSubConsumer(AsyncConsumer):
         await receive()  # websocket.connect
         refusal = origins.refusal(scope, conf.ALLOWED_ORIGINS)
         if refusal is not None:
-            logger.warning("connection from %s refused: %s", _address(scope), refusal)
+            logger.warning("connection from %s refused: %s", _address(scope), printable(refusal))
             await _refuse(scope, send, 403)
             return
         server = await runtime.obtain()
@@ -201,5 +202,6 @@ async def _gone(receive: Any) -> None:
 
 
 def _address(scope: Any) -> str:
+    # What a proxy's header says, behind a server that was told to believe it.
     client = scope.get("client")
-    return "{}:{}".format(*client) if client else "an unknown address"
+    return printable("{}:{}".format(*client), 64) if client else "an unknown address"

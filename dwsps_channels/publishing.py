@@ -12,6 +12,7 @@ from msgspec import Raw
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
 from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge
+from dwsps_channels.core.text import printable
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
 from dwsps_channels.outside import NotServing, Outside, outside
@@ -137,4 +138,6 @@ _under_way: set[asyncio.Future[None]] = set()
 def _done(task: asyncio.Future[None]) -> None:
     _under_way.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("a message did not reach the server's other processes: %s", error)
+        logger.error(
+            "a message did not reach the server's other processes: %s", printable(str(error))
+        )

@@ -14,6 +14,7 @@ from django.dispatch import Signal
 from dwsps_channels import signals
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.text import printable
 
 logger = logging.getLogger("dwsps_channels.signals")
 
@@ -86,8 +87,8 @@ class SignalEvents:
                             logger.warning(
                                 "a message that client %s published to '%s' cannot be given to signal receivers: %s",
                                 identity.client,
-                                told["topic"],
-                                error,
+                                printable(told["topic"]),
+                                printable(str(error)),
                             )
                             continue
                     await aclose_old_connections()

@@ -14,6 +14,7 @@ from dwsps_channels.bus.layers import close_layer, end
 from dwsps_channels.bus.senders import Senders
 from dwsps_channels.bus.waiting import WaitingLine, accept, refuse, refused
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.text import printable
 
 if TYPE_CHECKING:
     from channels.layers import BaseChannelLayer
@@ -200,7 +201,9 @@ class ChannelLayerBus:
         try:
             batch = Batch.from_message(message)
         except ValueError as error:
-            self._complain(f"skipped a message that is not ours, or of another version: {error}")
+            self._complain(
+                f"skipped a message that is not ours, or of another version: {_text(error)}"
+            )
             return
         if batch.sender == self._sender_id:
             if self._echo is not None and not self._echo.done():
@@ -322,4 +325,4 @@ class ChannelLayerBus:
 
 
 def _text(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return printable(str(error)) or type(error).__name__

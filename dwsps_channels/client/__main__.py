@@ -69,7 +69,16 @@ async def _subscribe(client: Client, topics: list[str]) -> None:
 async def _print(subscription: Subscription) -> None:
     async for got in subscription:
         fields = {name: getattr(got, name) for name in ("timestamp", "topic", "context", "message")}
-        print(json.dumps(fields, ensure_ascii=False), flush=True)
+        print(_for_terminal(json.dumps(fields, ensure_ascii=False)), flush=True)
+
+
+def _for_terminal(text: str) -> str:
+    """Escape, in JSON's way, what a terminal would obey: the message stays what it is."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else json.dumps(character)[1:-1] for character in text
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ class Address:
             raise ValueError("the server's URL has no host")
         if parts.username is not None or parts.password is not None:
             raise ValueError("the server's URL must have no user and no password in it")
-        if any(character <= " " or character == "\x7f" for character in url):
+        # Control characters of every kind: the URL gets into logs.
+        if " " in url or not url.isprintable():
             raise ValueError("the server's URL has a space or a control character")
         whole = parts._replace(scheme=scheme, fragment="")
         uri = urlunsplit(whole)

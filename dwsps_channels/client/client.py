@@ -38,6 +38,7 @@ from dwsps_channels.client.messages import Incoming, InvalidFrame, Message
 from dwsps_channels.client.subscription import Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
 from dwsps_channels.core.messages import Action
+from dwsps_channels.core.text import printable
 from dwsps_channels.core.timestamps import now
 
 logger = logging.getLogger("dwsps_channels.client")
@@ -463,7 +464,12 @@ class Client:
             call.fail(ServerError(call.action, call.topic, frame.code, reason, retryable=retryable))
         elif frame.id is None:
             self._farewell = reason  # the server explains itself before it closes
-            logger.warning("the server at %s says: %s: %s", self.url, frame.code, reason)
+            logger.warning(
+                "the server at %s says: %s: %s",
+                self.url,
+                printable(frame.code, 64),
+                printable(reason),
+            )
 
 
 async def _log_errors(subscription: Subscription, callback: Callback) -> None:

@@ -1,8 +1,12 @@
-"""What can go wrong for a client. Their text derives from their fields, and never holds the token."""
+"""What can go wrong for a client. Their text derives from their fields, and never holds the token.
+
+What a server has written in them (a reason, a location) is made printable: it may go into a log as it is.
+"""
 
 from typing import ClassVar
 
 from dwsps_channels.core.messages import Action
+from dwsps_channels.core.text import printable
 
 
 class ClientError(Exception):
@@ -16,9 +20,9 @@ class ConnectError(ClientError):
     """No connection came about. ``url`` is the address without its query, ``problem`` says why, for people."""
 
     def __init__(self, url: str, problem: str) -> None:
-        super().__init__(f"{url}: {problem}")
-        self.url = url
-        self.problem = problem
+        self.url = printable(url)
+        self.problem = printable(problem)
+        super().__init__(f"{self.url}: {self.problem}")
 
 
 class Refused(ConnectError):
@@ -33,9 +37,11 @@ class Redirected(Refused):
     """The server says that the address is another: ``location``, without its query. It is not followed."""
 
     def __init__(self, url: str, status: int, location: str) -> None:
-        problem = f"HTTP {status} leads to {location or 'another address'}, and redirects are not followed"
-        super().__init__(url, status, problem)
-        self.location = location
+        self.location = printable(location)
+        where = printable(location, 200) or "another address"
+        super().__init__(
+            url, status, f"HTTP {status} leads to {where}, and redirects are not followed"
+        )
 
 
 class Unreachable(ConnectError):
@@ -77,9 +83,9 @@ class ConnectionClosed(ClientError):
     """The connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty."""
 
     def __init__(self, code: int, reason: str) -> None:
-        super().__init__(f"closed with {code}: {reason}" if reason else f"closed with {code}")
         self.code = code
-        self.reason = reason
+        self.reason = printable(reason)
+        super().__init__(f"closed with {code}: {self.reason}" if reason else f"closed with {code}")
 
 
 # A call failed.
@@ -91,11 +97,12 @@ class CallError(ClientError):
     retryable: bool = False
 
     def __init__(self, action: Action, topic: str, code: str, reason: str) -> None:
-        super().__init__(f"{action} {topic!r}: {code}: {reason}")
         self.action = action
         self.topic = topic
-        self.code = code
-        self.reason = reason
+        self.code = printable(code, 64)
+        self.reason = printable(reason)
+        # ``repr`` leaves nothing in the topic that moves a cursor.
+        super().__init__(f"{action} {topic!r:.300}: {self.code}: {self.reason}")
 
 
 class ServerError(CallError):

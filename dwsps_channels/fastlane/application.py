@@ -11,6 +11,7 @@ from urllib.parse import quote
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 
 from dwsps_channels.core.frames import websocket_frame
+from dwsps_channels.core.text import printable
 from dwsps_channels.fastlane.close import ABNORMAL, INTERNAL_ERROR, NORMAL, SERVICE_RESTART
 from dwsps_channels.fastlane.handshake import Headers, Request, http_response
 from dwsps_channels.fastlane.reader import BINARY, TEXT
@@ -241,7 +242,8 @@ class Application:
             path = quote(self._scope["path"])
             if self._scope["query_string"]:
                 path = f"{path}?{self._scope['query_string'].decode('latin-1')}"
-            logger.info('%s - "WebSocket %s" %s', get_client_addr(self._scope), path, outcome)
+            client = printable(get_client_addr(self._scope), 64)
+            logger.info('%s - "WebSocket %s" %s', client, path, outcome)
 
 
 def _plain(headers: Any) -> Headers:

@@ -17,10 +17,10 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.outbox import Outbox, Outgoing
-from dwsps_channels.peering.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
@@ -179,7 +179,9 @@ class Link:
         except _Confused as confused:
             problem = printable(str(confused))
         except ValueError as error:
-            problem = str(error)  # its row has a URL that is none; the text does not repeat it
+            problem = printable(
+                str(error)
+            )  # its row has a URL that is none; the text does not repeat it
         except Exception as error:
             # A defect of ours: told, rather than that nothing is forwarded any more.
             logger.exception("the link to peer '%s' failed; it connects anew", self.config.name)
@@ -262,7 +264,7 @@ class Link:
                     logging.DEBUG if self._refusal_logged else logging.WARNING,
                     "peer '%s': refused a message to '%s' for good: %s; more of this is counted only",
                     self.config.name,
-                    message.topic,
+                    printable(message.topic),
                     printable(answer.reason),
                 )
                 self._refusal_logged = True
@@ -284,7 +286,7 @@ class Link:
     def _enter(self, state: State, problem: str) -> None:
         if state is not self._state:
             self._state, self._since = state, time()
-        self._last_error = problem
+        self._last_error = problem = printable(problem)
         name = self.config.name
         if state is State.CONNECTED:
             self._logged = ""

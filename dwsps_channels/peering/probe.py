@@ -18,8 +18,8 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
-from dwsps_channels.peering.text import printable
 
 OPEN_SECONDS = 5.0
 ANSWER_SECONDS = 5.0

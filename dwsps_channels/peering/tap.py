@@ -16,6 +16,7 @@ from dwsps_channels.client import (
     open_connection,
 )
 from dwsps_channels.core.messages import Tapped
+from dwsps_channels.core.text import printable
 from dwsps_channels.peering.outbox import Outgoing
 
 logger = logging.getLogger("dwsps_channels.peering")
@@ -160,11 +161,13 @@ def _outgoing(frame: bytes) -> Outgoing | None:
         message = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # The last: nested as deeply as the server could just read.
-        logger.error("the server sent what this worker does not understand: %s", error)
+        logger.error(
+            "the server sent what this worker does not understand: %s", printable(str(error))
+        )
         return None
     if not isinstance(message, Tapped):
         if isinstance(message, _Error) and message.action == "tap":
-            raise _Refused(message.reason)
+            raise _Refused(printable(message.reason))
         return None
     forwarded = _Forwarded(
         topic=message.topic,

@@ -763,3 +763,29 @@ async def test_the_secret_is_shown_nowhere(
     assert caplog.records
     for text in (caplog.text, *told, repr(link.link), repr(link.link.config), repr(link.outbox)):
         assert SECRET not in text
+
+
+EVIL = "\x1b[2J\x9b31m\x85\nFAKE \u202eLINE\u2028\x00" + "x" * 10_000
+
+
+async def test_nothing_a_peer_says_gets_into_the_log_as_it_is(
+    far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(frame: Frame) -> Frame:
+        return far.ack(frame) | {"type": "error", "code": EVIL, "reason": EVIL}
+
+    far.answer = refuses
+    running = start_link(far.url)
+    running.link.put(outgoing(1, "news\u202e"))
+    await running.has(State.CONNECTED)
+    await wait_until_async(lambda: running.outbox.dropped == 1)
+    await far.say({"type": "error", "code": "forbidden", "reason": EVIL})
+    await far.close(4003, EVIL[:40])
+    await running.has_been(State.REFUSED)
+    for text in (
+        running.link.health().last_error,
+        *(record.getMessage() for record in caplog.records),
+    ):
+        assert text.isprintable(), repr(text)
+        assert len(text) < 1_500
+    assert "for good" in caplog.text

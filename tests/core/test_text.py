@@ -1,10 +1,10 @@
-"""What another server has written, before people see it."""
+"""Text from outside, before people see it."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels.peering.text import MAX_CHARACTERS, printable
+from dwsps_channels.core.text import MAX_CHARACTERS, printable
 
 
 @given(st.text(max_size=2 * MAX_CHARACTERS))
@@ -26,3 +26,27 @@ def test_what_was_cut_says_so() -> None:
 
 def test_nothing_moves_the_cursor() -> None:
     assert printable("a\x1b[2Jb\nc\x00d\u202ee") == "a [2Jb c d e"
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        "\x00",
+        "\x1b",
+        "\r",
+        "\x7f",
+        "\x85",
+        "\x9b",
+        "\u200f",
+        "\u202e",
+        "\u2066",
+        "\u2028",
+        "\ud800",
+    ],
+)
+def test_it_becomes_a_space(character: str) -> None:
+    assert printable(f"a{character}b") == "a b"
+
+
+def test_a_line_may_be_cut_shorter() -> None:
+    assert printable("x" * 10, 4) == "xxx…"
