@@ -41,6 +41,16 @@ class Conf:
         )
 
     @property
+    def PUBLIC_URL(self) -> str | None:
+        """Where browsers find the websocket. ``None``: on the host of the page, at the project's own prefix."""
+        return _checked(
+            "PUBLIC_URL",
+            None,
+            lambda value: value is None or _is_websocket_url(value),
+            "a URL that begins with ws:// or wss://, or None",
+        )
+
+    @property
     def ALLOWED_ORIGINS(self) -> list[str] | None:
         """Where browsers may connect from: ``https://example.com``. ``None``: from the server's own origin only."""
         return _checked(

@@ -25,9 +25,15 @@ def content_security_policy(request: HttpRequest) -> str:
         "style-src": "'self'",
         "img-src": "'self'",
         # Not every browser takes 'self' to mean the websocket of the same host.
-        "connect-src": f"'self' {websocket_url(request)}",
+        "connect-src": f"'self' {absolute_websocket_url(request)}",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
     return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def absolute_websocket_url(request: HttpRequest) -> str:
+    """Give the address that the page resolves `{% dwsps_url %}` to."""
+    url = request.build_absolute_uri(websocket_url())
+    return "ws" + url.removeprefix("http") if url.startswith("http") else url

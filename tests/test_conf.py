@@ -13,6 +13,7 @@ from dwsps_channels.policies import AllowAll, ReadOnly
 DEFAULTS = {
     "SERVER_NAME": "dwsps",
     "SERVER_URL": "ws://127.0.0.1:8000/ws/pubsub/",
+    "PUBLIC_URL": None,
     "ALLOWED_ORIGINS": None,
     "POLICY": AllowAll,
     "CHANNEL_LAYER": "default",
@@ -34,6 +35,8 @@ GOOD: list[tuple[str, Any]] = [
     ("SERVER_NAME", "n" * 64),
     ("SERVER_URL", "wss://example.com/ws/pubsub/"),
     ("SERVER_URL", "ws://[::1]:8000"),
+    ("PUBLIC_URL", None),
+    ("PUBLIC_URL", "wss://live.example.com/ws/pubsub/"),
     ("ALLOWED_ORIGINS", None),
     ("ALLOWED_ORIGINS", []),
     ("ALLOWED_ORIGINS", ("https://example.com",)),
@@ -81,6 +84,7 @@ BAD: list[tuple[str, Any]] = [
             1,
         )
     ),
+    *(("PUBLIC_URL", value) for value in ("", "https://example.com", "/ws/pubsub/", "ws://", 1)),
     *(
         ("ALLOWED_ORIGINS", value)
         for value in (

@@ -14,10 +14,13 @@ and `page.js` begins with
 
 from __future__ import annotations
 
-from django.core.exceptions import ImproperlyConfigured
-from django.http import HttpRequest
-from django.template import Context, Library
+from urllib.parse import urljoin
+
+from django.template import Library
 from django.templatetags.static import static
+from django.urls import get_script_prefix
+
+from dwsps_channels.conf import conf
 
 register = Library()
 
@@ -27,40 +30,24 @@ DEFAULT_PATH = "/ws/pubsub/"
 SCRIPT = "dwsps_channels/dwsps.js"
 
 
-def websocket_url(request: HttpRequest, path: str = DEFAULT_PATH) -> str:
-    """Give the websocket URL of the server that answers this request.
+@register.simple_tag(name="dwsps_url")
+def websocket_url(path: str | None = None) -> str:
+    """Write where the page finds the websocket: `{% dwsps_url %}`, or `{% dwsps_url "/live/" %}`.
 
-    It is `wss` where the page came by HTTPS: a browser refuses anything else. Behind a proxy that
-    ends TLS, Django knows that by `SECURE_PROXY_SSL_HEADER`.
+    By default it is a path, below the prefix that the project is mounted at: the browser client takes host and scheme
+    from the page. `DWSPS["PUBLIC_URL"]` names another address; a path given here then replaces the path of that.
 
     Args:
-        request: whose host, as checked against `ALLOWED_HOSTS`, is the websocket's.
-        path: absolute; give it where the project routes the websocket to another place.
+        path: absolute, without the prefix; give it if the project routes the websocket to another place.
 
     Raises:
         ValueError: the path does not begin with one slash.
-        DisallowedHost: the request's host is not one of this site's.
     """
-    if not path.startswith("/") or path.startswith("//"):
+    if path is not None and (not path.startswith("/") or path.startswith("//")):
         raise ValueError(f"the websocket's path must begin with one slash: {path!r}")
-    scheme = "wss" if request.is_secure() else "ws"
-    return f"{scheme}://{request.get_host()}{path}"
-
-
-@register.simple_tag(takes_context=True)
-def dwsps_url(context: Context, path: str = DEFAULT_PATH) -> str:
-    """Write the websocket's URL: `{% dwsps_url %}`, or `{% dwsps_url "/live/" %}`.
-
-    Raises:
-        ImproperlyConfigured: the template is rendered without its request.
-    """
-    request = context.get("request")
-    if not isinstance(request, HttpRequest):
-        raise ImproperlyConfigured(
-            "{% dwsps_url %} needs the request: render the template with it, and have "
-            "'django.template.context_processors.request' among the context processors"
-        )
-    return websocket_url(request, path)
+    if conf.PUBLIC_URL is not None:
+        return conf.PUBLIC_URL if path is None else urljoin(conf.PUBLIC_URL, path)
+    return get_script_prefix() + (path or DEFAULT_PATH).removeprefix("/")
 
 
 @register.simple_tag

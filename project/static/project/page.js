@@ -24,6 +24,7 @@ function connect() {
   const mine = new PSClient(url)
   client = mine
   before?.close()
+  find('state-url').textContent = mine.url
   showState('connecting')
   const on = (event, listener) => mine.on(event, (...details) => mine === client && listener(...details))
   on('open', ({ reconnected }) => {
