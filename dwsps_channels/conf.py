@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
+from dwsps_channels.bus.layers import database_numbers
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.origins import is_origin
@@ -158,8 +160,15 @@ class Conf:
 
     @property
     def group(self) -> str:
-        """The group of the channel layer by which the server's processes reach each other."""
-        return f"dwsps.bus.{self.SERVER_NAME}"
+        """The group of the channel layer by which the server's processes reach each other.
+
+        Its name tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY`` and the number of the database.
+        With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
+        """
+        key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
+        numbers = database_numbers(self.CHANNEL_LAYER)
+        mark = salted_hmac("dwsps_channels.bus", repr(numbers), secret=key, algorithm="sha256")
+        return f"dwsps.bus.{self.SERVER_NAME}.{mark.hexdigest()[:16]}"
 
     @property
     def limits(self) -> Limits:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from channels.layers import BaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
@@ -195,3 +196,34 @@ def test_a_changed_setting_counts_at_once() -> None:
         with override_settings(DWSPS={"SERVER_NAME": "two"}):
             assert conf.SERVER_NAME == "two"
         assert conf.SERVER_NAME == "one"
+
+
+class TestGroup:
+    def test_it_is_a_name_that_every_layer_takes(self) -> None:
+        with override_settings(DWSPS={"SERVER_NAME": "n" * 64}):
+            assert BaseChannelLayer().require_valid_group_name(conf.group)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"SECRET_KEY": "another"},
+            {"DWSPS": {"SERVER_NAME": "another"}},
+            {"CHANNEL_LAYERS": {"default": {"CONFIG": {"hosts": ["redis://localhost/1"]}}}},
+        ],
+        ids=["key", "name", "database"],
+    )
+    def test_it_is_another_for_another_server(self, other: dict[str, Any]) -> None:
+        group = conf.group
+        with override_settings(**other):
+            assert conf.group != group
+        assert conf.group == group
+
+    def test_it_does_not_tell_the_key(self) -> None:
+        with override_settings(SECRET_KEY="example"):
+            assert "example" not in conf.group
+
+    def test_it_stays_when_a_new_key_comes_with_the_old_one_as_a_fallback(self) -> None:
+        with override_settings(SECRET_KEY="old"):
+            group = conf.group
+        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["recent", "old"]):
+            assert conf.group == group

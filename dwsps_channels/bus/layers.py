@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -57,6 +58,38 @@ def _fit(make: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
     if "group_expiry" in parameters:
         fit["group_expiry"] = min(GROUP_EXPIRY, config.get("group_expiry", GROUP_EXPIRY))
     return fit
+
+
+def database_numbers(alias: str | None) -> list[int]:
+    """The numbers of the Redis databases that ``CHANNEL_LAYERS[alias]`` names, as far as it names any but 0.
+
+    Redis publishes across its databases: under the pub/sub layer the number separates nobody by itself.
+    """
+    from django.conf import settings
+
+    described: dict[str, Any] = getattr(settings, "CHANNEL_LAYERS", {}).get(alias, {})
+    hosts = described.get("CONFIG", {}).get("hosts")
+    if not isinstance(hosts, (list, tuple)):
+        return []
+    return sorted({_database_number(host) for host in hosts} - {0})
+
+
+def _database_number(host: object) -> int:
+    """Of one of the forms in which channels-redis takes a host."""
+    number: object = 0
+    if isinstance(host, dict):
+        number = host.get("db") or _database_number(host.get("address"))
+    elif isinstance(host, (str, bytes)):
+        with suppress(ImportError, ValueError):  # another layer may have hosts of another kind
+            from redis import connection
+
+            url = host if isinstance(host, str) else host.decode()
+            parse: Callable[[str], dict[str, object]] = connection.parse_url
+            number = parse(url).get("db")
+    try:
+        return int(str(number or 0))
+    except ValueError:
+        return 0
 
 
 async def close_layer(layer: "BaseChannelLayer", receiver: asyncio.Task[None] | None) -> bool:

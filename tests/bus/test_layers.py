@@ -8,7 +8,13 @@ from channels_redis.pubsub import RedisPubSubChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from dwsps_channels.bus.layers import CAPACITY, GROUP_EXPIRY, end, layer_factory
+from dwsps_channels.bus.layers import (
+    CAPACITY,
+    GROUP_EXPIRY,
+    database_numbers,
+    end,
+    layer_factory,
+)
 
 
 class PlainLayer(BaseChannelLayer):
@@ -76,6 +82,36 @@ def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) 
         pytest.raises(ImproperlyConfigured, match=named),
     ):
         layer_factory("bus")()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "numbers"),
+    [
+        (["redis://one:6379/3"], [3]),
+        ([b"rediss://user:password@one/3"], [3]),
+        (["redis://one/?db=3"], [3]),
+        (["unix:///run/redis.sock?db=3"], [3]),
+        ([{"address": "redis://one/3"}], [3]),
+        ([{"host": "one", "port": 6379, "db": 3}], [3]),
+        ([{"sentinels": [("one", 26379)], "master_name": "main", "db": 3}], [3]),
+        (["redis://one/2", "redis://two/1", "redis://three/2"], [1, 2]),
+        # As if there were none: the first database, and what is no host of Redis.
+        (["redis://one"], []),
+        (["redis://one/0"], []),
+        ([("one", 6379)], []),
+        (["amqp://one/3"], []),
+        ([{"db": "three"}], []),
+        ("redis://one/3", []),
+        (None, []),
+    ],
+)
+def test_the_number_of_a_redis_database_is_found(hosts: Any, numbers: list[int]) -> None:
+    layer = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": hosts}}
+    with override_settings(CHANNEL_LAYERS={"bus": layer, "empty": {}}):
+        assert database_numbers("bus") == numbers
+        assert (
+            database_numbers("empty") == database_numbers("other") == database_numbers(None) == []
+        )
 
 
 async def test_a_task_that_forgets_a_cancellation_is_ended_nevertheless() -> None:

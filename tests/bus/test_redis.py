@@ -13,6 +13,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from dwsps_channels.bus.channel_layer import ChannelLayerBus
 from dwsps_channels.bus.layers import layer_factory
+from dwsps_channels.conf import conf
 from dwsps_channels.core.errors import Unavailable
 from tests.bus.contract import MakeBus, Member, SharedBusContract, publication
 from tests.processes import Redis, wait_until_async
@@ -217,3 +218,29 @@ async def test_members_that_were_started_without_redis_find_each_other(
     await talk.members[1].receives(1)
     for bus in talk.buses:
         await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("number", "key"), [(1, "production"), (0, "staging")], ids=["another database", "another key"]
+)
+@pytest.mark.parametrize("layer", LAYERS)
+async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
+    layer: str, number: int, key: str, redis: Redis
+) -> None:
+    async def member(number: int, key: str) -> Member:
+        url = redis.url.removesuffix("/0") + f"/{number}"
+        config = {"BACKEND": LAYERS[layer], "CONFIG": {"hosts": [url]}}
+        with override_settings(SECRET_KEY=key, CHANNEL_LAYERS={"default": config}):
+            made = layer_factory("default")()
+            bus = ChannelLayerBus(lambda: made, process_id="p", group=conf.group)
+        return await Member(bus).start()
+
+    one, two = await member(0, "production"), await member(0, "production")
+    other = await member(number, key)
+    await other.publish(publication(1))
+    await one.publish(publication(2))
+    await two.receives(1)
+    # What others have sent has come by now: Redis hands on in order.
+    assert (one.numbers, two.numbers, other.numbers) == ([], [2], [])
+    for each in (one, two, other):
+        await each.bus.stop()
