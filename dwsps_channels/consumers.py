@@ -104,12 +104,20 @@ class PubSubConsumer(AsyncConsumer):
 class _Rider:
     """A session that reads and writes on the connection itself, without ASGI in between."""
 
-    __slots__ = ("_server", "_session", "fall_behind", "fall_silent", "receive")
+    __slots__ = (
+        "_server",
+        "_session",
+        "fall_behind",
+        "fall_silent",
+        "receive",
+        "receive_too_large",
+    )
 
     def __init__(self, server: "runtime.Runtime", session: Session) -> None:
         self._server = server
         self._session = session
         self.receive = session.receive
+        self.receive_too_large = session.receive_too_large
         self.fall_behind = session.fall_behind
         self.fall_silent = session.fall_silent
 
@@ -125,7 +133,7 @@ def _ride(
     def board(transport: Transport) -> _Rider:
         return _Rider(server, server.open_session(transport, user, granted, limits))
 
-    lane.ride(limits.buffered_bytes, board)
+    lane.ride(limits.buffered_bytes, board, limits.message_bytes)
 
 
 async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted | None:

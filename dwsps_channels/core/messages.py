@@ -1,5 +1,6 @@
 """The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
 
+import re
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
@@ -223,6 +224,36 @@ def subject_of(frame: str | bytes) -> Subject:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return Subject()
     return Subject(_part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id))
+
+
+# A field at the beginning of an object, or several at its end. The latter are in JSON's top-level object, and not in a
+# string, since a quote within a string has a backslash before it.
+_FIRST_FIELD = re.compile(rb'\s*[{,]\s*"(\w{1,32})"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)(?=\s*,)')
+_LAST_FIELDS = re.compile(
+    rb'(?:,\s*"\w{1,32}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?[0-9]+|true|false|null)\s*)+}\s*\Z'
+)
+
+
+def subject_of_excerpt(head: bytes, tail: bytes) -> Subject:
+    """As ``subject_of``, of a request of which only its first and its last bytes are known."""
+    found: dict[bytes, bytes] = {}
+    field = _FIRST_FIELD.match(head)
+    while field is not None:
+        found[field[1]] = field[2]
+        field = _FIRST_FIELD.match(head, field.end())
+    if last := _LAST_FIELDS.search(tail):
+        try:
+            told = msgspec.json.decode(b"{" + last[0][1:], type=_Echo)
+        except (msgspec.MsgspecError, UnicodeError):
+            told = _Echo()
+        for name in ("type", "topic", "id"):
+            if (raw := getattr(told, name)) is not UNSET:
+                found[name.encode()] = bytes(raw)
+    return Subject(
+        _part(Raw(found.get(b"type", b"")), Action),
+        _part(Raw(found.get(b"topic", b"")), _EchoedTopic),
+        _part(Raw(found.get(b"id", b"")), Id),
+    )
 
 
 _Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]

@@ -13,6 +13,7 @@ from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import (
     Forbidden,
+    MessageTooLarge,
     RateLimited,
     TooManySubscriptions,
     Unavailable,
@@ -36,6 +37,7 @@ from dwsps_channels.core.messages import (
     encode,
     error_frame,
     subject_of,
+    subject_of_excerpt,
 )
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.promises import Promise, is_broken
@@ -129,6 +131,16 @@ class Session:
             self._report(error, frame)
             return None
         return self._decide(request, frame, allowed)
+
+    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
+        """Answer a message of ``size`` bytes that the door did not keep, but for its first bytes and its last."""
+        if self._closing:
+            return
+        error: WireError = MessageTooLarge(size, self._limits.message_bytes)
+        if self._bucket is not None and not self._bucket.take():
+            assert self._limits.rate is not None
+            error = RateLimited(self._limits.rate)
+        self._answer(self._error(error, subject_of_excerpt(head, tail)))
 
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""

@@ -15,6 +15,9 @@ class Rider(Protocol):
     def receive(self) -> Callable[[str | bytes], Awaitable[None] | None]:
         """Handles a message. If it returns an awaitable, the next one is not read before that is done."""
 
+    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
+        """A message of ``size`` bytes has come, more than the limit; these are its first bytes and its last."""
+
     def fall_behind(self) -> None:
         """More than the limit waits for a client that does not read: close the transport."""
 
@@ -28,7 +31,9 @@ class Rider(Protocol):
 class Ridden(Protocol):
     """What a lane needs of its connection."""
 
-    def ride(self, limit: int, board: Callable[[Transport], Rider]) -> None: ...
+    def ride(
+        self, limit: int, board: Callable[[Transport], Rider], message_limit: int | None = None
+    ) -> None: ...
 
 
 class Lane:
@@ -39,13 +44,16 @@ class Lane:
     def __init__(self, connection: Ridden) -> None:
         self._connection = connection
 
-    def ride(self, limit: int, board: Callable[[Transport], Rider]) -> None:
+    def ride(
+        self, limit: int, board: Callable[[Transport], Rider], message_limit: int | None = None
+    ) -> None:
         """Take the connection over, once ``websocket.accept`` was sent; the application may return then.
 
         ``board`` is called at once, with the transport to send by, and gives who receives. What has come since the
-        accept is received before this returns. ``limit`` is how many bytes may wait for a client that does not read.
+        accept is received before this returns. ``limit`` is how many bytes may wait for a client that does not read,
+        ``message_limit`` how many a message may have that is received whole; ``None``: as many as the server takes.
 
         Raises:
             RuntimeError: the connection was not accepted, or was taken before.
         """
-        self._connection.ride(limit, board)
+        self._connection.ride(limit, board, message_limit)

@@ -30,7 +30,16 @@ from dwsps_channels.fastlane.close import (
 from dwsps_channels.fastlane.handshake import Refused, Request, http_response
 from dwsps_channels.fastlane.heartbeat import Heartbeat
 from dwsps_channels.fastlane.lane import EXTENSION, Lane, Rider
-from dwsps_channels.fastlane.reader import PING, PONG, Close, Control, Ping, Reader, Violation
+from dwsps_channels.fastlane.reader import (
+    PING,
+    PONG,
+    Close,
+    Control,
+    Oversized,
+    Ping,
+    Reader,
+    Violation,
+)
 from dwsps_channels.transports.flusher import Flusher
 from dwsps_channels.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
 
@@ -87,7 +96,6 @@ class Protocol(asyncio.Protocol):
         "_config",
         "_discarded",
         "_ground",
-        "_is_heard",
         "_lingers",
         "_loop",
         "_part",
@@ -129,8 +137,7 @@ class Protocol(asyncio.Protocol):
         self._receive: Callable[[str | bytes], Awaitable[None] | None] | None = None
         # While it is there, the last message is being handled and no other is read.
         self._awaited: asyncio.Future[None] | None = None
-        # Whether anything has come since the last beat, and for how many beats nothing has.
-        self._is_heard = True
+        # For how many beats no whole frame has come.
         self._silent = 0
         self._part = -1
         # Whether the client, once it has got all, is to close before us.
@@ -148,7 +155,6 @@ class Protocol(asyncio.Protocol):
         cast(set[object], self._server_state.connections).add(self)
 
     def data_received(self, data: bytes) -> None:
-        self._is_heard = True
         reader = self._reader
         if reader is None:
             if self._state is OPENING:
@@ -256,7 +262,9 @@ class Protocol(asyncio.Protocol):
             self.outbox.put(response)
             self._leave(linger=True)
 
-    def ride(self, limit: int, board: Callable[[Transport], Rider]) -> None:
+    def ride(
+        self, limit: int, board: Callable[[Transport], Rider], message_limit: int | None = None
+    ) -> None:
         """See ``Lane.ride``."""
         application = self._application
         if self._rider is not None or (application is not None and not application.is_accepted):
@@ -269,6 +277,8 @@ class Protocol(asyncio.Protocol):
         self._rider = rider
         self._receive = rider.receive
         self.outbox.bound(limit, rider.fall_behind)
+        if message_limit is not None and self._reader is not None:
+            self._reader.keep_at_most(message_limit)
         self._take_over(application.release())
 
     def _take_over(self, messages: Iterable[str | bytes]) -> None:
@@ -336,9 +346,12 @@ class Protocol(asyncio.Protocol):
             return self._awaited is None and not self.outbox.blocked
         return self._state is not OPENING
 
-    def _control(self, frame: Control) -> None:
+    def _control(self, frame: Control | Oversized) -> None:
         if isinstance(frame, Ping):
             self.outbox.put(websocket_frame(PONG, frame.payload))
+        elif isinstance(frame, Oversized):
+            if self._rider is not None:
+                self._rider.receive_too_large(*frame)
         elif isinstance(frame, Close):
             self._tell_end(frame.code, frame.reason)
             self.outbox.put(close_frame(frame.code))
@@ -349,8 +362,10 @@ class Protocol(asyncio.Protocol):
         if self._state is not OPEN:
             return
         # As long as nothing is read, nothing can be heard.
-        if self._is_heard or self._awaited is not None:
-            self._is_heard = False
+        reader = self._reader
+        if self._awaited is not None or (reader is not None and reader.heard):
+            if reader is not None:
+                reader.heard = False
             self._silent = 0
         else:
             self._silent += 1

@@ -48,8 +48,20 @@ class Close(NamedTuple):
     reason: str
 
 
+class Oversized(NamedTuple):
+    """A message that is larger than what is kept of one. It was read to its end, and skipped but for its two ends."""
+
+    size: int
+    """Bytes, all fragments together."""
+    head: bytes
+    tail: bytes
+
+
 Control = Ping | Pong | Close
 Message = str | bytes
+
+# What is kept of an oversized message: enough for its sender to be told which one it was.
+EXCERPT_BYTES: Final = 512
 
 
 class Violation(Exception):
@@ -66,13 +78,28 @@ class Reader:
 
     After a ``Violation`` or a ``Close`` it is not to be used any more.
 
-    ``limit`` is the most bytes that a message may have, in one frame or all of its fragments together.
+    ``limit`` is the most bytes that a message may have, in one frame or all of its fragments together. ``keep_at_most``
+    lowers what is held of one: a larger message is skipped as it comes.
     """
 
-    __slots__ = ("_at", "_fragments", "_limit", "_message", "_opcode", "unread")
+    __slots__ = (
+        "_at",
+        "_fragments",
+        "_kept",
+        "_limit",
+        "_message",
+        "_opcode",
+        "_oversized",
+        "_room",
+        "heard",
+        "unread",
+    )
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        # The most bytes that are held of a message, and how many of them the message that has begun leaves.
+        self._kept = limit
+        self._room = limit
         # A bytearray where it has to grow, so that a large frame that comes in pieces is not copied with each of them.
         self.unread: bytes | bytearray = b""
         """Ends with what was not given out yet; empty if there is nothing."""
@@ -81,6 +108,16 @@ class Reader:
         self._opcode = 0
         self._message: bytearray | None = None
         self._fragments = 0
+        # The message that has begun and is larger than what is kept.
+        self._oversized: _Skipped | None = None
+        # The handshake counts as the first.
+        self.heard = True
+        """Set by each whole frame: a sign of life. Whoever looks for one resets it."""
+
+    def keep_at_most(self, kept: int) -> None:
+        """Give out larger messages as ``Oversized``."""
+        self._room -= self._kept - min(kept, self._limit)
+        self._kept = min(kept, self._limit)
 
     def feed(self, data: bytes) -> None:
         """Take what has come from the client."""
@@ -95,12 +132,16 @@ class Reader:
             self.unread = grown
             self._at = 0
 
-    def next(self) -> Message | Control | None:
+    def next(self) -> Message | Control | Oversized | None:
         """The next message, whole: text as ``str``, binary as ``bytes``; or control frame; ``None``: more has to come.
 
         Raises:
             Violation: nothing is to be read any more.
         """
+        if self._oversized is not None and self._oversized.left:
+            skipped = self._skip(self._oversized)
+            if skipped is not None or not self.unread:
+                return skipped
         data, at = self.unread, self._at
         size = len(data)
         # Each turn reads one frame; there is a second turn only after a fragment.
@@ -127,8 +168,18 @@ class Reader:
                 if length < 1 << 16 or length >= 1 << 63:
                     raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it may")
                 start = at + 14
-            if length > self._limit:
-                raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
+            if length > self._room and not first & 0x08:
+                # Refused by its length, before any of it is held.
+                self._check_size(length)
+                if start > size:
+                    break
+                self._at = start
+                skipped = self._skip(self._outgrow(first, length, data[start - 4 : start]))
+                if skipped is not None or not self.unread:
+                    return skipped
+                data, at = self.unread, self._at
+                size = len(data)
+                continue
             end = start + length
             if end > size:
                 break
@@ -136,6 +187,7 @@ class Reader:
             if end == size:
                 self.unread, end, size = b"", 0, 0
             self._at = at = end
+            self.heard = True
             if first == _WHOLE_TEXT:
                 # As ``_text``, without the call.
                 try:
@@ -175,22 +227,65 @@ class Reader:
         if self._opcode:
             assert self._message is not None
             message = self._message
-            if len(message) + len(payload) > self._limit:
-                raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
-            self._fragments += 1
-            if self._fragments > MAX_FRAGMENTS:
-                raise Violation(TOO_BIG, f"a message may have {MAX_FRAGMENTS} fragments")
+            self._count_fragment()
             message += payload
             if not first & _FIN:
+                self._room -= len(payload)
                 return None
             payload = bytes(message)
-            opcode, self._opcode, self._message = self._opcode, 0, None
+            opcode = self._opcode
+            self._end_message()
         else:
             opcode = first & _OPCODE
             if not first & _FIN:
                 self._opcode, self._message, self._fragments = opcode, bytearray(payload), 1
+                self._room -= len(payload)
                 return None
         return _text(payload) if opcode == TEXT else payload
+
+    def _count_fragment(self) -> None:
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS:
+            raise Violation(TOO_BIG, f"a message may have {MAX_FRAGMENTS} fragments")
+
+    def _end_message(self) -> None:
+        self._opcode, self._message, self._oversized = 0, None, None
+        self._room = self._kept
+
+    def _check_size(self, length: int) -> None:
+        """What a frame of ``length`` bytes makes of its message is to be within the limit."""
+        begun = self._oversized.size if self._oversized is not None else len(self._message or b"")
+        if begun + length > self._limit:
+            raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
+
+    def _outgrow(self, first: int, length: int, mask: bytes | bytearray) -> "_Skipped":
+        """Begin with a frame for which the message has no room."""
+        oversized = self._oversized
+        if oversized is None:
+            oversized = self._oversized = _Skipped(self._message or b"")
+            if not self._opcode:
+                self._opcode, self._fragments = first & _OPCODE, 0
+            # From here on, every frame of this message is skipped, an empty one too.
+            self._message, self._room = None, -1
+        self._count_fragment()
+        oversized.begin(length, bytes(mask), is_last=bool(first & _FIN))
+        return oversized
+
+    def _skip(self, oversized: "_Skipped") -> Oversized | None:
+        """Throw away what has come of a frame; the message, if that ends it."""
+        data, at = self.unread, self._at
+        end = min(at + oversized.left, len(data))
+        oversized.take(data[at:end])
+        if end == len(data):
+            self.unread, end = b"", 0
+        self._at = end
+        if oversized.left:
+            return None
+        self.heard = True
+        if not oversized.is_last:
+            return None
+        self._end_message()
+        return Oversized(oversized.size, bytes(oversized.head), bytes(oversized.tail))
 
     def _keep_rest(self) -> None:
         rest, at = self.unread, self._at
@@ -199,6 +294,40 @@ class Reader:
         elif at:
             self.unread = bytearray(memoryview(rest)[at:])
         self._at = 0
+
+
+class _Skipped:
+    """An oversized message as it comes: how much was skipped, and its two ends."""
+
+    __slots__ = ("_mask", "head", "is_last", "left", "size", "tail")
+
+    def __init__(self, begun: bytes | bytearray) -> None:
+        self.size = len(begun)
+        self.head = begun[:EXCERPT_BYTES]
+        self.tail = begun[-EXCERPT_BYTES:]
+        # Of the frame that is being skipped: how many bytes are still to come, and whether it ends the message.
+        self.left = 0
+        self.is_last = False
+        self._mask = b""
+
+    def begin(self, length: int, mask: bytes, *, is_last: bool) -> None:
+        """Begin with a frame."""
+        self.left = length
+        self.is_last = is_last
+        self._mask = mask
+
+    def take(self, data: bytes | bytearray) -> None:
+        """Skip ``data``, the next of the frame."""
+        size = len(data)
+        if not size:
+            return
+        payload = apply_mask(data, self._mask)
+        turn = size % 4
+        self._mask = self._mask[turn:] + self._mask[:turn]
+        self.head += payload[: EXCERPT_BYTES - len(self.head)]
+        self.tail = (self.tail + payload)[-EXCERPT_BYTES:]
+        self.size += size
+        self.left -= size
 
 
 def _text(payload: bytes) -> str:

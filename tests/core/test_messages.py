@@ -22,6 +22,7 @@ from dwsps_channels.core.messages import (
     encode,
     error_frame,
     subject_of,
+    subject_of_excerpt,
 )
 from tests.core.oracle import answer, has_duplicate_names
 from tests.core.recording import is_error, publish, subscribe, unsubscribe, without_timestamp
@@ -251,3 +252,24 @@ def test_an_ack_has_an_id_only_where_there_was_one() -> None:
     assert encode(ack).text == (
         '{"type":"ack","action":"publish","timestamp":"2020-01-21T17:03:13.625Z","topic":"☃"}'
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "expected"),
+    [
+        ('{"type":"publish","topic":"a","message":"xx', 'xx","id":5}', ("publish", "a", 5)),
+        ('{ "id" : "\\u00e97" , "type" : "publish" , "topic', "x}} ", ("publish", UNSET, "é7")),
+        ('{"message":{"id":1,"type":"subscribe","x', 'x"},"topic":"a.b"}\n', (UNSET, "a.b", UNSET)),
+        # Within a string or another object it is not the message's.
+        ('{"type":"publish","message":"xx', 'xx,\\"id\\":5}"}', ("publish", UNSET, UNSET)),
+        ('{"type":"publish","message":{"a":"xx', 'xx","id":5}}', ("publish", UNSET, UNSET)),
+        # What is there is not what it should be.
+        ('{"type":"dance","topic":5,"message":"xx', 'xx","id":true}', (UNSET, UNSET, UNSET)),
+        ("[[[[", "]]]]", (UNSET, UNSET, UNSET)),
+        ("", "\xff", (UNSET, UNSET, UNSET)),
+    ],
+)
+def test_the_subject_of_a_message_is_found_at_its_ends(
+    head: str, tail: str, expected: tuple[object, ...]
+) -> None:
+    assert subject_of_excerpt(head.encode(), tail.encode("latin-1")) == expected

@@ -82,6 +82,21 @@ def test_a_message_that_is_too_large_is_refused_with_its_id(world: World, binary
     assert client.send(publish("news", "x"))[1] == ack("publish", "news")
 
 
+def test_a_message_that_the_door_did_not_keep_is_refused_with_its_id(world: World) -> None:
+    client = world.connect(limits=Limits(rate=1.0, burst=1), clock=Clock())
+    head = b'{"type":"publish","topic":"news","message":"xxx'
+    tail = b'xxx","timestamp":"2026-11-21T19:37:17.458Z","id":"x"}'
+
+    client.session.receive_too_large(100_000, head, tail)
+    (told,) = client.transport.take()
+    assert is_error(told, "message_too_large", action="publish", topic="news", id="x")
+    assert told["reason"] == "the message has 100000 bytes, the limit is 65536"
+
+    client.session.receive_too_large(100_000, head, tail)
+    (told,) = client.transport.take()
+    assert is_error(told, "rate_limited", action="publish", topic="news", id="x")
+
+
 def test_who_sends_too_fast_is_told_and_may_try_again(world: World) -> None:
     clock = Clock()
     client = world.connect(limits=Limits(rate=2.0, burst=3), clock=clock)

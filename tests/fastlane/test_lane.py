@@ -12,7 +12,7 @@ from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.fastlane.lane import EXTENSION
 from tests.fastlane.pipe import Connection
-from tests.fastlane.raw import CLOSE, PING, PONG, TEXT, close, frame
+from tests.fastlane.raw import CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.transports.contract import turns, until
 
 
@@ -23,6 +23,7 @@ class Recording:
         self.messages: list[str | bytes] = []
         self.answers: list[Awaitable[None] | None] = []
         self.told: list[str] = []
+        self.too_large: list[tuple[int, bytes, bytes]] = []
         self.transport: Transport | None = None
 
     def board(self, transport: Transport) -> "Recording":
@@ -32,6 +33,9 @@ class Recording:
     def receive(self, message: str | bytes) -> Awaitable[None] | None:
         self.messages.append(message)
         return self.answers.pop(0) if self.answers else None
+
+    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
+        self.too_large.append((size, head, tail))
 
     def fall_behind(self) -> None:
         self.told.append("behind")
@@ -250,6 +254,22 @@ class TestEnd:
         assert rider.told == ["closed"]
 
 
+class TestOversized:
+    async def test_the_rider_is_told_its_size_and_its_ends(self, rider: Recording) -> None:
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            await receive()
+            await send({"type": "websocket.accept"})
+            scope["extensions"][EXTENSION].ride(1_000_000, rider.board, 1000)
+
+        connection = Connection(application)
+        await connection.open()
+        await turns()
+        large = b"a" * 1000 + b"z" * 1000
+        connection.receive(b"x" * 1000, large, b"next")
+        assert rider.messages == ["x" * 1000, "next"]
+        assert rider.too_large == [(2000, b"a" * 512, b"z" * 512)]
+
+
 class TestHeartbeat:
     """Beats are made to come by hand: nobody waits for twenty seconds."""
 
@@ -260,12 +280,30 @@ class TestHeartbeat:
             assert connection.frames() == [(PING, b"")]
             connection.protocol.data_received(frame(PONG))
 
-    async def test_whatever_a_client_sends_is_a_sign_of_life(
+    async def test_whatever_frame_a_client_sends_is_a_sign_of_life(
         self, rider: Recording, connection: Connection
     ) -> None:
         for _ in range(3):
             connection.protocol.beat()
             connection.receive(b"x")
+        assert rider.told == []
+
+    async def test_a_part_of_a_frame_is_no_sign_of_life(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        begun = iter(frame(TEXT, b"x" * 100))
+        connection.protocol.data_received(bytes([next(begun)]))
+        connection.protocol.beat()
+        for _ in range(10):
+            connection.protocol.data_received(bytes([next(begun)]))
+        connection.protocol.beat()
+        assert rider.told == ["silent"]
+
+    async def test_a_fragment_is_one(self, rider: Recording, connection: Connection) -> None:
+        connection.protocol.data_received(frame(TEXT, b"x", fin=False))
+        for _ in range(3):
+            connection.protocol.beat()
+            connection.protocol.data_received(frame(CONTINUATION, b"x", fin=False))
         assert rider.told == []
 
     async def test_a_silent_client_is_closed_at_the_second_beat(

@@ -29,6 +29,9 @@ class Riding:
     def receive(self, message: str | bytes) -> None:
         self.line.messages.append(message)
 
+    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
+        pytest.fail("no message is too large")
+
     def fall_behind(self) -> None:
         self.line.overflows += 1
 
