@@ -6,7 +6,9 @@ import logging
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 from msgspec import Raw
 
 from dwsps_channels import runtime
@@ -37,7 +39,8 @@ def publish(
     """Publish ``message`` to ``topic``, past the policy, from synchronous code.
 
     Inside a transaction it is published on commit, and never if the transaction is rolled back; with
-    ``on_commit=False`` it is published at once. ``using`` names the database of the transaction.
+    ``on_commit=False`` it is published at once. ``using`` names the database of the transaction; without it, that is
+    the default database if it is in a transaction, else the one that is.
 
     Args:
         message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then.
@@ -50,21 +53,49 @@ def publish(
 
     Raises:
         InvalidTopic, InvalidPayload, MessageTooLarge: at once, also inside a transaction. All are ``ValueError``.
+        TransactionManagementError: in a transaction made by hand (``set_autocommit(False)``), whose commit nobody
+            announces: commit, then publish with ``on_commit=False``.
         NotServing: in a process that serves nothing, and knows no way to one that does.
         Unavailable: in a thread, where the server's other processes could not be reached; this one's subscribers
             have the message.
     """
     outgoing = _outgoing(topic, message)
     server = _server()
-    if on_commit and transaction.get_connection(using).in_atomic_block:
+    database = _database_in_transaction(using) if on_commit else None
+    if database is not None:
         # A function, not a partial: Django names it in its log.
         def publish_on_commit() -> None:
             _publish(server, outgoing)
 
         # Robust: the transaction stands, and what else waits for the commit is to run; Django logs the error.
-        transaction.on_commit(publish_on_commit, using=using, robust=True)
+        transaction.on_commit(publish_on_commit, using=database, robust=True)
         return None
     return _publish(server, outgoing)
+
+
+def _database_in_transaction(using: str | None) -> str | None:
+    """The alias of the database whose commit is to be waited for; ``None``: no transaction is open."""
+    in_transaction = [
+        connection.alias
+        for connection in (
+            connections.all(initialized_only=True) if using is None else [connections[using]]
+        )
+        if connection.in_atomic_block or _is_manual(connection)
+    ]
+    if not in_transaction:
+        return None
+    alias = DEFAULT_DB_ALIAS if DEFAULT_DB_ALIAS in in_transaction else in_transaction[0]
+    if not connections[alias].in_atomic_block:
+        raise TransactionManagementError(
+            f"the database '{alias}' is in a transaction made by hand, whose commit publish() cannot wait for: "
+            "commit, then publish with on_commit=False"
+        )
+    return alias
+
+
+def _is_manual(connection: BaseDatabaseWrapper) -> bool:
+    # Not get_autocommit(), which would connect: a task that touches no database needs none to publish.
+    return connection.connection is not None and not connection.autocommit
 
 
 async def apublish(topic: str, message: Any) -> int:

@@ -4,10 +4,13 @@ import asyncio
 import datetime
 import decimal
 import logging
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 from django.db import transaction
+from django.db.transaction import TransactionManagementError
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
@@ -26,7 +30,7 @@ from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge, Unavailable
 from dwsps_channels.publishing import InvalidPayload, NotServing
 from dwsps_channels.testing import PubSubCommunicator
-from tests.processes import HOST, free_port
+from tests.processes import HOST, ROOT, base_environment, free_port
 from tests.transports.contract import until
 
 
@@ -194,6 +198,24 @@ class TestTransactions:
         await in_thread(run)
         assert (await client.receive())["message"] == 1
 
+    async def test_a_transaction_made_by_hand_is_refused(self, client: PubSubCommunicator) -> None:
+        def run() -> None:
+            transaction.get_connection().ensure_connection()
+            transaction.set_autocommit(False)
+            try:
+                with pytest.raises(TransactionManagementError, match=r"'default'.*on_commit=False"):
+                    publish("news", "never")
+                with transaction.atomic():
+                    assert publish("news", "rolled back") is None
+                transaction.rollback()
+                assert publish("news", "at once", on_commit=False) == 1
+            finally:
+                transaction.set_autocommit(True)
+
+        await in_thread(run)
+        assert (await client.receive())["message"] == "at once"
+        assert await client.received_nothing()
+
     async def test_a_bus_that_fails_on_commit_is_logged_and_the_rest_of_the_commit_runs(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -210,6 +232,50 @@ class TestTransactions:
         [record] = caplog.records
         assert (record.levelno, record.name) == (logging.ERROR, "django.db.backends.base")
         assert "the others are away" in record.getMessage()
+
+
+IN_OTHER_DATABASES = """
+import django
+from project import settings
+
+memory = settings.DATABASES["default"] | {"NAME": ":memory:"}
+settings.DATABASES = {"default": {}, "main": memory, "other": memory}
+django.setup()
+
+from django.db import transaction
+from dwsps_channels import publish
+from dwsps_channels.testing import capture_publishes
+
+with capture_publishes() as published:
+    publish("news", "in none")
+    with transaction.atomic(using="main"):
+        assert publish("news", "on commit") is None
+        with transaction.atomic(using="other"):
+            assert publish("news", "of the other", using="other") is None
+        publish("news", "never", using="main")
+        print([message for _, message in published])
+        transaction.set_rollback(True, using="main")
+print([message for _, message in published])
+with capture_publishes() as published, transaction.atomic(using="other"):
+    publish("news", "on commit")
+    print(published)
+print([message for _, message in published])
+"""
+
+
+def test_without_a_default_database_the_one_in_a_transaction_counts(database: Path) -> None:
+    env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IN_OTHER_DATABASES],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.stdout.splitlines(), ran.stderr) == (
+        ["['in none', 'of the other']", "['in none', 'of the other']", "[]", "['on commit']"],
+        "",
+    )
 
 
 class TestBadArguments:
