@@ -16,6 +16,7 @@ from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peers import credentials
+from dwsps_channels.peers.failures import TooManyFailures
 from dwsps_channels.transports.asgi import AsgiTransport, Send
 from dwsps_channels.transports.daphne import DaphneTransport
 from dwsps_channels.transports.flusher import Flusher
@@ -62,7 +63,14 @@ class PubSubConsumer(AsyncConsumer):
         if server.draining:
             await _refuse(scope, send, 503)
             return
-        granted = await _examine(scope, server)
+        try:
+            granted = await _examine(scope, server)
+        except TooManyFailures as error:
+            # Once for each run of them: a flood of false secrets is to fill no log.
+            level = logging.WARNING if error.is_first else logging.DEBUG
+            logger.log(level, "connections from %s refused: %s", _host(scope), error)
+            await _refuse(scope, send, 429)
+            return
         if granted is None:
             await _refuse(scope, send, 403)
             return
@@ -137,17 +145,32 @@ def _ride(
 
 
 async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted | None:
-    """What the client's credentials give it; ``None``: they are false, which was logged."""
+    """What the client's credentials give it; ``None``: they are false, which was logged.
+
+    Raises:
+        TooManyFailures: they were not looked at.
+    """
     presented = credentials.presented(scope)
     # A token that the project's own middleware knew the user by is none of ours.
     if presented is None or getattr(scope.get("user"), "is_authenticated", False):
         return credentials.ORDINARY
-    answer = await credentials.examine(presented)
+    answer = await _examine_in_turn(presented, scope, server)
     if isinstance(answer, credentials.Granted):
         return answer
     logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
-    await asyncio.sleep(server.failures.add((scope.get("client") or [""])[0]))
     return None
+
+
+async def _examine_in_turn(
+    presented: credentials.Presented, scope: Any, server: "runtime.Runtime"
+) -> credentials.Granted | credentials.Denied:
+    if presented.is_workers:
+        return await credentials.examine(presented)  # nobody guesses a signature
+    async with server.failures.turn(_host(scope)) as failed:
+        answer = await credentials.examine(presented)
+        if isinstance(answer, credentials.Denied):
+            failed()
+        return answer
 
 
 def _transport(
@@ -207,6 +230,10 @@ async def _refuse(scope: Any, send: Any, status: int) -> None:
 async def _gone(receive: Any) -> None:
     while (await receive())["type"] != "websocket.disconnect":
         pass
+
+
+def _host(scope: Any) -> str:
+    return printable(str((scope.get("client") or [""])[0]), 64)
 
 
 def _address(scope: Any) -> str:

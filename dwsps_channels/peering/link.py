@@ -45,6 +45,8 @@ MAX_ANSWER_BYTES = 1024 * 1024
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
 
+TOO_MANY = 429
+
 # An error with one of these stands for an ack, also where the peer could not tell which message it is about.
 UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_large"})
 
@@ -162,7 +164,8 @@ class Link:
             return LOOP_SECONDS
         except Refused as refused:
             problem = refused.problem
-            if refused.status < 500:  # else a proxy's word for a server that is down
+            # 429: others at our address guess. From 500 on: a proxy's word for a server that is down.
+            if refused.status < 500 and refused.status != TOO_MANY:
                 state = State.REFUSED
         except ConnectError as error:
             problem = error.problem

@@ -135,6 +135,8 @@ def _refusal(refused: Refused, peer: PeerConfig) -> str:
             )
         case 401 | 403:
             return f"refused (HTTP {refused.status}): we have no secret for it"
+        case 429:
+            return "refused (HTTP 429): too many false secrets came from this address; try again in a minute"
         case 404:
             return "refused (HTTP 404): no websocket at that path"
     return refused.problem

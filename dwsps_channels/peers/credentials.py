@@ -50,6 +50,11 @@ class Presented:
     token: str
     in_header: bool
 
+    @property
+    def is_workers(self) -> bool:
+        """Whether it is meant to be the worker's."""
+        return self.token.startswith(_WORKER)
+
     def __repr__(self) -> str:
         return f"Presented(in_header={self.in_header})"
 
@@ -72,7 +77,7 @@ def sign_worker() -> str:
 
 async def examine(credential: Presented) -> Granted | Denied:
     """What ``credential`` gives. Asks the database, unless it is the worker's."""
-    if credential.token.startswith(_WORKER):
+    if credential.is_workers:
         return _examine_worker(credential.token.removeprefix(_WORKER))
     return await database_sync_to_async(_examine_peer)(credential)
 

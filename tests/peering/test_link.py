@@ -421,6 +421,7 @@ class TestRefusals:
             (HTTPStatus.UNAUTHORIZED, State.REFUSED),
             (HTTPStatus.NOT_FOUND, State.REFUSED),
             (HTTPStatus.FOUND, State.REFUSED),
+            (HTTPStatus.TOO_MANY_REQUESTS, State.BACKING_OFF),
             (HTTPStatus.BAD_GATEWAY, State.BACKING_OFF),
             (HTTPStatus.SERVICE_UNAVAILABLE, State.BACKING_OFF),
         ],

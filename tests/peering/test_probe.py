@@ -181,6 +181,7 @@ async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> 
         (HTTPStatus.FOUND, "redirects are not followed"),
         (HTTPStatus.UNAUTHORIZED, "refused (HTTP 401): the secret is another there"),
         (HTTPStatus.NOT_FOUND, "refused (HTTP 404): no websocket at that path"),
+        (HTTPStatus.TOO_MANY_REQUESTS, "too many false secrets came from this address"),
         (HTTPStatus.BAD_GATEWAY, "HTTP 502"),
     ],
 )

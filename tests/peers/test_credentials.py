@@ -4,8 +4,8 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
-from types import ModuleType
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -17,7 +17,7 @@ from django.core.signing import TimestampSigner
 from django.test import override_settings
 from django.utils.crypto import constant_time_compare
 
-from dwsps_channels import consumers
+from dwsps_channels import runtime
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
 from dwsps_channels.peers.credentials import (
@@ -30,8 +30,9 @@ from dwsps_channels.peers.credentials import (
     presented,
     sign_worker,
 )
-from dwsps_channels.peers.failures import FREE
+from dwsps_channels.peers.failures import FREE, Failures
 from dwsps_channels.testing import Closed, PubSubCommunicator
+from tests.core.recording import Clock
 
 SECRET = "the-secret-of-this-peer"
 OTHER = "the-secret-of-another-peer"
@@ -196,17 +197,6 @@ class TestPeers:
         assert counts == [4, 4, 4]
 
 
-class Patient:
-    """A module, but for its ``sleep``."""
-
-    def __init__(self, module: ModuleType, sleep: Callable[[float], Awaitable[None]]) -> None:
-        self._module = module
-        self.sleep = sleep
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
 @pytest.fixture
 def waits() -> Iterator[list[float]]:
     """For how long refusals were held back, in place of doing it."""
@@ -214,8 +204,10 @@ def waits() -> Iterator[list[float]]:
 
     async def sleep(seconds: float) -> None:
         found.append(seconds)
+        clock.now += seconds
 
-    with mock.patch.object(consumers, "asyncio", Patient(asyncio, sleep)):
+    clock = Clock()
+    with mock.patch.object(runtime, "Failures", partial(Failures, clock, sleep)):
         yield found
 
 
@@ -274,7 +266,7 @@ class TestConnections:
                 pass
         assert "refused: wrong secret" in caplog.text
         assert OTHER not in caplog.text
-        assert waits == [0.0]
+        assert waits == []
 
     async def test_who_fails_again_and_again_waits_for_the_answer(self, waits: list[float]) -> None:
         await create()
@@ -284,11 +276,29 @@ class TestConnections:
                 with pytest.raises(Closed):
                     async with PubSubCommunicator(headers=bearer(OTHER)):
                         pass
-            assert waits == [0.0] * FREE + [0.25, 0.5, 1.0]
-            # Who has the secret waits for nothing.
-            async with PubSubCommunicator(headers=bearer(SECRET)):
+            assert waits == [0.25, 0.5, 1.0]
+            # A worker has no turn to wait for, nor has a client without credentials.
+            async with PubSubCommunicator(headers=bearer(sign_worker())), PubSubCommunicator():
                 pass
-        assert len(waits) == FREE + 3
+        assert len(waits) == 3
+
+    async def test_many_at_once_are_turned_away_unexamined(
+        self, waits: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await create()
+
+        async def is_refused() -> bool:
+            try:
+                async with PubSubCommunicator(headers=bearer(OTHER)):
+                    return False
+            except Closed:
+                return True
+
+        async with PubSubCommunicator():
+            assert all(await asyncio.gather(*(is_refused() for _ in range(30))))
+        examined = caplog.text.count("wrong secret")
+        assert FREE < examined < 10
+        assert 0 < caplog.text.count("too many false credentials from this address") <= examined
 
     async def test_a_token_by_which_the_project_knew_a_user_is_none_of_ours(self) -> None:
         headers = bearer(base64.b64encode(json.dumps({"user": 1}).encode()).decode())
