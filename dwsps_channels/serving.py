@@ -83,6 +83,7 @@ def serve(endpoint: Endpoint) -> None:
         from dwsps_channels import fastlane
 
         options["ws"] = fastlane.Protocol
+        options["http"] = fastlane.HttpProtocol
         new_loop = fastlane.new_loop
     server = _Server(
         uvicorn.Config(
