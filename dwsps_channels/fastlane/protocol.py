@@ -40,6 +40,7 @@ from dwsps_channels.fastlane.reader import (
     Reader,
     Violation,
 )
+from dwsps_channels.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.transports.flusher import Flusher
 from dwsps_channels.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
 
@@ -52,6 +53,8 @@ LINGER_BYTES = 256 * 1024
 SILENT_SECONDS = 1.0
 
 _PING = websocket_frame(PING, b"")
+
+_TURN = range(TURN_FRAMES)
 
 
 class State(IntEnum):
@@ -75,6 +78,7 @@ class Ground:
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.flusher = Flusher(loop)
+        self.turns = Turns(loop)
         self.heartbeat = Heartbeat(loop, config.ws_ping_interval)
         timeout, interval = config.ws_ping_timeout, config.ws_ping_interval
         # How many beats a client may be silent for; uvicorn's defaults make it one.
@@ -106,6 +110,7 @@ class Protocol(asyncio.Protocol):
         "_silent",
         "_state",
         "_timer",
+        "_waits_for_turn",
         "outbox",
         "transport",
     )
@@ -137,6 +142,8 @@ class Protocol(asyncio.Protocol):
         self._receive: Callable[[str | bytes], Awaitable[None] | None] | None = None
         # While it is there, the last message is being handled and no other is read.
         self._awaited: asyncio.Future[None] | None = None
+        # Set while there is more to read than one turn of the event loop may take; until the next, nothing is read.
+        self._waits_for_turn = False
         # For how many beats no whole frame has come.
         self._silent = 0
         self._part = -1
@@ -170,6 +177,8 @@ class Protocol(asyncio.Protocol):
             self.transport.pause_reading()
         elif self._awaited is None or self._state is CLOSING:
             self._read()
+            if len(data) >= TURN_BYTES:
+                self._wait_for_turn()
 
     def eof_received(self) -> None:
         """The transport closes itself."""
@@ -298,10 +307,13 @@ class Protocol(asyncio.Protocol):
     # Messages
 
     def _read(self) -> None:
-        """Hand over what has come, until a message has to be waited for."""
+        """Hand over what has come, until a message has to be waited for or the turn is over."""
         outbox = self.outbox
         try:
-            while (reader := self._reader) is not None and reader.unread:
+            for _ in _TURN:
+                reader = self._reader
+                if reader is None or not reader.unread:
+                    return
                 message = reader.next()
                 if message is None:
                     return
@@ -319,6 +331,20 @@ class Protocol(asyncio.Protocol):
                         return
         except Violation as violation:
             self._fail(violation)
+        else:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """Read on when the other connections have been looked at."""
+        if self._reader is not None and not self._waits_for_turn:
+            self._waits_for_turn = True
+            self.transport.pause_reading()
+            self._ground.turns.wait(self)
+
+    def take_turn(self) -> None:
+        """See ``turns.Waiting``."""
+        self._waits_for_turn = False
+        self._read_on()
 
     def _await(self, handled: Awaitable[None]) -> "asyncio.Future[None]":
         """Read on only when ``handled`` is done."""
@@ -342,6 +368,8 @@ class Protocol(asyncio.Protocol):
                 self.transport.resume_reading()
 
     def _may_read(self) -> bool:
+        if self._waits_for_turn:
+            return False
         if self._state is OPEN:
             return self._awaited is None and not self.outbox.blocked
         return self._state is not OPENING
@@ -363,7 +391,11 @@ class Protocol(asyncio.Protocol):
             return
         # As long as nothing is read, nothing can be heard.
         reader = self._reader
-        if self._awaited is not None or (reader is not None and reader.heard):
+        if (
+            self._awaited is not None
+            or self._waits_for_turn
+            or (reader is not None and reader.heard)
+        ):
             if reader is not None:
                 reader.heard = False
             self._silent = 0
