@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from channels.consumer import AsyncConsumer
@@ -29,6 +30,10 @@ logger = logging.getLogger("dwsps_channels.consumers")
 
 # What the fast lane offers its applications, and no other server does.
 LANE: Final = "dwsps.fastlane"
+
+# After so many frames of one client the others have their turn: a server's queue may hold thousands, and to take from it
+# what is there already gives way to nobody.
+TURN_FRAMES: Final = 64
 
 # What a client that was sent away has to complete the close handshake before the server is let go.
 HANDSHAKE_SECONDS = 5.0
@@ -192,7 +197,9 @@ async def _receive(
     receive: Any,
 ) -> None:
     """Give the session the frames, one after the other, until the client has gone."""
-    while True:
+    for number in count(1):
+        if number % TURN_FRAMES == 0:
+            await asyncio.sleep(0)
         event = await receive()
         if event["type"] == "websocket.disconnect":
             return

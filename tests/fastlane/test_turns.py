@@ -1,7 +1,6 @@
 """A flood on one connection is handled bit by bit, so that the others have their turns."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest

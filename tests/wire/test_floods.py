@@ -1,0 +1,75 @@
+"""One client that sends as fast as it can, and what it leaves to the others."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.processes import Server
+from tests.wire.raw import MIB, masked, raw_websocket
+
+# A flood of as many publishes as the server handles in about a second, and how many answers another client gets at least
+# before the last of them is answered. Measured, it gets 25, 120 and 200; without turns 8, 18 and at most 1.
+FLOODS = {"daphne": (10_000, 14), "uvicorn": (20_000, 40), "fastlane": (60_000, 40)}
+
+PING = b"\x89\x80\0\0\0\0"
+
+
+@contextmanager
+def flood(server: Server, frame: bytes, count: int) -> Iterator[threading.Event]:
+    """Send ``frame`` ``count`` times; the event is set once what comes behind them is answered."""
+    with raw_websocket(server.port) as connection:
+        ended = threading.Event()
+
+        def read() -> None:
+            tail = b""
+            while b'"id":"last"' not in tail:
+                data = connection.recv(MIB)
+                assert data, "the flood was closed"
+                tail = tail[-20:] + data
+            ended.set()
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        last = masked(b'{"type":"unsubscribe","topic":"flood","id":"last"}')
+        sending = threading.Thread(
+            target=partial(connection.sendall, frame * count + last),
+        )
+        sending.start()
+        try:
+            yield ended
+        finally:
+            sending.join()
+            reading.join()
+
+
+def answers_until(ended: threading.Event, server: Server) -> int:
+    """How many requests of another client are answered, one after the other, before the flood is."""
+    request = json.dumps({"type": "unsubscribe", "topic": "calm"})
+    count = 0
+    with connect(server.url, compression=None) as other:
+        while not ended.is_set():
+            other.send(request)
+            other.recv(timeout=30)
+            count += 1
+    return count
+
+
+def test_publishes_without_a_pause_leave_the_others_their_turns(
+    server: Server, server_kind: str
+) -> None:
+    count, least = FLOODS[server_kind]
+    frame = masked(b'{"type":"publish","topic":"flood","message":1}')
+    with flood(server, frame, count) as ended:
+        assert answers_until(ended, server) >= least
+
+
+@pytest.mark.parametrize("server_kind", ["fastlane"], indirect=True, scope="module")
+def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
+    """On the others they are the server's own affair, as it answers them itself."""
+    with flood(server, PING, 200_000) as ended:
+        assert answers_until(ended, server) >= 40
