@@ -80,6 +80,8 @@ format: $(INSTALLED)
 test-tools:
 	@packages=; \
 	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
+	command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+		packages="$$packages postgresql"; \
 	command -v chromium >/dev/null || packages="$$packages chromium"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	command -v npm >/dev/null || packages="$$packages npm"; \

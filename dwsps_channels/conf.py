@@ -88,6 +88,16 @@ class Conf:
         return policy
 
     @property
+    def LOOKUP_THREADS(self) -> int:
+        """How many threads of a process look up who connects: the user of a session, the peer of a secret."""
+        return _checked("LOOKUP_THREADS", 4, _is_count, "a whole number above 0")
+
+    @property
+    def POLICY_THREADS(self) -> int:
+        """How many threads of a process ask the plain methods of a policy."""
+        return _checked("POLICY_THREADS", 8, _is_count, "a whole number above 0")
+
+    @property
     def CHANNEL_LAYER(self) -> str | None:
         """The channel layer over which the server's processes reach each other. ``None``: this process is alone."""
         return _checked(

@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from channels.consumer import AsyncConsumer
+from django.db import Error as DatabaseError
 
 from dwsps_channels import origins, runtime
 from dwsps_channels.conf import conf
@@ -16,8 +17,10 @@ from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.handshakes import Connected, Gone, reject, while_connected
 from dwsps_channels.peers import credentials
 from dwsps_channels.peers.failures import TooManyFailures
+from dwsps_channels.threads import Busy
 from dwsps_channels.transports.asgi import AsgiTransport, Send
 from dwsps_channels.transports.daphne import DaphneTransport
 from dwsps_channels.transports.flusher import Flusher
@@ -59,25 +62,35 @@ class PubSubConsumer(AsyncConsumer):
         self.scope = scope
         self.base_send: Any = send
         await receive()  # websocket.connect
+        if isinstance(receive, Connected):
+            receive = receive.receive
         refusal = origins.refusal(scope, conf.ALLOWED_ORIGINS)
         if refusal is not None:
             logger.warning("connection from %s refused: %s", _address(scope), printable(refusal))
-            await _refuse(scope, send, 403)
+            await reject(scope, send, 403)
             return
         server = await runtime.obtain()
         if server.draining:
-            await _refuse(scope, send, 503)
+            await reject(scope, send, 503)
             return
         try:
-            granted = await _examine(scope, server)
+            granted = await _examine(scope, receive, server)
+        except Gone:
+            return
+        except (Busy, DatabaseError) as error:
+            logger.warning(
+                "connection from %s rejected with 503: %s", _address(scope), printable(str(error))
+            )
+            await reject(scope, send, 503)
+            return
         except TooManyFailures as error:
             # Once for each run of them: a flood of false secrets is to fill no log.
             level = logging.WARNING if error.is_first else logging.DEBUG
             logger.log(level, "connections from %s refused: %s", _host(scope), error)
-            await _refuse(scope, send, 429)
+            await reject(scope, send, 429)
             return
         if granted is None:
-            await _refuse(scope, send, 403)
+            await reject(scope, send, 403)
             return
         await send({"type": "websocket.accept"})
         lane: Lane | None = (scope.get("extensions") or {}).get(LANE)
@@ -149,17 +162,21 @@ def _ride(
     lane.ride(limits.buffered_bytes, board, limits.message_bytes)
 
 
-async def _examine(scope: Any, server: "runtime.Runtime") -> credentials.Granted | None:
+async def _examine(
+    scope: Any, receive: Any, server: "runtime.Runtime"
+) -> credentials.Granted | None:
     """What the client's credentials give it; ``None``: they are false, which was logged.
 
     Raises:
+        Gone: the client went away meanwhile.
+        Busy, DatabaseError: nobody can say for now.
         TooManyFailures: they were not looked at.
     """
     presented = credentials.presented(scope)
     # A token that the project's own middleware knew the user by is none of ours.
     if presented is None or getattr(scope.get("user"), "is_authenticated", False):
         return credentials.ORDINARY
-    answer = await _examine_in_turn(presented, scope, server)
+    answer = await while_connected(receive, _examine_in_turn(presented, scope, server))
     if isinstance(answer, credentials.Granted):
         return answer
     logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
@@ -221,17 +238,6 @@ async def _meanwhile_unread(connection: Connection, awaited: Awaitable[None]) ->
         await awaited
     finally:
         connection.resume_reading()
-
-
-async def _refuse(scope: Any, send: Any, status: int) -> None:
-    """Answer the handshake with an HTTP status; where the server can say no other, as Daphne, with 403."""
-    if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
-        await send({"type": "websocket.http.response.start", "status": status, "headers": []})
-        await send({"type": "websocket.http.response.body", "body": b""})
-        # uvicorn logs an error if the application returns before it has closed the connection.
-        await asyncio.sleep(0.1)
-    else:
-        await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
 
 
 async def _gone(receive: Any) -> None:

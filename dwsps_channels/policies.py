@@ -3,23 +3,46 @@
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
-from typing import cast
+from typing import Any, TypeVar
 
-from channels.db import database_sync_to_async
-from django.core.exceptions import SynchronousOnlyOperation
+from asgiref.sync import iscoroutinefunction
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.policy import Policy
+from dwsps_channels.database import Refresher
+from dwsps_channels.threads import ask
 
-__all__ = ["AllowAll", "AuthenticatedOnly", "Identity", "Policy", "ReadOnly", "Unblocked"]
+__all__ = [
+    "AllowAll",
+    "AuthenticatedOnly",
+    "Identity",
+    "Policy",
+    "ReadOnly",
+    "Unblocked",
+    "nonblocking",
+]
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def nonblocking(method: Method) -> Method:
+    """Have a plain method of a policy called on the event loop itself, rather than in a thread.
+
+    For one that only looks at what it is given: it must not use the database, nor wait for anything else, since all
+    connections of the process would wait with it. It saves the way to the thread and back.
+    """
+    method.nonblocking = True  # type: ignore[attr-defined]
+    return method
 
 
 class AllowAll:
     """Everybody may do everything, as in dwsps."""
 
+    @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
         return True
 
+    @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return True
 
@@ -27,9 +50,11 @@ class AllowAll:
 class AuthenticatedOnly:
     """Who has logged in may do everything, nobody else anything."""
 
+    @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
         return identity.is_authenticated
 
+    @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return identity.is_authenticated
 
@@ -37,9 +62,11 @@ class AuthenticatedOnly:
 class ReadOnly:
     """Everybody may subscribe; only the server's own code publishes."""
 
+    @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
         return True
 
+    @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return False
 
@@ -48,25 +75,41 @@ Question = Callable[[Identity, str], bool | Awaitable[bool]]
 
 
 class Unblocked:
-    """A project's policy, such that it may ask the database from a plain method, too.
+    """A project's policy, such that no method of it holds up the event loop that serves everybody.
 
-    A method that turns out to need it is called in a thread from then on, with the connections cared for.
+    A plain method is called in a thread, unless it is marked ``nonblocking``; an ``async def`` method is awaited.
+    Database connections are cared for in both.
     """
 
     def __init__(self, policy: Policy) -> None:
-        self.may_subscribe: Question = partial(self._ask, "may_subscribe", policy.may_subscribe)
-        self.may_publish: Question = partial(self._ask, "may_publish", policy.may_publish)
+        self._connections = Refresher()
+        self.may_subscribe: Question = self._unblocked(policy.may_subscribe)
+        self.may_publish: Question = self._unblocked(policy.may_publish)
 
-    def _ask(
-        self, name: str, question: Question, identity: Identity, topic: str
-    ) -> bool | Awaitable[bool]:
+    def _unblocked(self, question: Any) -> Question:
+        if getattr(question, "nonblocking", False):
+            return partial(_at_once, question)
+        if iscoroutinefunction(question) or iscoroutinefunction(type(question).__call__):
+            return partial(self._await, question)
+        return partial(_in_thread, question)
+
+    async def _await(
+        self, question: Callable[[Identity, str], Awaitable[bool]], identity: Identity, topic: str
+    ) -> bool:
+        await self._connections.refresh()
         try:
-            answer = question(identity, topic)
-        except SynchronousOnlyOperation:
-            # A coroutine function cannot have raised it here, so the question is a plain one.
-            in_thread: Question = database_sync_to_async(
-                cast(Callable[[Identity, str], bool], question)
-            )
-            setattr(self, name, in_thread)
-            return in_thread(identity, topic)
-        return answer if isawaitable(answer) else bool(answer)
+            return bool(await question(identity, topic))
+        except Exception:
+            self._connections.suspect()
+            raise
+
+
+def _at_once(question: Question, identity: Identity, topic: str) -> bool | Awaitable[bool]:
+    answer = question(identity, topic)
+    return answer if isawaitable(answer) else bool(answer)
+
+
+async def _in_thread(question: Question, identity: Identity, topic: str) -> bool:
+    answer = await ask(question, identity, topic)
+    # A plain method may hand on what an ``async def`` one returns.
+    return bool(await answer) if isawaitable(answer) else bool(answer)

@@ -38,6 +38,7 @@ from dwsps_channels.peers.failures import Failures
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents
+from dwsps_channels.threads import drop_waiting
 from dwsps_channels.transports.flusher import Flusher
 
 logger = logging.getLogger("dwsps_channels")
@@ -173,6 +174,7 @@ class Runtime:
 
     async def _drain(self) -> None:
         self.draining = True
+        ends = self.loop.time() + SESSIONS_SECONDS + EVENTS_SECONDS
         if self._sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
             for session in list(self._sessions):
@@ -180,8 +182,10 @@ class Runtime:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
         self._accepted_peers.stop()
+        drop_waiting()
+        # Receivers may publish that somebody has left: the bus stops after them.
+        await self.events.finish(ends - self.loop.time())
         await self.bus.stop()
-        await self.events.finish(EVENTS_SECONDS)
 
 
 def _send_away(session: Session) -> None:

@@ -7,14 +7,13 @@ from collections import deque
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from channels.db import aclose_old_connections
-from django.db import connections
 from django.dispatch import Signal
 
 from dwsps_channels import signals
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
+from dwsps_channels.database import close_connections, close_old_connections
 
 logger = logging.getLogger("dwsps_channels.signals")
 
@@ -55,11 +54,15 @@ class SignalEvents:
             self._put(signals.published, identity, topic=topic, message=bytes(message))
 
     async def finish(self, timeout: float) -> None:
-        """Let the receivers have what is queued, for at most ``timeout`` seconds."""
+        """Let the receivers have what is queued, for at most ``timeout`` seconds. What is left then is logged."""
         if self._sender is not None:
             _, late = await asyncio.wait([self._sender], timeout=timeout)
             for task in late:
                 task.cancel()
+                logger.warning(
+                    "signal receivers were too slow: %d events were not sent before the end",
+                    len(self._queue) + 1,
+                )
 
     def _put(self, signal: Signal, identity: Identity, **told: Any) -> None:
         if len(self._queue) >= QUEUE_LENGTH:
@@ -91,12 +94,12 @@ class SignalEvents:
                                 printable(str(error)),
                             )
                             continue
-                    await aclose_old_connections()
+                    await sync_to_async(close_old_connections)()
                     # Robust: Django logs what a receiver raises, with its traceback.
                     await signal.asend_robust(
                         sender=Session, client=identity.client, user=identity.user, **told
                     )
                 # The thread ends here, and what it opened with it, whatever CONN_MAX_AGE says.
-                await sync_to_async(connections.close_all)()
+                await sync_to_async(close_connections)()
         finally:
             self._sender = None

@@ -9,11 +9,13 @@ import pytest
 from tests.processes import (
     KINDS,
     Child,
+    Postgres,
     Redis,
     Server,
     ServerFactory,
     base_environment,
     manage,
+    postgres_server,
     redis_server,
 )
 
@@ -102,6 +104,18 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
     with Redis.all_closed() as servers:
         servers.append(redis_server(tmp_path))
         yield servers[0].start()
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running PostgreSQL of the module's own, with every table."""
+    with Postgres.all_closed() as servers:
+        server = postgres_server(tmp_path_factory.mktemp("postgres"))
+        servers.append(server)
+        server.start()
+        environment = base_environment(Path()) | {"DATABASE_URL": server.url}
+        manage("migrate", "--verbosity", "0", env=environment)
+        yield server
 
 
 def server_factory(servers: list[Server], folder: Path, migrated: Path) -> ServerFactory:

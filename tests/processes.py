@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -261,6 +262,31 @@ class Redis(Child):
         return f"redis://{HOST}:{self.port}/0"
 
 
+class Postgres(Child):
+    """A PostgreSQL server. It keeps its data when it is restarted."""
+
+    data: Path
+
+    @property
+    def url(self) -> str:
+        """Of its one database, for `DATABASE_URL`."""
+        return f"postgres://postgres@{HOST}:{self.port}/postgres"
+
+    def _accepts(self) -> bool:
+        # It listens before it is ready.
+        return super()._accepts() and self.log.count("ready to accept connections") == self._starts
+
+    _starts = 0
+
+    def start(self) -> Self:
+        self._starts += 1
+        return super().start()
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.data, ignore_errors=True)
+
+
 class ServerFactory:
     """Starts servers that share one database, unless told otherwise; `servers` gets each of them."""
 
@@ -362,3 +388,54 @@ def redis_server(folder: Path) -> Redis:
     return Redis(
         f"redis-{port}", command, port=port, env={"PATH": os.environ["PATH"]}, folder=folder
     )
+
+
+def postgres_server(folder: Path) -> Postgres:
+    """
+    Make a PostgreSQL server, not yet started; without one installed the test is skipped, or fails in CI.
+
+    Its data go when it is closed.
+    """
+    # Not in `folder`, which is its user's alone: PostgreSQL refuses to run as root.
+    data = Path(tempfile.mkdtemp(prefix="postgres-of-tests-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        shutil.chown(data, "nobody", "nogroup")
+        # The leash once more: a change of the user takes it off.
+        as_user = [
+            *(require("setpriv"), "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"),
+            *("--pdeathsig", "KILL", "--"),
+        ]
+    env = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    made = subprocess.run(
+        [
+            *(*as_user, _postgres_program("initdb"), "--pgdata", str(data)),
+            *("--username", "postgres", "--auth", "trust", "--encoding", "UTF8", "--no-sync"),
+        ],
+        cwd="/",
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert made.returncode == 0, made.stderr
+    port = free_port()
+    command = [
+        *(*as_user, _postgres_program("postgres"), "-D", str(data), "-h", HOST, "-p", str(port)),
+        # Neither a socket in a folder that all share, nor a write to the disk that is waited for.
+        *("-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "synchronous_commit=off"),
+    ]
+    server = Postgres(f"postgres-{port}", command, port=port, env=env, folder=folder)
+    server.data = data
+    return server
+
+
+def _postgres_program(name: str) -> str:
+    """Debian keeps the server's programs, a folder a version, out of the path."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    found = shutil.which(name) or next(
+        (str(folder / name) for folder in reversed(folders) if (folder / name).exists()), None
+    )
+    if found is None:
+        missing(f"PostgreSQL ({name}) is not installed: `make test` installs it where it may")
+    return found

@@ -17,6 +17,8 @@ DEFAULTS = {
     "PUBLIC_URL": None,
     "ALLOWED_ORIGINS": None,
     "POLICY": AllowAll,
+    "LOOKUP_THREADS": 4,
+    "POLICY_THREADS": 8,
     "CHANNEL_LAYER": "default",
     "MAX_MESSAGE_BYTES": 64 * 1024,
     "MAX_SUBSCRIPTIONS": 1000,
@@ -56,6 +58,8 @@ GOOD: list[tuple[str, Any]] = [
 ]
 
 COUNTS = [
+    "LOOKUP_THREADS",
+    "POLICY_THREADS",
     "MAX_MESSAGE_BYTES",
     "MAX_SUBSCRIPTIONS",
     "MAX_BUFFERED_BYTES",

@@ -5,10 +5,9 @@ import threading
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack
 from django.contrib.auth.models import AnonymousUser, Group, User
-from django.db import connection
 from django.test import AsyncClient, Client, override_settings
 
 from dwsps_channels.consumers import PubSubConsumer
@@ -19,6 +18,7 @@ from dwsps_channels.policies import (
     Policy,
     ReadOnly,
     Unblocked,
+    nonblocking,
 )
 from dwsps_channels.testing import PubSubCommunicator, Refused
 
@@ -47,6 +47,26 @@ class AsyncMembersOfGroup:
 
     async def may_publish(self, identity: Identity, topic: str) -> bool:
         return False
+
+
+class FailsClosed(MembersOfGroup):
+    """Whatever goes wrong, the answer is no."""
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        try:
+            return super().may_subscribe(identity, topic)
+        except Exception:
+            return False
+
+
+class Bridged(AllowAll):
+    """A plain method that asks an async service."""
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        async def decide() -> bool:
+            return True
+
+        return async_to_sync(decide)()
 
 
 class Loose:
@@ -156,40 +176,59 @@ class TestDatabase:
             with pytest.raises(Refused, match="forbidden"):
                 await client.publish("mathematicians", 1)
 
-    async def test_a_connection_that_broke_is_replaced(self, ada: User) -> None:
-        """As a request's is: after a restart of the database the next question is answered again."""
-        asked = Unblocked(MembersOfGroup())
-        identity = Identity("1", ada)
-        assert await answer(asked.may_subscribe(identity, "mathematicians")) is True
 
-        def spoil() -> None:
-            connection.errors_occurred = True
+class TestWhereItRuns:
+    @policy("Bridged")
+    async def test_a_plain_method_may_wait_for_async_code(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("a")
 
-        closed: list[bool] = []
+    @policy("FailsClosed")
+    async def test_one_that_catches_what_goes_wrong_may_ask_the_database(self, ada: User) -> None:
+        async with PubSubCommunicator(user=ada) as client:
+            await client.subscribe("mathematicians")
 
-        def look() -> None:
-            closed.append(connection.errors_occurred)
+    async def test_a_plain_method_runs_in_a_thread_and_a_marked_one_on_the_loop(self) -> None:
+        ran_in: list[threading.Thread] = []
 
-        await sync_to_async(spoil)()
-        assert await answer(asked.may_subscribe(identity, "mathematicians")) is True
-        await sync_to_async(look)()
-        assert closed == [False]
+        class Mixed:
+            def may_subscribe(self, identity: Identity, topic: str) -> bool:
+                ran_in.append(threading.current_thread())
+                return True
 
-    async def test_what_needs_a_thread_is_found_out_once_for_each_method(self, ada: User) -> None:
-        tried_in: list[threading.Thread] = []
+            @nonblocking
+            def may_publish(self, identity: Identity, topic: str) -> bool:
+                ran_in.append(threading.current_thread())
+                return True
 
+        asked = Unblocked(Mixed())
+        assert await answer(asked.may_subscribe(NOBODY, "a")) is True
+        assert asked.may_publish(NOBODY, "a") is True
+        assert [thread is threading.main_thread() for thread in ran_in] == [False, True]
+
+    async def test_the_mark_is_not_inherited_by_a_method_that_replaces_it(self) -> None:
         class Half(AllowAll):
             def may_publish(self, identity: Identity, topic: str) -> bool:
-                tried_in.append(threading.current_thread())
-                return User.objects.filter(username=topic).exists()
+                return threading.current_thread() is threading.main_thread()
 
         asked = Unblocked(Half())
-        assert asked.may_subscribe(NOBODY, "ada") is True
-        assert await answer(asked.may_publish(NOBODY, "ada")) is True
-        assert await answer(asked.may_publish(NOBODY, "bob")) is False
-        assert asked.may_subscribe(NOBODY, "ada") is True
-        in_the_loop = [thread is threading.main_thread() for thread in tried_in]
-        assert in_the_loop == [True, False, False]
+        assert asked.may_subscribe(NOBODY, "a") is True
+        assert await answer(asked.may_publish(NOBODY, "a")) is False
+
+    async def test_a_plain_method_may_hand_on_an_awaitable(self) -> None:
+        class Handing:
+            def may_subscribe(self, identity: Identity, topic: str) -> Any:
+                return self.decide(topic)
+
+            may_publish = nonblocking(may_subscribe)
+
+            async def decide(self, topic: str) -> bool:
+                return topic == "yes"
+
+        asked = Unblocked(Handing())
+        for question in (asked.may_subscribe, asked.may_publish):
+            assert await answer(question(NOBODY, "yes")) is True
+            assert await answer(question(NOBODY, "no")) is False
 
 
 class TestAnswers:

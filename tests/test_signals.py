@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
-from django.db import connections
 from django.dispatch import Signal
 
 from dwsps_channels import publish, runtime, signal_events, signals
@@ -183,13 +182,13 @@ class TestReceivers:
         """CONN_MAX_AGE keeps them for a thread's next request, and this thread has none."""
         ran: list[tuple[str, threading.Thread]] = []
 
-        def close_all() -> None:
+        def close() -> None:
             ran.append(("closed", threading.current_thread()))
 
         def receiver(**told: Any) -> None:
             ran.append(("received", threading.current_thread()))
 
-        monkeypatch.setattr(connections, "close_all", close_all)
+        monkeypatch.setattr(signal_events, "close_connections", close)
         events = SignalEvents()
         with receiving(signals.connected, receiver):
             events.connected(ADA)

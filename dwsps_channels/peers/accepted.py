@@ -6,13 +6,13 @@ long as a peer is connected.
 
 import asyncio
 import logging
-
-from channels.db import database_sync_to_async
+from functools import partial
 
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Forbidden
 from dwsps_channels.core.session import Session
 from dwsps_channels.models import Peer
+from dwsps_channels.threads import in_djangos_thread
 
 logger = logging.getLogger("dwsps_channels.peers")
 
@@ -53,7 +53,7 @@ class AcceptedPeers:
                 watched = list(self._sessions.items())
                 try:
                     ids = {peer.pk for _, peer in watched}
-                    current = await database_sync_to_async(Peer.objects.in_bulk)(ids)
+                    current = await in_djangos_thread(partial(Peer.objects.in_bulk, ids))
                 except Exception:
                     logger.exception("the peers could not be looked at; their connections stay")
                     continue

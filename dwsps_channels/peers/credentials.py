@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs
 
-from channels.db import database_sync_to_async
 from django.core.signing import BadSignature, TimestampSigner
 from django.utils.crypto import constant_time_compare
 
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
+from dwsps_channels.threads import look_up
 
 # The worker signs anew for each connection; the rest is for clocks that differ.
 WORKER_SECONDS = 60
@@ -76,10 +76,10 @@ def sign_worker() -> str:
 
 
 async def examine(credential: Presented) -> Granted | Denied:
-    """What ``credential`` gives. Asks the database, unless it is the worker's."""
+    """What ``credential`` gives. Asks the database, unless it is the worker's. Raises as ``look_up`` does."""
     if credential.is_workers:
         return _examine_worker(credential.token.removeprefix(_WORKER))
-    return await database_sync_to_async(_examine_peer)(credential)
+    return await look_up(_examine_peer, credential)
 
 
 def _examine_worker(signed: str) -> Granted | Denied:

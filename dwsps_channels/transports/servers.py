@@ -7,8 +7,9 @@ bounds are what holds.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from http import HTTPStatus
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -121,20 +122,45 @@ _SEARCHED_AT_MOST = 64
 
 def connection_of(send: Callable[..., Any]) -> Connection:
     """The connection that an ASGI ``send`` writes to, found beneath whatever middleware wrapped it in."""
+    for item in _beneath(send):
+        transport = getattr(item, "transport", None)
+        if hasattr(transport, "abortConnection"):
+            return DaphneConnection(item, is_bare=_is_bare(send))
+        if hasattr(transport, "abort") and hasattr(transport, "pause_reading"):
+            return UvicornConnection(transport)  # type: ignore[arg-type]
+    _warn_once()
+    return Connection()
+
+
+def reject_on_daphne(send: Callable[..., Any], status: int) -> bool:
+    """Answer a handshake behind Daphne with an HTTP status. Its own way to reject knows 403 only.
+
+    Return whether that was done: ``send`` may be another server's.
+    """
+    for item in _beneath(send):
+        handshake = getattr(item, "handshake_deferred", None)
+        if handshake is not None and hasattr(item.transport, "abortConnection"):
+            from autobahn.websocket.types import ConnectionDeny
+
+            # As its ``serverReject``.
+            del item.handshake_deferred
+            deny: Any = ConnectionDeny
+            handshake.errback(deny(status, HTTPStatus(status).phrase))
+            item.server.protocol_disconnected(item)
+            return True
+    return False
+
+
+def _beneath(send: Any) -> Iterator[Any]:
+    """Yield what ``send`` is made of, and what that is made of, down to the server's own."""
     seen: set[int] = set()
     found: list[Any] = [send]
     for item in found:
         if id(item) in seen or len(seen) >= _SEARCHED_AT_MOST:
             continue
         seen.add(id(item))
-        transport = getattr(item, "transport", None)
-        if hasattr(transport, "abortConnection"):
-            return DaphneConnection(item, is_bare=_is_bare(send))
-        if hasattr(transport, "abort") and hasattr(transport, "pause_reading"):
-            return UvicornConnection(transport)  # type: ignore[arg-type]
+        yield item
         found.extend(_wrapped_in(item))
-    _warn_once()
-    return Connection()
 
 
 def _is_bare(send: Any) -> bool:

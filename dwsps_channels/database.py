@@ -1,0 +1,64 @@
+"""Database connections in threads that live long, cared for as a request's are."""
+
+from time import monotonic
+
+from asgiref.sync import sync_to_async
+from django import db
+from django.core import mail
+from django.db import connections
+
+# How long async code may meet a connection that has died, or that CONN_MAX_AGE says is too old.
+REFRESH_SECONDS = 1.0
+
+
+def in_test() -> bool:
+    """Whether Django's test runner or pytest-django runs this: connections and their transactions are theirs."""
+    return hasattr(mail, "outbox")
+
+
+def close_old_connections() -> None:
+    """Close this thread's connections that broke or are too old, as Django does around each request."""
+    # In a test it would end the test's transaction, so Django's test client does without it, too.
+    if not in_test():
+        db.close_old_connections()
+
+
+def close_connections() -> None:
+    """Close this thread's connections: it ends. A connection in a transaction stays."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
+
+
+def close_between_calls() -> None:
+    """As ``close_old_connections``, but a thread that goes on at once keeps a good connection.
+
+    Without CONN_MAX_AGE each call would connect to the database again.
+    """
+    for connection in connections.all(initialized_only=True):
+        if connection.connection is not None and (
+            connection.errors_occurred
+            or connection.settings_dict["CONN_MAX_AGE"] != 0
+            or connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"]
+        ):
+            connection.close_if_unusable_or_obsolete()
+
+
+class Refresher:
+    """Closes the old connections of async code: those of the thread that its ORM calls share.
+
+    A hop to that thread for each call would cost more than the call, so it is made once a second, and after an error.
+    """
+
+    def __init__(self) -> None:
+        self._refreshed = float("-inf")
+
+    async def refresh(self) -> None:
+        """Close what is old, unless that was done within the last second."""
+        if monotonic() - self._refreshed >= REFRESH_SECONDS:
+            self._refreshed = monotonic()
+            await sync_to_async(close_old_connections)()
+
+    def suspect(self) -> None:
+        """Have the next ``refresh`` look: something failed."""
+        self._refreshed = float("-inf")
