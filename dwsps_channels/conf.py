@@ -13,6 +13,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
 from dwsps_channels.bus.layers import database_numbers
+from dwsps_channels.core.depth import MAX_DEPTH
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.origins import is_origin
@@ -115,6 +116,16 @@ class Conf:
         )
 
     @property
+    def MAX_MESSAGE_DEPTH(self) -> int:
+        """How deep arrays and objects of a message may lie within each other."""
+        return _checked(
+            "MAX_MESSAGE_DEPTH",
+            _DEFAULTS.message_depth,
+            lambda value: _is_count(value) and value <= MAX_DEPTH,
+            f"a whole number from 1 to {MAX_DEPTH}",
+        )
+
+    @property
     def MAX_SUBSCRIPTIONS(self) -> int:
         """How many topics a connection may be subscribed to."""
         return _checked(
@@ -185,6 +196,7 @@ class Conf:
         """The caps on one connection, of the keys above."""
         return Limits(
             message_bytes=self.MAX_MESSAGE_BYTES,
+            message_depth=self.MAX_MESSAGE_DEPTH,
             subscriptions=self.MAX_SUBSCRIPTIONS,
             buffered_bytes=self.MAX_BUFFERED_BYTES,
             rate=self.RATE_LIMIT,

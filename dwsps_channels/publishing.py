@@ -13,7 +13,8 @@ from msgspec import Raw
 
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
-from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge
+from dwsps_channels.core.depth import is_deeper
+from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
@@ -43,7 +44,8 @@ def publish(
     the default database if it is in a transaction, else the one that is.
 
     Args:
-        message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then.
+        message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then, and
+            nested at most ``DWSPS["MAX_MESSAGE_DEPTH"]`` levels deep.
 
     Returns:
         The number of this process's sessions that it reached; ``None`` where it waits for the commit. In a thread
@@ -52,7 +54,8 @@ def publish(
         it when this returns.
 
     Raises:
-        InvalidTopic, InvalidPayload, MessageTooLarge: at once, also inside a transaction. All are ``ValueError``.
+        InvalidTopic, InvalidPayload, MessageTooLarge, MessageTooDeep: at once, also inside a transaction. All are
+            ``ValueError``.
         TransactionManagementError: in a transaction made by hand (``set_autocommit(False)``), whose commit nobody
             announces: commit, then publish with ``on_commit=False``.
         NotServing: in a process that serves nothing, and knows no way to one that does.
@@ -132,10 +135,14 @@ def _outgoing(topic: str, message: Any) -> Outgoing:
             separators=(",", ":"),
         )
         data = text.encode()
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise MessageTooDeep(conf.MAX_MESSAGE_DEPTH) from None
+    except (TypeError, ValueError) as error:
         raise InvalidPayload(f"'message' cannot be made JSON: {error}") from error
     if len(data) > conf.MAX_MESSAGE_BYTES:
         raise MessageTooLarge(len(data), conf.MAX_MESSAGE_BYTES)
+    if is_deeper(data, conf.MAX_MESSAGE_DEPTH):
+        raise MessageTooDeep(conf.MAX_MESSAGE_DEPTH)
     return topic, Raw(data), now()
 
 

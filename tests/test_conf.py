@@ -21,6 +21,7 @@ DEFAULTS = {
     "POLICY_THREADS": 8,
     "CHANNEL_LAYER": "default",
     "MAX_MESSAGE_BYTES": 64 * 1024,
+    "MAX_MESSAGE_DEPTH": 128,
     "MAX_SUBSCRIPTIONS": 1000,
     "MAX_BUFFERED_BYTES": 1024 * 1024,
     "RATE_LIMIT": None,
@@ -48,6 +49,8 @@ GOOD: list[tuple[str, Any]] = [
     ("CHANNEL_LAYER", None),
     ("CHANNEL_LAYER", "other"),
     ("MAX_MESSAGE_BYTES", 1),
+    ("MAX_MESSAGE_DEPTH", 1),
+    ("MAX_MESSAGE_DEPTH", 512),
     ("MAX_SUBSCRIPTIONS", 1),
     ("MAX_BUFFERED_BYTES", 1),
     ("RATE_LIMIT", None),
@@ -122,6 +125,7 @@ BAD: list[tuple[str, Any]] = [
     ),
     *(("CHANNEL_LAYER", value) for value in (1, ["default"])),
     *((key, value) for key in COUNTS for value in NO_COUNT),
+    *(("MAX_MESSAGE_DEPTH", value) for value in (*NO_COUNT, 513)),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("BACKLOG_SECONDS", value) for value in (0, -1, "5 min", True, None, float("nan"))),
 ]
@@ -185,13 +189,21 @@ class TestValues:
         with override_settings(
             DWSPS={
                 "MAX_MESSAGE_BYTES": 1,
+                "MAX_MESSAGE_DEPTH": 6,
                 "MAX_SUBSCRIPTIONS": 2,
                 "MAX_BUFFERED_BYTES": 3,
                 "RATE_LIMIT": 4.5,
                 "RATE_BURST": 5,
             }
         ):
-            assert conf.limits == Limits(1, 2, 3, 4.5, 5)
+            assert conf.limits == Limits(
+                message_bytes=1,
+                message_depth=6,
+                subscriptions=2,
+                buffered_bytes=3,
+                rate=4.5,
+                burst=5,
+            )
 
 
 def test_a_changed_setting_counts_at_once() -> None:

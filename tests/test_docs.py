@@ -152,6 +152,7 @@ def test_default_limits_are_those_of_the_protocol() -> None:
     limits = Limits()
     assert values == [
         limits.message_bytes,
+        limits.message_depth,
         limits.subscriptions,
         limits.buffered_bytes,
         limits.rate,

@@ -27,7 +27,7 @@ from django.urls import path
 
 from dwsps_channels import apublish, publish, publishing, runtime
 from dwsps_channels.bus.local import LocalBus
-from dwsps_channels.core.errors import InvalidTopic, MessageTooLarge, Unavailable
+from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
 from dwsps_channels.publishing import InvalidPayload, NotServing
 from dwsps_channels.testing import PubSubCommunicator
 from tests.processes import HOST, ROOT, base_environment, free_port
@@ -314,7 +314,6 @@ class TestBadArguments:
             lambda: b"bytes",
             lambda: {(1, 2): 3},
             circular,
-            deep,
         ],
     )
     async def test_a_message_that_json_cannot_say_raises_at_once(
@@ -336,6 +335,18 @@ class TestBadArguments:
             publish("a", "ü" * 5)
         assert (raised.value.size, raised.value.limit) == (12, 10)
         assert isinstance(raised.value, ValueError)
+
+    @override_settings(DWSPS={"MAX_MESSAGE_DEPTH": 2})
+    async def test_a_message_that_is_nested_too_deeply_raises_at_once(self) -> None:
+        await runtime.obtain()
+        assert publish("a", [[1], [2]]) == 0
+        for message in ([[[1]]], self.deep()):
+            with pytest.raises(MessageTooDeep) as raised:
+                publish("a", message)
+            assert raised.value.limit == 2
+            assert isinstance(raised.value, ValueError)
+            with pytest.raises(MessageTooDeep):
+                await apublish("a", message)
 
     @pytest.mark.parametrize(
         ("message", "received"),

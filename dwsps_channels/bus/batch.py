@@ -1,6 +1,8 @@
 """What crosses a channel layer: the next publications of one process, with their numbers."""
 
-from typing import Annotated, Any
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -9,6 +11,10 @@ from dwsps_channels.core.publication import Publication
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Publication]).decode
+_decode_one = msgspec.json.Decoder(Publication).decode
+
+# What tells where an element of an array ends: strings, as they may hold anything, brackets, commas.
+_SIGN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 
 
 class Batch(Struct, frozen=True):
@@ -18,7 +24,10 @@ class Batch(Struct, frozen=True):
     """Names one start of one process: never used again."""
     first: int
     """How many publications the sender numbered before these."""
-    publications: list[Publication]
+    publications: Sequence[Publication | None]
+    """``None`` stands for one that cannot be read: it has a number, too."""
+    problem: str = ""
+    """Why some cannot be read."""
 
     def message(self) -> dict[str, Any]:
         """The same as a channel layer's message: plain text and integers, which every serializer takes."""
@@ -35,9 +44,17 @@ class Batch(Struct, frozen=True):
         """
         try:
             envelope = msgspec.convert(message, _Envelope)
-            return cls(envelope.sender, envelope.first, _decode(envelope.batch))
-        except (msgspec.DecodeError, RecursionError) as error:
+        except msgspec.DecodeError as error:
             raise ValueError(str(error)) from None
+        sender, first, batch = envelope.sender, envelope.first, envelope.batch
+        try:
+            return cls(sender, first, _decode(batch))
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            # One that cannot be read is not to cost the others.
+            publications = [_publication(element) for element in _elements(batch)]
+            if not any(publications):
+                raise ValueError(str(error)) from None
+            return cls(sender, first, publications, str(error))
 
 
 # The publications are JSON within the message, because JSON keeps each payload byte for byte (msgspec.Raw), and
@@ -46,3 +63,25 @@ class _Envelope(Struct, frozen=True, tag_field="type", tag="dwsps.bus"):
     sender: str
     first: Annotated[int, Meta(ge=0)]
     batch: str
+
+
+def _publication(text: str) -> Publication | None:
+    try:
+        return _decode_one(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _elements(array: str) -> Iterator[str]:
+    """The elements of a JSON array, whatever is in them; none, if it is no array."""
+    level = start = 0
+    for match in _SIGN.finditer(array):
+        sign = match[0]
+        if sign in ("[", "{"):
+            level += 1
+            start = start or match.end()
+        elif level == 1 and sign in (",", "]"):
+            yield array[start : match.start()]
+            start = match.end()
+        if sign in ("]", "}"):
+            level -= 1

@@ -35,7 +35,7 @@ class Senders:
     def accept(self, batch: Batch, now: float) -> list[Publication]:
         """What of ``batch`` is new. ``now`` is in seconds, of a clock that does not go back.
 
-        A gap before it is counted, and logged at WARNING. What comes after its gap was counted is late: not new.
+        What is missed, in a gap before it or because it cannot be read, is counted, and logged at WARNING. What comes after its gap was counted is late: not new.
         """
         after = batch.first + len(batch.publications)
         # A sender not heard before is met where it is: one that joins late has missed nothing.
@@ -44,7 +44,21 @@ class Senders:
         self._forget(now)
         if batch.first > expected:
             self._report(batch, expected)
-        return batch.publications[max(0, expected - batch.first) :]
+        new = batch.publications[max(0, expected - batch.first) :]
+        readable = [publication for publication in new if publication is not None]
+        if len(readable) < len(new):
+            self._report_unreadable(batch, len(new) - len(readable))
+        return readable
+
+    def _report_unreadable(self, batch: Batch, count: int) -> None:
+        self.missed += count
+        logger.warning(
+            "missed %d messages of process %s, as they cannot be read: %s; %d missed since the start",
+            count,
+            batch.sender,
+            batch.problem,
+            self.missed,
+        )
 
     def _report(self, batch: Batch, expected: int) -> None:
         missed = batch.first - expected

@@ -54,6 +54,14 @@ class MessageTooLarge(WireError, ValueError):
         self.limit = limit
 
 
+class MessageTooDeep(WireError, ValueError):
+    code = "message_too_deep"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the message is nested more than {limit} levels deep")
+        self.limit = limit
+
+
 class TooManySubscriptions(WireError):
     code = "too_many_subscriptions"
 

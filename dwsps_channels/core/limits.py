@@ -10,6 +10,9 @@ class Limits:
     message_bytes: int = 64 * 1024
     """The largest frame that is handled; a larger one is answered with ``message_too_large``."""
 
+    message_depth: int = 128
+    """How deep arrays and objects of a message may lie within each other; beyond: ``message_too_deep``."""
+
     subscriptions: int = 1000
     """How many topics a connection may be subscribed to."""
 

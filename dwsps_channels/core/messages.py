@@ -6,7 +6,14 @@ from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
-from dwsps_channels.core.errors import InvalidJSON, InvalidMessage, MessageTooLarge, WireError
+from dwsps_channels.core.depth import is_deeper
+from dwsps_channels.core.errors import (
+    InvalidJSON,
+    InvalidMessage,
+    MessageTooDeep,
+    MessageTooLarge,
+    WireError,
+)
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.timestamps import RFC3339, now
 from dwsps_channels.core.topics import MAX_BYTES
@@ -136,12 +143,15 @@ _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encode = msgspec.json.Encoder().encode
 
 
-def decode(frame: str | bytes, limit: int) -> Request:
+def decode(frame: str | bytes, limit: int, depth: int) -> Request:
     """The request in one websocket message, text or binary, of at most ``limit`` bytes.
+
+    ``depth`` is how deep the message in it may be nested.
 
     Raises:
         InvalidJSON: not UTF-8, or not JSON (NaN and lone surrogates are not JSON).
         InvalidMessage: JSON, but none of the three requests.
+        MessageTooDeep: nested more deeply than ``depth``.
         MessageTooLarge: longer than ``limit``.
     """
     try:
@@ -152,6 +162,9 @@ def decode(frame: str | bytes, limit: int) -> Request:
         raise InvalidJSON("not UTF-8") from None
     if size > limit:
         raise MessageTooLarge(size, limit)
+    # The request itself is a level. What is shorter has no room for the brackets of so many.
+    if size > 2 * depth and is_deeper(data, depth + 1):
+        raise MessageTooDeep(depth)
     try:
         return _requests.decode(data)
     except msgspec.ValidationError as error:
@@ -159,7 +172,7 @@ def decode(frame: str | bytes, limit: int) -> Request:
     except msgspec.DecodeError as error:
         raise InvalidJSON(str(error).removeprefix("JSON is malformed: ")) from None
     except RecursionError:
-        raise InvalidJSON("nested too deeply") from None
+        raise MessageTooDeep(depth) from None  # and not even JSON
 
 
 def encode(message: Delivery | Ack | Error | Hello | Tapped) -> Frame:

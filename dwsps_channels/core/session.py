@@ -123,7 +123,8 @@ class Session:
             if self._bucket is not None and not self._bucket.take():
                 assert self._limits.rate is not None
                 raise RateLimited(self._limits.rate)
-            request = decode(frame, self._limits.message_bytes)
+            limits = self._limits
+            request = decode(frame, limits.message_bytes, limits.message_depth)
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
                 return self._handle(request, allowed)

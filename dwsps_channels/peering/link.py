@@ -48,7 +48,7 @@ TOO_BIG = 1009
 TOO_MANY = 429
 
 # An error with one of these stands for an ack, also where the peer could not tell which message it is about.
-UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_large"})
+UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_deep", "message_too_large"})
 
 
 class Claims(Protocol):

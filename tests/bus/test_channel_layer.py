@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dwsps_channels.bus.batch import Batch
 from dwsps_channels.bus.channel_layer import MAX_BATCH_BYTES, ChannelLayerBus
 from dwsps_channels.core.errors import Unavailable
 from tests.bus.contract import MakeBus, Member, SharedBusContract, publication
@@ -326,6 +327,18 @@ class TestMalformedMessages:
         warnings = logged(caplog, logging.WARNING)
         assert len(warnings) == 2  # one of each bus
         assert all("skipped a message" in warning for warning in warnings)
+
+    async def test_one_that_cannot_be_read_costs_no_other_of_its_batch(
+        self, layer: Layer, pair: Pair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        deep = publication(b"[" * 100_000 + b"]" * 100_000)
+        await layer.group_send(
+            GROUP, Batch("x", 0, [publication(1), deep, publication(2)]).message()
+        )
+        await pair.other.receives(2)
+        assert pair.other.numbers == [1, 2]
+        assert pair.other_bus.missed == 1
+        assert all("cannot be read" in warning for warning in logged(caplog, logging.WARNING))
 
     async def test_what_the_layer_cannot_decode_is_logged_and_skipped(
         self, layer: Layer, pair: Pair, caplog: pytest.LogCaptureFixture

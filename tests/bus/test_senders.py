@@ -40,6 +40,17 @@ def test_what_is_new_after_the_tenth(came: Batch, new: list[int], gaps: int, mis
     assert (senders.gaps, senders.missed) == (gaps, missed)
 
 
+def test_what_cannot_be_read_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    senders = Senders()
+    accepted(senders, batch(0, 10))
+    three = [publication(10), None, publication(12)]
+    assert accepted(senders, Batch("a", 10, three, "nested too deeply")) == [10, 12]
+    assert accepted(senders, batch(13, 1)) == [13]
+    assert (senders.gaps, senders.missed) == (0, 1)
+    [record] = caplog.records
+    assert "missed 1 messages of process a, as they cannot be read: nested" in record.getMessage()
+
+
 def test_a_late_batch_does_not_set_a_sender_back() -> None:
     senders = Senders()
     accepted(senders, batch(0, 10))

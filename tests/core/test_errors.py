@@ -29,6 +29,12 @@ EVERY_KIND: list[tuple[errors.WireError, str, bool, str]] = [
         "the message has 9 bytes, the limit is 8",
     ),
     (
+        errors.MessageTooDeep(8),
+        "message_too_deep",
+        False,
+        "the message is nested more than 8 levels deep",
+    ),
+    (
         errors.TooManySubscriptions(8),
         "too_many_subscriptions",
         False,

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from dwsps_channels.core.errors import (
     InvalidJSON,
     InvalidMessage,
+    MessageTooDeep,
     MessageTooLarge,
     RateLimited,
     WireError,
@@ -29,6 +30,7 @@ from tests.core.recording import is_error, publish, subscribe, unsubscribe, with
 from tests.core.strategies import frames, json_texts
 
 LIMIT = 64 * 1024
+DEPTH = 128
 
 
 def error_for(frame: str | bytes) -> dict[str, Any]:
@@ -38,10 +40,10 @@ def error_for(frame: str | bytes) -> dict[str, Any]:
 
 
 def test_each_request_is_decoded() -> None:
-    assert decode(subscribe("news", id=7), LIMIT) == Subscribe("news", id=7)
-    assert decode(unsubscribe("news", id="seven"), LIMIT) == Unsubscribe("news", id="seven")
+    assert decode(subscribe("news", id=7), LIMIT, DEPTH) == Subscribe("news", id=7)
+    assert decode(unsubscribe("news", id="seven"), LIMIT, DEPTH) == Unsubscribe("news", id="seven")
     request = decode(
-        publish("news", [1], timestamp="2020-01-21T17:03:13Z", fromPeerServer=True), LIMIT
+        publish("news", [1], timestamp="2020-01-21T17:03:13Z", fromPeerServer=True), LIMIT, DEPTH
     )
     assert isinstance(request, Publish)
     assert bytes(request.message) == b"[1]"
@@ -54,11 +56,13 @@ def test_each_request_is_decoded() -> None:
 
 
 def test_the_order_of_the_fields_does_not_matter() -> None:
-    assert decode('{"id":1,"topic":"news","type":"subscribe"}', LIMIT) == Subscribe("news", id=1)
+    assert decode('{"id":1,"topic":"news","type":"subscribe"}', LIMIT, DEPTH) == Subscribe(
+        "news", id=1
+    )
 
 
 def test_text_and_binary_are_the_same() -> None:
-    assert decode(subscribe("☃"), LIMIT) == decode(subscribe("☃").encode(), LIMIT)
+    assert decode(subscribe("☃"), LIMIT, DEPTH) == decode(subscribe("☃").encode(), LIMIT, DEPTH)
 
 
 @settings(max_examples=30)  # all the way through a session it is tested at length
@@ -66,7 +70,7 @@ def test_text_and_binary_are_the_same() -> None:
 def test_a_message_is_kept_byte_for_byte(text: str, binary: bool) -> None:
     frame = f'{{"type":"publish","topic":"a","message": {text} }}'
 
-    request = decode(frame.encode() if binary else frame, LIMIT)
+    request = decode(frame.encode() if binary else frame, LIMIT, DEPTH)
 
     assert isinstance(request, Publish)
     assert bytes(request.message) == text.encode()
@@ -77,21 +81,21 @@ def test_a_message_is_kept_byte_for_byte(text: str, binary: bool) -> None:
 )
 def test_a_publishers_timestamp_must_be_rfc_3339(timestamp: object) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        decode(publish("a", timestamp=timestamp), LIMIT)
+        decode(publish("a", timestamp=timestamp), LIMIT, DEPTH)
 
     assert caught.value.field == "timestamp"
 
 
 @pytest.mark.parametrize("id", [1, 0, -1, 2**53 - 1, 1 - 2**53, "x", "x" * 64, "☃", "😀" * 64, "1"])
 def test_an_id_is_the_clients_own(id: int | str) -> None:
-    assert decode(subscribe("a", id=id), LIMIT).id == id
+    assert decode(subscribe("a", id=id), LIMIT, DEPTH).id == id
     assert error_for(subscribe("a", id=id))["id"] == id
 
 
 @pytest.mark.parametrize("id", [2**53, -(2**53), 2**64, 1.5, 1.0, True, None, "", "x" * 65, [], {}])
 def test_what_cannot_be_an_id_is_refused_and_not_echoed(id: object) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        decode(subscribe("a", id=id), LIMIT)
+        decode(subscribe("a", id=id), LIMIT, DEPTH)
 
     assert caught.value.field == "id"
     assert "id" not in error_for(subscribe("a", id=id))
@@ -104,7 +108,7 @@ def test_an_id_beyond_what_python_reads_is_refused_as_any_other(digits: str) -> 
     frame = f'{{"type":"subscribe","topic":"a","id":{digits}}}'
 
     with pytest.raises(InvalidMessage):
-        decode(frame, LIMIT)
+        decode(frame, LIMIT, DEPTH)
     assert is_error(error_for(frame), "rate_limited", action="subscribe", topic="a")
 
 
@@ -129,7 +133,7 @@ def test_an_id_beyond_what_python_reads_is_refused_as_any_other(digits: str) -> 
 )
 def test_the_error_names_the_field_at_fault(frame: str, field: str | None) -> None:
     with pytest.raises(InvalidMessage) as caught:
-        decode(frame, LIMIT)
+        decode(frame, LIMIT, DEPTH)
 
     assert caught.value.field == field
 
@@ -163,7 +167,7 @@ def test_the_error_names_the_field_at_fault(frame: str, field: str | None) -> No
 )
 def test_what_is_not_json_is_refused_even_in_a_part_that_is_not_read(frame: str | bytes) -> None:
     with pytest.raises(InvalidJSON):
-        decode(frame, LIMIT)
+        decode(frame, LIMIT, DEPTH)
 
 
 @pytest.mark.parametrize(
@@ -179,15 +183,36 @@ def test_what_is_not_json_is_refused_even_in_a_part_that_is_not_read(frame: str 
     ],
 )
 def test_deep_nesting_is_refused(frame: str) -> None:
-    with pytest.raises((InvalidJSON, InvalidMessage)):
-        decode(frame, LIMIT)
+    with pytest.raises((InvalidJSON, InvalidMessage, MessageTooDeep)):
+        decode(frame, LIMIT, DEPTH)
     error_for(frame)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}"), ('[{"[":', "}]")])
+def test_a_message_may_be_nested_as_deeply_as_the_limit_says(
+    opening: str, closing: str, binary: bool
+) -> None:
+    def nested(levels: int, field: str = "message") -> str | bytes:
+        times = levels // 2 if opening.startswith("[{") else levels
+        text = f'{{"type":"publish","topic":"a","message":1,"{field}":{opening * times}1{closing * times}}}'
+        return text.encode() if binary else text
+
+    assert isinstance(decode(nested(DEPTH), LIMIT, DEPTH), Publish)
+    for field in ("message", "ignored"):
+        with pytest.raises(MessageTooDeep) as caught:
+            decode(nested(DEPTH + 2, field), LIMIT, DEPTH)
+        assert caught.value.limit == DEPTH
+
+
+def test_brackets_within_strings_do_not_count() -> None:
+    assert isinstance(decode(publish("a", '"[{' * 1000), LIMIT, DEPTH), Publish)
 
 
 @given(frames())
 def test_a_frame_is_decoded_or_refused_with_an_error_of_the_wire(frame: str | bytes) -> None:
     try:
-        decode(frame, LIMIT)
+        decode(frame, LIMIT, DEPTH)
     except WireError as error:
         code = error.code
     else:
@@ -210,9 +235,9 @@ def test_the_limit_is_in_bytes_of_utf_8(character: str, binary: bool) -> None:
     frame: str | bytes = text.encode() if binary else text
     size = len(text.encode())
 
-    assert decode(frame, size) == Subscribe("a")
+    assert decode(frame, size, DEPTH) == Subscribe("a")
     with pytest.raises(MessageTooLarge) as caught:
-        decode(frame, size - 1)
+        decode(frame, size - 1, DEPTH)
     assert (caught.value.size, caught.value.limit) == (size, size - 1)
 
 
@@ -237,7 +262,7 @@ def test_an_error_stays_small_whatever_the_frame() -> None:
     for field in ("type", "topic", "id", "message", "timestamp", "fromPeerServer", "else"):
         frame = json.dumps({"type": "publish", "topic": "a", field: "x" * LIMIT})
         with pytest.raises(WireError) as caught:
-            decode(frame, LIMIT - 1)
+            decode(frame, LIMIT - 1, DEPTH)
 
         assert len(error_frame(caught.value, subject_of(frame))) < 512
 

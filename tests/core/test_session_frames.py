@@ -144,9 +144,20 @@ def test_deep_nesting_is_answered_and_the_session_lives_on(world: World) -> None
 
     for frame in ('{"a":' * 10_000, publish("a").replace('"hello"', "[" * 30_000 + "]" * 30_000)):
         (told,) = client.send(frame)
-        assert is_error(told, "invalid_json")
+        assert told["code"] == "message_too_deep"
 
     assert client.send(subscribe("a")) == [ack("subscribe", "a")]
+
+
+def test_a_message_that_is_nested_too_deeply_is_refused_with_its_id(world: World) -> None:
+    client = world.connect(limits=Limits(message_depth=2))
+    client.send(subscribe("a"))
+
+    assert [each["type"] for each in client.send(publish("a", [[1], [2]]))] == ["publish", "ack"]
+    (told,) = client.send(publish("a", [[[1]]], id=7))
+
+    assert is_error(told, "message_too_deep", action="publish", topic="a", id=7)
+    assert told["reason"] == "the message is nested more than 2 levels deep"
 
 
 # Any frame at all.

@@ -471,7 +471,9 @@ class TestRefusals:
         [refusal] = [r.getMessage() for r in caplog.records if "for good" in r.getMessage()]
         assert "refused a message to 'news' for good: said the test" in refusal
 
-    @pytest.mark.parametrize("code", ["invalid_json", "invalid_message", "message_too_large"])
+    @pytest.mark.parametrize(
+        "code", ["invalid_json", "invalid_message", "message_too_deep", "message_too_large"]
+    )
     async def test_an_error_about_what_could_not_be_read_stands_for_the_ack(
         self, code: str, far: FarServer, start_link: StartLink
     ) -> None:

@@ -42,11 +42,36 @@ async def test_message_reaches_the_subscribers_of_both_once_and_in_order(
 
 
 async def test_message_crosses_byte_for_byte(pair: tuple[Server, Server]) -> None:
-    text = '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}'
+    texts = [
+        '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}',
+        "[" * 128 + "]" * 128,
+    ]
     async with clients(pair) as (one, two):
         await two.subscribe("raw")
-        await one.connection.send('{"type":"publish","topic":"raw","message":' + text + "}")
-        assert f'"message":{text},' in str(await two.connection.recv())
+        for text in texts:
+            await one.connection.send('{"type":"publish","topic":"raw","message":' + text + "}")
+            assert f'"message":{text},' in str(await two.connection.recv())
+
+
+async def test_nested_messages_of_one_client_cost_no_other_client_any(
+    pair: tuple[Server, Server],
+) -> None:
+    count = 200
+    async with clients(pair) as (one, two), connected(pair[0].url) as hostile:
+        await two.subscribe("news")
+        # Between those that the bus takes and those that nobody reads.
+        depths = [128, 129, 500, 900, 980, 990, 995, 1000, 5000]
+        for number in range(count):
+            nested = depths[number % len(depths)]
+            text = "[" * nested + "]" * nested
+            await hostile.connection.send(
+                '{"type":"publish","topic":"elsewhere","message":' + text + "}"
+            )
+            await one.send({"type": "publish", "topic": "news", "message": number})
+        assert [(await one.receive())["type"] for _ in range(count)] == ["ack"] * count
+        answers = [(await hostile.receive()).get("code", "ack") for _ in range(count)]
+        assert set(answers) == {"ack", "message_too_deep"}
+        assert [(await two.receive())["message"] for _ in range(count)] == list(range(count))
 
 
 async def test_processes_find_each_other_again_after_redis_was_restarted(

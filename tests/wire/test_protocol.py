@@ -28,7 +28,11 @@ BAD_FRAMES: list[tuple[str | bytes, str]] = [
     ('{"type":"publish","topic":"news","message":"\\ud800"}', "invalid_json"),
     (
         '{"type":"publish","topic":"news","message":' + "[" * 20_000 + "]" * 20_000 + "}",
-        "invalid_json",
+        "message_too_deep",
+    ),
+    (
+        '{"type":"publish","topic":"news","message":' + "[" * 129 + "]" * 129 + "}",
+        "message_too_deep",
     ),
     ('{"type":"publish","topic":"news","message":1,"fromPeerServer":true}', "forbidden"),
     (b"\xff\xfe", "invalid_json"),

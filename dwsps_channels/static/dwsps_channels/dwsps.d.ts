@@ -28,6 +28,7 @@ export type ServerErrorCode =
   | 'invalid_json'
   | 'invalid_message'
   | 'invalid_topic'
+  | 'message_too_deep'
   | 'message_too_large'
   | 'too_many_subscriptions'
   | 'forbidden'

@@ -1,0 +1,29 @@
+"""How deeply JSON is nested, found without reading it: every decoder on its way has to be able to."""
+
+from array import array
+from itertools import accumulate
+from typing import Final
+
+# The setting's upper bound. A message is read two levels deeper on the bus, and Python's own decoder, which uses a
+# thousand levels of the stack at most, is to have room for its caller's.
+MAX_DEPTH: Final = 512
+
+_NO_SIGNS: Final = bytes(set(range(256)) - set(b'[]{}"'))
+# One level down, or one up: -1 as a signed byte.
+_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+
+
+def is_deeper(json: str | bytes, levels: int) -> bool:
+    """Whether arrays and objects lie more than ``levels`` deep within each other. What is no JSON may be either.
+
+    >>> is_deeper('[{"a": "[[["}]', 2), is_deeper("[[[]]]", 2)
+    (False, True)
+    """
+    data = json.encode("utf-8", "replace") if isinstance(json, str) else json
+    if data.count(b"[") + data.count(b"{") <= levels:
+        return False
+    # Brackets and quotes, without the quotes that are part of a string.
+    signs = data.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NO_SIGNS)
+    # Two quotes in a row change nothing for what comes after them. Of the rest every second part is a string's.
+    brackets = b"".join(signs.replace(b'""', b"").split(b'"')[::2])
+    return max(accumulate(array("b", brackets.translate(_STEPS))), default=0) > levels
