@@ -16,6 +16,9 @@ from django.http.request import split_domain_port, validate_host
 # What no browser has in an origin: all but visible ASCII, and what would be a user, a wildcard or another path.
 _FORBIDDEN = re.compile(r"[^!-~]|[@*\\]")
 
+# A host name has at most 253. What is longer is not looked at: ``urlsplit`` takes time for it, and keeps it in a cache.
+MAX_CHARACTERS = 300
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WHEN_DEBUGGING = [".localhost", "127.0.0.1", "[::1]"]
 
@@ -37,6 +40,9 @@ def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | No
     headers = dict(scope["headers"])
     if b"origin" not in headers:
         return None
+    size = len(headers[b"origin"])
+    if size > MAX_CHARACTERS:
+        return f"its origin has {size} characters, and none has more than {MAX_CHARACTERS}"
     text = headers[b"origin"].decode("latin-1")
     if allowed is not None:
         if "*" in allowed or (is_origin(text) and _parse(text) in map(_parse, allowed)):
@@ -67,6 +73,8 @@ def _refusal_of_another_site(
 ) -> str | None:
     """The reason why ``origin`` is not the site that this connection was made to."""
     asked_for = _asked_for(headers)
+    if len(asked_for) > MAX_CHARACTERS:
+        return f"the host asked for has {len(asked_for)} characters"
     host, _ = split_domain_port(asked_for)
     allowed_hosts = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed_hosts:

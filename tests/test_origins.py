@@ -32,6 +32,20 @@ def is_accepted(origin: str | bytes, allowed: str) -> bool:
     return refusal(scope(origin), [allowed]) is None
 
 
+class TestLength:
+    """What is too long is neither parsed nor logged: ``urlsplit`` keeps what it is given in a cache."""
+
+    @pytest.mark.parametrize("allowed", [None, ["https://example.com"], ["*"]])
+    def test_an_origin(self, allowed: list[str] | None) -> None:
+        reason = refusal(scope("https://" + "a" * 1_000_000), allowed)
+        assert reason == "its origin has 1000008 characters, and none has more than 300"
+
+    @override_settings(ALLOWED_HOSTS=["*"])
+    def test_a_host(self) -> None:
+        reason = refusal(scope("https://example.com", host="a" * 1_000_000), None)
+        assert reason == "the host asked for has 1000000 characters"
+
+
 class TestAllowedOrigins:
     @pytest.mark.parametrize(
         ("origin", "allowed"),

@@ -7,7 +7,7 @@ The worker, and code that publishes from elsewhere, brings a credential signed w
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 from django.core.signing import BadSignature, TimestampSigner
 from django.utils.crypto import constant_time_compare
@@ -64,10 +64,19 @@ def presented(scope: Mapping[str, Any]) -> Presented | None:
     for name, value in scope["headers"]:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             return Presented(value[7:].strip().decode("latin-1"), in_header=True)
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    if "token" in query:
-        return Presented(query["token"][-1], in_header=False)
-    return None
+    token = _last_token(scope.get("query_string", b""))
+    return None if token is None else Presented(token, in_header=False)
+
+
+def _last_token(query: bytes) -> str | None:
+    """The value of the last ``token`` in a query, of which nothing else is looked at: it may be of any size."""
+    end = len(query)
+    while (at := query.rfind(b"token=", 0, end)) > 0 and query[at - 1 : at] != b"&":
+        end = at
+    if at < 0:
+        return None
+    value = query[at + len(b"token=") :].partition(b"&")[0]
+    return unquote_plus(value.decode("latin-1"))
 
 
 def sign_worker() -> str:

@@ -77,6 +77,10 @@ class TestPresented:
                 Presented("abc", False),
             ),
             (scope((b"authorization", b"Bearer \xff\x00")), Presented("\xff\x00", True)),
+            (scope(query=b"a=&&token=x&b"), Presented("x", False)),
+            (scope(query=b"a=token=x"), None),
+            (scope(query=b"token=x&a=token=y"), Presented("x", False)),
+            (scope(query=b"atoken=" * 10_000), None),
             (scope(query=b"token=%ff\xfe%00"), Presented("\ufffd\xfe\x00", False)),
         ],
     )
