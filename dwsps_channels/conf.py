@@ -140,6 +140,18 @@ class Conf:
         )
 
     @property
+    def MAX_CONNECTIONS(self) -> int | None:
+        """How many clients may be connected to a process. ``None``: as many as the machine bears."""
+        return _checked("MAX_CONNECTIONS", None, _is_bound, "a whole number above 0, or None")
+
+    @property
+    def MAX_CONNECTIONS_PER_ADDRESS(self) -> int | None:
+        """How many of them may come from one address. ``None``: any number."""
+        return _checked(
+            "MAX_CONNECTIONS_PER_ADDRESS", None, _is_bound, "a whole number above 0, or None"
+        )
+
+    @property
     def RATE_LIMIT(self) -> float | None:
         """How many messages a second a connection may send in the long run. ``None``: as many as it likes."""
         return _checked(
@@ -230,6 +242,10 @@ def _improper(key: str, expected: str) -> ImproperlyConfigured:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_bound(value: Any) -> bool:
+    return value is None or _is_count(value)
 
 
 def _is_positive(value: Any) -> bool:

@@ -11,9 +11,11 @@ from channels.consumer import AsyncConsumer
 from django.db import Error as DatabaseError
 
 from dwsps_channels import origins, runtime
+from dwsps_channels.admission import Full, Place
 from dwsps_channels.conf import conf
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
@@ -92,13 +94,24 @@ class PubSubConsumer(AsyncConsumer):
         if granted is None:
             await reject(scope, send, 403)
             return
-        await send({"type": "websocket.accept"})
+        try:
+            # The server's own connections, a worker's and its peers', do not depend on how many clients there are.
+            place = server.admission.enter(_host(scope)) if granted.role is Role.CLIENT else None
+        except Full:
+            await reject(scope, send, 503)
+            return
         lane: Lane | None = (scope.get("extensions") or {}).get(LANE)
-        if lane is None:
+        try:
+            await send({"type": "websocket.accept"})
+            if lane is not None:
+                # From here on the connection is the session's, and this call need not wait for its end.
+                _ride(lane, server, scope.get("user"), granted, place)
+                place = None
+                return
             await self._serve(server, granted, receive)
-        else:
-            # From here on the connection is the session's, and this call need not wait for its end.
-            _ride(lane, server, scope.get("user"), granted)
+        finally:
+            if place is not None:
+                place.leave()
 
     async def _serve(
         self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
@@ -131,6 +144,7 @@ class _Rider:
     """A session that reads and writes on the connection itself, without ASGI in between."""
 
     __slots__ = (
+        "_place",
         "_server",
         "_session",
         "fall_behind",
@@ -139,7 +153,8 @@ class _Rider:
         "receive_too_large",
     )
 
-    def __init__(self, server: "runtime.Runtime", session: Session) -> None:
+    def __init__(self, server: "runtime.Runtime", session: Session, place: Place | None) -> None:
+        self._place = place
         self._server = server
         self._session = session
         self.receive = session.receive
@@ -148,16 +163,22 @@ class _Rider:
         self.fall_silent = session.fall_silent
 
     def closed(self) -> None:
+        if self._place is not None:
+            self._place.leave()
         self._server.close_session(self._session)
 
 
 def _ride(
-    lane: "Lane", server: "runtime.Runtime", user: object, granted: credentials.Granted
+    lane: "Lane",
+    server: "runtime.Runtime",
+    user: object,
+    granted: credentials.Granted,
+    place: Place | None,
 ) -> None:
     limits = server.limits_of(granted.role)
 
     def board(transport: Transport) -> _Rider:
-        return _Rider(server, server.open_session(transport, user, granted, limits))
+        return _Rider(server, server.open_session(transport, user, granted, limits), place)
 
     lane.ride(limits.buffered_bytes, board, limits.message_bytes)
 

@@ -20,6 +20,7 @@ from django.core.signals import request_started
 from msgspec import Raw
 
 from dwsps_channels import __version__
+from dwsps_channels.admission import Admission
 from dwsps_channels.bus.contract import Bus
 from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.conf import conf
@@ -79,6 +80,8 @@ class Runtime:
         """Set once the server is going away: no session is accepted any more."""
         self.failures = Failures()
         """Who has tried false credentials."""
+        self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
+        """How many clients may be connected."""
         self._sessions: set[Session] = set()
         self._accepted_peers = AcceptedPeers()
         self._empty = asyncio.Event()

@@ -24,6 +24,8 @@ DEFAULTS = {
     "MAX_MESSAGE_DEPTH": 128,
     "MAX_SUBSCRIPTIONS": 1000,
     "MAX_BUFFERED_BYTES": 1024 * 1024,
+    "MAX_CONNECTIONS": None,
+    "MAX_CONNECTIONS_PER_ADDRESS": None,
     "RATE_LIMIT": None,
     "RATE_BURST": 100,
     "BACKLOG_MESSAGES": 10_000,
@@ -53,6 +55,10 @@ GOOD: list[tuple[str, Any]] = [
     ("MAX_MESSAGE_DEPTH", 512),
     ("MAX_SUBSCRIPTIONS", 1),
     ("MAX_BUFFERED_BYTES", 1),
+    ("MAX_CONNECTIONS", None),
+    ("MAX_CONNECTIONS", 1),
+    ("MAX_CONNECTIONS_PER_ADDRESS", None),
+    ("MAX_CONNECTIONS_PER_ADDRESS", 1),
     ("RATE_LIMIT", None),
     ("RATE_LIMIT", 0.5),
     ("RATE_LIMIT", 20),
@@ -91,6 +97,12 @@ BAD: list[tuple[str, Any]] = [
             None,
             1,
         )
+    ),
+    *(
+        (key, value)
+        for key in ("MAX_CONNECTIONS", "MAX_CONNECTIONS_PER_ADDRESS")
+        for value in NO_COUNT
+        if value is not None
     ),
     *(("PUBLIC_URL", value) for value in ("", "https://example.com", "/ws/pubsub/", "ws://", 1)),
     *(

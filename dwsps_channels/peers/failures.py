@@ -5,8 +5,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_network
 from time import monotonic
+
+from dwsps_channels.addresses import network_of
 
 FREE = 3
 """So many failures cost nothing: somebody mistyped a secret."""
@@ -70,7 +71,7 @@ class Failures:
         Raises:
             TooManyFailures: it may not be examined soon.
         """
-        network = _network(address)
+        network = network_of(address)
         now = self._clock()
         record = self._records.get(network)
         if record is None or (now - record.last > FORGOTTEN_SECONDS and not record.waiting):
@@ -108,10 +109,3 @@ class Failures:
     def _turned_away(self, record: _Record) -> TooManyFailures:
         is_first, record.told = not record.told, True
         return TooManyFailures(is_first=is_first)
-
-
-def _network(address: str) -> str:
-    try:
-        return str(ip_network((IPv6Address(address), 64), strict=False))
-    except ValueError:
-        return address  # of IPv4, or of something else, as a server behind a Unix socket has it
