@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from dwsps_channels.conf import conf
 from dwsps_channels.models import Peer
-from dwsps_channels.peering.store import worker_is_running
+from dwsps_channels.peering.store import lacks_worker
 from dwsps_channels.peers.conditions import condition_of, status_of, with_conditions
 from dwsps_channels.peers.connection_trial import try_connections
 from dwsps_channels.peers.forms import PeerForm
@@ -69,8 +69,8 @@ class PeerAdmin(_ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        running = {"worker_is_running": worker_is_running(), **(extra_context or {})}
-        return super().changelist_view(request, running)
+        context = {"lacks_worker": lacks_worker(), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     @admin.display(description="URL", ordering="url")
     def shown_url(self, peer: Peer) -> str:

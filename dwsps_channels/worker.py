@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -55,34 +56,45 @@ class Worker:
         self._url = url
         self._holder = uuid4().hex
         self._stopping = asyncio.Event()
+        # What the log was told last, and the end of another worker's lease as it was seen last.
+        self._told = ""
+        self._lease_end: datetime | None = None
 
     def stop(self) -> None:
         """Send what can be sent, and end."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Forward, or stand by, until ``stop``."""
-        standing_by = False
+        """Forward, or stand by, until ``stop``. Without a peer to forward to, the database is only read."""
         while not self._stopping.is_set():
             try:
-                acquired = await database_sync_to_async(store.acquire)(self._holder, LEASE_SECONDS)
-            except Exception:
-                logger.exception("the lease could not be asked for; trying again")
-                await self._pause(RENEW_SECONDS)
-                continue
-            if acquired:
-                standing_by = False
-                try:
+                wanted = await database_sync_to_async(store.has_peers)()
+                if wanted and await database_sync_to_async(store.acquire)(
+                    self._holder, LEASE_SECONDS
+                ):
+                    self._told, self._lease_end = "", None
                     await self._forward()
-                except Exception:
-                    # The database was away, as a rule. Another worker may be luckier: the lease is given back.
-                    logger.exception("forwarding ended; trying again")
-                    await self._pause(RENEW_SECONDS)
-                continue
-            if not standing_by:
-                standing_by = True
-                logger.info("another worker is forwarding; standing by")
+                    continue
+                lease_end = await database_sync_to_async(store.lease_end)() if wanted else None
+            except Exception:
+                # The database was away, as a rule. Another worker may be luckier: the lease was given back.
+                logger.exception("forwarding is not possible for now; trying again")
+            else:
+                self._tell_why_not(lease_end)
             await self._pause(RENEW_SECONDS)
+
+    def _tell_why_not(self, lease_end: datetime | None) -> None:
+        """Log once why this worker does not forward. ``None``: there are no peers; else another worker has the lease."""
+        words = "no peer to forward to; waiting for one"
+        if lease_end is not None:
+            words = "another worker is forwarding; standing by"
+            before, self._lease_end = self._lease_end, lease_end
+            if before is None or lease_end <= before:
+                # Nobody is known to renew it: it may be left from a worker that was killed, and ends by itself.
+                return
+        if words != self._told:
+            self._told = words
+            logger.info(words)
 
     async def _forward(self) -> None:
         events = LinkEvents()
@@ -103,14 +115,15 @@ class Worker:
         try:
             await asyncio.wait((running, lost, stopping), return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
-                logger.warning("the lease was lost to another worker; standing by")
+                if not lost.result():
+                    logger.warning("the lease was lost to another worker; standing by")
             elif stopping.done():
                 # No more is taken in: else there would be no end to it.
                 await _end(running)
                 if left := await forwarder.flush(FLUSH_SECONDS):
                     logger.info("stopping with %d messages that peers have not acknowledged", left)
         finally:
-            is_ours = not lost.done()
+            is_ours = not lost.done() or lost.result()
             await _end(running, stopping)
             await forwarder.close(write=is_ours)
             await _end(lost)
@@ -127,13 +140,15 @@ class Worker:
         except Exception:
             logger.exception("the lease could not be given back; it ends by itself")
 
-    async def _renew(self) -> None:
-        """Keep the lease; returns when it is lost."""
+    async def _renew(self) -> bool:
+        """Keep the lease; returns false when it is lost, true when it is needed no more, as there are no peers."""
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
                 if not await database_sync_to_async(store.acquire)(self._holder, LEASE_SECONDS):
-                    return
+                    return False
+                if not await database_sync_to_async(store.has_peers)():
+                    return True
             except Exception:
                 # Where the database is away nobody else can take it either.
                 logger.exception("the lease could not be renewed; forwarding all the same")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from channels.db import database_sync_to_async
 from django.db import DatabaseError
 from django.test import override_settings
 from django.utils import timezone
@@ -176,8 +177,7 @@ class TestLease:
         until = timezone.now() + timedelta(seconds=60)
         await WorkerLease.objects.aupdate(holder="somebody else", expires_at=until)
         await wait_until_async(lambda: not far.sessions)
-        await wait_until_async(lambda: "another worker is forwarding; standing by" in caplog.text)
-        assert "the lease was lost" in caplog.text
+        await wait_until_async(lambda: "the lease was lost to another worker" in caplog.text)
         # How far it got is for the other one to say by now.
         status = await PeerStatus.objects.filter(peer=peer).afirst()
         assert status is None or status.last_error == ""
@@ -187,8 +187,63 @@ class TestLease:
         await wait_until_async(partial(is_held_by, first))
         await wait_until_async(lambda: bool(far.sessions))
 
+    async def test_a_lease_that_nobody_renews_is_waited_for_without_a_word(
+        self,
+        far: FarServer,
+        peer: Peer,
+        start_worker: StartWorker,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It is that of a predecessor, killed a moment ago, and not of another worker."""
+        caplog.set_level(logging.INFO)
+        asked = Counting(monkeypatch, "acquire")
+        assert await database_sync_to_async(store.acquire)("the predecessor", 60)
+        running = start_worker()
+        await wait_until_async(lambda: asked.count >= 5, 20)
+        assert not [r for r in caplog.records if r.name == worker.logger.name]
+        await WorkerLease.objects.aupdate(expires_at=timezone.now())
+        await wait_until_async(partial(is_held_by, running))
+        assert "another worker" not in caplog.text
+
+    async def test_without_a_peer_nothing_is_written(
+        self,
+        far: FarServer,
+        start_worker: StartWorker,
+        client: WireClient,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        peer = await Peer.objects.acreate(
+            name="far", url=far.url, secret=SECRET, enabled=False, forward=True
+        )
+        looked = Counting(monkeypatch, "has_peers")
+        running = start_worker()
+        await wait_until_async(lambda: looked.count >= 5, 20)
+        assert not await WorkerLease.objects.aexists()
+        assert not await PeerStatus.objects.aexists()
+        assert caplog.text.count("no peer to forward to") == 1
+        # Once there is one all goes its way, and what was published meanwhile too.
+        await Peer.objects.filter(pk=peer.pk).aupdate(enabled=True)
+        await client.publish("news", 1)
+        await gets(far, 1)
+        await wait_until_async(PeerStatus.objects.filter(acked=1).aexists)
+        # And when it is gone the lease is given back.
+        await Peer.objects.filter(pk=peer.pk).aupdate(enabled=False)
+        await wait_until_async(lambda: not far.sessions)
+
+        async def is_given_back() -> bool:
+            return await holder() == ""
+
+        await wait_until_async(is_given_back)
+        assert (await PeerStatus.objects.aget(peer=peer)).state == "disabled"
+        await running.stop()
+        assert "another worker" not in caplog.text
+        assert "WARNING" not in caplog.text
+
     async def test_a_standby_can_be_stopped(
-        self, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+        self, peer: Peer, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
         first = start_worker()
@@ -239,6 +294,19 @@ class TestStopping:
         start_worker()
         await gets(far, 1, 1)
         assert far.frames[0] == far.frames[1]
+
+
+class Counting:
+    """Stands in for a function of the store, and counts its calls."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
+        self._function = getattr(store, name)
+        self.count = 0
+        patch.setattr(store, name, self)
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.count += 1
+        return self._function(*arguments)
 
 
 class Failing:

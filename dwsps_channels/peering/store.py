@@ -9,8 +9,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db import IntegrityError, router, transaction
+from django.db.models import Exists, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -42,6 +42,11 @@ def load_peers() -> list[PeerConfig]:
                 peer.name,
             )
     return found
+
+
+def has_peers() -> bool:
+    """Whether there is a peer to forward to."""
+    return Peer.objects.filter(_FORWARDING).exists()
 
 
 def config_of(peer: Peer) -> PeerConfig:
@@ -92,7 +97,8 @@ def _add_missing(statuses: Iterable[PeerStatus]) -> None:
     known = PeerStatus.objects.filter(pk__in=pks).values_list("pk", flat=True)
     for pk in pks.difference(known):
         try:
-            with transaction.atomic():
+            # Of the database that it is written to, which need not be the default one.
+            with transaction.atomic(using=router.db_for_write(PeerStatus)):
                 PeerStatus.objects.create(peer_id=pk)
         except IntegrityError:
             pass  # its peer was removed this very moment, or another worker was faster
@@ -116,6 +122,11 @@ def release(holder: str) -> None:
     WorkerLease.objects.filter(name=LEASE, holder=holder).update(holder="", expires_at=Now())
 
 
+def lease_end() -> datetime | None:
+    """When the lease ends or has ended. A worker that lives moves that on; ``None``: nobody ever had it."""
+    return WorkerLease.objects.filter(name=LEASE).values_list("expires_at", flat=True).first()
+
+
 def running_workers() -> QuerySet[WorkerLease]:
     """The lease, if a worker has it."""
     return WorkerLease.objects.filter(name=LEASE, expires_at__gt=Now())
@@ -124,3 +135,8 @@ def running_workers() -> QuerySet[WorkerLease]:
 def worker_is_running() -> bool:
     """Whether a worker has the lease."""
     return running_workers().exists()
+
+
+def lacks_worker() -> bool:
+    """Whether there is something to forward, and nobody does it. A worker without peers needs no lease."""
+    return Peer.objects.filter(_FORWARDING).exclude(Exists(running_workers())).exists()

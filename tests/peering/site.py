@@ -20,7 +20,10 @@ class Worker(Child):
         if self.exit_status is not None:
             raise AssertionError(f"{self.name} ended with status {self.exit_status}")
         said = self.log[self._said_before :]
-        return "forwarding what is published" in said or "standing by" in said
+        return any(
+            words in said
+            for words in ("forwarding what is published", "standing by", "no peer to forward to")
+        )
 
     def start(self) -> "Worker":
         self._said_before = len(self.log)
