@@ -20,6 +20,14 @@ def flag(name: str) -> bool:
     return word in YES
 
 
+def seconds(name: str) -> int:
+    """A whole number of seconds, 0 or more; 0 where unset. Raises ImproperlyConfigured for anything else."""
+    text = os.environ.get(name, "").strip() or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise ImproperlyConfigured(f"{name} is {text!r}: use a whole number of seconds")
+    return int(text)
+
+
 def words(name: str) -> list[str]:
     """What stands between the commas, without the space around it; empty where unset."""
     return [word for part in os.environ.get(name, "").split(",") if (word := part.strip())]

@@ -1,14 +1,19 @@
 """
 Settings of the demo project. All that differs between two deployments comes from the environment:
 
-    SECRET_KEY              required, unless DEBUG is on
-    DEBUG                   1 or 0, off by default; `make run` turns it on
-    ALLOWED_HOSTS           comma-separated; with DEBUG on, localhost is always allowed
-    DATABASE_URL            sqlite:///db.sqlite3 by default
-    REDIS_URL               unset: one process; set: the processes that share it are one server
-    DWSPS_SERVER_NAME       what this server calls itself
-    DWSPS_SERVER_URL        where its websocket is, as others reach it
-    DWSPS_ALLOWED_ORIGINS   comma-separated, such as https://example.org; same origin by default
+    SECRET_KEY               required, unless DEBUG is on
+    DEBUG                    1 or 0, off by default; `make run` turns it on
+    ALLOWED_HOSTS            comma-separated; with DEBUG on, localhost is always allowed
+    DATABASE_URL             sqlite:///db.sqlite3 by default
+    REDIS_URL                unset: one process; set: the processes that share it are one server
+    DWSPS_SERVER_NAME        what this server calls itself
+    DWSPS_SERVER_URL         where its websocket is, as others reach it
+    DWSPS_ALLOWED_ORIGINS    comma-separated, such as https://example.org; same origin by default
+    HTTPS_ONLY               1: cookies go over TLS only, and plain HTTP is redirected
+    HSTS_SECONDS             how long browsers insist on TLS; 0, which is off, by default
+    HSTS_INCLUDE_SUBDOMAINS  1: the subdomains of this host, too
+    HSTS_PRELOAD             1: the site agrees to be on the browsers' preload list
+    TRUST_FORWARDED_PROTO    1: a proxy in front of this server always sets X-Forwarded-Proto
 """
 
 import os
@@ -126,6 +131,18 @@ DWSPS: dict[str, Any] = {
     }.items()
     if value
 }
+
+# TLS: `manage.py check --deploy` has nothing to say once these are set
+
+HTTPS_ONLY = environment.flag("HTTPS_ONLY")
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS_ONLY
+SECURE_HSTS_SECONDS = environment.seconds("HSTS_SECONDS")
+SECURE_HSTS_INCLUDE_SUBDOMAINS = environment.flag("HSTS_INCLUDE_SUBDOMAINS")
+SECURE_HSTS_PRELOAD = environment.flag("HSTS_PRELOAD")
+# Only if a proxy sets it: without one, a client could claim TLS.
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if environment.flag("TRUST_FORWARDED_PROTO") else None
+)
 
 # Languages, time, files
 

@@ -12,7 +12,12 @@ for _name in (
     "DWSPS_ALLOWED_ORIGINS",
     "DWSPS_SERVER_NAME",
     "DWSPS_SERVER_URL",
+    "HSTS_INCLUDE_SUBDOMAINS",
+    "HSTS_PRELOAD",
+    "HSTS_SECONDS",
+    "HTTPS_ONLY",
     "REDIS_URL",
+    "TRUST_FORWARDED_PROTO",
 ):
     os.environ.pop(_name, None)
 os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50

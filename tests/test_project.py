@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -91,6 +92,44 @@ def test_settings_come_from_the_environment() -> None:
         "SERVER_URL": "wss://north.example.org/",
         "ALLOWED_ORIGINS": ["https://example.org", "https://example.org:8443"],
     }
+
+
+SECURE = {
+    "SECRET_KEY": "a-long-random-string-of-many-characters-0123456789-abcdefghijklmnopqrstuvwxyz",
+    "ALLOWED_HOSTS": "example.org",
+    "HTTPS_ONLY": "1",
+    "HSTS_SECONDS": "31536000",
+    "HSTS_INCLUDE_SUBDOMAINS": "1",
+    "HSTS_PRELOAD": "1",
+    "TRUST_FORWARDED_PROTO": "1",
+}
+
+
+def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Path) -> None:
+    env = base_environment(tmp_path / "db.sqlite3")
+    command = [sys.executable, "manage.py", "check", "--deploy", "--tag", "security"]
+
+    def ids(**more: str) -> set[str]:
+        done = subprocess.run(command, cwd=ROOT, env=env | more, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return set(re.findall(r"\((security\.W\d+)\)", done.stderr))
+
+    assert ids(**SECURE) == set()
+    assert {"security.W004", "security.W012", "security.W016"} <= ids()
+
+
+def test_nothing_that_needs_tls_is_on_by_default() -> None:
+    names = ("SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS", "SECURE_PROXY_SSL_HEADER")
+    assert list(settings(*names).values()) == [False, 0, None]
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "an hour", "²"])
+def test_seconds_that_are_no_whole_number_are_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HSTS_SECONDS", text)
+    with pytest.raises(ImproperlyConfigured, match=r"HSTS_SECONDS is '.*': use a whole number"):
+        environment.seconds("HSTS_SECONDS")
 
 
 def test_flag_that_is_neither_yes_nor_no_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
