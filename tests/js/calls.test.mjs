@@ -9,7 +9,7 @@ test('the example of the README of dwsps works as it stands', async (t) => {
   const acks = record(client, 'ack')
   const messages = record(client, 'message')
   const handled = []
-  client.on('open', () => {
+  client.once('open', () => {
     client.subscribe('news', (message) => handled.push(message))
     client.publish('news', 'Hello news channel!')
     client.publish('news.uk', 'Hello news.uk channel!')
@@ -144,6 +144,52 @@ test('what is not JSON is refused before it is sent', async (t) => {
     await assert.rejects(client.publish('a', message), { code: 'invalid_message', retryable: false, topic: 'a' })
   }
   assert.deepEqual(server.frames, [])
+})
+
+test('an error that names no request answers the oldest one, at once', async (t) => {
+  const server = await serve(t)
+  server.decide = () => 'ignore'
+  const client = await open(t, server)
+  const told = record(client, 'error')
+  const calls = [client.publish('a', 1), client.subscribe('b'), client.unsubscribe('c'), client.publish('d', 1)]
+  await until(() => server.frames.length === calls.length)
+  for (const code of ['invalid_json', 'message_too_large', 'invalid_topic']) {
+    server.broadcast({ type: 'error', code, reason: 'no', retryable: false })
+  }
+  await assert.rejects(calls[0], { code: 'invalid_json', action: 'publish', topic: 'a' })
+  await assert.rejects(calls[1], { code: 'message_too_large', action: 'subscribe', topic: 'b' })
+  await assert.rejects(calls[2], { code: 'invalid_topic', action: 'unsubscribe', topic: 'c' })
+  server.broadcast({ type: 'error', code: 'invalid_topic', reason: 'too long', retryable: false, action: 'publish' })
+  await assert.rejects(calls[3], { code: 'invalid_topic', topic: 'd' })
+  assert.equal(told.length, calls.length)
+})
+
+test('an error about the connection answers no call', async (t) => {
+  const server = await serve(t)
+  server.decide = () => 'ignore'
+  const client = await open(t, server)
+  const published = client.publish('a', 1)
+  await until(() => server.frames.length === 1)
+  const told = next(client, 'error')
+  server.broadcast({ type: 'error', code: 'rate_limited', reason: 'much too fast', retryable: true })
+  assert.deepEqual([(await told).code, (await told).action], ['rate_limited', undefined])
+  server.close(4102)
+  await assert.rejects(published, { code: 'connection_lost', reason: /4102 much too fast/ })
+})
+
+test('half of an emoji comes through in a message; a topic with one is refused before it is sent', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const got = []
+  await client.subscribe('a', ({ message }) => got.push(message))
+  await client.publish('a', ['\ud83d', 'x\udc00y', { '\ud83d': 1 }])
+  assert.deepEqual(got, [['\ud83d', 'x\udc00y', { '\ud83d': 1 }]])
+  const before = server.frames.length
+  for (const call of [() => client.publish('a\ud83d', 1), () => client.subscribe('\udc00'), () => client.unsubscribe('\ud83d')]) {
+    await assert.rejects(call(), { code: 'invalid_topic', reason: /surrogate/ })
+  }
+  assert.equal((await client.publish('🦆', 1)).topic, '🦆')
+  assert.equal(server.frames.length, before + 1)
 })
 
 test('any JSON value and any topic come through', async (t) => {
@@ -281,9 +327,15 @@ test('a process ends when its client is closed', async (t) => {
 
 test('misuse throws where it is written', () => {
   assert.throws(() => new PSClient('ws://127.0.0.1:1', { WebSocket: null }), TypeError)
-  assert.throws(() => new PSClient('/relative/without/a/page', { WebSocket }), TypeError)
-  assert.throws(() => new PSClient('ftp://127.0.0.1', { WebSocket }), SyntaxError)
-  for (const option of ['timeout', 'queueSize', 'minDelay', 'maxDelay']) {
+  assert.throws(() => new PSClient('/ws/pubsub/', { WebSocket }), {
+    name: 'TypeError',
+    message: "'/ws/pubsub/' is no URL of a websocket: without a page to resolve it against, it begins with ws:// or wss://",
+  })
+  assert.throws(() => new PSClient('ftp://127.0.0.1', { WebSocket }), {
+    name: 'TypeError',
+    message: "'ftp://127.0.0.1/' does not begin with ws:// or wss://",
+  })
+  for (const option of ['timeout', 'keepAlive', 'queueSize', 'minDelay', 'maxDelay']) {
     for (const value of [NaN, -1, 'soon']) {
       assert.throws(() => new PSClient('ws://127.0.0.1:1', { WebSocket, [option]: value }), TypeError)
     }

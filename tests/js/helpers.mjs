@@ -7,6 +7,7 @@ export { WebSocket }
 
 /** Node's own, whatever a test's fake clock does to the global one. */
 const { setTimeout, clearTimeout } = globalThis
+const { random: realRandom } = Math
 const DEADLINE = 10_000
 
 /** Wait until a condition holds, checked on every turn of the loop. */
@@ -73,8 +74,13 @@ export function clock(t, random = 1) {
     return timer
   }
   globalThis.clearTimeout = (timer) => due.delete(timer) || clearTimeout(timer)
-  t.after(() => Object.assign(globalThis, { setTimeout, clearTimeout }))
-  t.mock.method(Math, 'random', () => random)
+  Math.random = () => random
+  performance.now = () => now
+  t.after(() => {
+    Object.assign(globalThis, { setTimeout, clearTimeout })
+    Math.random = realRandom
+    delete performance.now // its own is the prototype's
+  })
   return {
     tick(time) {
       const end = now + time

@@ -67,29 +67,6 @@ test('"open" waits until every subscription is answered', async (t) => {
   await until(() => opens.length === 1)
 })
 
-test('what an "open" listener subscribes again is not delivered twice', async (t) => {
-  const server = await serve(t)
-  const client = connect(t, server)
-  const got = []
-  const kept = ({ message }) => got.push(['kept', message])
-  client.subscribe('a', ({ message }) => got.push(['outside', message]))
-  client.once('open', () => client.subscribe('a', ({ message }) => got.push(['once', message])))
-  client.on('open', () => {
-    client.subscribe('a', ({ message }) => got.push(['inline', message]))
-    client.subscribe('a', kept)
-  })
-  for (let round = 0; round < 3; round++) {
-    await until(() => client.state === 'open')
-    await client.subscribe('a')
-    got.length = 0
-    await client.publish('a', round)
-    assert.deepEqual(got.map(([who]) => who).sort(), ['inline', 'kept', 'once', 'outside'], `round ${round}`)
-    const closed = next(client, 'close')
-    server.drop()
-    await closed
-  }
-})
-
 test('a publish whose ack never came is rejected: nobody knows whether it arrived', async (t) => {
   const server = await serve(t)
   server.decide = () => 'ignore'
@@ -192,6 +169,100 @@ test('subscriptions put off on reconnecting are asked for again until they are t
   server.drop()
   await until(() => server.topics.length === topics.length)
   assert.deepEqual(client.subscriptions, topics)
+})
+
+test('subscribing again goes out in rounds, each half as large again as the one before', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const topics = Array.from({ length: 16 + 24 + 36 + 54 }, (_, n) => `t${n}`)
+  await Promise.all(topics.map((topic) => client.subscribe(topic)))
+  const held = []
+  server.decide = (frame, socket) => {
+    held.push(() => server.send(socket, { type: 'ack', action: frame.type, topic: frame.topic, id: frame.id }))
+    return 'ignore'
+  }
+  const opened = next(client, 'open')
+  server.drop()
+  const rounds = []
+  for (const many of [16, 24, 36, 54]) {
+    await until(() => held.length === many)
+    await new Promise(setImmediate)
+    rounds.push(held.length)
+    held.splice(0).forEach((answer) => answer())
+  }
+  await opened
+  assert.deepEqual(rounds, [16, 24, 36, 54])
+})
+
+/** A server that allows `burst` frames of a connection at once and one each `every` ms; and closes who goes on beyond. */
+function limitRate(server, burst, every, patience) {
+  const buckets = new WeakMap()
+  server.refused = 0
+  server.flooded = 0
+  server.decide = (frame, socket) => {
+    const now = performance.now()
+    const { tokens, at } = buckets.get(socket) ?? { tokens: burst, at: now, inARow: 0 }
+    const bucket = { tokens: Math.min(burst, tokens + (now - at) / every), at: now, inARow: 0 }
+    if (bucket.tokens >= 1) {
+      buckets.set(socket, { ...bucket, tokens: bucket.tokens - 1 })
+      return undefined
+    }
+    const inARow = (buckets.get(socket)?.inARow ?? 0) + 1
+    buckets.set(socket, { ...bucket, inARow })
+    server.refused++
+    if (inARow > patience) {
+      server.flooded++
+      socket.close(4102)
+    }
+    return { code: 'rate_limited', reason: 'slowly', retryable: true }
+  }
+}
+
+test('"open" waits until all subscriptions stand, at the pace that the server allows', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server, { minDelay: 40, maxDelay: 80 })
+  const topics = Array.from({ length: 150 }, (_, n) => `t${n}`)
+  await Promise.all(topics.map((topic) => client.subscribe(topic)))
+  limitRate(server, 50, 5, 50)
+  const errors = record(client, 'error')
+  const opened = new Promise((resolve) => client.once('open', () => resolve([server.topics.length, client.state])))
+  server.drop()
+  // What waits for the connection waits behind them.
+  await next(client, 'reconnecting')
+  const published = Promise.allSettled([1, 2, 3].map((n) => client.publish('t0', n)))
+  assert.deepEqual(await opened, [150, 'open'])
+  await published
+  assert.deepEqual([server.flooded, client.subscriptions.length], [0, 150])
+  assert.ok(server.refused > 0 && server.refused < 100, `${server.refused} refused`)
+  assert.ok(errors.every(({ code, retryable }) => code === 'rate_limited' && retryable))
+})
+
+test('many subscriptions at once, before and after "open", outlive a rate limit', async (t) => {
+  const server = await serve(t)
+  limitRate(server, 50, 1, 50)
+  const client = connect(t, server, { minDelay: 40, maxDelay: 80 })
+  const early = Array.from({ length: 150 }, (_, n) => client.subscribe(`early.${n}`))
+  await next(client, 'open')
+  assert.equal(server.topics.length, 150)
+  const late = Array.from({ length: 150 }, (_, n) => client.subscribe(`late.${n}`))
+  await Promise.all([...early, ...late])
+  assert.deepEqual([server.flooded, server.topics.length, server.accepted], [0, 300, 1])
+})
+
+test('a subscription that the server cannot take for now holds "open" up until it stands', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  await Promise.all([client.subscribe('a'), client.subscribe('b')])
+  let refusals = 0
+  server.decide = ({ type, topic }) => {
+    if (type === 'subscribe' && topic === 'a' && refusals++ < 3) return { code: 'unavailable', reason: 'later', retryable: true }
+  }
+  const told = record(client, 'error')
+  const opened = next(client, 'open')
+  server.drop()
+  await opened
+  assert.deepEqual(server.topics, ['a', 'b'])
+  assert.equal(told.length, 3)
 })
 
 test('4000 to 4099: the client does not come back, and says why', async (t) => {

@@ -18,12 +18,12 @@ class Server {
   /** Listen; again on the same port after `kill`. */
   async start() {
     this.server = new WebSocketServer({ host: '127.0.0.1', port: this.#port })
-    this.server.on('connection', (socket) => {
+    this.server.on('connection', (socket, request) => {
       this.accepted++
       this.sessions.set(socket, new Set())
       socket.on('message', (data) => this.receive(socket, data.toString()))
       socket.on('close', () => this.sessions.delete(socket))
-      this.welcome(socket)
+      this.welcome(socket, request)
     })
     await once(this.server, 'listening')
     this.#port = this.server.address().port

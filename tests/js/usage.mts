@@ -1,8 +1,12 @@
 // Not run: what types.test.mjs has the compiler look at. Each `@ts-expect-error` is an error that must be one.
-import Default, { PSClient, PSError, type PSAck, type PSMessage } from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
+import Default, { PSClient, PSError, type PSAck, type PSMessage, type PSSubscription } from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
 
 const client: PSClient = new Default('/ws/pubsub/')
 new PSClient(new URL('wss://example.org'), { WebSocket, timeout: 1, queueSize: 0, minDelay: 1, maxDelay: 2 })
+new PSClient(() => '/ws/pubsub/', { keepAlive: 0, dwsps1: true })
+new PSClient(async () => new URL('wss://example.org/?token=' + (await Promise.resolve('x'))))
+// @ts-expect-error a function that gives no address
+new PSClient(() => 7)
 // @ts-expect-error unknown option
 new PSClient('/', { retries: 3 })
 // @ts-expect-error no such event
@@ -25,7 +29,7 @@ client.on('open', () => {}).off('open', () => {})
 interface Quote {
   price: number
 }
-const subscribed: Promise<PSAck<'subscribe'>> = client.subscribe<Quote>('quotes', ({ message }) => message.price.toFixed(2))
+const subscribed: PSSubscription = client.subscribe<Quote>('quotes', ({ message }) => message.price.toFixed(2))
 client.subscribe('quotes', async (quote: PSMessage<Quote>) => quote.message.price)
 client.subscribe('quotes')
 // @ts-expect-error no such field in a Quote
@@ -38,7 +42,12 @@ const unknown = (message: PSMessage) => {
 }
 client.subscribe('quotes', unknown)
 
-await subscribed
+const subscribe: PSAck<'subscribe'> = await subscribed
+subscribe.action satisfies 'subscribe'
+subscribed.topic satisfies string
+const gone: PSAck<'unsubscribe'> = await subscribed.unsubscribe()
+gone satisfies PSAck
+await (await client.subscribe('quotes')).unsubscribe()
 const { action, id }: PSAck<'publish'> = await client.publish('quotes', { price: 1 })
 action satisfies 'publish'
 id satisfies number | string | undefined

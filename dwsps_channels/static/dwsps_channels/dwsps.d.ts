@@ -23,6 +23,19 @@ export interface PSAck<A extends Action = Action> {
   id?: number | string
 }
 
+/**
+ * What `subscribe` returns: a promise of the ack, and a handle. An async function that returns it gives the ack alone,
+ * as with any promise; that has `unsubscribe` as well.
+ */
+export interface PSSubscription extends Promise<PSAck<'subscribe'> & Pick<PSSubscription, 'unsubscribe'>> {
+  readonly topic: string
+  /**
+   * Take back this one call. Others keep their handlers; the server is told when the last of the topic has gone.
+   * It may be called at any time, and again.
+   */
+  unsubscribe(): Promise<PSAck<'unsubscribe'>>
+}
+
 /** The server's codes (docs/protocol.md). */
 export type ServerErrorCode =
   | 'invalid_json'
@@ -55,6 +68,10 @@ export class PSError extends Error {
   readonly topic?: string
 }
 
+/**
+ * Told when every subscription from before the connection stands: the server has acknowledged it, or refused it for
+ * good, which `error` was told. So whatever is published from now on arrives.
+ */
 export interface PSOpen {
   /** False the first time, true ever after. */
   reconnected: boolean
@@ -104,9 +121,19 @@ export interface WebSocketLike {
 export interface PSOptions {
   /** Default: `globalThis.WebSocket`. */
   WebSocket?: new (url: string) => WebSocketLike
+  /**
+   * For programs written for dwsps 1.0.1: handlers, 'message' and 'ack' listeners get the frame as text, and what an
+   * 'open' listener subscribes replaces what it subscribed when it ran before. Default: false.
+   */
+  dwsps1?: boolean
   /** Milliseconds that the server may take to accept a connection, or to answer a call. Default: 10000. */
   timeout?: number
-  /** How many publishes may wait for a connection. Default: 1000. */
+  /**
+   * Milliseconds of silence after which the client asks the server whether it is there. A dead connection is noticed
+   * after these and `timeout`. 0: never asked. Default: 25000.
+   */
+  keepAlive?: number
+  /** How many publishes may wait. Default: 1000. */
   queueSize?: number
   /** Milliseconds; the ceiling of the first delay before reconnecting. Default: 500. */
   minDelay?: number
@@ -116,11 +143,14 @@ export interface PSOptions {
 
 export type PSState = 'connecting' | 'open' | 'reconnecting' | 'closed'
 
+/** An address, or what gives one for each connection. A path is resolved against the page. */
+export type PSLocation = string | URL | (() => string | URL | PromiseLike<string | URL>)
+
 export class PSClient {
   /** Connects at once. Throws a TypeError without a WebSocket, for a bad option, or where the URL cannot be resolved. */
-  constructor(url: string | URL, options?: PSOptions)
+  constructor(url: PSLocation, options?: PSOptions)
 
-  /** The address connected to, resolved. */
+  /** The address connected to, resolved; empty before a function has given the first. */
   readonly url: string
   readonly state: PSState
   /** The topics subscribed to, those included that wait for a connection or an ack. */
@@ -131,7 +161,8 @@ export class PSClient {
   off<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
 
   /** Rejects with a PSError, as all three do. Unlike other promises, none of them has to be handled. */
-  subscribe<T = any>(topic: string, handler?: PSHandler<T> | null): Promise<PSAck<'subscribe'>>
+  subscribe<T = any>(topic: string, handler?: PSHandler<T> | null): PSSubscription
+  /** Drop all handlers of a topic, whoever attached them. */
   unsubscribe(topic: string): Promise<PSAck<'unsubscribe'>>
   /** `message` is any JSON value, taken as it is now. */
   publish(topic: string, message: unknown): Promise<PSAck<'publish'>>
