@@ -130,6 +130,15 @@ def _contradictions() -> list[CheckMessage]:
                     id="dwsps_channels.E007",
                 )
             )
+        if limits.rate_bytes is not None and limits.burst_bytes < limits.message_bytes:
+            found.append(
+                Error(
+                    "DWSPS['RATE_BURST_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: a message may be larger than what "
+                    "a client may send at once",
+                    hint="make it several times as large",
+                    id="dwsps_channels.E008",
+                )
+            )
         if limits.message_bytes > DAPHNE_MESSAGE_BYTES and apps.is_installed("daphne"):
             found.append(
                 Warning(

@@ -167,6 +167,23 @@ class Conf:
         return _checked("RATE_BURST", _DEFAULTS.burst, _is_count, "a whole number above 0")
 
     @property
+    def RATE_LIMIT_BYTES(self) -> float | None:
+        """How many bytes of messages a second a connection may send in the long run. ``None``: as many as it likes."""
+        return _checked(
+            "RATE_LIMIT_BYTES",
+            _DEFAULTS.rate_bytes,
+            lambda value: value is None or _is_positive(value),
+            "a number above 0, or None",
+        )
+
+    @property
+    def RATE_BURST_BYTES(self) -> int:
+        """How many bytes of messages a connection may send at once, where ``RATE_LIMIT_BYTES`` is set."""
+        return _checked(
+            "RATE_BURST_BYTES", _DEFAULTS.burst_bytes, _is_count, "a whole number above 0"
+        )
+
+    @property
     def BACKLOG_MESSAGES(self) -> int:
         """How many messages are kept for a worker that is away."""
         return _checked("BACKLOG_MESSAGES", 10_000, _is_count, "a whole number above 0")
@@ -213,6 +230,8 @@ class Conf:
             buffered_bytes=self.MAX_BUFFERED_BYTES,
             rate=self.RATE_LIMIT,
             burst=self.RATE_BURST,
+            rate_bytes=self.RATE_LIMIT_BYTES,
+            burst_bytes=self.RATE_BURST_BYTES,
         )
 
 

@@ -150,6 +150,7 @@ class _Rider:
         "fall_behind",
         "fall_silent",
         "receive",
+        "receive_control",
         "receive_too_large",
     )
 
@@ -158,6 +159,7 @@ class _Rider:
         self._server = server
         self._session = session
         self.receive = session.receive
+        self.receive_control = session.receive_control
         self.receive_too_large = session.receive_too_large
         self.fall_behind = session.fall_behind
         self.fall_silent = session.fall_silent

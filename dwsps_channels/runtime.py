@@ -103,6 +103,7 @@ class Runtime:
                     self.limits,
                     message_bytes=self.limits.message_bytes + FORWARDING_BYTES,
                     rate=None,
+                    rate_bytes=None,
                 )
             case Role.WORKER:
                 # It may be sent all that was kept for it, at once.
@@ -111,6 +112,7 @@ class Runtime:
                     message_bytes=self.limits.message_bytes + TAP_BYTES,
                     buffered_bytes=self.limits.buffered_bytes + 2 * conf.BACKLOG_BYTES,
                     rate=None,
+                    rate_bytes=None,
                 )
 
     def open_session(

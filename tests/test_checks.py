@@ -100,6 +100,11 @@ class TestSettings:
         assert ids(DWSPS={"MAX_BUFFERED_BYTES": 64 * 1024 - 1}) == ["E007"]
         assert ids(DWSPS={"MAX_BUFFERED_BYTES": 64 * 1024}) == []
 
+    def test_E008_a_message_is_larger_than_what_may_be_sent_at_once(self) -> None:
+        assert ids(DWSPS={"RATE_LIMIT_BYTES": 1000, "RATE_BURST_BYTES": 64 * 1024 - 1}) == ["E008"]
+        assert ids(DWSPS={"RATE_LIMIT_BYTES": 1000, "RATE_BURST_BYTES": 64 * 1024}) == []
+        assert ids(DWSPS={"RATE_BURST_BYTES": 1}) == []
+
     def test_W001_a_message_may_be_larger_than_daphne_takes(self) -> None:
         larger = {"MAX_MESSAGE_BYTES": 2 * 1024 * 1024, "MAX_BUFFERED_BYTES": 8 * 1024 * 1024}
         assert ids(DWSPS=larger) == ["W001"]

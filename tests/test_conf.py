@@ -28,6 +28,8 @@ DEFAULTS = {
     "MAX_CONNECTIONS_PER_ADDRESS": None,
     "RATE_LIMIT": None,
     "RATE_BURST": 100,
+    "RATE_LIMIT_BYTES": None,
+    "RATE_BURST_BYTES": 1024 * 1024,
     "BACKLOG_MESSAGES": 10_000,
     "BACKLOG_BYTES": 16 * 1024 * 1024,
     "BACKLOG_SECONDS": 300.0,
@@ -63,6 +65,9 @@ GOOD: list[tuple[str, Any]] = [
     ("RATE_LIMIT", 0.5),
     ("RATE_LIMIT", 20),
     ("RATE_BURST", 1),
+    ("RATE_LIMIT_BYTES", None),
+    ("RATE_LIMIT_BYTES", 10_000.5),
+    ("RATE_BURST_BYTES", 1),
     ("BACKLOG_SECONDS", 0.5),
 ]
 
@@ -73,6 +78,7 @@ COUNTS = [
     "MAX_SUBSCRIPTIONS",
     "MAX_BUFFERED_BYTES",
     "RATE_BURST",
+    "RATE_BURST_BYTES",
     "BACKLOG_MESSAGES",
     "BACKLOG_BYTES",
     "OUTBOX_MESSAGES",
@@ -139,6 +145,7 @@ BAD: list[tuple[str, Any]] = [
     *((key, value) for key in COUNTS for value in NO_COUNT),
     *(("MAX_MESSAGE_DEPTH", value) for value in (*NO_COUNT, 513)),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
+    *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
     *(("BACKLOG_SECONDS", value) for value in (0, -1, "5 min", True, None, float("nan"))),
 ]
 
@@ -206,6 +213,8 @@ class TestValues:
                 "MAX_BUFFERED_BYTES": 3,
                 "RATE_LIMIT": 4.5,
                 "RATE_BURST": 5,
+                "RATE_LIMIT_BYTES": 6.5,
+                "RATE_BURST_BYTES": 7,
             }
         ):
             assert conf.limits == Limits(
@@ -215,6 +224,8 @@ class TestValues:
                 buffered_bytes=3,
                 rate=4.5,
                 burst=5,
+                rate_bytes=6.5,
+                burst_bytes=7,
             )
 
 

@@ -13,4 +13,5 @@ class CloseCode(IntEnum):
     FORBIDDEN = 4003
     SLOW_CONSUMER = 4100
     PING_TIMEOUT = 4101
+    FLOODING = 4102
     GOING_AWAY = 4200

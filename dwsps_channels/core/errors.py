@@ -82,9 +82,10 @@ class RateLimited(WireError):
     code = "rate_limited"
     retryable = True
 
-    def __init__(self, rate: float) -> None:
-        super().__init__(f"a connection may send {rate:g} messages a second")
+    def __init__(self, rate: float, unit: str = "messages") -> None:
+        super().__init__(f"a connection may send {rate:g} {unit} a second")
         self.rate = rate
+        self.unit = unit
 
 
 class Unavailable(WireError):

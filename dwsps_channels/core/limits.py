@@ -24,3 +24,9 @@ class Limits:
 
     burst: int = 100
     """How many of them at once, where ``rate`` is set."""
+
+    rate_bytes: float | None = None
+    """How many bytes of messages a second it may send in the long run; ``None``: as many as it likes."""
+
+    burst_bytes: int = 1024 * 1024
+    """How many of them at once, where ``rate_bytes`` is set."""

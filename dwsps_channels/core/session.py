@@ -42,7 +42,7 @@ from dwsps_channels.core.messages import (
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.rate_limit import TokenBucket
+from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.seen import Key
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check, contexts
@@ -60,10 +60,10 @@ class Session:
 
     __slots__ = (
         "_answers",
-        "_bucket",
         "_closing",
         "_events",
         "_hub",
+        "_limiter",
         "_limits",
         "_policy",
         "_refused",
@@ -90,9 +90,7 @@ class Session:
         self._policy = policy
         self._limits = limits
         self._events = events
-        self._bucket = (
-            None if limits.rate is None else TokenBucket(limits.rate, limits.burst, clock)
-        )
+        self._limiter = RateLimiter.of(limits, clock)
         self._subscriber = Subscriber(transport)
         # Made for the first answer that has to wait for the bus: most sessions have none.
         self._answers: Answers | None = None
@@ -120,9 +118,8 @@ class Session:
             return None
         try:
             # Before all else: what cannot be read costs the server as much as what can.
-            if self._bucket is not None and not self._bucket.take():
-                assert self._limits.rate is not None
-                raise RateLimited(self._limits.rate)
+            if self._limiter is not None and (refused := self._refusal(_size(frame))) is not None:
+                raise refused
             limits = self._limits
             request = decode(frame, limits.message_bytes, limits.message_depth)
             allowed = self._allowed(request)
@@ -137,11 +134,14 @@ class Session:
         """Answer a message of ``size`` bytes that the door did not keep, but for its first bytes and its last."""
         if self._closing:
             return
-        error: WireError = MessageTooLarge(size, self._limits.message_bytes)
-        if self._bucket is not None and not self._bucket.take():
-            assert self._limits.rate is not None
-            error = RateLimited(self._limits.rate)
+        error: WireError = self._refusal(size) or MessageTooLarge(size, self._limits.message_bytes)
         self._answer(self._error(error, subject_of_excerpt(head, tail)))
+
+    def receive_control(self, size: int) -> None:
+        """Count a ping or a pong of ``size`` bytes. Call it if the door sees them; it answers them itself."""
+        if self._limiter is not None and not self._closing:
+            self._limiter.count_control(size)
+            self._close_if_flooded()
 
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""
@@ -164,6 +164,22 @@ class Session:
         logger.info("client %s closed: it did not answer a ping", self.identity.client)
         problem = "silent: a ping was not answered"
         self.close(CloseCode.PING_TIMEOUT, Unavailable(problem), discard=True)
+
+    def _refusal(self, size: int) -> RateLimited | None:
+        """Count a message of ``size`` bytes against the rate; how it is refused, if it is."""
+        if self._limiter is None:
+            return None
+        refused = self._limiter.refusal(size)
+        if refused is not None:
+            self._close_if_flooded()
+        return refused
+
+    def _close_if_flooded(self) -> None:
+        """Close the connection of a client that goes on sending although it is refused."""
+        assert self._limiter is not None
+        if (error := self._limiter.flooding()) is not None:
+            logger.info("client %s closed: it kept sending above its rate", self.identity.client)
+            self.close(CloseCode.FLOODING, error, discard=True)
 
     def closed(self) -> None:
         """Forget the connection: it is gone."""
@@ -328,6 +344,13 @@ class Session:
             )
             error = Unavailable("the server could not handle this, its log says why")
         return error_frame(error, subject)
+
+
+def _size(frame: str | bytes) -> int:
+    """Its bytes, of UTF-8 if it is text."""
+    if isinstance(frame, bytes) or frame.isascii():
+        return len(frame)
+    return len(frame.encode(errors="surrogatepass"))
 
 
 def _relayed(request: Publish) -> Publication:

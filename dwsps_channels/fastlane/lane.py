@@ -18,6 +18,9 @@ class Rider(Protocol):
     def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
         """A message of ``size`` bytes has come, more than the limit; these are its first bytes and its last."""
 
+    def receive_control(self, size: int) -> None:
+        """A ping or a pong of ``size`` bytes has come. The connection answers it, if it is not closed by then."""
+
     def fall_behind(self) -> None:
         """More than the limit waits for a client that does not read: close the transport."""
 

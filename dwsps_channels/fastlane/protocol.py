@@ -31,12 +31,14 @@ from dwsps_channels.fastlane.handshake import Refused, Request, http_response
 from dwsps_channels.fastlane.heartbeat import Heartbeat
 from dwsps_channels.fastlane.lane import EXTENSION, Lane, Rider
 from dwsps_channels.fastlane.reader import (
+    HEAD_BYTES,
     PING,
     PONG,
     Close,
     Control,
     Oversized,
     Ping,
+    Pong,
     Reader,
     Violation,
 )
@@ -375,11 +377,14 @@ class Protocol(asyncio.Protocol):
         return self._state is not OPENING
 
     def _control(self, frame: Control | Oversized) -> None:
+        rider = self._rider
+        if rider is not None and isinstance(frame, Ping | Pong):
+            rider.receive_control(len(frame.payload) + HEAD_BYTES)
         if isinstance(frame, Ping):
             self.outbox.put(websocket_frame(PONG, frame.payload))
         elif isinstance(frame, Oversized):
-            if self._rider is not None:
-                self._rider.receive_too_large(*frame)
+            if rider is not None:
+                rider.receive_too_large(*frame)
         elif isinstance(frame, Close):
             self._tell_end(frame.code, frame.reason)
             self.outbox.put(close_frame(frame.code))

@@ -25,6 +25,9 @@ CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 
+# Of a small frame: what it is, its length and its mask.
+HEAD_BYTES: Final = 6
+
 _FIN = 0x80
 _RESERVED_BITS = 0x70
 _OPCODE = 0x0F

@@ -43,6 +43,12 @@ EVERY_KIND: list[tuple[errors.WireError, str, bool, str]] = [
     (errors.Forbidden("publish to 'a'"), "forbidden", False, "not allowed to publish to 'a'"),
     (errors.RateLimited(2.5), "rate_limited", True, "a connection may send 2.5 messages a second"),
     (
+        errors.RateLimited(5, "bytes"),
+        "rate_limited",
+        True,
+        "a connection may send 5 bytes a second",
+    ),
+    (
         errors.Unavailable("the server is going away"),
         "unavailable",
         True,

@@ -129,6 +129,57 @@ def test_frames_that_are_not_understood_count_against_the_rate_too(world: World)
     ]
 
 
+def test_bytes_are_limited_too(world: World) -> None:
+    """Of UTF-8, for text that comes as text as well."""
+    clock = Clock()
+    client = world.connect(limits=Limits(rate_bytes=100.0, burst_bytes=1000), clock=clock)
+    frame = f'{{"type":"publish","topic":"news","message":"{"ä" * 300}","id":1}}'
+    size = len(frame.encode())
+    assert 600 < size < 700
+    assert client.send(frame) == [ack("publish", "news", id=1)]
+
+    clock.now += (2 * size - 1000 - 1) / 100
+    (told,) = client.send(frame)
+    assert is_error(told, "rate_limited", action="publish", topic="news", id=1)
+    assert told["reason"] == "a connection may send 100 bytes a second"
+
+    clock.now += 0.011
+    assert client.send(frame.encode()) == [ack("publish", "news", id=1)]
+
+
+def test_a_client_that_keeps_sending_above_its_rate_is_closed(world: World) -> None:
+    client = world.connect(limits=Limits(rate=1.0, burst=1), clock=Clock())
+    client.send(publish("news"))
+    for id in range(1000):
+        (told,) = client.send(publish("news", id=id))
+        assert is_error(told, "rate_limited", action="publish", topic="news", id=id)
+
+    assert client.send(publish("news", id=1000)) == []
+    assert client.transport.code == 4102
+    assert client.transport.discarded
+    assert is_error(client.transport.farewell, "rate_limited")
+    assert client.send(publish("news")) == []
+
+
+def test_messages_that_the_door_did_not_keep_count_and_so_do_pings(world: World) -> None:
+    client = world.connect(limits=Limits(rate=1.0, burst=1), clock=Clock())
+    for _ in range(500):
+        client.session.receive_control(6)
+    for _ in range(501):
+        client.session.receive_too_large(100_000, b"", b"")
+    assert len(client.transport.take()) == 501
+    client.session.receive_too_large(100_000, b"", b"")
+    assert client.transport.code == 4102
+    client.session.receive_control(6)
+
+
+def test_without_a_rate_nothing_is_counted(world: World) -> None:
+    client = world.connect()
+    for _ in range(2000):
+        client.session.receive_control(6)
+    assert client.transport.code is None
+
+
 def test_each_connection_has_a_rate_of_its_own(world: World) -> None:
     limits, clock = Limits(rate=1.0, burst=1), Clock()
     one, two = (

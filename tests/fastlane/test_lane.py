@@ -23,6 +23,7 @@ class Recording:
         self.messages: list[str | bytes] = []
         self.answers: list[Awaitable[None] | None] = []
         self.told: list[str] = []
+        self.controls: list[int] = []
         self.too_large: list[tuple[int, bytes, bytes]] = []
         self.transport: Transport | None = None
 
@@ -36,6 +37,9 @@ class Recording:
 
     def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
         self.too_large.append((size, head, tail))
+
+    def receive_control(self, size: int) -> None:
+        self.controls.append(size)
 
     def fall_behind(self) -> None:
         self.told.append("behind")
@@ -214,6 +218,24 @@ class TestWaiting:
         decided.set_result(None)
         await turns()
         assert rider.messages == ["one"]
+
+
+class TestControlFrames:
+    async def test_pings_and_pongs_are_counted(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.protocol.data_received(frame(PING, b"abc") + frame(PONG) + frame(TEXT, b"x"))
+        assert rider.controls == [9, 6]
+        await turns()
+        assert connection.frames() == [(PONG, b"abc")]
+
+    async def test_a_ping_that_closes_the_connection_is_not_answered(
+        self, rider: Recording, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rider, "receive_control", lambda size: rider.fall_silent())
+        connection.protocol.data_received(frame(PING) * 3)
+        await turns()
+        assert [received.opcode for received in connection.frames()] == [TEXT, CLOSE]
 
 
 class TestEnd:

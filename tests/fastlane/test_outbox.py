@@ -32,6 +32,9 @@ class Riding:
     def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
         pytest.fail("no message is too large")
 
+    def receive_control(self, size: int) -> None:
+        pytest.fail("the client sends no pings")
+
     def fall_behind(self) -> None:
         self.line.overflows += 1
 

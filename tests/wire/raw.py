@@ -16,16 +16,20 @@ class SlowReader:
         assert b'"ack"' in connection.recv(4096)
 
     def read_to_the_end(self) -> bytes:
-        """What is left to read, until the server ends the connection."""
-        tail = b""
-        while True:
-            try:
-                data = self.connection.recv(MIB)
-            except ConnectionResetError:
-                return tail
-            if not data:
-                return tail
-            tail = (tail + data)[-4096:]
+        return read_to_the_end(self.connection)
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    """What is left to read, until the server ends the connection; the last 4 KiB of it."""
+    tail = b""
+    while True:
+        try:
+            data = connection.recv(MIB)
+        except ConnectionResetError:
+            return tail
+        if not data:
+            return tail
+        tail = (tail + data)[-4096:]
 
 
 @contextmanager

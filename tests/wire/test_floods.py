@@ -9,14 +9,17 @@ from functools import partial
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import Server
-from tests.wire.raw import MIB, masked, raw_websocket
+from tests.processes import Server, ServerFactory
+from tests.wire.raw import MIB, masked, raw_websocket, read_to_the_end
 
 # A flood of as many publishes as the server handles in about a second, and how many answers another client gets at least
 # before the last of them is answered. Measured, it gets 25, 120 and 200; without turns 8, 18 and at most 1.
 FLOODS = {"daphne": (10_000, 14), "uvicorn": (20_000, 40), "fastlane": (60_000, 40)}
 
+PUBLISH = masked(b'{"type":"publish","topic":"flood","message":1}')
 PING = b"\x89\x80\0\0\0\0"
+
+only_fastlane = pytest.mark.parametrize("server_kind", ["fastlane"], indirect=True, scope="module")
 
 
 @contextmanager
@@ -63,13 +66,35 @@ def test_publishes_without_a_pause_leave_the_others_their_turns(
     server: Server, server_kind: str
 ) -> None:
     count, least = FLOODS[server_kind]
-    frame = masked(b'{"type":"publish","topic":"flood","message":1}')
-    with flood(server, frame, count) as ended:
+    with flood(server, PUBLISH, count) as ended:
         assert answers_until(ended, server) >= least
 
 
-@pytest.mark.parametrize("server_kind", ["fastlane"], indirect=True, scope="module")
+@only_fastlane
 def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
     """On the others they are the server's own affair, as it answers them itself."""
     with flood(server, PING, 200_000) as ended:
         assert answers_until(ended, server) >= 40
+
+
+def test_a_client_that_goes_on_above_its_rate_is_closed(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    _is_closed(start_server(server_kind, dwsps=SLOW), PUBLISH)
+
+
+@only_fastlane
+def test_pings_count_there(start_server: ServerFactory, server_kind: str) -> None:
+    _is_closed(start_server(server_kind, dwsps=SLOW), PING)
+
+
+SLOW = {"RATE_LIMIT": 20, "RATE_BURST": 5}
+
+
+def _is_closed(server: Server, frame: bytes) -> None:
+    with raw_websocket(server.port) as connection:
+        connection.sendall(frame * 3000)
+        told = read_to_the_end(connection)
+    assert told[-4:] == b"\x88\x02" + (4102).to_bytes(2, "big")
+    assert b'"code":"rate_limited"' in told
+    assert server.log.count("it kept sending above its rate") == 1
