@@ -109,6 +109,11 @@ class Conf:
         )
 
     @property
+    def PUBLISH_TIMEOUT(self) -> float:
+        """How many seconds a call of ``publish`` may take, whatever the server or Redis does."""
+        return _checked("PUBLISH_TIMEOUT", 2.0, _is_positive, "a number above 0")
+
+    @property
     def MAX_MESSAGE_BYTES(self) -> int:
         """The largest message that a client may send, in bytes of UTF-8."""
         return _checked(

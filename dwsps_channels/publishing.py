@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-import logging
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -14,18 +15,15 @@ from msgspec import Raw
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
 from dwsps_channels.core.depth import is_deeper
-from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge
-from dwsps_channels.core.text import printable
+from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
-from dwsps_channels.outside import NotServing, Outside, outside
+from dwsps_channels.losses import losses
+from dwsps_channels.remote.publisher import NotServing, RemotePublisher, remote_publisher
 
 __all__ = ["InvalidPayload", "NotServing", "apublish", "publish"]
 
-logger = logging.getLogger("dwsps_channels.publishing")
-
-# How long a thread waits for the loop to publish. The bus gives up before.
-THREAD_SECONDS = 15.0
+Server = runtime.Runtime | RemotePublisher
 
 
 class InvalidPayload(ValueError):
@@ -59,8 +57,11 @@ def publish(
         TransactionManagementError: in a transaction made by hand (``set_autocommit(False)``), whose commit nobody
             announces: commit, then publish with ``on_commit=False``.
         NotServing: in a process that serves nothing, and knows no way to one that does.
-        Unavailable: in a thread, where the server's other processes could not be reached; this one's subscribers
-            have the message.
+        Unavailable: in a thread, where the server's other processes could not be reached within
+            ``DWSPS["PUBLISH_TIMEOUT"]`` seconds; this one's subscribers have the message.
+
+        What raises the last two is lost, and counted in the log. On commit that is all that comes of it: nothing is
+        raised.
     """
     outgoing = _outgoing(topic, message)
     server = _server()
@@ -68,9 +69,11 @@ def publish(
     if database is not None:
         # A function, not a partial: Django names it in its log.
         def publish_on_commit() -> None:
-            _publish(server, outgoing)
+            # The log has it. There is nobody to raise it to: the transaction stands.
+            with suppress(NotServing, Unavailable):
+                _publish(server, outgoing)
 
-        # Robust: the transaction stands, and what else waits for the commit is to run; Django logs the error.
+        # Robust: what else waits for the commit is to run, whatever is wrong here.
         transaction.on_commit(publish_on_commit, using=database, robust=True)
         return None
     return _publish(server, outgoing)
@@ -109,13 +112,18 @@ async def apublish(topic: str, message: Any) -> int:
     """
     outgoing = _outgoing(topic, message)
     server = _server()
-    if isinstance(server, Outside):
-        return await asyncio.wrap_future(server.publish(*outgoing))
+    if isinstance(server, RemotePublisher):
+        return await asyncio.to_thread(server.publish, *outgoing)
+    publishing: Awaitable[int]
     if asyncio.get_running_loop() is server.loop:
-        return await server.publish(*outgoing)
-    return await asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(server.publish(*outgoing), server.loop)
-    )
+        publishing = _publish_in_loop(server, outgoing)
+    else:
+        publishing = asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(_publish_in_loop(server, outgoing), server.loop)
+        )
+    with _losses_counted():
+        async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
+            return await publishing
 
 
 Outgoing = tuple[str, Raw, str]
@@ -146,36 +154,67 @@ def _outgoing(topic: str, message: Any) -> Outgoing:
     return topic, Raw(data), now()
 
 
-def _server() -> "runtime.Runtime | Outside":
-    return runtime.current() or outside(runtime.shared_layer(), conf.SERVER_URL)
+def _server() -> Server:
+    return runtime.current() or remote_publisher(runtime.shared_layer(), conf.SERVER_URL)
 
 
-def _publish(server: "runtime.Runtime | Outside", outgoing: Outgoing) -> int:
-    if isinstance(server, Outside):
-        return server.publish(*outgoing).result()
+def _publish(server: Server, outgoing: Outgoing) -> int:
+    if isinstance(server, RemotePublisher):
+        return server.publish(*outgoing)
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
         running = None
-    if running is not server.loop:
-        publishing = asyncio.run_coroutine_threadsafe(server.publish(*outgoing), server.loop)
-        return publishing.result(THREAD_SECONDS)
-    # In the loop's own thread the other processes cannot be waited for.
-    reached = server.hub.reach(outgoing[0])
-    pending = server.hub.publish(*outgoing)
+    if running is server.loop:
+        # The loop's own thread cannot wait for the other processes.
+        reached, pending = _hand_over(server, outgoing)
+        if pending is not None:
+            task = asyncio.ensure_future(_count_losses(pending))
+            _under_way.add(task)
+            task.add_done_callback(_under_way.discard)
+        return reached
+    publishing = asyncio.run_coroutine_threadsafe(_publish_in_loop(server, outgoing), server.loop)
+    with _losses_counted():
+        try:
+            return publishing.result(conf.PUBLISH_TIMEOUT)
+        finally:
+            publishing.cancel()  # no effect once it is done
+
+
+async def _publish_in_loop(server: runtime.Runtime, outgoing: Outgoing) -> int:
+    reached, pending = _hand_over(server, outgoing)
     if pending is not None:
-        task = asyncio.ensure_future(pending)
-        _under_way.add(task)
-        task.add_done_callback(_done)
+        await pending
     return reached
+
+
+def _hand_over(server: runtime.Runtime, outgoing: Outgoing) -> tuple[int, Awaitable[None] | None]:
+    """Publish on the server's loop: how many sessions it reaches, and what tells that the other processes have it."""
+    # Counted before: a subscriber that comes because of the message was not reached by it.
+    reached = server.hub.reach(outgoing[0])
+    return reached, server.hub.publish(*outgoing)
+
+
+async def _count_losses(pending: Awaitable[None]) -> None:
+    with suppress(Unavailable), _losses_counted():
+        await pending
 
 
 _under_way: set[asyncio.Future[None]] = set()
 
 
-def _done(task: asyncio.Future[None]) -> None:
-    _under_way.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error(
-            "a message did not reach the server's other processes: %s", printable(str(error))
+@contextmanager
+def _losses_counted() -> Iterator[None]:
+    """Count what does not reach the server's other processes, and raise ``Unavailable`` if it took too long."""
+    try:
+        yield
+    except TimeoutError:
+        error = Unavailable(
+            f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s"
         )
+        losses.add(error.problem)
+        raise error from None
+    except Unavailable as error:
+        losses.add(error.problem)
+        raise
+    losses.report_if_due()

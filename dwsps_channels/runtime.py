@@ -17,7 +17,6 @@ from uuid import uuid4
 from channels.layers import channel_layers
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
-from msgspec import Raw
 
 from dwsps_channels import __version__
 from dwsps_channels.admission import Admission
@@ -154,18 +153,6 @@ class Runtime:
             self._empty.set()
         self._accepted_peers.discard(session)
         session.closed()
-
-    async def publish(self, topic: str, message: Raw, timestamp: str) -> int:
-        """Publish on behalf of the server's own code; the number of this process's sessions that it reaches.
-
-        Raises:
-            Unavailable: the other processes did not get it.
-        """
-        reached = self.hub.reach(topic)
-        pending = self.hub.publish(topic, message, timestamp)
-        if pending is not None:
-            await pending
-        return reached
 
     async def drain(self) -> None:
         """Send every client away, to come back to whoever serves next, and end what was started."""

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Self
 from unittest import mock
 
 from channels.testing import WebsocketCommunicator
-from msgspec import Raw
 
 from dwsps_channels import publishing
 from dwsps_channels.consumers import PubSubConsumer
@@ -58,10 +57,6 @@ class _Capture:
             return asyncio.get_running_loop()
         except RuntimeError:
             return None
-
-    async def publish(self, topic: str, message: Raw, timestamp: str) -> int:
-        self.hub.publish(topic, message, timestamp)
-        return 0
 
     def _append(self, publication: Publication) -> None:
         self.published.append(Published(publication.topic, json.loads(bytes(publication.message))))

@@ -20,6 +20,7 @@ DEFAULTS = {
     "LOOKUP_THREADS": 4,
     "POLICY_THREADS": 8,
     "CHANNEL_LAYER": "default",
+    "PUBLISH_TIMEOUT": 2.0,
     "MAX_MESSAGE_BYTES": 64 * 1024,
     "MAX_MESSAGE_DEPTH": 128,
     "MAX_SUBSCRIPTIONS": 1000,
@@ -52,6 +53,8 @@ GOOD: list[tuple[str, Any]] = [
     ("ALLOWED_ORIGINS", ["*"]),
     ("CHANNEL_LAYER", None),
     ("CHANNEL_LAYER", "other"),
+    ("PUBLISH_TIMEOUT", 0.1),
+    ("PUBLISH_TIMEOUT", 10),
     ("MAX_MESSAGE_BYTES", 1),
     ("MAX_MESSAGE_DEPTH", 1),
     ("MAX_MESSAGE_DEPTH", 512),
@@ -147,6 +150,7 @@ BAD: list[tuple[str, Any]] = [
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
     *(("BACKLOG_SECONDS", value) for value in (0, -1, "5 min", True, None, float("nan"))),
+    *(("PUBLISH_TIMEOUT", value) for value in (0, -1, "2 s", True, None, float("nan"))),
 ]
 
 an_instance = AllowAll()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from django.urls import path
 from dwsps_channels import apublish, publish, publishing, runtime
 from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
+from dwsps_channels.losses import losses
 from dwsps_channels.publishing import InvalidPayload, NotServing
 from dwsps_channels.testing import PubSubCommunicator
 from tests.processes import HOST, ROOT, base_environment, free_port
@@ -40,6 +41,22 @@ async def client() -> AsyncIterator[PubSubCommunicator]:
     async with PubSubCommunicator() as client:
         await client.subscribe("news")
         yield client
+
+
+@pytest.fixture(autouse=True)
+def nothing_lost() -> Iterator[None]:
+    """The log tells of the first loss at once, and of the next ones later."""
+    losses.forget()
+    yield
+    losses.forget()
+
+
+def lost(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """All that was logged: it tells of what was lost."""
+    assert {(each.levelno, each.name) for each in caplog.records} <= {
+        (logging.WARNING, "dwsps_channels.publishing")
+    }
+    return [each.getMessage() for each in caplog.records]
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
@@ -229,9 +246,9 @@ class TestTransactions:
         async with serving_with(FailingBus()):
             await in_thread(run)
         assert committed == ["the rest"]
-        [record] = caplog.records
-        assert (record.levelno, record.name) == (logging.ERROR, "django.db.backends.base")
-        assert "the others are away" in record.getMessage()
+        assert lost(caplog) == [
+            "publish() lost messages: 1, 1 since the start: the others are away (1)"
+        ]
 
 
 IN_OTHER_DATABASES = """
@@ -378,7 +395,7 @@ def nobody_serves() -> Iterator[str]:
 
 @pytest.mark.usefixtures("nobody_serves")
 class TestNotServing:
-    """tests/test_outside.py has what becomes of it where somebody else serves."""
+    """tests/remote has what becomes of it where somebody else serves."""
 
     def test_a_loop_that_has_ended_serves_no_more(self) -> None:
         async def serve() -> None:
@@ -397,8 +414,11 @@ class TestNotServing:
     ) -> None:
         with transaction.atomic():
             assert publish("a", 1) is None
-            assert caplog.records == []
-        assert "this process serves no websockets" in caplog.text
+            assert publish("a", 2) is None
+            assert lost(caplog) == []
+        assert losses.total == 2
+        [line] = lost(caplog)
+        assert "publish() lost messages: 1, 1 since the start: cannot be reached" in line
 
     async def test_what_is_wrong_with_the_arguments_is_told_first(self) -> None:
         with pytest.raises(InvalidTopic):
@@ -509,9 +529,39 @@ class TestOtherProcesses:
         async with serving_with(FailingBus()):
             assert publish("a", 1) == 0
             await until(lambda: not publishing._under_way)
-        [record] = caplog.records
-        assert record.levelno == logging.ERROR
-        assert "the others are away" in record.getMessage()
+        assert lost(caplog) == [
+            "publish() lost messages: 1, 1 since the start: the others are away (1)"
+        ]
+
+    @pytest.mark.parametrize("call", [apublish, lambda *args: in_thread(lambda: publish(*args))])
+    async def test_who_does_not_answer_is_waited_for_until_the_deadline(
+        self, call: Callable[..., Awaitable[Any]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.1}):
+            async with serving_with(SlowBus()), asyncio.timeout(5):
+                with pytest.raises(Unavailable, match=r"within 0.1 s"):
+                    await call("a", 1)
+        assert losses.total == 1
+        [line] = lost(caplog)
+        assert line.endswith("the server's processes did not get it within 0.1 s (1)")
+
+    async def test_so_is_an_event_loop_that_is_busy(self) -> None:
+        with override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.1}):
+            async with PubSubCommunicator() as client:
+                await client.subscribe("a")
+                raised: list[Exception] = []
+
+                def work() -> None:
+                    try:
+                        publish("a", 1)
+                    except Exception as error:
+                        raised.append(error)
+
+                thread = threading.Thread(target=work)
+                thread.start()
+                thread.join(5)  # which blocks the loop
+                assert [type(error) for error in raised] == [Unavailable]
+                assert await client.received_nothing()  # later either
 
     async def test_this_processes_sessions_have_it_all_the_same(self) -> None:
         async with serving_with(FailingBus()), PubSubCommunicator() as client:

@@ -82,7 +82,21 @@ class Address:
         try:
             found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError):
-            raise Unreachable(self.shown, f"the host {self.host!r} is not known") from None
+            raise self._unknown() from None
+        return self._allowed(found)
+
+    def resolve_blocking(self) -> list[tuple[socket.AddressFamily, Sockaddr]]:
+        """Do as ``resolve``, and block meanwhile."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError):
+            raise self._unknown() from None
+        return self._allowed(found)
+
+    def _unknown(self) -> Unreachable:
+        return Unreachable(self.shown, f"the host {self.host!r} is not known")
+
+    def _allowed(self, found: list[Any]) -> list[tuple[socket.AddressFamily, Sockaddr]]:
         allowed: list[tuple[socket.AddressFamily, Sockaddr]] = [
             (family, address)
             for family, _, _, _, address in found

@@ -230,7 +230,7 @@ async def _open(
         close_timeout=CLOSE_SECONDS,
         ping_interval=None,  # keep_alive does it, and knows a busy server from a dead one
         max_size=max_size,
-        logger=_WithoutDebug(logger),
+        logger=WithoutDebug(logger),
         create_connection=_WebSocket,
         sock=await _connect_tcp(address),
         **options,
@@ -241,7 +241,7 @@ async def _open(
         if isinstance(error, TimeoutError):
             raise  # the caller's, or the network's own: both say the same
         # Without their cause: it may hold the URL, or what the server answered, with the token in it.
-        raise _connect_error(address, error) from None
+        raise connect_error(address, error) from None
     assert isinstance(websocket, _WebSocket)
     return websocket
 
@@ -292,7 +292,8 @@ async def _connect_tcp(address: Address) -> socket.socket:
     raise Unreachable(address.shown, f"cannot be reached: {problem.lower()}")
 
 
-def _connect_error(address: Address, error: Exception) -> ConnectError:
+def connect_error(address: Address, error: Exception) -> ConnectError:
+    """What an attempt to connect that raised ``error`` came to; raises ``error`` itself if it says nothing of the server."""
     shown = address.shown
     match error:
         case ws.InvalidStatus(response=response):
@@ -347,7 +348,7 @@ class _Connect(connect):
         return exc
 
 
-class _WithoutDebug(logging.LoggerAdapter[logging.Logger]):
+class WithoutDebug(logging.LoggerAdapter[logging.Logger]):
     """At the debug level websockets logs the handshake, with the token, and every message."""
 
     def isEnabledFor(self, level: int) -> bool:

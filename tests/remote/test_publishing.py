@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from tests.processes import (
     ROOT,
+    Child,
     Redis,
     Server,
     ServerFactory,
@@ -21,7 +23,7 @@ from tests.processes import (
 from tests.wire.client import WireClient, connected
 
 PREAMBLE = """
-import asyncio, json, os, sys, threading
+import asyncio, json, os, sys, threading, time
 import django
 django.setup()
 from django.db import transaction
@@ -38,14 +40,16 @@ def wait():
 """
 
 
-# What the demo project has its processes log.
-LOG_LINE = re.compile(r"\S+ \S+ (INFO|WARNING) +dwsps_channels\.client: ")
+# What the demo project has its processes log: what was lost.
+LOG_LINE = re.compile(r"\S+ \S+ WARNING dwsps_channels\.publishing: ")
 
 
 class Script:
     """A process of the project's that runs ``source``. It ends with status 0 and no complaint, or the test fails."""
 
     def __init__(self, source: str, env: dict[str, str]) -> None:
+        self.log = ""
+        """What it has logged, once it has ended."""
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PREAMBLE + source],
             cwd=ROOT,
@@ -73,6 +77,7 @@ class Script:
     def end(self) -> list[Any]:
         """Wait for its end; what it told since it was last asked."""
         out, error = self._process.communicate(timeout=30)
+        self.log = error
         complaints = [line for line in error.splitlines() if not LOG_LINE.match(line)]
         assert (self._process.returncode, complaints) == (0, [])
         return [json.loads(line) for line in out.splitlines()]
@@ -248,7 +253,6 @@ asyncio.run(serve())
 
 
 RAISING = """
-import time
 begun = time.monotonic()
 try:
     publish("news", 1)
@@ -314,6 +318,84 @@ else:
         assert script.end() == ["not serving"] * 3
 
 
+HANGING = """
+publish("news", "warm")
+tell("warm")
+wait()
+outcomes = []
+
+def work():
+    begun = time.monotonic()
+    try:
+        publish("news", 1)
+    except Unavailable as error:
+        outcomes.append((str(error), time.monotonic() - begun))
+
+def in_threads():
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    begun = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.monotonic() - begun
+
+tell(in_threads())
+begun = time.monotonic()
+for _ in range(20):
+    work()
+tell(time.monotonic() - begun)
+tell(sorted({error for error, _ in outcomes}))
+wait()
+lost = len(outcomes)
+while True:
+    try:
+        publish("news", "again")
+        break
+    except Unavailable:
+        lost += 1
+        time.sleep(0.05)
+tell(lost)
+"""
+
+
+class TestHanging:
+    """A server, or a Redis, that takes connections and does not answer."""
+
+    async def test_a_server(self, start_server: ServerFactory, run: RunScript) -> None:
+        server = start_server("daphne")
+        async with connected(server.url) as client:
+            await client.subscribe("news")
+            env = server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}
+            lost, log = self.hung(server, run(HANGING, env))
+            # What had reached the server is delivered, though nobody could know.
+            came = ""
+            while came != "again":
+                came = (await client.receive())["message"]
+        assert f"{lost} since the start" in log
+
+    def test_a_redis(self, redis: Redis, database: Path, run: RunScript) -> None:
+        env = base_environment(database) | {"REDIS_URL": redis.url}
+        lost, log = self.hung(redis, run(HANGING, env))
+        assert f"{lost + 2} since the start" in log
+        assert "no process of the server was listening (" in log
+
+    def hung(self, child: Child, script: Script) -> tuple[int, str]:
+        """Stop ``child`` while the script publishes; how many of its messages it said were lost, and its log."""
+        assert script.told() == "warm"
+        child.signal(signal.SIGSTOP)
+        script.go_on()
+        # One deadline for all, not one after the other. Then nobody waits, but one now and then.
+        assert script.told() < 8 * 2
+        assert script.told() < 20 * 2
+        assert script.told() == ["the server cannot be reached: no answer within 2 s"]
+        child.signal(signal.SIGCONT)
+        script.go_on()
+        [lost] = script.end()
+        assert "no answer within 2 s (" in script.log
+        return lost, script.log
+
+
 class TestThroughRedis:
     async def test_every_process_of_the_server_gets_it_and_no_server_url_is_needed(
         self, redis: Redis, start_server: ServerFactory, run: RunScript
@@ -353,14 +435,19 @@ try:
 except Unavailable as error:
     tell(str(error))
 wait()
-tell(publish("news", 3))
+while True:
+    try:
+        tell(publish("news", 3))
+        break
+    except Unavailable:  # for a moment after the failure
+        time.sleep(0.05)
 """,
             env,
         )
         assert script.told() == "taken"
         redis.kill()
         script.go_on()
-        assert "the server's processes could not be told" in script.told()
+        assert "the server cannot be reached: the channel layer did not take it" in script.told()
         redis.start()
         script.go_on()
         assert script.end() == [0]

@@ -1,0 +1,30 @@
+"""The contract of a way to the server."""
+
+from typing import Protocol
+
+from msgspec import Raw
+
+
+class Publisher(Protocol):
+    """One connection to the server, for one caller at a time. It blocks, and needs neither an event loop nor a thread.
+
+    A deadline is a time of ``time.monotonic``.
+    """
+
+    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
+        """Have the server publish, after all that was published by this connection before.
+
+        Connects first, if it has to.
+
+        Returns:
+            Why nobody was there to deliver it; empty if somebody was, as far as can be known.
+
+        Raises:
+            TimeoutError: not before the deadline; the server may have it nevertheless.
+            OSError: no connection came about, or it broke. The text says why.
+            Unavailable: the server answered that it does not take it. The connection stands.
+        """
+        ...
+
+    def close(self) -> None:
+        """End the connection, without waiting for anybody."""

@@ -1,0 +1,55 @@
+"""The way to the server over its websocket, with a credential signed with ``SECRET_KEY``."""
+
+from msgspec import Raw
+
+from dwsps_channels.client.blocking_connection import BlockingConnection
+from dwsps_channels.client.errors import ClientError, ConnectError
+from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.peers.credentials import sign_worker
+
+
+class WebSocketPublisher:
+    """Publishes over the websocket at ``url``: see ``Publisher``.
+
+    The connection is kept. The server closes one that is not used for some 40 seconds, as nobody answers its pings
+    meanwhile; the next publish makes another.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: BlockingConnection | None = None
+        self._last_id = 0
+
+    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
+        """See ``Publisher.publish``."""
+        self._last_id += 1
+        frame = encode("publish", self._last_id, topic, publish_payload(bytes(message), timestamp))
+        try:
+            connection = self._connected(deadline)
+            connection.send(frame, deadline)
+            # Whatever else the server says, such as a greeting, is not for us.
+            while (answer := decode(connection.receive(deadline))).id != self._last_id:
+                pass
+        except ConnectError as error:
+            raise ConnectionError(error.problem) from error
+        except (ClientError, InvalidFrame) as error:
+            raise ConnectionError(str(error)) from error
+        if answer.type == "error":
+            raise Unavailable(f"the server refused: {answer.reason}")
+        return ""
+
+    def _connected(self, deadline: float) -> BlockingConnection:
+        if self._connection is not None and not self._connection.is_open():
+            self.close()
+        if self._connection is None:
+            self._connection = BlockingConnection.open(
+                self._url, token=sign_worker(), deadline=deadline
+            )
+        return self._connection
+
+    def close(self) -> None:
+        """See ``Publisher.close``."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
