@@ -357,8 +357,9 @@ class Client:
         except ConnectionClosed as closed:
             # Some servers drop the reason from the close.
             reason = closed.reason or self._farewell
-            self._lost(ConnectionClosed(closed.code, reason))
-            raise ConnectionClosed(closed.code, reason) from None
+            told = ConnectionClosed(closed.code, reason, by_server=closed.by_server)
+            self._lost(told)
+            raise told from None
         finally:
             writer.cancel()
             await asyncio.wait([writer])

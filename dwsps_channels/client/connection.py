@@ -10,11 +10,13 @@ import ssl as tls
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import chain, repeat
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from websockets import exceptions as ws
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import CTRL_OPCODES, Frame
 
 from dwsps_channels.client.address import Address
 from dwsps_channels.client.errors import (
@@ -28,6 +30,7 @@ from dwsps_channels.client.errors import (
     TLSFailed,
     Unreachable,
 )
+from dwsps_channels.core.rate_limit import TokenBucket
 
 Token = str | Callable[[], str | Awaitable[str]]
 """A token, or what gives one anew for each connection: a function, a coroutine function."""
@@ -38,6 +41,16 @@ logger = logging.getLogger("dwsps_channels.client")
 MAX_FRAME_BYTES: Final = 17 * 1024 * 1024
 CLOSE_SECONDS: Final = 2.0
 TRY_SECONDS: Final = 3.0  # for each address of a host but the last
+
+# What is read at a time: 512 of the smallest frames; of large ones more. And for how long, before others get their turn.
+SLICE_BYTES: Final = 1024
+LARGEST_SLICE_BYTES: Final = 16 * 1024
+FEW_FRAMES: Final = 16
+TURN_SECONDS: Final = 0.005
+
+# Pings and pongs that a server may send: one every 20 seconds is usual.
+CONTROL_RATE: Final = 100.0
+CONTROL_BURST: Final = 1000
 
 BROKEN: Final = 1006  # RFC 6455, section 7.4.1: never on the wire, but every library's word for it
 
@@ -56,7 +69,6 @@ class Connection:
     def __init__(self, websocket: "_WebSocket") -> None:
         self._websocket = websocket
         self._latency: float | None = None
-        self._farewell = ""  # why we ended it
 
     @property
     def latency(self) -> float | None:
@@ -104,8 +116,7 @@ class Connection:
 
     def abort(self, reason: str) -> None:
         """End it at once, without a word to the other side; who reads it gets 1006 and ``reason``."""
-        self._farewell = reason
-        self._websocket.transport.abort()
+        self._websocket.cut(reason)
 
     async def keep_alive(self, interval: float, timeout: float) -> None:
         """Send a ping now and every ``interval`` seconds, and abort once nothing came in for ``timeout`` seconds after one.
@@ -121,7 +132,7 @@ class Connection:
                 while not ping.done():
                     # The pong queues behind what the server has to say: any of that is a sign of life, too.
                     quiet_since = max(quiet_since, websocket.heard_at)
-                    if not websocket.transport.is_reading():
+                    if websocket.is_behind:
                         quiet_since = loop.time()  # it is not the server that is slow
                     left = quiet_since + timeout - loop.time()
                     if left > 0:
@@ -141,10 +152,10 @@ class Connection:
 
     def _closed(self, closed: ws.ConnectionClosed) -> ConnectionClosed:
         rcvd, sent = closed.rcvd, closed.sent
-        if self._farewell:
-            return ConnectionClosed(BROKEN, self._farewell)
+        if self._websocket.cut_reason:
+            return ConnectionClosed(BROKEN, self._websocket.cut_reason)
         if rcvd is not None and (sent is None or closed.rcvd_then_sent):
-            return ConnectionClosed(rcvd.code, rcvd.reason)
+            return ConnectionClosed(rcvd.code, rcvd.reason, by_server=True)
         if (
             sent is not None
         ):  # we closed it: asked to, or because what came was against the protocol
@@ -331,14 +342,83 @@ def _without_query(location: str | None) -> str:
 
 
 class _WebSocket(ClientConnection):
-    """Knows when it last heard of the server."""
+    """Handles what comes in bit by bit, so that a server that floods it keeps nobody else from their turn.
 
-    heard_at: float = 0.0
-    """The loop's time when bytes last came in, of any kind."""
+    asyncio gives up to 256 KiB at once, and uvloop some MiB: handled at once they would hold up the loop for seconds.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.heard_at = 0.0
+        """The loop's time when bytes last came in, of any kind."""
+        self.cut_reason = ""
+        """Why this side cut it off; empty: it did not."""
+        self._unread = bytearray()  # came in, and has to wait for its turn
+        self._slice = SLICE_BYTES
+        self._frames = 0  # in the slice that is read
+        self._turn: asyncio.Handle | None = None
+        self._controls = TokenBucket(CONTROL_RATE, CONTROL_BURST, monotonic)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether reading is paused until what came in is handled."""
+        return bool(self._unread) or self.recv_messages.paused
+
+    def cut(self, reason: str) -> None:
+        """End it at once, without a word to the other side."""
+        self.cut_reason = self.cut_reason or reason
+        self._unread.clear()
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        # The queue of messages is not alone in pausing any more.
+        self.recv_messages.pause = self.recv_messages.resume = self._adjust
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self.loop.time()
-        super().data_received(data)
+        if len(data) <= SLICE_BYTES and not self._unread:
+            super().data_received(data)
+            return
+        self._unread += data
+        if self._turn is None:
+            self._take_turn()
+
+    def process_event(self, event: Any) -> None:
+        self._frames += 1
+        if isinstance(event, Frame) and event.opcode in CTRL_OPCODES and not self._controls.take():
+            # Each is answered: such a server would keep this process busy with nothing else.
+            self.cut(f"more than {CONTROL_RATE:g} pings a second")
+        super().process_event(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unread.clear()  # broken, or cut off: else its end is not read before all else was
+        super().connection_lost(exc)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        ends_at = monotonic() + TURN_SECONDS  # the loop's own time may stand still within a turn
+        while self._unread and not self.recv_messages.paused:
+            part = bytes(self._unread[: self._slice])
+            del self._unread[: self._slice]
+            self._frames = 0
+            super().data_received(part)
+            is_calm = self._frames <= FEW_FRAMES
+            self._slice = min(2 * self._slice, LARGEST_SLICE_BYTES) if is_calm else SLICE_BYTES
+            if monotonic() >= ends_at:
+                break
+        self._adjust()
+
+    def _adjust(self) -> None:
+        """Read on, or pause until what came in is handled; see to the next turn."""
+        if self.transport.is_closing():
+            return
+        if self._unread and not self.recv_messages.paused and self._turn is None:
+            self._turn = self.loop.call_soon(self._take_turn)
+        if self.is_behind:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
 
 
 class _Connect(connect):

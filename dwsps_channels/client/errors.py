@@ -80,11 +80,15 @@ class NoToken(ConnectError):
 
 
 class ConnectionClosed(ClientError):
-    """The connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty."""
+    """The connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty.
 
-    def __init__(self, code: int, reason: str) -> None:
+    ``by_server`` says whether the code came from the server. If not, this side closed, or the connection broke.
+    """
+
+    def __init__(self, code: int, reason: str, *, by_server: bool = False) -> None:
         self.code = code
         self.reason = printable(reason)
+        self.by_server = by_server
         super().__init__(f"closed with {code}: {self.reason}" if reason else f"closed with {code}")
 
 

@@ -58,6 +58,24 @@ def test_only_a_connection_that_held_starts_the_delays_again() -> None:
     assert backoff.delay() == 1.0
 
 
+def test_a_connection_that_was_of_use_starts_the_delays_again_however_short_it_was() -> None:
+    backoff = Backoff(0.5, 20.0, uniform=lambda: 1.0)
+    assert [backoff.delay() for _ in range(4)] == [0.5, 1.0, 2.0, 4.0]
+    backoff.opened()
+    backoff.progressed()
+    assert [backoff.delay(1006), backoff.delay()] == [0.5, 1.0]
+
+
+def test_who_says_at_once_again_and_again_is_not_hammered_for_being_of_use() -> None:
+    backoff = Backoff(0.5, 20.0, uniform=lambda: 1.0)
+    delays = []
+    for _ in range(3):
+        backoff.opened()
+        backoff.progressed()
+        delays.append(backoff.delay(4200))
+    assert delays == [0.0, 0.5, 0.5]
+
+
 def test_never_means_no_delay() -> None:
     assert Backoff().delay(4001) is None
 

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+import uvloop
+from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
@@ -26,6 +28,7 @@ from dwsps_channels.client import (
     Unreachable,
     open_connection,
 )
+from dwsps_channels.client import connection as module
 from tests.client.scripted import ScriptedServer, response
 from tests.processes import HOST, free_port, require, wait_until_async
 
@@ -104,6 +107,93 @@ async def test_frames_go_out_and_in(scripted: ScriptedServer) -> None:
     assert (request.headers["X-Mine"], request.headers["Authorization"]) == ("1", "Bearer abc")
     assert "Sec-WebSocket-Extensions" not in request.headers  # no compression
     await wait_until_async(lambda: not scripted.sessions)
+
+
+PING = b"\x89\x00"
+TEXT = b"\x81\x04done"
+
+
+@pytest.mark.parametrize(
+    "new_loop", [asyncio.SelectorEventLoop, pytest.param(uvloop.new_event_loop, id="uvloop")]
+)
+def test_a_flood_leaves_others_their_turns(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONTROL_BURST", 10**9)
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    in_turn = most = total = 0
+    handle = module._WebSocket.process_event
+
+    def count(self: module._WebSocket, event: object) -> None:
+        nonlocal in_turn, most, total
+        in_turn, total = in_turn + 1, total + 1
+        most = max(most, in_turn)
+        handle(self, event)
+
+    monkeypatch.setattr(module._WebSocket, "process_event", count)
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        writer.write(PING * 100_000 + TEXT)
+        await reader.read()
+
+    async def others() -> None:
+        nonlocal in_turn
+        while True:
+            in_turn = 0
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        other = asyncio.create_task(others())
+        async with tcp_server(flood) as port, open_connection(f"ws://{HOST}:{port}/") as connection:
+            assert await connection.receive() == b"done"
+            connection.abort("enough")
+        other.cancel()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
+    assert total > 100_000
+    assert most <= module.SLICE_BYTES
+
+
+async def test_a_server_that_does_nothing_but_ping_is_left() -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accept(reader, writer)
+        for _ in range(5000):
+            writer.write(PING * 100)
+            await writer.drain()
+
+    async with tcp_server(flood) as port, open_connection(f"ws://{HOST}:{port}/") as connection:
+        with pytest.raises(ConnectionClosed, match="more than 100 pings a second"):
+            await connection.receive()
+
+
+async def test_messages_of_any_size_come_whole_and_in_order(scripted: ScriptedServer) -> None:
+    sizes = [0, 1, 125, 126, 1000, 1024, 1025, 70_000, 3, 2_000_000, 5]
+
+    async def welcome(session: ServerConnection) -> None:
+        for number, size in enumerate(sizes):
+            await session.send(str(number % 10) * size)
+
+    scripted.welcome = welcome
+    async with open_connection(scripted.url) as connection:
+        for number, size in enumerate(sizes):
+            assert await connection.receive() == str(number % 10).encode() * size
+
+
+async def test_who_closed_is_known(scripted: ScriptedServer) -> None:
+    async def welcome(session: ServerConnection) -> None:
+        await session.send("x" * 2000)
+        await session.close(1009, "the server's")
+
+    scripted.welcome = welcome
+    for max_size, by_server in ((5000, True), (1000, False)):
+        async with open_connection(scripted.url, max_size=max_size) as connection:
+            if by_server:
+                await connection.receive()
+            with pytest.raises(ConnectionClosed) as caught:
+                await connection.receive()
+            assert (caught.value.code, caught.value.by_server) == (1009, by_server)
 
 
 async def test_environment_proxies_are_not_used(
