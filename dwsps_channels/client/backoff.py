@@ -26,7 +26,8 @@ class Return(Enum):
 class Backoff:
     """Full jitter: delays below a ceiling that doubles, so that clients lost together do not return together.
 
-    Call ``opened`` for each connection that came about, ``delay`` for each that is lost or did not come about.
+    Call ``opened`` for each connection that came about, ``delay`` for each that is lost or did not come about, and
+    ``progressed`` once a connection was of use, however short it may be.
     """
 
     def __init__(
@@ -58,6 +59,10 @@ class Backoff:
     def opened(self) -> None:
         """A connection is there."""
         self._opened_at = self._clock()
+
+    def progressed(self) -> None:
+        """The connection was of use: delays start again. But "at once" stays a delay until one has held."""
+        self.attempt = 0
 
     def delay(self, code: int | None = None) -> float | None:
         """The seconds to wait before the next attempt; ``None``: do not come back.

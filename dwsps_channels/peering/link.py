@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 from typing import Any, Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.health import PeerHealth, State
@@ -41,6 +42,10 @@ LOOP_SECONDS = 30.0
 
 # Answers are small: so much at once is nothing that a peer has to say to a link.
 MAX_ANSWER_BYTES = 1024 * 1024
+
+# What a peer may send beside its answers: there is no reason for more than a hello.
+UNASKED_RATE = 10.0
+UNASKED_BURST = 100
 
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
@@ -92,6 +97,9 @@ class Link:
         self._refusal_logged = False
         # Why the peer is about to close the connection, as it said.
         self._farewell = ""
+        self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
+        # Ends the connection once the peer has not answered for too long.
+        self._patience: asyncio.Timeout | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -173,7 +181,9 @@ class Link:
             # Some servers drop the reason from the close, and say it before.
             reason = closed.reason or self._farewell
             code, problem = closed.code, printable(str(ConnectionClosed(closed.code, reason)))
-            if code == TOO_BIG and (largest := self.outbox.drop_largest()) is not None:
+            if code == TOO_BIG and not closed.by_server:
+                problem = f"sent a frame of more than {MAX_ANSWER_BYTES} bytes"
+            elif code == TOO_BIG and (largest := self.outbox.drop_largest()) is not None:
                 # Sent again it would end the next connection, and so for ever: nothing would get past it.
                 problem = f"takes no message of {len(largest.frame)} bytes, dropped it"
             if 4000 <= code < 4100:
@@ -200,28 +210,27 @@ class Link:
         answer = await self._greeting(connection) if self.config.secret else None
         self._refusal_logged = False
         self._farewell = ""
+        self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
         self._enter(State.CONNECTED, "")
         sending = asyncio.create_task(self._send(connection))
         try:
-            while True:
-                if answer is not None:
-                    self._understand(answer)
-                answer = await self._answer(connection)
+            async with asyncio.timeout(None) as self._patience:
+                while True:
+                    if answer is not None:
+                        self._understand(answer)
+                    answer = await connection.receive()
+        except TimeoutError:
+            raise _Confused(f"no message was answered for {ANSWER_SECONDS:g} s") from None
         finally:
+            self._patience = None
             sending.cancel()
             await asyncio.wait([sending])
 
-    async def _answer(self, connection: Connection) -> bytes:
-        """The next frame; waits for it as long as no message waits for its answer for too long."""
-        while True:
-            awaited = self.outbox.awaited
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    return await connection.receive()
-            except TimeoutError:
-                # One that was sent meanwhile has its time still before it.
-                if awaited is not None and awaited is self.outbox.awaited:
-                    raise _Confused(f"no message was answered for {ANSWER_SECONDS:g} s") from None
+    def _await_answer(self) -> None:
+        """Give the peer its time to answer the first message that was sent; whatever else it says is no answer."""
+        if self._patience is not None:
+            due = asyncio.get_running_loop().time() + ANSWER_SECONDS
+            self._patience.reschedule(due if self.outbox.awaited is not None else None)
 
     async def _greeting(self, connection: Connection) -> bytes | None:
         """Wait for the hello of a server of ours; gives a frame that is something else."""
@@ -246,6 +255,8 @@ class Link:
             while True:
                 self._changed.clear()
                 while (message := self.outbox.take()) is not None:
+                    if message is self.outbox.awaited:
+                        self._await_answer()
                     await connection.send(message.frame)
                 await self._changed.wait()
         except ConnectionClosed:
@@ -257,8 +268,8 @@ class Link:
             case "ack" if answer.action == "publish":
                 self._expect(answer)
                 self.outbox.acknowledge()
-            case "hello":
-                self._meet(answer)  # one that was long on its way
+                # However short a connection lasts: one that brings messages across is worth the next.
+                self._backoff.progressed()
             case "error" if answer.action == "publish" or answer.code in UNREADABLE:
                 message = self._expect(answer)
                 if answer.retryable:
@@ -272,12 +283,21 @@ class Link:
                 )
                 self._refusal_logged = True
                 self.outbox.acknowledge(refused=True)
+            case _:
+                self._note(answer)
+                return
+        self._await_answer()
+        self._changed.set()
+
+    def _note(self, answer: "_Answer") -> None:
+        """Handle what is no answer."""
+        if not self._unasked.take():
+            raise _Confused("the peer sends too much that nobody asked for")
+        match answer.type:
+            case "hello":
+                self._meet(answer)  # one that was long on its way
             case "error" if not answer.action:
                 self._farewell = answer.reason
-                return
-            case _:
-                return  # a delivery that nobody asked for
-        self._changed.set()
 
     def _expect(self, answer: "_Answer") -> Outgoing:
         """The message that ``answer`` is about. Peers answer in order, those of dwsps 1.0.1 without an id."""

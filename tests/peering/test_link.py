@@ -343,6 +343,28 @@ class TestBreaks:
         assert delays[0] == 0.0
         assert all(delays[1:])
 
+    async def test_a_link_that_breaks_often_is_not_slowed_as_long_as_it_brings_messages_across(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = start_link(far.url)
+        backoff = link.link._backoff = Backoff(
+            0.001, 3600.0, stable_after=3600.0, uniform=lambda: 1.0
+        )
+        delays: list[float | None] = []
+        given = backoff.delay
+
+        def delay(code: int | None = None) -> float | None:
+            delays.append(given(code))
+            return delays[-1]
+
+        monkeypatch.setattr(backoff, "delay", delay)
+        for number in range(1, 31):
+            link.put(number)
+            await link.is_done(number)
+            far.cut()
+            await wait_until_async(lambda: len(delays) == number)  # noqa: B023
+        assert set(delays) == {0.001}
+
     async def test_a_silent_server_is_noticed(
         self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -376,6 +398,50 @@ class TestBreaks:
         await wait_until_async(lambda: "no message was answered" in caplog.text)
         far.answer = far.ack
         await link.is_done(1)
+
+    async def test_what_is_no_answer_gives_it_no_more_time(
+        self,
+        far: FarServer,
+        start_link: StartLink,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        link.put(1)
+
+        async def noticed() -> bool:
+            await far.say({"type": "publish", "topic": "a", "context": "a", "message": 1})
+            await far.say(far.greeting or {})
+            return "no message was answered" in caplog.text
+
+        await wait_until_async(noticed)
+
+    async def test_each_message_has_its_time_from_when_it_is_sent(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        patience = link.link._patience
+        assert patience is not None
+        assert patience.when() is None  # nothing is awaited
+        far.answer = lambda frame: None
+        now = asyncio.get_running_loop().time
+        link.put(1, 2)
+        await wait_until_async(lambda: far.has_got(2))
+        due = patience.when()
+        assert due is not None
+        assert due <= now() + module.ANSWER_SECONDS
+        await far.say(far.ack(far.frames[0]))
+        await wait_until_async(lambda: link.outbox.acked == 1)
+        later = patience.when()
+        assert later is not None
+        assert later > due
+        await far.say(far.ack(far.frames[1]))
+        await link.is_done(2)
+        assert patience.when() is None
 
     async def test_the_round_trip_is_measured(
         self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
@@ -512,6 +578,19 @@ class TestRefusals:
         assert link.outbox.position == {ORIGIN: 10}
         await asyncio.wait(closing)
 
+    async def test_a_frame_that_is_too_large_for_the_link_costs_none_of_its_messages(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The link closes with 1009 then: its own code is not taken for the peer's."""
+        far.answer = lambda frame: "x" * (module.MAX_ANSWER_BYTES + 1)
+        link = start_link(far.url)
+        link.put(1, 2)
+        problem = f"sent a frame of more than {module.MAX_ANSWER_BYTES} bytes"
+        await wait_until_async(lambda: problem in caplog.text)
+        far.answer = far.ack
+        await link.is_done(2)
+        assert link.outbox.dropped == 0
+
 
 def error(frame: Frame, code: str, *, retryable: bool = False) -> Frame:
     return {
@@ -526,6 +605,21 @@ def error(frame: Frame, code: str, *, retryable: bool = False) -> Frame:
 
 
 class TestNonsense:
+    async def test_a_peer_that_sends_what_nobody_asked_for_is_left(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        delivery: Frame = {"type": "publish", "topic": "a", "context": "a", "message": 1}
+
+        async def left() -> bool:
+            await far.say(delivery)
+            return "sends too much that nobody asked for" in caplog.text
+
+        await wait_until_async(left)
+        link.put(1)
+        await link.is_done(1)
+
     @pytest.mark.parametrize(
         "nonsense",
         [
