@@ -13,6 +13,7 @@ from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
 from dwsps_channels.bus.layers import database_numbers
+from dwsps_channels.capturing import is_under_test
 from dwsps_channels.core.depth import MAX_DEPTH
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
@@ -219,11 +220,14 @@ class Conf:
 
         Its name tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY`` and the number of the database.
         With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
+        Under test it is another.
         """
         key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
         numbers = database_numbers(self.CHANNEL_LAYER)
         mark = salted_hmac("dwsps_channels.bus", repr(numbers), secret=key, algorithm="sha256")
-        return f"dwsps.bus.{self.SERVER_NAME}.{mark.hexdigest()[:16]}"
+        # As the database of tests has another name: they share a developer's Redis, too.
+        test = ".test" if is_under_test() else ""
+        return f"dwsps.bus.{self.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
 
     @property
     def limits(self) -> Limits:

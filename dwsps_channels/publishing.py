@@ -13,6 +13,7 @@ from django.db.transaction import TransactionManagementError
 from msgspec import Raw
 
 from dwsps_channels import runtime
+from dwsps_channels.capturing import Capture, capture
 from dwsps_channels.conf import conf
 from dwsps_channels.core.depth import is_deeper
 from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
@@ -23,7 +24,7 @@ from dwsps_channels.remote.publisher import NotServing, RemotePublisher, remote_
 
 __all__ = ["InvalidPayload", "NotServing", "apublish", "publish"]
 
-Server = runtime.Runtime | RemotePublisher
+Server = runtime.Runtime | RemotePublisher | Capture
 
 
 class InvalidPayload(ValueError):
@@ -112,6 +113,8 @@ async def apublish(topic: str, message: Any) -> int:
     """
     outgoing = _outgoing(topic, message)
     server = _server()
+    if isinstance(server, Capture):
+        return server.publish(*outgoing)
     if isinstance(server, RemotePublisher):
         return await asyncio.to_thread(server.publish, *outgoing)
     publishing: Awaitable[int]
@@ -155,11 +158,16 @@ def _outgoing(topic: str, message: Any) -> Outgoing:
 
 
 def _server() -> Server:
-    return runtime.current() or remote_publisher(runtime.shared_layer(), conf.SERVER_URL)
+    serving = runtime.current()
+    return (
+        capture(serving=serving is not None)
+        or serving
+        or remote_publisher(runtime.shared_layer(), conf.SERVER_URL)
+    )
 
 
 def _publish(server: Server, outgoing: Outgoing) -> int:
-    if isinstance(server, RemotePublisher):
+    if not isinstance(server, runtime.Runtime):
         return server.publish(*outgoing)
     try:
         running = asyncio.get_running_loop()

@@ -1,65 +1,30 @@
 """What a project needs in its own tests: docs/testing.md shows how.
 
-``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way to them.
+``outbox`` and ``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way
+to them.
 """
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import count
-from typing import Any, NamedTuple, Self
-from unittest import mock
+from typing import Any, Self
 
 from channels.testing import WebsocketCommunicator
 
-from dwsps_channels import publishing
+from dwsps_channels.capturing import Published, capture_publishes, outbox, real_publishes
 from dwsps_channels.consumers import PubSubConsumer
-from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.publication import Publication
 
-__all__ = ["Closed", "PubSubCommunicator", "Published", "Refused", "capture_publishes"]
-
-
-class Published(NamedTuple):
-    """What ``publish`` or ``apublish`` was called with. Equal to the tuple of both."""
-
-    topic: str
-    message: Any
-    """As a subscriber would read it: a ``Decimal``, say, is a string."""
-
-
-@contextmanager
-def capture_publishes() -> Iterator[list[Published]]:
-    """Have ``publish`` and ``apublish`` append to the list that this gives, in place of sending anything.
-
-    No server needs to run. All else is as ever: bad topics and messages raise, and inside a transaction nothing is
-    appended before the commit. (Django's ``TestCase`` never commits: see its ``captureOnCommitCallbacks``.) Nobody
-    is reached, so both return 0, or ``None`` where they wait for the commit.
-    """
-    capture = _Capture()
-    with mock.patch.object(publishing, "_server", return_value=capture):
-        yield capture.published
-
-
-class _Capture:
-    """Stands in for the runtime: a hub without subscribers, and a bus that writes down what it is handed."""
-
-    def __init__(self) -> None:
-        self.published: list[Published] = []
-        self.hub = Hub("captured", self._append)
-
-    @property
-    def loop(self) -> Any:
-        """The caller's own, if it has one: there is nobody to hand over to."""
-        try:
-            return asyncio.get_running_loop()
-        except RuntimeError:
-            return None
-
-    def _append(self, publication: Publication) -> None:
-        self.published.append(Published(publication.topic, json.loads(bytes(publication.message))))
+__all__ = [
+    "Closed",
+    "PubSubCommunicator",
+    "Published",
+    "Refused",
+    "capture_publishes",
+    "outbox",
+    "real_publishes",
+]
 
 
 class Refused(Exception):

@@ -30,7 +30,7 @@ from dwsps_channels.bus.local import LocalBus
 from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
 from dwsps_channels.losses import losses
 from dwsps_channels.publishing import InvalidPayload, NotServing
-from dwsps_channels.testing import PubSubCommunicator
+from dwsps_channels.testing import PubSubCommunicator, real_publishes
 from tests.processes import HOST, ROOT, base_environment, free_port
 from tests.transports.contract import until
 
@@ -389,7 +389,7 @@ class TestBadArguments:
 def nobody_serves() -> Iterator[str]:
     """SERVER_URL leads to a port on which nobody listens."""
     url = f"ws://{HOST}:{free_port()}/ws/pubsub/"
-    with override_settings(DWSPS={"SERVER_URL": url}):
+    with override_settings(DWSPS={"SERVER_URL": url}), real_publishes():
         yield url
 
 

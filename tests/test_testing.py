@@ -1,6 +1,11 @@
 """What other projects test with."""
 
+import asyncio
+import subprocess
+import sys
+import threading
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +19,22 @@ from django.test import override_settings
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from dwsps_channels import apublish, publish, runtime
+from dwsps_channels.conf import conf
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import InvalidTopic, Unavailable
 from dwsps_channels.publishing import InvalidPayload, NotServing
-from dwsps_channels.testing import Closed, Published, PubSubCommunicator, Refused, capture_publishes
+from dwsps_channels.testing import (
+    Closed,
+    Published,
+    PubSubCommunicator,
+    Refused,
+    capture_publishes,
+    outbox,
+    real_publishes,
+)
+from tests.processes import ROOT, ServerFactory
+from tests.wire.client import connected
 
 
 class OwnTopicOnly:
@@ -79,8 +95,127 @@ class TestCapturePublishes:
     async def test_it_ends(self) -> None:
         with pytest.raises(ZeroDivisionError), capture_publishes():
             _ = 1 / 0
-        with pytest.raises(NotServing):
+        await apublish("a", 1)
+        assert outbox == [("a", 1)]
+
+    async def test_the_innermost_counts(self) -> None:
+        with capture_publishes() as outer:
             await apublish("a", 1)
+            with capture_publishes() as inner:
+                await apublish("a", 2)
+            await apublish("a", 3)
+        assert (outer, inner) == ([("a", 1), ("a", 3)], [("a", 2)])
+
+    async def test_it_counts_where_a_server_runs_too(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("a")
+            with capture_publishes() as published:
+                assert await apublish("a", 1) == 0
+            assert published == [("a", 1)]
+            assert await client.received_nothing()
+
+
+NOBODY = {"SERVER_URL": "ws://127.0.0.1:1/"}
+
+
+class TestOutbox:
+    @pytest.mark.django_db(transaction=True)
+    def test_it_has_what_a_test_publishes(self) -> None:
+        assert outbox == []
+        assert publish("news.uk", {"price": Decimal("1.50")}) == 0
+        with transaction.atomic():
+            publish("news", "on commit")
+            assert len(outbox) == 1
+        assert outbox == [("news.uk", {"price": "1.50"}), ("news", "on commit")]
+        assert outbox[0].topic == "news.uk"
+        outbox.clear()
+        assert outbox == []
+
+    @pytest.mark.parametrize("number", [1, 2])
+    async def test_it_is_empty_when_a_test_begins(self, number: int) -> None:
+        assert outbox == []
+        thread = threading.Thread(target=publish, args=("a", number))
+        thread.start()
+        thread.join()
+        await apublish("b", number)
+        assert outbox == [("a", number), ("b", number)]
+
+    async def test_what_reaches_a_server_in_this_process_is_not_in_it(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("a")
+            assert await apublish("a", 1) == 1
+            assert (await client.receive())["message"] == 1
+        assert outbox == []
+
+    @override_settings(DWSPS=NOBODY)
+    def test_a_test_may_ask_for_the_real_thing(self) -> None:
+        with real_publishes():
+            with pytest.raises(NotServing):
+                publish("a", 1)
+            with capture_publishes() as published:
+                publish("a", 2)
+        publish("a", 3)
+        assert published == [("a", 2)]
+        assert outbox == [("a", 3)]
+
+
+def test_a_tests_own_server_is_another_one_on_a_shared_redis() -> None:
+    """As its database has another name."""
+    with pytest.MonkeyPatch.context() as patch:
+        in_tests = conf.group
+        patch.delattr("django.test.utils._TestState.saved_data")
+        assert f"{conf.group}.test" == in_tests
+
+
+TESTS = """
+from django.test import SimpleTestCase, TransactionTestCase
+from dwsps_channels import publish
+from dwsps_channels.testing import outbox, real_publishes
+
+class Paying(TransactionTestCase):
+    def test_one(self):
+        self.assertEqual(outbox, [])
+        publish("orders.1", "made up")
+        self.assertEqual(outbox, [("orders.1", "made up")])
+
+    test_two = test_one
+
+class Real(SimpleTestCase):
+    def test_real(self):
+        with real_publishes():
+            publish("orders.2", "real")
+"""
+
+PYTEST = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "--ds=project.settings"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["manage.py", "test", "project_tests"], [*PYTEST, "--pyargs", "project_tests"]],
+    ids=["django", "pytest"],
+)
+async def test_a_projects_tests_do_not_reach_the_server_that_runs(
+    command: list[str], start_server: ServerFactory, tmp_path: Path
+) -> None:
+    (tmp_path / "project_tests.py").write_text(TESTS)
+    server = start_server("daphne")
+    env = server.env | {
+        "DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/",
+        "PYTHONPATH": str(tmp_path),
+    }
+    async with connected(server.url) as developer:
+        await developer.subscribe("orders")
+        ran = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert (await developer.receive())["message"] == "real"
+        await developer.nothing_more()
 
 
 class TestPubSubCommunicator:

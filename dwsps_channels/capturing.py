@@ -1,0 +1,110 @@
+"""What is published while tests run: kept to be looked at, in place of being sent."""
+
+import json
+import os
+import sys
+from collections import UserList
+from collections.abc import Iterator, MutableSequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from django.core import mail
+from msgspec import Raw
+
+
+class Published(NamedTuple):
+    """What ``publish`` or ``apublish`` was called with. Equal to the tuple of both."""
+
+    topic: str
+    message: Any
+    """As a subscriber would read it: a ``Decimal``, say, is a string."""
+
+
+class Capture:
+    """Takes the place of the server: appends to a list what is published."""
+
+    def __init__(self, published: MutableSequence[Published]) -> None:
+        self._published = published
+
+    def publish(self, topic: str, message: Raw, timestamp: str) -> int:
+        """Append; return how many sessions that reached, which is none."""
+        self._published.append(Published(topic, json.loads(bytes(message))))
+        return 0
+
+
+class Outbox(UserList[Published]):
+    """A list of what was published since the running test began. Empties itself when the next one does."""
+
+    def __init__(self) -> None:
+        self._test = ""
+        self._mails: object = None
+        self._published: list[Published] = []
+        super().__init__()
+
+    @property
+    def data(self) -> list[Published]:
+        """What ``UserList`` reads and writes."""
+        # Both test runners tell which test runs, each in its own way: pytest names it, Django's TestCase begins
+        # another outbox for mail.
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        mails = getattr(mail, "outbox", None)
+        if test != self._test or mails is not self._mails:
+            self._test, self._mails = test, mails
+            self._published = []
+        return self._published
+
+    @data.setter
+    def data(self, value: list[Published]) -> None:
+        self._published = value
+
+
+outbox = Outbox()
+"""What the running test has published, as ``django.core.mail.outbox`` has its mails."""
+
+# What the test asks for, the innermost last: a list to append to; ``None``: to send.
+_asked: list[list[Published] | None] = []
+
+
+def is_under_test() -> bool:
+    """Whether Django's test environment is set up: by its test runner, or by pytest-django."""
+    # It has no public name; that mail goes to an outbox is no sign, as that may be a project's own setting. Not
+    # imported for this: where nobody has, there is none.
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
+
+
+def capture(*, serving: bool) -> Capture | None:
+    """What takes the place of the server now; ``None``: nothing does. ``serving`` is whether this process is one."""
+    if _asked:
+        published = _asked[-1]
+        return None if published is None else Capture(published)
+    return Capture(outbox) if is_under_test() and not serving else None
+
+
+@contextmanager
+def capture_publishes() -> Iterator[list[Published]]:
+    """Have ``publish`` and ``apublish`` append to the list that this gives, in place of sending anything.
+
+    No server needs to run, and none is reached, not even one in this process. All else stays: bad topics and messages
+    raise, and inside a transaction nothing is appended before the commit. (Django's ``TestCase`` never commits: see
+    its ``captureOnCommitCallbacks``.) Nobody is reached, so both return 0, or ``None`` if they wait for the commit.
+    """
+    published: list[Published] = []
+    _asked.append(published)
+    try:
+        yield published
+    finally:
+        _asked.pop()
+
+
+@contextmanager
+def real_publishes() -> Iterator[None]:
+    """Have ``publish`` and ``apublish`` send within a test, as they do elsewhere.
+
+    Set ``SERVER_URL`` or ``CHANNEL_LAYERS`` to a server of the test's own first: what is sent reaches whoever is there.
+    """
+    _asked.append(None)
+    try:
+        yield
+    finally:
+        _asked.pop()
