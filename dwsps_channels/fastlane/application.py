@@ -239,9 +239,8 @@ class Application:
 
     def _log(self, outcome: str) -> None:
         if logger.isEnabledFor(logging.INFO):
-            path = quote(self._scope["path"])
-            if self._scope["query_string"]:
-                path = f"{path}?{self._scope['query_string'].decode('latin-1')}"
+            # Without the query, where a peer's secret may be.
+            path = printable(quote(self._scope["path"]))
             client = printable(get_client_addr(self._scope), 64)
             logger.info('%s - "WebSocket %s" %s', client, path, outcome)
 

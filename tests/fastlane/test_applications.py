@@ -62,6 +62,17 @@ class TestOpening:
             assert client.response.headers["X-A"] == "1"
             assert client.response.headers["Server"] == "uvicorn"
 
+    async def test_queries_are_in_no_log(self, server: Server) -> None:
+        """A peer's secret may be in one."""
+        async with connect(server.url + "/echo/?token=a-secret-of-a-peer"):
+            pass
+        with pytest.raises(InvalidStatus):
+            async with connect(server.url + "/refusing/?token=a-secret-of-a-peer"):
+                pass
+        wait_until(lambda: '"WebSocket /refusing/" 403' in server.log)
+        assert '"WebSocket /echo/" [accepted]' in server.log
+        assert "a-secret-of-a-peer" not in server.log
+
     async def test_an_accept_by_exception_works(self, server: Server) -> None:
         async with connect(server.url + "/accepting/"):
             pass
