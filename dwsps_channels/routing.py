@@ -1,12 +1,31 @@
-"""The websocket routes of the app, for the project's ``URLRouter``."""
+"""The websocket routes of the app, and a router for them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from django.urls import path
+import channels.routing
+from django.urls import path, re_path
 
 from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.handshakes import reject
 
 # Typed loosely: Django's own type of a route knows views only.
 _application: Any = PubSubConsumer.as_asgi()
 
 websocket_urlpatterns = [path("ws/pubsub/", _application)]
+
+
+class URLRouter(channels.routing.URLRouter):
+    """In place of ``channels.routing.URLRouter``: answers a path that no route knows with HTTP 404.
+
+    Channels raises an exception there, which is a traceback in the log for each client with a wrong path.
+    """
+
+    def __init__(self, routes: Sequence[Any]) -> None:
+        unknown: Any = _reject_unknown_path
+        super().__init__([*routes, re_path("", unknown)])
+
+
+async def _reject_unknown_path(scope: Any, receive: Any, send: Any) -> None:
+    await receive()  # websocket.connect
+    await reject(scope, send, 404)

@@ -9,22 +9,15 @@ from django.core.asgi import get_asgi_application
 # Sets Django up, which must come before anything is imported that needs its models.
 http = get_asgi_application()
 
-from asgiref.typing import ASGIReceiveCallable, ASGISendCallable, Scope
-from channels.routing import ProtocolTypeRouter, URLRouter
-from django.urls import path, re_path
+from channels.routing import ProtocolTypeRouter
+from django.urls import path
 
 from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
-from dwsps_channels.routing import websocket_urlpatterns
+from dwsps_channels.routing import URLRouter, websocket_urlpatterns
 
 # Said of a static file, which a thread reads a block at a time: nothing to mend.
 warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
-
-
-async def refuse(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer the handshake with 403. Without it, a path that no route knows is a traceback in the log."""
-    await receive()
-    await send({"type": "websocket.close", "code": 1000, "reason": None})
 
 
 # Channels routes with Django's paths to what Django's stubs do not know: applications in place of views.
@@ -32,7 +25,6 @@ routes: list[Any] = [
     # dwsps clients are told a host and a port, and no path.
     path("", PubSubConsumer.as_asgi()),
     *websocket_urlpatterns,
-    re_path("", refuse),  # type: ignore[arg-type]
 ]
 
 application = ProtocolTypeRouter(

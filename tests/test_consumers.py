@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 from channels.layers import get_channel_layer
-from channels.routing import URLRouter
 from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 from django.urls import path, re_path
 
 from dwsps_channels import apublish, runtime
 from dwsps_channels.consumers import PubSubConsumer
-from dwsps_channels.routing import websocket_urlpatterns
+from dwsps_channels.routing import URLRouter, websocket_urlpatterns
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from dwsps_channels.transports import servers
 from tests.transports.contract import until
@@ -59,6 +58,15 @@ class TestRoutes:
     async def test_the_apps_route_works(self) -> None:
         async with PubSubCommunicator(URLRouter(websocket_urlpatterns), "/ws/pubsub/") as client:
             await client.subscribe("a")
+
+    async def test_a_path_that_no_route_knows_is_refused_and_nothing_is_raised(self) -> None:
+        mine: Any = path("mine/", PubSubConsumer.as_asgi())
+        router = URLRouter([*websocket_urlpatterns, mine])
+        async with PubSubCommunicator(router, "/mine/") as client:
+            await client.subscribe("a")
+        unknown = communicator(router, "/nowhere/")
+        assert await unknown.connect(5) == (False, 4003)
+        await unknown.wait(5)  # raises what the application does
 
     async def test_routes_share_one_hub(self) -> None:
         one: Any = path("one/", PubSubConsumer.as_asgi())

@@ -155,7 +155,7 @@ async def test_what_a_lost_client_was_subscribed_to_is_forgotten(server: Server)
 
 
 async def test_wrong_path_is_refused_without_a_traceback(server: Server) -> None:
-    with pytest.raises(Exception, match="403"):
+    with pytest.raises(Exception, match="404"):
         async with connected(server.url + "/nowhere"):
             pass
     assert "Traceback" not in server.log
