@@ -6,7 +6,8 @@ beside them in the same event loop.
 
 import asyncio
 import importlib.util
-import signal
+import socket
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,15 +15,21 @@ from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
 from channels.routing import get_default_application
+from django.apps import apps
+from django.conf import settings
 
 from dwsps_channels import runtime
 from dwsps_channels.conf import conf
+from dwsps_channels.shutdown import end_signals
 from dwsps_channels.worker import Worker
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # What an HTTP request that is under way has to end, once the server is told to.
 REQUEST_SECONDS = 5
+
+# A project's other consumers may have larger messages than this app's. As much as Daphne takes by default.
+MIN_MESSAGE_BYTES = 1024 * 1024
 
 FAST_PACKAGES = ("uvloop", "httptools")
 
@@ -49,6 +56,31 @@ class Endpoint(NamedTuple):
             raise ValueError(f"'{text}' is not HOST:PORT")
         return cls(parts.hostname, port)
 
+    def listen(self) -> list[socket.socket]:
+        """Sockets bound to it, one for each address that the host has; they do not listen yet.
+
+        Raises:
+            OSError: another process listens there, or this machine has no such address.
+        """
+        found: list[socket.socket] = []
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(
+                socket.getaddrinfo(
+                    self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                )
+            ):
+                found.append(socket.socket(family, kind, protocol))
+                found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    # Or it would take IPv4's part, too, and the next address could not be bound.
+                    found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                found[-1].bind(address)
+        except OSError:
+            for each in found:
+                each.close()
+            raise
+        return found
+
     @property
     def url(self) -> str:
         """The websocket's, for a worker on this machine. The path is that of ``DWSPS["SERVER_URL"]``."""
@@ -70,11 +102,10 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def serve(endpoint: Endpoint) -> None:
-    """Serve and forward until told to end.
+def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
+    """Serve on ``listening``, which ``endpoint.listen`` gave, and forward, until told to end.
 
     Raises:
-        OSError: nobody can listen there.
         SystemExit: uvicorn could not start; its log says why.
     """
     options: dict[str, Any] = {}
@@ -87,9 +118,9 @@ def serve(endpoint: Endpoint) -> None:
         new_loop = fastlane.new_loop
     server = _Server(
         uvicorn.Config(
-            get_default_application(),
-            host=endpoint.host,
-            port=endpoint.port,
+            application(),
+            # Where the fast lane does not read a message itself, uvicorn holds it whole before its size is looked at.
+            ws_max_size=max(MIN_MESSAGE_BYTES, 2 * runtime.max_message_bytes()),
             log_config=None,  # Django's is in force
             access_log=False,
             lifespan="off",
@@ -98,14 +129,26 @@ def serve(endpoint: Endpoint) -> None:
         )
     )
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_serve(server, Worker(endpoint.url)))
+        runner.run(_serve(server, listening, Worker(endpoint.url)))
 
 
-async def _serve(server: "_Server", worker: Worker) -> None:
+def application() -> Any:
+    """What ``ASGI_APPLICATION`` names; under ``DEBUG`` with the static files of the apps, as ``runserver`` has it."""
+    named: Any = get_default_application()
+    if not (settings.DEBUG and apps.is_installed("django.contrib.staticfiles")):
+        return named
+    from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+
+    # Said of each file, which a thread reads a block at a time: nothing to mend.
+    warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous")
+    return ASGIStaticFilesHandler(named)
+
+
+async def _serve(server: "_Server", listening: list[socket.socket], worker: Worker) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in end_signals():
         loop.add_signal_handler(number, server.stop)
-    serving = asyncio.create_task(server.serve())
+    serving = asyncio.create_task(server.serve(listening))
     working = asyncio.create_task(worker.run())
     try:
         # Neither is of use without the other.

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -27,8 +28,33 @@ def before_shutdown(hook: Hook) -> None:
         _hook_signals(loop, hook)
 
 
+def end_signals() -> list[signal.Signals]:
+    """The signals at which a process of ours is to end in its own way."""
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup_ends() else [])]
+
+
+def hangup_ends() -> bool:
+    """Whether SIGHUP, as when a terminal is closed, would end this process at once, without a hook.
+
+    It does not if the server has a use of its own for it, nor under ``nohup``.
+    """
+    number = getattr(signal, "SIGHUP", None)  # Windows has none
+    if number is None:
+        return False
+    handler = signal.getsignal(number)
+    return handler is signal.SIG_DFL or (isinstance(handler, _Hangup) and handler.is_over)
+
+
 def _hook_reactor(reactor: Any, hook: Hook) -> None:
     from twisted.internet.defer import Deferred
+    from twisted.internet.error import ReactorNotRunning
+
+    def stop() -> None:
+        with suppress(ReactorNotRunning):  # it stops already
+            reactor.stop()
+
+    if threading.current_thread() is threading.main_thread() and hangup_ends():
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(stop))
 
     # The reactor goes on once the Deferred fires.
     reactor.addSystemEventTrigger(
@@ -44,6 +70,23 @@ def _hook_signals(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
         # Without a handler of the server's there is no server that ends by signals, and nothing to come before.
         if callable(server_handler) and server_handler is not signal.default_int_handler:
             signal.signal(signum, _SignalHandler(loop, hook, server_handler))
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _SignalHandler) and hangup_ends():
+        signal.signal(signal.SIGHUP, _Hangup(handler))
+
+
+class _Hangup:
+    """Ends the process at SIGHUP as ``handler`` does at SIGTERM."""
+
+    def __init__(self, handler: "_SignalHandler") -> None:
+        self._handler = handler
+
+    @property
+    def is_over(self) -> bool:
+        return self._handler.is_over
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._handler(signal.SIGTERM, frame)
 
 
 class _SignalHandler:

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,14 +44,20 @@ def serve(database: Path, tmp_path: Path) -> Iterator[Serve]:
     """Call it to get a process that serves and forwards."""
     with Child.all_closed() as children:
 
-        def start(name: str = "all", *, slow: bool = False, own_database: Path = database) -> Child:
+        def start(
+            name: str = "all",
+            *,
+            slow: bool = False,
+            own_database: Path = database,
+            **environment: str,
+        ) -> Child:
             port = free_port()
             start = ["-c", WITHOUT_FAST] if slow else ["manage.py"]
             child = Child(
                 name,
                 [sys.executable, *start, "runpubsub", "--serve", f"{HOST}:{port}"],
                 port=port,
-                env=base_environment(own_database) | {"DWSPS_SERVER_NAME": name},
+                env=base_environment(own_database) | {"DWSPS_SERVER_NAME": name} | environment,
                 folder=tmp_path,
             )
             children.append(child)
@@ -85,6 +93,65 @@ async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: 
     assert ("websockets are uvicorn's own" in child.log) is slow
     # What is logged of an end that was asked for is no failure.
     assert "WARNING" not in child.log
+
+
+def test_a_port_that_is_in_use_is_said_in_a_line(serve: Serve, database: Path) -> None:
+    child = serve()
+    done = subprocess.run(
+        [sys.executable, "manage.py", "runpubsub", "--serve", f"{HOST}:{child.port}"],
+        cwd=ROOT,
+        env=base_environment(database),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    expected = (
+        f"CommandError: --serve: cannot listen on {HOST}:{child.port}: Address already in use"
+    )
+    assert done.stderr.splitlines() == [expected]
+
+
+STATIC = """
+from project.settings import *
+
+MIDDLEWARE = [each for each in MIDDLEWARE if "whitenoise" not in each]
+"""
+
+
+@pytest.mark.parametrize("debug", [True, False])
+def test_static_files_are_served_where_a_developer_works(
+    serve: Serve, tmp_path: Path, debug: bool
+) -> None:
+    """Without WhiteNoise, as in a project that has not heard of it."""
+    (tmp_path / "static_settings.py").write_text(STATIC)
+    child = serve(
+        DJANGO_SETTINGS_MODULE="static_settings",
+        PYTHONPATH=f"{tmp_path}:{ROOT}",
+        DEBUG=str(int(debug)),
+    )
+    for path in ("dwsps_channels/dwsps.js", "admin/css/base.css"):
+        url = f"http://{HOST}:{child.port}/static/{path}"
+        if debug:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                assert len(answer.read()) > 1000
+        else:
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(url, timeout=10)
+    assert "Warning" not in child.log
+
+
+async def test_a_terminal_that_is_closed_ends_it_as_sigterm_does(serve: Serve) -> None:
+    child = serve()
+    async with connected(url(child)) as client:
+        await client.subscribe("news")
+        child.signal(signal.SIGHUP)
+        assert (await client.receive())["code"] == "unavailable"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4200
+    assert await asyncio.to_thread(child.wait) == 0
 
 
 async def test_it_forwards_to_its_peers_in_the_same_process(

@@ -16,7 +16,8 @@ import uvicorn
 from dwsps_channels.shutdown import before_shutdown
 from tests.transports.contract import until
 
-SIGNALS = [signal.SIGTERM, signal.SIGINT]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+OF_SERVERS = SIGNALS[:2]
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,7 @@ class Ends:
     def __init__(self) -> None:
         self.log: list[str] = []
         self.may_finish = asyncio.Event()
-        for signum in SIGNALS:
+        for signum in OF_SERVERS:
             signal.signal(signum, self.end)
 
     def end(self, signum: int, frame: FrameType | None) -> None:
@@ -51,7 +52,31 @@ class Ends:
 
 
 class TestSignals:
-    @pytest.mark.parametrize("signum", SIGNALS)
+    async def test_a_hangup_is_as_sigterm(self) -> None:
+        ends = Ends()
+        before_shutdown(ends.hook)
+        signal.raise_signal(signal.SIGHUP)
+        await ends.has_logged("hook begins")
+        signal.raise_signal(signal.SIGHUP)
+        await ends.has_logged("hook begins", "server: SIGTERM")
+        ends.may_finish.set()
+        await ends.has_logged("hook begins", "server: SIGTERM", "hook ends", "server: SIGTERM")
+
+    @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda signum, frame: None])
+    async def test_a_hangup_that_is_ignored_or_means_something_else_stays_so(
+        self, handler: Any
+    ) -> None:
+        ends = Ends()
+        signal.signal(signal.SIGHUP, handler)
+        before_shutdown(ends.hook)
+        assert signal.getsignal(signal.SIGHUP) is handler
+
+    async def test_a_hangup_without_a_server_is_left_alone(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        before_shutdown(never)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+    @pytest.mark.parametrize("signum", OF_SERVERS)
     async def test_the_server_is_told_once_the_hook_is_done(self, signum: signal.Signals) -> None:
         ends = Ends()
         before_shutdown(ends.hook)
@@ -102,7 +127,7 @@ class TestSignals:
     async def test_uvicorn_exits_with_0_at_sigterm(self) -> None:
         """Its own handler would raise the signal again at the end."""
         server = uvicorn.Server(uvicorn.Config(never))
-        for signum in SIGNALS:
+        for signum in OF_SERVERS:
             signal.signal(signum, server.handle_exit)
         ends: list[str] = []
 
@@ -118,7 +143,7 @@ class TestSignals:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     async def test_uvicorn_is_interrupted_as_ever(self) -> None:
         server = uvicorn.Server(uvicorn.Config(never))
-        for signum in SIGNALS:
+        for signum in OF_SERVERS:
             signal.signal(signum, server.handle_exit)
 
         async def hook() -> None:
@@ -141,8 +166,11 @@ class TestEndedLoop:
     def test_its_hook_is_not_kept(self) -> None:
         """As in a test suite, where each test has its loop."""
         signal.signal(signal.SIGTERM, log_nothing)
+        log: list[str] = []
         for _ in range(3):
             asyncio.run(hooked([]))
+        asyncio.run(hung_up(log))
+        assert log == ["hook"]
         handler: Any = signal.getsignal(signal.SIGTERM)
         assert handler.server_handler is log_nothing
 
@@ -189,6 +217,13 @@ async def hooked(log: list[str]) -> None:
         log.append("hook")
 
     before_shutdown(hook)
+
+
+async def hung_up(log: list[str]) -> None:
+    """The hangup is this loop's, not that of one before."""
+    await hooked(log)
+    signal.raise_signal(signal.SIGHUP)
+    await until(lambda: bool(log))
 
 
 async def never(*args: Any) -> None:

@@ -1,6 +1,7 @@
 """How sessions and servers end, and that they do not end before."""
 
 import asyncio
+import signal
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -12,14 +13,16 @@ from tests.wire.raw import SlowReader, raw_websocket
 DRAIN_SECONDS = 10.0
 
 
-async def test_sigterm_sends_every_session_away_to_come_back(
-    start_server: ServerFactory, server_kind: str
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_to_end_sends_every_session_away_to_come_back(
+    start_server: ServerFactory, server_kind: str, number: signal.Signals
 ) -> None:
     server = start_server(server_kind)
     async with connected(server.url) as one, connected(server.url) as two:
         await one.subscribe("news")
         await two.subscribe("news")
-        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+        server.signal(number)
+        ended = asyncio.create_task(asyncio.to_thread(server.wait, DRAIN_SECONDS))
         for client in (one, two):
             error = await client.receive()
             assert (error["type"], error["code"], error["retryable"]) == (

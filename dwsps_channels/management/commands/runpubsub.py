@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.shutdown import end_signals
 from dwsps_channels.worker import Worker
 
 logger = logging.getLogger("dwsps_channels")
@@ -68,13 +68,17 @@ class Command(BaseCommand):
                 f"without {', '.join(missing)} websockets are uvicorn's own, which are slower: "
                 "pip install 'dwsps-channels[fast]'"
             )
-        serving.serve(endpoint)
+        try:
+            listening = endpoint.listen()
+        except OSError as error:
+            raise CommandError(f"--serve: cannot listen on {where}: {error.strerror}") from error
+        serving.serve(endpoint, listening)
 
 
 async def _work(url: str) -> None:
     worker = Worker(url)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in end_signals():
         loop.add_signal_handler(number, worker.stop)
     await worker.run()
 
