@@ -241,7 +241,7 @@ async def test_websocket_is_refused_in_a_word_where_there_is_none(server: Server
     written = len(server.log)
     with pytest.raises(InvalidStatus) as refusal:
         await connect(f"{server.url}/nothing-here", proxy=None)
-    assert refusal.value.response.status_code == 403
+    assert refusal.value.response.status_code == 404
     log = wait_until(lambda: server.log[written:], what="the refusal is in the log")
     assert "/nothing-here" in log
     assert "Traceback" not in log
