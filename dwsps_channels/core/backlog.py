@@ -6,6 +6,7 @@ from time import time
 
 from msgspec import Struct
 
+from dwsps_channels.core.fairness import make_room, room_of
 from dwsps_channels.core.publication import Publication
 
 Position = Mapping[str, int]
@@ -21,12 +22,18 @@ class Entry(Struct, frozen=True, gc=False):
     at: float
     """When it entered, in seconds since the epoch."""
     publication: Publication
+    publisher: str
+    """Whose share of the backlog it is part of."""
     size: int
     """What it costs to keep, in bytes, nearly."""
 
 
 class Backlog:
-    """Keeps at most ``messages``, ``size`` bytes and ``seconds``: the oldest go first."""
+    """Keeps at most ``messages``, ``size`` bytes and ``seconds``.
+
+    What is too old goes. If there are too many, or too many bytes, the oldest go of whoever has published most of them:
+    one client that publishes without end takes the place of its own messages, not of everybody's.
+    """
 
     def __init__(
         self,
@@ -45,17 +52,26 @@ class Backlog:
     def append(self, publication: Publication) -> Entry:
         """Keep a publication that enters now."""
         at = self._clock()
-        size = _ENTRY_BYTES + len(publication.topic) + len(bytes(publication.message))
-        entry = Entry(at, publication, size)
+        size = _ENTRY_BYTES + len(publication.topic) + len(publication.message)
+        entry = Entry(at, publication, publication.publisher, size)
         entries = self._entries
         entries.append(entry)
-        kept = self._kept + size
-        while entries and (
-            kept > self._size or len(entries) > self._messages or entries[0].at < at - self._seconds
-        ):
-            kept -= entries.popleft().size
-        self._kept = kept
+        self._kept = kept = self._kept + size
+        if kept > self._size or len(entries) > self._messages:
+            self._make_room()
+        while entries and entries[0].at < at - self._seconds:
+            self._kept -= entries.popleft().size
         return entry
+
+    def _make_room(self) -> None:
+        entries = self._entries
+        count = len(entries)
+        if count > self._messages:
+            dropped = make_room(entries, room_of(self._messages, count), by_size=False)
+            self._kept -= sum(entry.size for entry in dropped)
+        if self._kept > self._size:
+            dropped = make_room(entries, room_of(self._size, count), by_size=True)
+            self._kept -= sum(entry.size for entry in dropped)
 
     def after(self, position: Position, since: float) -> Iterator[Entry]:
         """What is kept beyond ``position``, in order; of an origin that is not in it, what entered at or after ``since``."""

@@ -44,8 +44,8 @@ class Hub:
         self._published = 0
         # The origins of this server's processes, as far as they have published anything.
         self._own = {origin}
-        # What peers have forwarded, and the bus has not accepted yet.
-        self._relaying: set[Key] = set()
+        # What each peer has forwarded, and the bus has not accepted yet.
+        self._relaying: set[tuple[str, Key]] = set()
         self._taps: set[Tap] = set()
         # By topic; none that is empty is kept.
         self._audiences: dict[str, Audience] = {}
@@ -77,8 +77,10 @@ class Hub:
         for topic in list(subscriber.topics):
             self.unsubscribe(subscriber, topic)
 
-    def publish(self, topic: str, message: Raw, timestamp: str) -> Promise | None:
-        """Publish what a client, or the server's own code, has to say here.
+    def publish(
+        self, topic: str, message: Raw, timestamp: str, publisher: str = ""
+    ) -> Promise | None:
+        """Publish what a client, or the server's own code, has to say here. ``publisher`` is the client's id.
 
         Deliver to this process's subscribers, then hand over to the worker and to the other processes. Await what
         is returned, if anything, before you report success: the ack follows the bus's acceptance.
@@ -87,14 +89,17 @@ class Hub:
             InvalidTopic: before anything was delivered.
         """
         number = self._published + 1
-        publication = Publication(topic, message, timestamp, self._origin, number)
+        publication = Publication(topic, message, timestamp, self._origin, number, publisher)
         self.deliver(publication)
         self._published = number
-        self._keep(publication)
+        # As ``_keep``, without the call.
+        entry = self._backlog.append(publication)
+        for tap in self._taps:
+            tap(entry)
         return self._broadcast(publication)
 
     def relay(self, publication: Publication) -> Promise | None:
-        """Publish what a peer has forwarded, unless it was seen before; as ``publish`` otherwise.
+        """Publish what a peer, its ``publisher``, has forwarded, unless it was seen before; as ``publish`` otherwise.
 
         Handed to the other processes first: if that fails nobody has it, and the peer sends it again. So it is
         delivered here when the promise is kept, before anybody hears of that who asks later.
@@ -104,7 +109,7 @@ class Hub:
             Unavailable: the peer has sent it before, and it is not known yet what becomes of that.
         """
         contexts(publication.topic)
-        name = (publication.origin, publication.number)
+        name = publication.publisher, (publication.origin, publication.number)
         if publication.origin and name in self._relaying:
             raise Unavailable("this message is on its way already")
         if not self._is_new(publication):
@@ -117,10 +122,10 @@ class Hub:
             accepted.add_done_callback(partial(self._relayed, publication, name))
         return accepted
 
-    def _relayed(self, publication: Publication, name: Key, accepted: Promise) -> None:
+    def _relayed(self, publication: Publication, name: tuple[str, Key], accepted: Promise) -> None:
         self._relaying.discard(name)
         if is_broken(accepted):
-            self._seen.discard(name)
+            self._seen.discard(*name)
         else:
             self.deliver(publication)
 
@@ -138,8 +143,11 @@ class Hub:
         # A dwsps 1.0.1 server says nothing that its messages could be known by.
         if not origin:
             return True
-        # What was published on this server comes back where a link leads to the server itself.
-        return origin not in self._own and self._seen.add((origin, publication.number))
+        # What was published on this server comes back where a link leads to the server itself. A peer that claims one
+        # of our origins only has its own messages dropped: ours are never looked up here.
+        return origin not in self._own and self._seen.add(
+            publication.publisher, (origin, publication.number)
+        )
 
     def _remember_own(self, origin: str) -> None:
         if origin not in self._own:

@@ -95,6 +95,8 @@ class Tapped(Struct, frozen=True, gc=False, tag_field="type", tag="tapped"):
     topic: str
     timestamp: str
     message: Raw
+    publisher: str = ""
+    """The server's id for who has published it; empty for the server's own code."""
 
 
 class Delivery(

@@ -21,6 +21,9 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     """The run of the process that it was published in; empty for what a dwsps 1.0.1 server forwarded."""
     number: int = 0
     """Its number there, from 1 on."""
+    publisher: str = ""
+    """Who has published it: the server's id for the connection; empty for the server's own code. For what a peer has
+    forwarded the name of that peer."""
     from_peer_server: bool = False
     """Whether it came from a peer: then it is not forwarded to peers."""
 

@@ -1,17 +1,21 @@
 """What peers have sent already, so that a message that is sent again is not delivered again."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 
 MAX_IDS = 65_536
 MAX_SECONDS = 300.0
 
-Key = tuple[str, int | str]
-"""Origin and id of a publication."""
+Key = tuple[str, int]
+"""Origin and number of a publication."""
 
 
 class Seen:
-    """Remembers keys for ``seconds``, and at most ``ids`` of them: the oldest go first."""
+    """Remembers keys for ``seconds``, and at most ``ids`` of each peer: the oldest go first.
+
+    Each peer has a memory of its own, so that none can name another's messages, or have them forgotten.
+    """
 
     def __init__(
         self,
@@ -22,13 +26,17 @@ class Seen:
         self._ids = ids
         self._seconds = seconds
         self._clock = clock
-        # In the order of time, which is that of insertion.
-        self._seen_at: dict[Key, float] = {}
+        # By peer, each in the order of time, which is that of insertion. (A dict looks for its first key past all that
+        # were deleted before it.)
+        self._peers: dict[str, OrderedDict[Key, float]] = {}
 
-    def add(self, key: Key) -> bool:
-        """Remember ``key``; ``False``: it was seen before."""
-        seen_at = self._seen_at
+    def add(self, peer: str, key: Key) -> bool:
+        """Remember that ``peer`` has sent ``key``; ``False``: it was seen before."""
         now = self._clock()
+        seen_at = self._peers.get(peer)
+        if seen_at is None:
+            self._forget_peers(now)
+            seen_at = self._peers[peer] = OrderedDict()
         while seen_at:
             oldest = next(iter(seen_at))
             if len(seen_at) < self._ids and now - seen_at[oldest] < self._seconds:
@@ -39,9 +47,16 @@ class Seen:
         seen_at[key] = now
         return True
 
-    def discard(self, key: Key) -> None:
+    def discard(self, peer: str, key: Key) -> None:
         """Forget ``key``: it was not delivered after all."""
-        self._seen_at.pop(key, None)
+        if peer in self._peers:
+            self._peers[peer].pop(key, None)
+
+    def _forget_peers(self, now: float) -> None:
+        """Forget those that have sent nothing that is to be remembered."""
+        for peer, seen_at in list(self._peers.items()):
+            if not seen_at or now - next(reversed(seen_at.values())) >= self._seconds:
+                del self._peers[peer]
 
     def __len__(self) -> int:
-        return len(self._seen_at)
+        return sum(map(len, self._peers.values()))

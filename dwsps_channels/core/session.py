@@ -245,7 +245,9 @@ class Session:
         if not allowed:
             raise Forbidden(f"publish to '{topic}'")
         # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
-        accepted = self._hub.publish(topic, request.message.copy(), request.timestamp or now())
+        accepted = self._hub.publish(
+            topic, request.message.copy(), request.timestamp or now(), self.identity.client
+        )
         self._events.published(self.identity, topic, request.message)
         return accepted
 
@@ -272,7 +274,9 @@ class Session:
     def _relay(self, request: Publish) -> Promise | None:
         name = request.name
         if name is None:
-            return self._hub.relay(_relayed(request))  # who gives no names sends nothing again
+            return self._hub.relay(
+                self._publication(request)
+            )  # who gives no names sends nothing again
         if self._refused == name:
             self._relayed = None  # it comes again, and what came after it will
         # Perhaps one was refused in this very turn, and we are not told yet: then the last was, too.
@@ -280,7 +284,7 @@ class Session:
             # Taken now, it would be ahead of what it came after.
             raise Unavailable("what was sent before it is to be sent again first")
         self._refused = name  # until it is on its way
-        accepted = self._hub.relay(_relayed(request))
+        accepted = self._hub.relay(self._publication(request))
         if accepted is None:
             self._refused = None
         elif not is_broken(accepted):
@@ -288,6 +292,19 @@ class Session:
             self._relayed = accepted
             accepted.add_done_callback(partial(self._arrived, name))
         return accepted
+
+    def _publication(self, request: Publish) -> Publication:
+        publication = Publication(
+            topic=request.topic,
+            message=request.message,
+            timestamp=request.timestamp or now(),
+            publisher=self.identity.peer or "",
+            from_peer_server=True,
+        )
+        if request.name is None:
+            return publication
+        origin, number = request.name
+        return replace(publication, origin=origin, number=number)
 
     def _arrived(self, name: Key, accepted: Promise) -> None:
         if is_broken(accepted) and self._refused is None:
@@ -300,6 +317,7 @@ class Session:
                 Tapped(
                     origin=published.origin,
                     number=published.number,
+                    publisher=published.publisher,
                     at=entry.at,
                     topic=published.topic,
                     timestamp=published.timestamp,
@@ -351,16 +369,3 @@ def _size(frame: str | bytes) -> int:
     if isinstance(frame, bytes) or frame.isascii():
         return len(frame)
     return len(frame.encode(errors="surrogatepass"))
-
-
-def _relayed(request: Publish) -> Publication:
-    publication = Publication(
-        topic=request.topic,
-        message=request.message,
-        timestamp=request.timestamp or now(),
-        from_peer_server=True,
-    )
-    if request.name is None:
-        return publication
-    origin, number = request.name
-    return replace(publication, origin=origin, number=number)

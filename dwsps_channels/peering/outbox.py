@@ -3,7 +3,10 @@
 import logging
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple
+
+from dwsps_channels.core.fairness import make_room, room_of
 
 logger = logging.getLogger("dwsps_channels.peering")
 
@@ -11,7 +14,7 @@ logger = logging.getLogger("dwsps_channels.peering")
 MAX_ORIGINS = 256
 
 WINDOW = 256
-"""So many messages may be sent and not acknowledged."""
+"""So many messages may be sent and not acknowledged, and a quarter of what the outbox holds in bytes."""
 
 
 class Outgoing(NamedTuple):
@@ -23,10 +26,19 @@ class Outgoing(NamedTuple):
     """When it entered this server, in seconds since the epoch."""
     topic: str
     frame: bytes
+    publisher: str = ""
+    """Who has published it, by this server's id; empty for its own code."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.frame)
 
 
 class Outbox:
-    """Keeps messages in order until the peer has acknowledged them, within its caps: the oldest go first.
+    """Keeps messages in order until the peer has acknowledged them, within its caps.
+
+    If there are too many the oldest go of whoever has published most of them.
 
     ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent is done with, ``rewind``
     that all of them have to be sent again.
@@ -50,7 +62,9 @@ class Outbox:
         self._sent: deque[Outgoing] = deque()
         # So many at the head of _waiting were sent before.
         self._again = 0
+        # Bytes: of all messages, and of those sent.
         self._kept = 0
+        self._unacknowledged = 0
         self._overflowed = False
 
     def __len__(self) -> int:
@@ -73,29 +87,39 @@ class Outbox:
         _advance(self._put, message)
         self._waiting.append(message)
         self._kept += len(message.frame)
-        while self._waiting and (len(self) > self._messages or self._kept > self._size):
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
+        count = len(self._waiting)
         # What is sent and not acknowledged is older, but it is on its way, and it is little.
-        oldest = self._waiting.popleft()
-        self._again = max(0, self._again - 1)
-        self._kept -= len(oldest.frame)
-        self.dropped += 1
+        if len(self) > self._messages:
+            room = room_of(self._messages, count) - len(self._sent)
+            self._drop_surplus(room, by_size=False)
+        if self._kept > self._size:
+            room = room_of(self._size, count) - self._unacknowledged
+            self._drop_surplus(room, by_size=True)
+
+    def _drop_surplus(self, room: int, *, by_size: bool) -> None:
+        count = len(self) - 1  # the one too many
+        sent_before = {id(message) for message in islice(self._waiting, self._again)}
+        for message in make_room(self._waiting, room, by_size=by_size):
+            self._kept -= len(message.frame)
+            self._again -= id(message) in sent_before
+            self.dropped += 1
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "peer '%s': its outbox is full at %d messages; the oldest are dropped",
+                "peer '%s': its outbox is full at %d messages; those who have published most lose their oldest",
                 self._peer,
-                len(self),
+                count,
             )
 
     def take(self) -> Outgoing | None:
         """The next message to be sent; ``None``: there is none, or too many are not acknowledged."""
         if not self._waiting or len(self._sent) >= WINDOW:
             return None
+        if self._unacknowledged >= self._size // 4 and self._sent:
+            return None  # what is sent cannot be dropped: it is to leave room for what waits
         message = self._waiting.popleft()
         self._sent.append(message)
+        self._unacknowledged += len(message.frame)
         if self._again:
             self._again -= 1
             self.resent += 1
@@ -112,6 +136,7 @@ class Outbox:
         """Be done with the first message that was sent: the peer has it, or has ``refused`` it for good."""
         done = self._sent.popleft()
         self._kept -= len(done.frame)
+        self._unacknowledged -= len(done.frame)
         _advance(self.position, done)
         if refused:
             self.dropped += 1
@@ -130,6 +155,7 @@ class Outbox:
         largest = max(self._sent, key=lambda message: len(message.frame))
         self._sent.remove(largest)
         self._kept -= len(largest.frame)
+        self._unacknowledged -= len(largest.frame)
         self.dropped += 1
         return largest
 
@@ -137,13 +163,14 @@ class Outbox:
         """Forget what waits: it is not to be forwarded after all."""
         self._waiting.clear()
         self._sent.clear()
-        self._again = self._kept = 0
+        self._again = self._kept = self._unacknowledged = 0
 
     def rewind(self) -> None:
         """Have all that was sent and not acknowledged sent again: the connection broke."""
         self._again += len(self._sent)
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
+        self._unacknowledged = 0
 
 
 def _advance(position: dict[str, int], message: Outgoing) -> None:

@@ -177,4 +177,11 @@ def _outgoing(frame: bytes) -> Outgoing | None:
         id=message.number,
         origin=message.origin,
     )
-    return Outgoing(message.origin, message.number, message.at, message.topic, _encode(forwarded))
+    return Outgoing(
+        message.origin,
+        message.number,
+        message.at,
+        message.topic,
+        _encode(forwarded),
+        message.publisher,
+    )

@@ -122,7 +122,9 @@ class SharedBusContract(BusContract):
         one, other = await join(), await join()
         sent = [
             publication(1),
-            publication(b'{"a":1}', topic="☃.1.__proto__", from_peer_server=True),
+            publication(
+                b'{"a":1}', topic="☃.1.__proto__", publisher="paris", from_peer_server=True
+            ),
         ]
         for each in sent:
             await one.publish(each)

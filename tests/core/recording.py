@@ -93,9 +93,9 @@ class RecordingPolicy:
         return self._answer()
 
 
-def peer(client: str) -> Identity:
+def peer(client: str, name: str = "north") -> Identity:
     """A client that may relay other servers' messages."""
-    return Identity(client, role=Role.PEER, peer="north")
+    return Identity(client, role=Role.PEER, peer=name)
 
 
 class Client:

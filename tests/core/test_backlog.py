@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
@@ -7,8 +8,10 @@ from dwsps_channels.core.publication import Publication
 from tests.core.recording import STAMP, Clock
 
 
-def publication(origin: str, number: int, message: bytes = b"1") -> Publication:
-    return Publication("news", Raw(message), STAMP, origin, number)
+def publication(
+    origin: str, number: int, message: bytes = b"1", publisher: str = ""
+) -> Publication:
+    return Publication("news", Raw(message), STAMP, origin, number, publisher)
 
 
 def kept(
@@ -53,6 +56,29 @@ def test_the_oldest_go_when_they_are_too_large() -> None:
     for number in range(1, 6):
         backlog.append(publication("a", number, b"1" * 4_000))
     assert kept(backlog) == [("a", 4), ("a", 5)]
+
+
+@pytest.mark.parametrize(("count", "size"), [(100_000, 10), (2_000, 60_000)], ids=["many", "large"])
+def test_who_publishes_without_end_takes_no_place_of_others(count: int, size: int) -> None:
+    backlog = Backlog()
+    flood, numbers = b"1" * size, iter(range(1, count + 10_000))
+    others = []
+
+    def publish(publisher: str, message: bytes) -> int:
+        number = next(numbers)
+        backlog.append(publication("a", number, message, publisher))
+        return number
+
+    for step in range(count):
+        if step % (count // 20) == 0:
+            others += [publish(f"other-{each}", b"important") for each in range(10)]
+        publish("flood", flood)
+    found = [number for _, number in kept(backlog)]
+    assert set(others) <= set(found)
+    assert found == sorted(found)
+    assert len(backlog) > 200
+    assert backlog._kept == sum(entry.size for entry in backlog.after({}, 0.0)) <= 16 * 1024 * 1024
+    assert len(backlog) <= 10_000
 
 
 def test_a_message_larger_than_all_is_not_kept_and_costs_nothing() -> None:

@@ -80,6 +80,40 @@ class TestRelaying:
         link.send(forwarded(1, origin="farther"))
         assert messages(subscriber) == [1, 1]
 
+    def test_a_peer_cannot_replace_what_another_forwards(self, world: World) -> None:
+        subscriber = reader(world)
+        good, bad = (world.connect(identity=peer(name, name)) for name in ("good", "bad"))
+        bad.send(forwarded(1, origin="good's"))
+        [answer] = good.send(forwarded(1, origin="good's"))
+        assert answer["type"] == "ack"
+        assert messages(subscriber) == [1, 1]
+        # Nor on the server's other processes.
+        elsewhere = World()
+        subscriber = reader(elsewhere)
+        for publication in world.broadcast:
+            elsewhere.hub.receive(publication)
+            elsewhere.hub.receive(publication)
+        assert messages(subscriber) == [1, 1]
+
+    async def test_a_peer_cannot_hold_up_what_another_forwards(self, world: World) -> None:
+        good, bad = (world.connect(identity=peer(name, name)) for name in ("good", "bad"))
+        world.bus_answers = promise()
+        assert bad.send(forwarded(1, origin="good's")) == []
+        world.bus_answers = None
+        [answer] = good.send(forwarded(1, origin="good's"))
+        assert answer["type"] == "ack"
+
+    def test_a_peer_that_claims_an_origin_of_ours_harms_only_itself(self, world: World) -> None:
+        subscriber, tapped = reader(world), worker(world)
+        tapped.send(tap())
+        link = world.connect(identity=peer("link"))
+        for number in (1, 2, 3):
+            link.send(forwarded(number, origin=ORIGIN))
+        client = world.connect()
+        for number in (1, 2, 3):
+            client.send(publish("news", f"ours {number}"))
+        assert messages(subscriber) == messages(tapped) == ["ours 1", "ours 2", "ours 3"]
+
     def test_what_a_dwsps_1_0_1_server_forwards_is_delivered_each_time(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         for _ in range(2):
@@ -253,6 +287,7 @@ class TestTap:
             "type": "tapped",
             "origin": ORIGIN,
             "number": 1,
+            "publisher": "one",
             "topic": "news.uk",
             "timestamp": STAMP,
             "message": {"a": 1},
@@ -271,6 +306,23 @@ class TestTap:
         answers = tapped.send(tap(position={"elsewhere": 3}, since=0))
         assert [each.get("message") for each in answers] == ["kept", None]
         assert len(worker(world).send(tap(since=2**40))) == 1
+
+    def test_a_client_that_floods_takes_no_place_of_others(self, world: World) -> None:
+        elsewhere = World()
+        for each in (world, elsewhere):
+            each.connect("honest").send(publish("orders", "important"))
+        flood = world.connect("flood"), elsewhere.connect("flood")
+        for _ in range(300):
+            for client in flood:
+                client.send(publish("junk", "x" * 60_000))
+        for publication in elsewhere.broadcast:
+            world.hub.receive(publication)
+        answers = worker(world).send(tap())
+        assert [each["message"] for each in answers if each.get("topic") == "orders"] == [
+            "important",
+            "important",
+        ]
+        assert sum(each.get("topic") == "junk" for each in answers) < 300
 
     def test_tapping_again_does_not_double(self, world: World) -> None:
         client, tapped = world.connect(), worker(world)

@@ -1,7 +1,7 @@
 """The outbox: against a naive model, and where its words matter."""
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 from hypothesis import settings
@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from dwsps_channels.core.fairness import make_room
 from dwsps_channels.peering import outbox as module
 from dwsps_channels.peering.outbox import MAX_ORIGINS, Outbox, Outgoing
 
@@ -22,8 +23,8 @@ SIZE = 60
 WINDOW = 3
 
 
-def outgoing(number: int, origin: str = "a", size: int = 10) -> Outgoing:
-    return Outgoing(origin, number, 0.0, "news", b"x" * size)
+def outgoing(number: int, origin: str = "a", size: int = 10, publisher: str = "") -> Outgoing:
+    return Outgoing(origin, number, 0.0, "news", b"x" * size, publisher)
 
 
 def outbox(messages: int = 100, size: int = 10_000, **position: int) -> Outbox:
@@ -56,26 +57,30 @@ class Model(RuleBasedStateMachine):
         origin=st.sampled_from(["a", "b", "old"]),
         step=st.integers(-2, 3),
         size=st.integers(1, 25),
+        publisher=st.sampled_from(["", "one", "two"]),
     )
-    def put(self, origin: str, step: int, size: int) -> None:
+    def put(self, origin: str, step: int, size: int, publisher: str) -> None:
         """Mostly the next number; also one that was put before, and one after a gap."""
-        message = outgoing(max(1, self.put_up_to.get(origin, 0) + step), origin, size)
+        number = max(1, self.put_up_to.get(origin, 0) + step)
+        message = outgoing(number, origin, size, publisher)
         self.box.put(message)
         if message.number <= self.put_up_to.get(origin, 0):
             return
         self.put_up_to[origin] = message.number
         self.waiting.append(message)
-        while self.waiting and (
-            len(self.waiting) + len(self.sent) > MESSAGES
-            or sum(len(each.frame) for each in self.waiting + self.sent) > SIZE
+        for room, by_size in (
+            (MESSAGES - len(self.sent), False),
+            (SIZE - sum(each.size for each in self.sent), True),
         ):
-            self.waiting.pop(0)
-            self.counts["dropped"] += 1
+            left = deque(self.waiting)
+            self.counts["dropped"] += len(make_room(left, room, by_size=by_size))
+            self.waiting = list(left)
 
     @rule()
     def take(self) -> None:
         message = self.box.take()
-        if len(self.sent) == WINDOW or not self.waiting:
+        on_its_way = sum(each.size for each in self.sent)
+        if len(self.sent) == WINDOW or on_its_way >= SIZE // 4 or not self.waiting:
             assert message is None
             return
         expected = self.waiting.pop(0)
@@ -168,7 +173,7 @@ def test_nothing_is_lost_within_the_caps_however_often_the_connection_breaks() -
 
 
 def test_no_more_than_the_window_is_on_its_way() -> None:
-    box = outbox(messages=1000)
+    box = outbox(messages=1000, size=100_000)
     for number in range(1, 400):
         box.put(outgoing(number))
     assert taken(box) == list(range(1, module.WINDOW + 1))
@@ -186,6 +191,30 @@ def test_what_is_on_its_way_is_not_dropped_for_what_waits() -> None:
     assert box.dropped == 2
     box.rewind()
     assert taken(box) == [1, 2, 5]
+
+
+def test_who_publishes_without_end_takes_no_place_of_others() -> None:
+    box = outbox(messages=1_000_000, size=100_000)
+    box.put(outgoing(1, publisher="honest"))
+    for number in range(2, 1000):
+        box.put(outgoing(number, size=1000, publisher="flood"))
+    box.put(outgoing(1000, publisher="late"))
+    # Neither where it waits nor on its way, as that cannot be dropped any more.
+    on_its_way = taken(box)
+    assert on_its_way[0] == 1
+    assert sum(1000 for number in on_its_way[1:]) <= 100_000 // 4
+    for number in range(1001, 2000):
+        box.put(outgoing(number, size=1000, publisher="flood"))
+    box.rewind()
+    for number in range(2000, 3000):
+        box.put(outgoing(number, size=1000, publisher="flood"))
+    delivered = []
+    while (message := box.take()) is not None:
+        delivered.append(message.number)
+        box.acknowledge()
+    assert {1, 1000} <= set(delivered)
+    assert delivered == sorted(delivered)
+    assert box.dropped + box.acked == 2999
 
 
 def test_what_was_acknowledged_in_an_earlier_run_is_not_put_again() -> None:
@@ -236,8 +265,14 @@ def test_an_overflow_is_logged_once_an_outage(caplog: pytest.LogCaptureFixture) 
         while box.take() is not None:
             box.acknowledge()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "peer 'far': its outbox is full at 2 messages; the oldest are dropped"),
+        (
+            "WARNING",
+            "peer 'far': its outbox is full at 2 messages; those who have published most lose their oldest",
+        ),
         ("INFO", "peer 'far': its outbox is empty again; dropped so far: 3"),
-        ("WARNING", "peer 'far': its outbox is full at 2 messages; the oldest are dropped"),
+        (
+            "WARNING",
+            "peer 'far': its outbox is full at 2 messages; those who have published most lose their oldest",
+        ),
         ("INFO", "peer 'far': its outbox is empty again; dropped so far: 6"),
     ]

@@ -1,0 +1,80 @@
+"""Who loses messages if there are too many to be kept: whoever has most of them."""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Final, Protocol, TypeVar
+
+# To look at so many costs little. If there are more, a quarter goes at once, so that they are not looked at for each
+# that comes.
+FEW: Final = 256
+
+
+class Kept(Protocol):
+    """A message that is kept for somebody."""
+
+    @property
+    def publisher(self) -> str:
+        """Who has published it."""
+
+    @property
+    def size(self) -> int:
+        """What it takes."""
+
+
+T = TypeVar("T", bound=Kept)
+
+_publisher = attrgetter("publisher")
+
+
+def make_room(kept: deque[T], room: int, *, by_size: bool) -> list[T]:
+    """Take messages out of ``kept`` until the rest takes at most ``room``, and give them.
+
+    ``room`` is in messages, or in what they take, ``by_size``. Those who have most lose their oldest messages, until
+    nobody has more than is left to each: who has no more than that loses nothing.
+    """
+    shares: Counter[str] = Counter()
+    if by_size:
+        for message in kept:
+            shares[message.publisher] += message.size
+    else:
+        shares.update(map(_publisher, kept))
+    level = fair_level(shares.values(), room)
+    excess = {name: share - level for name, share in shares.items() if share > level}
+    dropped, passed = [], []
+    while excess:
+        message = kept.popleft()
+        left = excess.get(message.publisher)
+        if left is None:
+            passed.append(message)
+            continue
+        dropped.append(message)
+        left -= message.size if by_size else 1
+        if left > 0:
+            excess[message.publisher] = left
+        else:
+            del excess[message.publisher]
+    kept.extendleft(reversed(passed))
+    return dropped
+
+
+def fair_level(shares: Iterable[int], room: int) -> int:
+    """The most that each may have so that all have at most ``room`` together.
+
+    >>> fair_level([1, 50, 9], 20), fair_level([1, 2], 20)
+    (10, 2)
+    """
+    level = 0
+    ascending = sorted(shares)
+    for index, share in enumerate(ascending):
+        others = len(ascending) - index
+        if share * others > room:
+            return max(level, room // others)
+        room -= share
+        level = share
+    return level
+
+
+def room_of(limit: int, count: int) -> int:
+    """What is to be left of ``limit`` once it is exceeded by ``count`` messages."""
+    return limit if count <= FEW else limit - limit // 4
