@@ -116,6 +116,7 @@ class PubSubConsumer(AsyncConsumer):
     async def _serve(
         self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
     ) -> None:
+        server.look_at_server(self.base_send)
         limits = server.limits_of(granted.role)
         connection = connection_of(self.base_send)
         transport = _transport(

@@ -36,6 +36,7 @@ from dwsps_channels.peers.accepted import AcceptedPeers
 from dwsps_channels.peers.credentials import Granted
 from dwsps_channels.peers.failures import Failures
 from dwsps_channels.policies import AllowAll, Unblocked
+from dwsps_channels.server_options import warn_of_daphne, warn_of_uvicorn
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents
 from dwsps_channels.threads import drop_waiting
@@ -81,6 +82,7 @@ class Runtime:
         """Who has tried false credentials."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """How many clients may be connected."""
+        self._is_server_known = False
         self._sessions: set[Session] = set()
         self._accepted_peers = AcceptedPeers()
         self._empty = asyncio.Event()
@@ -90,6 +92,12 @@ class Runtime:
     async def started(self) -> None:
         """Wait until the bus receives, so that a first subscriber misses nothing."""
         await asyncio.shield(self._started)
+
+    def look_at_server(self, send: Any) -> None:
+        """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone."""
+        if not self._is_server_known:
+            self._is_server_known = True
+            warn_of_uvicorn(send)
 
     def limits_of(self, role: Role) -> Limits:
         """The caps on a connection of this role."""
@@ -162,6 +170,7 @@ class Runtime:
 
     async def _start(self) -> None:
         before_shutdown(self.drain)
+        warn_of_daphne()
         await self.bus.start(self.hub.receive)
 
     async def _drain(self) -> None:

@@ -332,17 +332,24 @@ class ServerFactory:
 
 
 def server_command(kind: str, port: int) -> list[str]:
+    """As deployment.md has it, but for what it says of proxies and logs."""
     match kind:
         case "daphne":
-            return [sys.executable, "-m", "daphne", "-b", HOST, "-p", str(port)]
+            endpoint = f"tcp:port={port}:interface={HOST}:backlog=2048"
+            return [sys.executable, "-m", "daphne", "-e", endpoint]
         case "uvicorn":
-            return [sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)]
+            return [
+                *(sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)),
+                *("--timeout-graceful-shutdown", "5", "--ws-max-size", "1048576"),
+                *("--http", "dwsps_channels.fastlane:HttpProtocol"),
+            ]
         case "fastlane":
-            fast = [
+            return [
+                *(sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)),
+                *("--timeout-graceful-shutdown", "5"),
                 *("--ws", "dwsps_channels.fastlane:Protocol"),
                 *("--loop", "dwsps_channels.fastlane:new_loop"),
             ]
-            return [*server_command("uvicorn", port), *fast]
         case _:
             raise ValueError(f"no such kind of server: {kind!r}")
 

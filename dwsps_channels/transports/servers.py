@@ -122,7 +122,7 @@ _SEARCHED_AT_MOST = 64
 
 def connection_of(send: Callable[..., Any]) -> Connection:
     """The connection that an ASGI ``send`` writes to, found beneath whatever middleware wrapped it in."""
-    for item in _beneath(send):
+    for item in beneath(send):
         transport = getattr(item, "transport", None)
         if hasattr(transport, "abortConnection"):
             return DaphneConnection(item, is_bare=_is_bare(send))
@@ -137,7 +137,7 @@ def reject_on_daphne(send: Callable[..., Any], status: int) -> bool:
 
     Return whether that was done: ``send`` may be another server's.
     """
-    for item in _beneath(send):
+    for item in beneath(send):
         handshake = getattr(item, "handshake_deferred", None)
         if handshake is not None and hasattr(item.transport, "abortConnection"):
             from autobahn.websocket.types import ConnectionDeny
@@ -151,7 +151,7 @@ def reject_on_daphne(send: Callable[..., Any], status: int) -> bool:
     return False
 
 
-def _beneath(send: Any) -> Iterator[Any]:
+def beneath(send: Any) -> Iterator[Any]:
     """Yield what ``send`` is made of, and what that is made of, down to the server's own."""
     seen: set[int] = set()
     found: list[Any] = [send]

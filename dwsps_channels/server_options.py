@@ -1,0 +1,82 @@
+"""Options that the ASGI server was started without, and that it needs among strangers: found in the running server.
+
+``manage.py check`` cannot know them: they are on another command line.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.conf import settings
+
+from dwsps_channels.conf import conf
+from dwsps_channels.transports.servers import beneath
+
+logger = logging.getLogger("dwsps_channels.server_options")
+
+# How many clients may wait for the process to look: what uvicorn has, and what is said of.
+BACKLOG: Final = 2048
+MIN_BACKLOG: Final = 512
+
+
+def warn_of_daphne() -> None:
+    """Say how Daphne listens, if this event loop is its, and that is not enough. Once, when the app starts."""
+    if settings.DEBUG:
+        return
+    for problem in _problems_of_daphne():
+        logger.warning("Daphne %s (deployment.md, Daphne)", problem)
+
+
+def warn_of_uvicorn(send: Any) -> None:
+    """Say what uvicorn takes from strangers. Once, for the ``send`` of its first websocket connection."""
+    if settings.DEBUG:
+        return
+    for item in beneath(send):
+        config = getattr(item, "config", None)
+        if hasattr(config, "ws_max_size"):
+            for problem in _problems_of_uvicorn(config):
+                logger.warning("uvicorn %s (deployment.md, uvicorn)", problem)
+            return
+
+
+def _problems_of_daphne() -> Iterator[str]:
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    if getattr(reactor, "_asyncioEventloop", None) is not asyncio.get_running_loop():
+        return
+    for port in reactor.getReaders():
+        server = getattr(getattr(port, "factory", None), "server", None)
+        backlog = getattr(port, "backlog", None)
+        if server is None or backlog is None:
+            continue  # a connection, or what others listen to
+        if backlog < MIN_BACKLOG:
+            yield (
+                f"listens with a backlog of {backlog}: of thousands of clients that come at once it turns many away. "
+                f"Start it with -e tcp:port=PORT:interface=HOST:backlog={BACKLOG} in place of -p and -b"
+            )
+        if _is_too_much(server.websocket_max_message_size):
+            yield _holds(server.websocket_max_message_size, "--websocket-max-message-size")
+
+
+def _problems_of_uvicorn(config: Any) -> Iterator[str]:
+    if _is_too_much(config.ws_max_size):
+        yield _holds(config.ws_max_size, "--ws-max-size")
+    if config.http_protocol_class.__name__ == "HttpToolsProtocol":
+        yield (
+            "takes a request's head of any size, and waits for its end without end. "
+            "Start it with --http dwsps_channels.fastlane:HttpProtocol"
+        )
+
+
+def _is_too_much(size: int) -> bool:
+    # That much a connection may cost anyway.
+    return not 0 < size <= max(conf.MAX_BUFFERED_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+
+
+def _holds(size: int, option: str) -> str:
+    allowed = max(conf.MAX_BUFFERED_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+    return (
+        f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each client. "
+        f"Start it with {option} {allowed}"
+    )

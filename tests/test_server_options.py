@@ -1,0 +1,75 @@
+"""What a server says of the options that it was started without."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.processes import HOST, Server, ServerFactory, base_environment, free_port
+
+Start = Callable[..., Server]
+
+
+def log_of(server: Server) -> str:
+    """What is in its log once a second client has connected."""
+    for _ in range(2):
+        with connect(server.url, proxy=None):
+            pass
+    server.terminate()
+    return server.log
+
+
+@pytest.fixture
+def start(migrated_database: Path, tmp_path: Path) -> Iterator[Start]:
+    """Call it with a command in which PORT stands for a free port, and what the environment has in addition."""
+    with Server.all_closed() as servers:
+
+        def start(*command: str, **environment: str) -> Server:
+            port = free_port()
+            server = Server(
+                "server",
+                [sys.executable, "-m", *(part.replace("PORT", str(port)) for part in command)],
+                port=port,
+                env=base_environment(migrated_database) | environment,
+                folder=tmp_path,
+            )
+            servers.append(server)
+            return server.start()
+
+        yield start
+
+
+def test_one_that_was_started_as_the_documentation_says_says_nothing(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    assert "WARNING" not in log_of(start_server(server_kind))
+
+
+DAPHNE = ("daphne", "-b", HOST, "-p", "PORT", "project.asgi:application")
+
+
+def test_daphne(start: Start) -> None:
+    log = log_of(start(*DAPHNE[:-1], "--websocket-max-message-size", "0", DAPHNE[-1]))
+    assert log.count("WARNING dwsps_channels.server_options: Daphne ") == 2
+    assert "listens with a backlog of 50" in log
+    assert "Start it with -e tcp:port=PORT:interface=HOST:backlog=2048" in log
+    assert "holds messages of any size" in log
+    assert "Start it with --websocket-max-message-size 1048576" in log
+
+
+UVICORN = ("uvicorn", "--host", HOST, "--port", "PORT", "project.asgi:application")
+
+
+def test_uvicorn(start: Start) -> None:
+    log = log_of(start(*UVICORN))
+    assert log.count("WARNING dwsps_channels.server_options: uvicorn ") == 2
+    assert "holds messages of up to 16777216 bytes" in log
+    assert "Start it with --ws-max-size 1048576" in log
+    assert "Start it with --http dwsps_channels.fastlane:HttpProtocol" in log
+
+
+@pytest.mark.parametrize("command", [DAPHNE, UVICORN], ids=["daphne", "uvicorn"])
+def test_a_developer_s_says_nothing(start: Start, command: tuple[str, ...]) -> None:
+    assert "WARNING" not in log_of(start(*command, DEBUG="1"))
