@@ -26,7 +26,7 @@ def warn_of_daphne() -> None:
     if settings.DEBUG:
         return
     for problem in _problems_of_daphne():
-        logger.warning("Daphne %s (deployment.md, Daphne)", problem)
+        logger.warning('Daphne %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem)
 
 
 def warn_of_uvicorn(send: Any) -> None:
@@ -37,7 +37,9 @@ def warn_of_uvicorn(send: Any) -> None:
         config = getattr(item, "config", None)
         if hasattr(config, "ws_max_size"):
             for problem in _problems_of_uvicorn(config):
-                logger.warning("uvicorn %s (deployment.md, uvicorn)", problem)
+                logger.warning(
+                    'uvicorn %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem
+                )
             return
 
 
