@@ -42,8 +42,8 @@ class Hub:
         self._backlog = Backlog() if backlog is None else backlog
         self._seen = Seen() if seen is None else seen
         self._published = 0
-        # The origins of this server's processes, as far as they have published anything.
-        self._own = {origin}
+        # The first and the last number of each of this server's processes, as far as they have published anything.
+        self._own = {origin: (1, 0)}
         # What each peer has forwarded, and the bus has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
         self._taps: set[Tap] = set()
@@ -132,7 +132,7 @@ class Hub:
     def receive(self, publication: Publication) -> None:
         """Take from the bus what another process has published or relayed."""
         if not publication.from_peer_server:
-            self._remember_own(publication.origin)
+            self._remember_own(publication)
             self.deliver(publication)
             self._keep(publication)
         elif self._is_new(publication):
@@ -149,11 +149,12 @@ class Hub:
             publication.publisher, (origin, publication.number)
         )
 
-    def _remember_own(self, origin: str) -> None:
-        if origin not in self._own:
-            if len(self._own) >= MAX_OWN_ORIGINS:
-                self._own = {self._origin}
-            self._own.add(origin)
+    def _remember_own(self, publication: Publication) -> None:
+        origin, number = publication.origin, publication.number
+        known = self._own.get(origin)
+        if known is None and len(self._own) >= MAX_OWN_ORIGINS:
+            self._own = {self._origin: (1, 0)}
+        self._own[origin] = number if known is None else known[0], number
 
     def _keep(self, publication: Publication) -> None:
         entry = self._backlog.append(publication)
@@ -168,6 +169,12 @@ class Hub:
         for entry in self._backlog.after(position, since):
             tap(entry)
         self._taps.add(tap)
+
+    def reached(self) -> tuple[dict[str, int], dict[str, int]]:
+        """For each process of this server the number of the first message that was had of it, and of the last."""
+        own = self._own | {self._origin: (1, self._published)}
+        numbers = own.items()
+        return {id: first for id, (first, _) in numbers}, {id: last for id, (_, last) in numbers}
 
     def untap(self, tap: Tap) -> None:
         """Undo ``tap``, if it was done."""

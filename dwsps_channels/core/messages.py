@@ -85,6 +85,15 @@ class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
     version: str
 
 
+class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
+    """Server to worker, before what it asked for: which numbers there were, so that it can tell what is missing."""
+
+    began: dict[str, int]
+    """For each origin that this process knows the number of the first message that it had."""
+    position: dict[str, int]
+    """And of the last one. What comes up to that comes before the ack of the tap; the rest is kept no longer."""
+
+
 class Tapped(Struct, frozen=True, gc=False, tag_field="type", tag="tapped"):
     """Server to worker: a message that was published here, by a client or the server's own code."""
 
@@ -177,7 +186,7 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
         raise MessageTooDeep(depth) from None  # and not even JSON
 
 
-def encode(message: Delivery | Ack | Error | Hello | Tapped) -> Frame:
+def encode(message: Delivery | Ack | Error | Hello | Tapped | Reached) -> Frame:
     """The frame that carries ``message``."""
     return Frame(_encode(message))
 

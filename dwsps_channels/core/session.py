@@ -27,6 +27,7 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.messages import (
     Ack,
     Publish,
+    Reached,
     Request,
     Subject,
     Subscribe,
@@ -269,6 +270,7 @@ class Session:
                     self._events.unsubscribed(self.identity, topic)
             case Tap():
                 self._hub.untap(self._tapped)
+                self._transport.send(encode(Reached(*self._hub.reached())))
                 self._hub.tap(self._tapped, request.position, request.since)
 
     def _relay(self, request: Publish) -> Promise | None:

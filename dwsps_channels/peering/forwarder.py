@@ -52,9 +52,11 @@ class Forwarder:
         self._on_change = on_change
         self._links: dict[int, tuple[Link, asyncio.Task[None]]] = {}
         self._store_is_away = False
+        # How many messages each link is known to have missed, by the log.
+        self._told_missed: dict[int, int] = {}
         # Which link leads to which server.
         self._claimed: dict[str, Link] = {}
-        self._tap = Tap(url, sign, self._start)
+        self._tap = Tap(url, sign, self)
 
     @property
     def links(self) -> list[Link]:
@@ -79,6 +81,7 @@ class Forwarder:
 
     async def close(self, *, write: bool = True) -> None:
         """End the links, and write down how far they got, unless somebody else does by now."""
+        self._tell_missed()
         healths = {id: link.health() for id, (link, _) in self._links.items()}
         for health in healths.values():
             health.last_error = health.last_error or "the worker has stopped"
@@ -108,6 +111,29 @@ class Forwarder:
         """See ``Claims``."""
         self._claimed = {id: other for id, other in self._claimed.items() if other is not link}
 
+    # Cursor, for the tap
+
+    def start(self) -> Start:
+        """See ``Cursor``: from what any of the links may not have yet."""
+        outboxes = [link.outbox for link in self.links]
+        if not outboxes:
+            return Start({}, time())
+        known = frozenset.intersection(*(outbox.origins for outbox in outboxes))
+        return Start(
+            {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
+            min(link.config.enabled_at for link in self.links),
+        )
+
+    def begin(self, began: Mapping[str, int]) -> None:
+        """See ``Cursor``."""
+        for link in self.links:
+            link.outbox.begin(began)
+
+    def catch_up(self, position: Mapping[str, int]) -> None:
+        """See ``Cursor``."""
+        for link in self.links:
+            link.outbox.catch_up(position)
+
     async def _feed(self) -> None:
         async for message in self._tap.messages():
             for link, _ in self._links.values():
@@ -116,11 +142,10 @@ class Forwarder:
     async def _keep_in_step(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            self._tell_missed()
             try:
                 await self._reconcile()
-                await self._store.write(
-                    {id: link.health() for id, (link, _) in self._links.items()}
-                )
+                await self._store.write(self._healths())
             except Exception:
                 # The database is away: what is connected goes on.
                 if not self._store_is_away:
@@ -130,6 +155,34 @@ class Forwarder:
                 if self._store_is_away:
                     logger.info("the peers' rows can be read and written again")
                 self._store_is_away = False
+
+    def _healths(self) -> dict[int, PeerHealth]:
+        healths = {id: link.health() for id, (link, _) in self._links.items()}
+        if (outage := self._tap.outage) is not None:
+            since, problem = outage
+            for health in healths.values():
+                if health.state is State.CONNECTED:
+                    # The link is there, and nothing comes to it.
+                    health.state, health.since = State.BACKING_OFF, since
+                    health.last_error = (
+                        f"this worker has no connection to its own server: {problem}"
+                    )
+        return healths
+
+    def _tell_missed(self) -> None:
+        """Log how many messages never came to this worker, one line for all the peers that lost as many."""
+        missed: dict[int, list[str]] = {}
+        for id, (link, _) in self._links.items():
+            count = link.outbox.missed - self._told_missed.get(id, 0)
+            if count:
+                self._told_missed[id] = link.outbox.missed
+                missed.setdefault(count, []).append(f"'{link.config.name}'")
+        for count, peers in missed.items():
+            logger.warning(
+                "%d messages are lost to %s: the server had them no longer when this worker came for them",
+                count,
+                ", ".join(peers),
+            )
 
     async def _reconcile(self) -> None:
         """Make the links what the rows say."""
@@ -177,17 +230,6 @@ class Forwarder:
         if tasks:
             # All at once: each takes a moment to say goodbye.
             await asyncio.wait(tasks)
-
-    def _start(self) -> Start:
-        """From where on the tap has to bring messages: what any of the links may not have yet."""
-        outboxes = [link.outbox for link in self.links]
-        if not outboxes:
-            return Start({}, time())
-        known = frozenset.intersection(*(outbox.origins for outbox in outboxes))
-        return Start(
-            {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
-            min(link.config.enabled_at for link in self.links),
-        )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

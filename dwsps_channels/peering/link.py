@@ -122,6 +122,8 @@ class Link:
         if self._state is not State.LOOP and self.wants(message):
             self.outbox.put(message)
             self._changed.set()
+        else:
+            self.outbox.skip(message)
 
     def health(self) -> PeerHealth:
         """How the link is now."""

@@ -40,8 +40,9 @@ class Outbox:
 
     If there are too many the oldest go of whoever has published most of them.
 
-    ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent is done with, ``rewind``
-    that all of them have to be sent again.
+    ``put`` and ``skip`` are called with every message of the feed, in order: a number that is left out is a message
+    that never came, and is counted. ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent
+    is done with, ``rewind`` that all of them have to be sent again.
     """
 
     def __init__(
@@ -53,11 +54,17 @@ class Outbox:
         self.acked = 0
         self.dropped = 0
         self.resent = 0
+        self.missed = 0
+        """How many of those dropped never came to this worker."""
         self._peer = peer
         self._messages = messages
         self._size = size
         # For each origin the number of the last message that was put in: the feed may bring one again.
         self._put = dict(self.position)
+        # Whether an origin that is not among those must be one that has begun since.
+        self._knows_all = bool(position)
+        # For each origin how many of its messages are kept.
+        self._pending: dict[str, int] = {}
         self._waiting: deque[Outgoing] = deque()
         self._sent: deque[Outgoing] = deque()
         # So many at the head of _waiting were sent before.
@@ -81,10 +88,9 @@ class Outbox:
 
     def put(self, message: Outgoing) -> None:
         """Keep ``message`` to be sent, unless it was put in already."""
-        reached = self._put.get(message.origin)
-        if reached is not None and message.number <= reached:
+        if not self._reach(message.origin, message.number):
             return
-        _advance(self._put, message)
+        self._pending[message.origin] = self._pending.get(message.origin, 0) + 1
         self._waiting.append(message)
         self._kept += len(message.frame)
         count = len(self._waiting)
@@ -102,6 +108,7 @@ class Outbox:
         for message in make_room(self._waiting, room, by_size=by_size):
             self._kept -= len(message.frame)
             self._again -= id(message) in sent_before
+            self._forget(message)
             self.dropped += 1
         if not self._overflowed:
             self._overflowed = True
@@ -110,6 +117,45 @@ class Outbox:
                 self._peer,
                 count,
             )
+
+    def skip(self, message: Outgoing) -> None:
+        """Be done with ``message``: it is not for this peer."""
+        if self._reach(message.origin, message.number):
+            self._settle(message.origin)
+
+    def begin(self, began: Mapping[str, int]) -> None:
+        """Expect the feed to begin with these numbers, where an origin is new."""
+        if self._knows_all:
+            for origin, first in began.items():
+                # Else it may be one of those forgotten.
+                if origin not in self._put and len(self._put) < MAX_ORIGINS:
+                    self._put[origin] = first - 1
+
+    def catch_up(self, position: Mapping[str, int]) -> None:
+        """The feed has brought what it still had up to ``position``: what did not come by now never will."""
+        for origin, number in position.items():
+            reached = self._put.get(origin)
+            if reached is None and len(self._put) < MAX_ORIGINS:
+                self._put[origin] = number
+            elif reached is not None and reached < number:
+                self._miss(number - reached)
+                _advance(self._put, origin, number)
+            self._settle(origin)
+        self._knows_all = True
+
+    def _reach(self, origin: str, number: int) -> bool:
+        """Note that the feed is at ``number``; ``False``: it was there before."""
+        reached = self._put.get(origin)
+        if reached is not None:
+            if number <= reached:
+                return False
+            self._miss(number - reached - 1)
+        _advance(self._put, origin, number)
+        return True
+
+    def _miss(self, messages: int) -> None:
+        self.missed += messages
+        self.dropped += messages
 
     def take(self) -> Outgoing | None:
         """The next message to be sent; ``None``: there is none, or too many are not acknowledged."""
@@ -137,7 +183,8 @@ class Outbox:
         done = self._sent.popleft()
         self._kept -= len(done.frame)
         self._unacknowledged -= len(done.frame)
-        _advance(self.position, done)
+        _advance(self.position, done.origin, done.number)
+        self._forget(done)
         if refused:
             self.dropped += 1
         else:
@@ -156,6 +203,7 @@ class Outbox:
         self._sent.remove(largest)
         self._kept -= len(largest.frame)
         self._unacknowledged -= len(largest.frame)
+        self._forget(largest)
         self.dropped += 1
         return largest
 
@@ -164,6 +212,9 @@ class Outbox:
         self._waiting.clear()
         self._sent.clear()
         self._again = self._kept = self._unacknowledged = 0
+        self._pending.clear()
+        for origin in self._put:
+            self._settle(origin)
 
     def rewind(self) -> None:
         """Have all that was sent and not acknowledged sent again: the connection broke."""
@@ -172,10 +223,23 @@ class Outbox:
         self._sent.clear()
         self._unacknowledged = 0
 
+    def _forget(self, message: Outgoing) -> None:
+        """One of its origin's messages is kept no longer."""
+        origin = message.origin
+        self._pending[origin] -= 1
+        if not self._pending[origin]:
+            del self._pending[origin]
+            self._settle(origin)
 
-def _advance(position: dict[str, int], message: Outgoing) -> None:
-    """Note how far ``message`` gets, its origin the last one."""
-    position.pop(message.origin, None)
-    position[message.origin] = message.number
+    def _settle(self, origin: str) -> None:
+        """Of an origin of which nothing is kept all that came is done with, also what was not for this peer."""
+        if origin not in self._pending and origin in self._put:
+            _advance(self.position, origin, self._put[origin])
+
+
+def _advance(position: dict[str, int], origin: str, number: int) -> None:
+    """Note how far ``origin`` has got, as the last one."""
+    position.pop(origin, None)
+    position[origin] = number
     if len(position) > MAX_ORIGINS:
         del position[next(iter(position))]

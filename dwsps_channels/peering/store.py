@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import IntegrityError, router, transaction
-from django.db.models import Exists, Q, QuerySet
+from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -62,8 +62,12 @@ def config_of(peer: Peer) -> PeerConfig:
 
 
 def load_position(peer: int) -> dict[str, int]:
-    """How far the peer had acknowledged, ``{origin: id}``, by what was written last."""
-    status = PeerStatus.objects.filter(peer_id=peer).only("position").first()
+    """How far the peer had acknowledged, ``{origin: id}``, by what was written last.
+
+    What was written before it was enabled again says nothing: what came in between is not for it, and not missing.
+    """
+    written = PeerStatus.objects.filter(peer_id=peer, seen_at__gte=F("peer__enabled_at"))
+    status = written.only("position").first()
     return {} if status is None else status.position
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from time import time
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -15,7 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
-from dwsps_channels.core.messages import Tapped
+from dwsps_channels.core.messages import Reached, Tapped
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.outbox import Outgoing
 
@@ -36,10 +38,23 @@ class Start(Struct, frozen=True):
     since: float
 
 
+class Cursor(Protocol):
+    """How far the reader of a tap has got."""
+
+    def start(self) -> Start:
+        """Where to begin. Asked for each connection."""
+
+    def begin(self, began: Mapping[str, int]) -> None:
+        """The messages that follow begin with these numbers, of each origin that was not asked for."""
+
+    def catch_up(self, position: Mapping[str, int]) -> None:
+        """What the server still had up to ``position`` was given: what is missing will not come any more."""
+
+
 class Tap:
     """The server's organic messages, in order, whatever happens to the connection. Iterate over ``messages`` once.
 
-    ``start`` is asked for each connection what to begin with. So messages may come again, but none is left out that
+    ``cursor`` is asked for each connection what to begin with. So messages may come again, but none is left out that
     the server still keeps.
     """
 
@@ -47,22 +62,32 @@ class Tap:
         self,
         url: str,
         sign: Callable[[], str | Awaitable[str]],
-        start: Callable[[], Start],
+        cursor: Cursor,
     ) -> None:
         self.url = url
         self._sign = sign
-        self._start = start
+        self._cursor = cursor
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
         self._connection: Connection | None = None
         self._anew = False
-        # Since when there is no connection, and what the log was told of it last.
+        # Since when, in seconds since the epoch, there is no connection; and what the log was told of it last.
         self._lost_at: float | None = None
         self._logged: tuple[int, str] | None = None
+        self._reached: Mapping[str, int] = {}
 
     @property
     def connected(self) -> bool:
         """Whether the server is there."""
         return self._connection is not None
+
+    @property
+    def outage(self) -> tuple[float, str] | None:
+        """Since when there is no connection, in seconds since the epoch, and why; ``None``: not for longer than a restart."""
+        if self._lost_at is None or self._logged is None:
+            return None
+        return (
+            None if time() - self._lost_at < ROUTINE_SECONDS else (self._lost_at, self._logged[1])
+        )
 
     def begin_anew(self) -> None:
         """Ask the server again for all from what ``start`` says.
@@ -77,7 +102,7 @@ class Tap:
         """Connect, and give what comes; connect again when that is lost. Never ends by itself."""
         while True:
             code: int | None = None
-            opened = told = False
+            opened = False
             try:
                 async with open_connection(self.url, token=self._sign) as connection:
                     self._backoff.opened()
@@ -87,13 +112,8 @@ class Tap:
                     async for frame in connection:
                         if self._anew:
                             break
-                        if (message := _outgoing(frame)) is not None:
+                        if (message := self._understand(frame)) is not None:
                             yield message
-                        elif not told:
-                            # Not before it has answered: it may as well refuse.
-                            told = True
-                            logger.info("connected to the server at %s", self.url)
-                            self._lost_at = self._logged = None
             except ConnectError as error:
                 # A server that is going away says 503: any other refusal is no routine.
                 refused = isinstance(error, Refused) and error.status != 503
@@ -110,16 +130,31 @@ class Tap:
                 await asyncio.sleep(self._backoff.delay(code) or 0.0)
 
     async def _request(self, connection: Connection) -> None:
-        start = self._start()
+        start = self._cursor.start()
         await connection.send(
             _encode({"type": "tap", "position": dict(start.position), "since": start.since})
         )
 
+    def _understand(self, frame: bytes) -> Outgoing | None:
+        """The message that ``frame`` holds; ``None``: it is something else."""
+        match said := _decoded(frame):
+            case Tapped():
+                return _outgoing(said)
+            case Reached():
+                self._reached = said.position
+                self._cursor.begin(said.began)
+            case _Ack(action="tap"):
+                self._cursor.catch_up(self._reached)
+                logger.info("connected to the server at %s", self.url)
+                self._lost_at = self._logged = None
+            case _Error(action="tap"):
+                raise _Refused(printable(said.reason))
+        return None
+
     def _log(self, problem: str, *, routine: bool = True) -> None:
-        now = asyncio.get_running_loop().time()
         if self._lost_at is None:
-            self._lost_at = now
-        brief = now - self._lost_at < ROUTINE_SECONDS
+            self._lost_at = time()
+        brief = time() - self._lost_at < ROUTINE_SECONDS
         level = logging.INFO if routine and brief else logging.WARNING
         if self._logged != (level, problem):
             self._logged = level, problem
@@ -143,8 +178,8 @@ class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="pub
     origin: str
 
 
-class _Other(Struct, tag_field="type", tag="ack"):
-    """What comes besides."""
+class _Ack(Struct, tag_field="type", tag="ack"):
+    action: str = ""
 
 
 class _Error(Struct, tag_field="type", tag="error"):
@@ -152,23 +187,23 @@ class _Error(Struct, tag_field="type", tag="error"):
     action: str = ""
 
 
-_decoder = msgspec.json.Decoder(Tapped | _Other | _Error)
+_Said = Tapped | Reached | _Ack | _Error
+_decoder: msgspec.json.Decoder[_Said] = msgspec.json.Decoder(_Said)
 _encode = msgspec.json.Encoder().encode
 
 
-def _outgoing(frame: bytes) -> Outgoing | None:
+def _decoded(frame: bytes) -> _Said | None:
     try:
-        message = _decoder.decode(frame)
+        return _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # The last: nested as deeply as the server could just read.
         logger.error(
             "the server sent what this worker does not understand: %s", printable(str(error))
         )
         return None
-    if not isinstance(message, Tapped):
-        if isinstance(message, _Error) and message.action == "tap":
-            raise _Refused(printable(message.reason))
-        return None
+
+
+def _outgoing(message: Tapped) -> Outgoing:
     forwarded = _Forwarded(
         topic=message.topic,
         message=message.message,

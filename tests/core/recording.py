@@ -51,7 +51,8 @@ class RecordingTransport:
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
         return [
-            one if one["type"] in ("publish", "tapped") else without_timestamp(one) for one in taken
+            one if one["type"] in ("publish", "tapped", "reached") else without_timestamp(one)
+            for one in taken
         ]
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.identity import Identity, Role
@@ -156,6 +157,7 @@ class TestRelaying:
     def test_the_policy_is_not_asked_and_the_worker_is_not_told(self, world: World) -> None:
         tapped = worker(world)
         tapped.send(tap())
+        tapped.transport.take()
         world.connect(identity=peer("link")).send(forwarded(1))
         assert tapped.transport.take() == []
 
@@ -278,7 +280,7 @@ class TestRelaying:
 class TestTap:
     def test_it_gets_what_is_published_here_once_with_its_name(self, world: World) -> None:
         tapped, client = worker(world), world.connect()
-        [answer] = tapped.send(tap())
+        [_, answer] = tapped.send(tap())
         assert (answer["type"], answer["action"], answer["id"]) == ("ack", "tap", "tap")
         client.send(publish("news.uk", {"a": 1}, timestamp=STAMP))
         [message] = tapped.transport.take()
@@ -297,15 +299,30 @@ class TestTap:
         client, tapped = world.connect(), worker(world)
         for number in range(5):
             client.send(publish("news", number))
-        answers = tapped.send(tap(position={ORIGIN: 3}))
+        _, *answers = tapped.send(tap(position={ORIGIN: 3}))
         assert [each.get("message") for each in answers] == [3, 4, None]
 
     def test_of_an_origin_that_it_does_not_know_it_gets_what_came_since(self, world: World) -> None:
         client, tapped = world.connect(), worker(world)
         client.send(publish("news", "kept"))
-        answers = tapped.send(tap(position={"elsewhere": 3}, since=0))
+        _, *answers = tapped.send(tap(position={"elsewhere": 3}, since=0))
         assert [each.get("message") for each in answers] == ["kept", None]
-        assert len(worker(world).send(tap(since=2**40))) == 1
+        assert len(worker(world).send(tap(since=2**40))) == 2
+
+    def test_it_is_told_which_numbers_there_were_of_each_process(self, world: World) -> None:
+        tapped, elsewhere = worker(world), World()
+        [reached, _] = tapped.send(tap())
+        assert reached == {"type": "reached", "began": {ORIGIN: 1}, "position": {ORIGIN: 0}}
+        for number in range(3):
+            world.connect().send(publish("news", number))
+            elsewhere.connect().send(publish("news", number))
+        # This process heard of the other one from its second message on.
+        for publication in elsewhere.broadcast[1:]:
+            world.hub.receive(replace(publication, origin="other"))
+        tapped.transport.take()
+        reached, *_ = tapped.send(tap())
+        assert reached["began"] == {ORIGIN: 1, "other": 2}
+        assert reached["position"] == {ORIGIN: 3, "other": 3}
 
     def test_a_client_that_floods_takes_no_place_of_others(self, world: World) -> None:
         elsewhere = World()

@@ -10,14 +10,14 @@ import pytest
 
 from dwsps_channels.client import Connection, connection
 from dwsps_channels.peering import forwarder as module
-from dwsps_channels.peering import link
+from dwsps_channels.peering import link, tap
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.forwarder import Forwarder
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.link import Link
 from tests.peering.far_server import SERVER_ID, FarServer
 from tests.peering.test_tap import signer
-from tests.processes import Server, wait_until_async
+from tests.processes import Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 
 OWN_ID = "a" * 32
@@ -43,6 +43,9 @@ class MemoryStore:
 
     def has_acked(self, id: int, count: int) -> bool:
         return id in self.healths and self.healths[id].acked == count
+
+    def says(self, state: State) -> bool:
+        return {health.state for health in self.healths.values()} == {state}
 
     async def peers(self) -> Sequence[PeerConfig]:
         self._reach()
@@ -423,6 +426,67 @@ class TestResuming:
         for far in fars:
             await gets(far, 1, 2, 3)
             assert len(far.frames) == 3
+
+
+class TestWhatTheServerNoLongerHas:
+    async def test_it_is_counted_for_each_peer_and_said_once(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_server: ServerFactory,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        server = start_server("fastlane", dwsps={"BACKLOG_MESSAGES": 5})
+        store.add(fars[0], "one")
+        store.add(fars[1], "two", topics=("elsewhere",))
+        first = Running(store, server)
+        async with connected(server.url) as client:
+            await first.is_tapping()
+            await client.publish("elsewhere", 0)
+            for number in range(1, 21):
+                await client.publish("a", number)
+            await gets(fars[0], *range(21))
+            await gets(fars[1], 0)
+            await first.end()
+            # All that the second has not got is of before: nothing is missing.
+            second = Running(store, server)
+            await second.is_tapping()
+            await client.publish("elsewhere", 21)
+            await gets(fars[1], 0, 21)
+            await second.end()
+            assert [health.dropped for health in store.healths.values()] == [0, 0]
+            for number in range(22, 42):
+                await client.publish("a", number)
+            third = Running(store, server)
+            await gets(fars[0], *range(22), *range(37, 42))
+        said = "15 messages are lost to 'one', 'two': the server had them no longer"
+        await wait_until_async(lambda: said in caplog.text)
+        await third.end()
+        assert [health.dropped for health in store.healths.values()] == [15, 15]
+        assert caplog.text.count("messages are lost") == 1
+
+    async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_server: ServerFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(tap, "ROUTINE_SECONDS", 0.1)
+        monkeypatch.setattr(tap, "BACKOFF_CAP", 0.1)
+        server = start_server("fastlane")
+        store.add(fars[0])
+        running = Running(store, server)
+        await running.has(State.CONNECTED)
+        await running.is_tapping()
+        server.kill()
+        await wait_until_async(lambda: store.says(State.BACKING_OFF), 20)
+        problem = "this worker has no connection to its own server: "
+        assert store.healths[1].last_error.startswith(problem)
+        server.start()
+        await wait_until_async(lambda: store.says(State.CONNECTED), 20)
+        assert store.healths[1].last_error == ""
+        await running.end()
 
 
 class TestAStoreThatIsAway:

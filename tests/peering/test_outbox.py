@@ -64,17 +64,57 @@ class Model(RuleBasedStateMachine):
         number = max(1, self.put_up_to.get(origin, 0) + step)
         message = outgoing(number, origin, size, publisher)
         self.box.put(message)
-        if message.number <= self.put_up_to.get(origin, 0):
+        if not self.comes(message):
             return
-        self.put_up_to[origin] = message.number
         self.waiting.append(message)
         for room, by_size in (
             (MESSAGES - len(self.sent), False),
             (SIZE - sum(each.size for each in self.sent), True),
         ):
             left = deque(self.waiting)
-            self.counts["dropped"] += len(make_room(left, room, by_size=by_size))
+            dropped = make_room(left, room, by_size=by_size)
+            self.counts["dropped"] += len(dropped)
             self.waiting = list(left)
+            for each in dropped:
+                self.settle(each.origin)
+
+    @rule(origin=st.sampled_from(["a", "b", "old"]), step=st.integers(-2, 3))
+    def skip(self, origin: str, step: int) -> None:
+        message = outgoing(max(1, self.put_up_to.get(origin, 0) + step), origin)
+        self.box.skip(message)
+        if self.comes(message):
+            self.settle(origin)
+
+    @rule(origin=st.sampled_from(["a", "b", "old"]), step=st.integers(-2, 3))
+    def catch_up(self, origin: str, step: int) -> None:
+        reached = self.put_up_to.get(origin)
+        number = max(1, (reached or 0) + step)
+        self.box.catch_up({origin: number})
+        if reached is None:
+            self.put_up_to[origin] = number
+        elif number > reached:
+            self.put_up_to[origin] = number
+            self.miss(number - reached)
+        self.settle(origin)
+
+    def comes(self, message: Outgoing) -> bool:
+        """Whether it is new; counts what is missing before it."""
+        reached = self.put_up_to.get(message.origin)
+        if reached is not None:
+            if message.number <= reached:
+                return False
+            self.miss(message.number - reached - 1)
+        self.put_up_to[message.origin] = message.number
+        return True
+
+    def miss(self, messages: int) -> None:
+        self.counts["missed"] += messages
+        self.counts["dropped"] += messages
+
+    def settle(self, origin: str) -> None:
+        """All that came of an origin is done with if nothing of it is kept."""
+        if origin not in {each.origin for each in self.waiting + self.sent}:
+            self.done_up_to[origin] = self.put_up_to[origin]
 
     @rule()
     def take(self) -> None:
@@ -97,6 +137,7 @@ class Model(RuleBasedStateMachine):
         assert self.box.awaited == done
         self.box.acknowledge(refused=refused)
         self.done_up_to[done.origin] = done.number
+        self.settle(done.origin)
         self.counts["dropped" if refused else "acked"] += 1
         if not refused:
             self.delivered.append(done)
@@ -117,12 +158,15 @@ class Model(RuleBasedStateMachine):
         assert largest == expected
         self.sent.remove(expected)
         self.counts["dropped"] += 1
+        self.settle(expected.origin)
 
     @rule(often=st.integers(0, 9))
     def clear(self, often: int) -> None:
         if often == 0:
             self.box.clear()
             self.waiting, self.sent = [], []
+            for origin in self.put_up_to:
+                self.settle(origin)
 
     @invariant()
     def it_counts_and_keeps_what_the_model_does(self) -> None:
@@ -131,7 +175,8 @@ class Model(RuleBasedStateMachine):
         assert box.awaited == (self.sent[0] if self.sent else None)
         assert box.position == self.done_up_to
         assert {origin: box.reached(origin) for origin in box.origins} == self.put_up_to
-        counts = {name: getattr(box, name) for name in ("forwarded", "acked", "dropped", "resent")}
+        names = ("forwarded", "acked", "dropped", "resent", "missed")
+        counts = {name: getattr(box, name) for name in names}
         assert counts == {name: self.counts[name] for name in counts}
 
     @invariant()
@@ -236,6 +281,56 @@ def test_the_position_passes_over_what_was_dropped_and_what_was_refused() -> Non
     assert (box.acked, box.dropped) == (0, 3)
 
 
+def test_what_never_came_is_counted() -> None:
+    box = outbox(a=3)
+    for number in (4, 5, 8):
+        box.put(outgoing(number))
+    box.skip(outgoing(12))
+    assert (box.missed, box.dropped) == (5, 5)
+    box.catch_up({"a": 20, "new": 7})
+    assert (box.missed, box.dropped) == (13, 13)
+    assert taken(box) == [4, 5, 8]
+
+
+def test_of_an_origin_that_is_new_what_came_before_the_first_is_missing() -> None:
+    box = outbox(a=3)
+    box.begin({"a": 1, "new": 1, "joined": 50})
+    box.put(outgoing(5, "new"))
+    box.catch_up({"a": 3, "new": 5, "joined": 52, "idle": 10})
+    assert box.missed == 4 + 3
+
+
+def test_of_an_outbox_that_is_new_nothing_is_missing_before_its_first_message() -> None:
+    box = outbox()
+    box.begin({"a": 1, "idle": 1})
+    box.put(outgoing(5, "a"))
+    box.catch_up({"a": 5, "idle": 10})
+    box.put(outgoing(11, "idle"))
+    assert box.missed == 0
+    box.begin({"a": 1, "idle": 1, "new": 1})
+    box.catch_up({"a": 5, "idle": 11, "new": 2})
+    assert box.missed == 2
+
+
+def test_of_an_origin_that_may_have_been_forgotten_nothing_is_missing() -> None:
+    box = outbox(**{f"run-{number}": 1 for number in range(MAX_ORIGINS)})
+    box.begin({"forgotten": 1})
+    box.put(outgoing(5, "forgotten"))
+    box.catch_up({"forgotten": 5, "other": 9})
+    assert box.missed == 0
+
+
+def test_what_is_not_for_the_peer_is_done_with_once_nothing_before_it_is_kept() -> None:
+    box = outbox()
+    box.put(outgoing(1))
+    box.skip(outgoing(2))
+    box.skip(outgoing(1, "b"))
+    assert box.position == {"b": 1}
+    assert taken(box) == [1]
+    box.acknowledge()
+    assert box.position == {"b": 1, "a": 2}
+
+
 def test_a_message_larger_than_the_outbox_is_dropped_and_counted() -> None:
     box = outbox(size=5)
     box.put(outgoing(1, size=6))
@@ -261,7 +356,7 @@ def test_an_overflow_is_logged_once_an_outage(caplog: pytest.LogCaptureFixture) 
     box = outbox(messages=2)
     for outage in range(2):
         for number in range(1, 6):
-            box.put(outgoing(number + 10 * outage))
+            box.put(outgoing(number + 5 * outage))
         while box.take() is not None:
             box.acknowledge()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
@@ -139,6 +140,16 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     assert {row.pk: row.queued for row in PeerStatus.objects.all()} == {
         peer.pk: peer.pk for peer in peers
     }
+
+
+def test_a_position_from_before_it_was_enabled_is_none() -> None:
+    peer = create()
+    store.write_healths({peer.pk: PeerHealth(position={"a": 1})})
+    assert store.load_position(peer.pk) == {"a": 1}
+    Peer.objects.update(enabled_at=timezone.now())
+    assert store.load_position(peer.pk) == {}
+    store.write_healths({peer.pk: PeerHealth(position={"a": 5})})
+    assert store.load_position(peer.pk) == {"a": 5}
 
 
 def test_a_position_that_nobody_wrote_is_empty() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -36,12 +36,20 @@ class Reader:
         self.since = since
         self.got: list[Outgoing] = []
         self.starts = 0
-        self.tap = Tap(url, sign, self._start)
+        self.began: Mapping[str, int] = {}
+        self.caught_up: list[Mapping[str, int]] = []
+        self.tap = Tap(url, sign, self)
         self.task = asyncio.create_task(self._read())
 
-    def _start(self) -> Start:
+    def start(self) -> Start:
         self.starts += 1
         return Start(dict(self.position), self.since)
+
+    def begin(self, began: Mapping[str, int]) -> None:
+        self.began = began
+
+    def catch_up(self, position: Mapping[str, int]) -> None:
+        self.caught_up.append(position)
 
     async def _read(self) -> None:
         async for message in self.tap.messages():
@@ -135,6 +143,21 @@ class TestOfAServer:
             await client.publish("a", 5)
             await reader.gets(0, 1, 2, 3, 4, 3, 4, 5)
         assert reader.starts == 2
+
+    async def test_it_says_how_far_the_server_was_once_all_that_it_had_has_come(
+        self, start_server: ServerFactory, start_reader: StartReader
+    ) -> None:
+        server = start_server("fastlane", dwsps={"BACKLOG_MESSAGES": 3})
+        since = time.time()
+        async with connected(server.url) as client:
+            for number in range(5):
+                await client.publish("a", number)
+        reader = start_reader(server.url, signer(server), since=since)
+        await wait_until_async(lambda: reader.caught_up, 20)
+        assert reader.messages == [2, 3, 4]
+        [origin] = reader.position
+        assert (reader.began, reader.caught_up) == ({origin: 1}, [{origin: 5}])
+        assert reader.position == {origin: 5}
 
     async def test_what_is_on_its_way_is_not_ahead_of_what_comes_again(
         self, server: Server, start_reader: StartReader
