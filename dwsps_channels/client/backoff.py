@@ -85,5 +85,12 @@ class Backoff:
 
     def jitter(self, attempt: int) -> float:
         """Anything below the ceiling of that attempt, counted from 0."""
+        return self._uniform() * self._ceiling(attempt)
+
+    def pause(self, attempt: int) -> float:
+        """Between half of that ceiling and all of it: for a client that is asked to go slowly, rather than to scatter."""
+        return self._ceiling(attempt) * (1 + self._uniform()) / 2
+
+    def _ceiling(self, attempt: int) -> float:
         # The exponent is bounded: a float holds no more than 2.0 ** 1023.
-        return self._uniform() * min(self._cap, self._base * 2.0 ** min(attempt, 64))
+        return min(self._cap, self._base * 2.0 ** min(attempt, 64))

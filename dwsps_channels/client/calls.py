@@ -37,12 +37,20 @@ class Calls:
         self._calls[self._last_id] = call
         return self._last_id
 
-    def take(self, id: object, action: object, topic: object) -> Call | None:
-        """The call that an ack or an error answers, if anybody still waits for it."""
+    def take(
+        self, id: object, action: object, topic: object, *, vague: bool = False
+    ) -> Call | None:
+        """The call that an ack or an error answers, if anybody still waits for it.
+
+        Args:
+            vague: what the answer does not name may be anything: the server could not read what it answers.
+        """
         if id is None:
-            # dwsps 1.0.1 echoes no id, but answers in order.
+            # dwsps 1.0.1 echoes no id, but every server answers in order.
             for known, call in self._calls.items():
-                if call.action == action and call.topic == topic:
+                if (call.action == action or (vague and action is None)) and (
+                    call.topic == topic or (vague and topic is None)
+                ):
                     id = known
                     break
         if not isinstance(id, int):

@@ -37,6 +37,7 @@ from dwsps_channels.client.futures import fail, resolve
 from dwsps_channels.client.messages import Incoming, InvalidFrame, Message
 from dwsps_channels.client.subscription import Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
+from dwsps_channels.client.window import Window
 from dwsps_channels.core.messages import Action
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.timestamps import now
@@ -143,11 +144,15 @@ class Client:
         self._last_error: ClientError | None = None
         self._task: asyncio.Task[None] | None = None
         self._callbacks: set[asyncio.Task[None]] = set()
-        self._subscriptions = Subscriptions(partial(self._check, "subscribe"), self._backoff.jitter)
-        self._queue: deque[_Publish] = deque()  # publishes that wait for a connection
+        self._subscriptions = Subscriptions(
+            partial(self._check, "subscribe"), self._send_more, self._backoff.jitter
+        )
+        # Publishes that wait for a connection, or for what waits before them.
+        self._queue: deque[_Publish] = deque()
         self._told = ""  # the last trouble that the log was told of, since it was open
         self._closed: ConnectionClosed | None = None
         self._exchange: Exchange | None = None  # where there is a connection
+        self._window: Window | None = None  # where there is one, too
         self._farewell = ""  # what the server said before it closed the last one
 
     def __repr__(self) -> str:
@@ -186,7 +191,7 @@ class Client:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dwsps {self.url}")
 
     async def wait_open(self) -> None:
-        """Wait for the state ``open``: connected, and all subscriptions answered.
+        """Wait for the state ``open``: connected, and all subscriptions from before stand, or were refused for good.
 
         Raises:
             ConnectionClosed: it is closed for good.
@@ -239,12 +244,12 @@ class Client:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidCall("publish", topic, "invalid_message", str(error)) from error
         publish = _Publish(topic, payload, asyncio.get_running_loop().create_future())
-        if self._exchange is not None:
-            self._post(self._exchange, publish)
+        if self._exchange is not None and not self._queue and not self._subscriptions.unasked:
+            self._exchange.send(_call(publish), publish.payload)
         elif len(self._queue) < self._queue_size:
             self._queue.append(publish)
         else:
-            reason = f"{self._queue_size} publishes wait for a connection already"
+            reason = f"{self._queue_size} publishes wait already"
             raise QueueFull("publish", topic, reason)
         try:
             await publish.future
@@ -343,10 +348,9 @@ class Client:
         self._exchange = exchange = Exchange(connection, self._timeout)
         writer = asyncio.create_task(exchange.write())
         try:
-            # Subscriptions first, then what waits.
-            self._subscriptions.connected(exchange, self._opened)
-            while self._queue:
-                self._post(exchange, self._queue.popleft())
+            self._window = Window(self._send_more, self._backoff.pause)
+            self._subscriptions.connected(exchange, self._window, self._opened)
+            self._send_more()
             handled = 0
             async for data in connection:
                 exchange.heard()
@@ -363,6 +367,18 @@ class Client:
         finally:
             writer.cancel()
             await asyncio.wait([writer])
+
+    def _send_more(self) -> None:
+        """Send what waits: subscriptions first, and no more at once than the server takes."""
+        while self._exchange is not None and self._window is not None and self._window.is_open:
+            if self._subscriptions.unasked:
+                self._subscriptions.ask_next()
+            elif self._queue:
+                publish = self._queue.popleft()
+                if not publish.future.done():  # else who made the call has gone
+                    self._exchange.send(self._window.count(_call(publish)), publish.payload)
+            else:
+                return
 
     def _opened(self) -> None:
         if self._exchange is not None:
@@ -381,6 +397,9 @@ class Client:
     def _release(self) -> list[Call]:
         """Forget the connection; return the calls that were sent on it and are not answered."""
         exchange, self._exchange = self._exchange, None
+        if self._window is not None:
+            self._window.close()
+            self._window = None
         self._subscriptions.disconnected()
         return [] if exchange is None else exchange.end()
 
@@ -425,20 +444,6 @@ class Client:
                 action, topic, "invalid_topic", "a topic has no lone surrogates"
             ) from None
 
-    def _post(self, exchange: Exchange, publish: _Publish) -> None:
-        future, topic = publish.future, publish.topic
-        if future.done():
-            return  # who made the call has gone
-
-        def lost(reason: str) -> None:
-            words = "the connection broke before the ack, the message may have arrived or not"
-            fail(
-                future, ConnectionLost("publish", topic, f"{words}: {reason}" if reason else words)
-            )
-
-        done, refused = partial(resolve, future), partial(fail, future)
-        exchange.send(Call("publish", topic, done, refused, lost), publish.payload)
-
     # Frames
 
     def _receive(self, exchange: Exchange, data: bytes) -> None:
@@ -463,14 +468,24 @@ class Client:
         if call is not None:
             retryable = frame.retryable is True
             call.fail(ServerError(call.action, call.topic, frame.code, reason, retryable=retryable))
-        elif frame.id is None:
-            self._farewell = reason  # the server explains itself before it closes
+        elif frame.is_farewell:
+            self._farewell = reason
             logger.warning(
                 "the server at %s says: %s: %s",
                 self.url,
                 printable(frame.code, 64),
                 printable(reason),
             )
+
+
+def _call(publish: _Publish) -> Call:
+    future, topic = publish.future, publish.topic
+
+    def lost(reason: str) -> None:
+        words = "the connection broke before the ack, the message may have arrived or not"
+        fail(future, ConnectionLost("publish", topic, f"{words}: {reason}" if reason else words))
+
+    return Call("publish", topic, partial(resolve, future), partial(fail, future), lost)
 
 
 async def _log_errors(subscription: Subscription, callback: Callback) -> None:

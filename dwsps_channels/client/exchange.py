@@ -45,7 +45,10 @@ class Exchange:
 
     def answered(self, frame: Incoming) -> Call | None:
         """The call that an ack or an error answers, if anybody still waits for it."""
-        return self._calls.take(frame.id, frame.action, frame.topic)
+        if frame.is_farewell:
+            return None
+        vague = frame.type == "error"
+        return self._calls.take(frame.id, frame.action, frame.topic, vague=vague)
 
     def end(self) -> list[Call]:
         """Give the calls that are not answered, and forget them."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
 from dwsps_channels.core.messages import Action
 
 
@@ -46,6 +47,12 @@ class Incoming(Struct, frozen=True, rename="camel"):
     id: Any = None
 
     @property
+    def is_farewell(self) -> bool:
+        """Whether it is an error about the connection, which the server is about to close, and about no request."""
+        nameless = self.id is None and self.action is None and self.topic is None
+        return self.type == "error" and nameless and self.code in _FAREWELLS
+
+    @property
     def subscription(self) -> str:
         """The topic of the subscription that a delivery is for. (dwsps 1.0.1 names it, too; others may not.)"""
         context: str = self.context if isinstance(self.context, str) else self.topic
@@ -70,6 +77,8 @@ class Incoming(Struct, frozen=True, rename="camel"):
             raw=raw,
         )
 
+
+_FAREWELLS: Final = {error.code for error in (Unavailable, Forbidden, RateLimited)}
 
 # The field without which a frame of that type says nothing.
 _NEEDED: Final = {"publish": "topic", "ack": "action", "error": "code"}

@@ -12,6 +12,8 @@ from dwsps_channels.client.exchange import Exchange
 from dwsps_channels.client.futures import fail, resolve, resolved
 from dwsps_channels.client.messages import Incoming
 from dwsps_channels.client.subscription import Subscription
+from dwsps_channels.client.window import Window
+from dwsps_channels.core.errors import RateLimited
 
 logger = logging.getLogger("dwsps_channels.client")
 
@@ -31,7 +33,7 @@ class _Topic:
     name: str
     readers: dict[Subscription, None] = field(default_factory=dict)
     waiting: list[_Waiter] = field(default_factory=list)
-    """Those whose subscribe waits for a connection."""
+    """Those whose subscribe is not sent yet."""
     asked: int = 0
     """Subscribes that were sent and are not answered."""
     live: bool = False
@@ -43,16 +45,29 @@ class _Topic:
 class Subscriptions:
     """Keeps the server's idea of what is subscribed to the same as its readers'."""
 
-    def __init__(self, check: Callable[[str], None], jitter: Callable[[int], float]) -> None:
+    def __init__(
+        self,
+        check: Callable[[str], None],
+        send_more: Callable[[], None],
+        jitter: Callable[[int], float],
+    ) -> None:
         """
         Args:
             check: raises if a topic cannot be subscribed to now.
+            send_more: called when something is ``unasked``.
             jitter: seconds to wait before asking again, for the first time (0), the second, …
         """
         self._check = check
+        self._send_more = send_more
         self._jitter = jitter
         self._topics: dict[str, _Topic] = {}
+        self.unasked: dict[_Topic, None] = {}
+        """What ``ask_next`` asks the server for, in this order."""
+        # What stood, or waited, before the connection, and does not stand yet.
+        self._restoring: set[_Topic] = set()
+        self._restored: Callable[[], None] = lambda: None
         self._exchange: Exchange | None = None  # with the server, where there is a connection
+        self._window: Window | None = None
         self._refusals = (
             0  # how often the server put off what was subscribed to before, on this connection
         )
@@ -71,10 +86,10 @@ class Subscriptions:
         topic = self._topics.setdefault(subscription.topic, _Topic(subscription.topic))
         topic.readers[subscription] = None
         waiter = _Waiter(asyncio.get_running_loop().create_future(), subscription)
+        topic.waiting.append(waiter)
         if self._exchange is not None:
-            self._ask(self._exchange, topic, [waiter])
-        else:
-            topic.waiting.append(waiter)
+            self.unasked[topic] = None
+            self._send_more()
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -117,27 +132,30 @@ class Subscriptions:
 
     # Connections
 
-    def connected(self, exchange: Exchange, answered: Callable[[], None]) -> None:
-        """Subscribe again; ``answered`` is called when the server has answered for all."""
+    def connected(self, exchange: Exchange, window: Window, restored: Callable[[], None]) -> None:
+        """Subscribe again, as ``window`` lets it; ``restored`` is called when all stand, or were refused for good."""
         self._exchange = exchange
+        self._window = window
         self._refusals = 0
-        unanswered = len(self._topics)
+        self._restored = restored
+        self._restoring = set(self._topics.values())
+        self.unasked = dict.fromkeys(self._topics.values())
+        if not self._restoring:
+            restored()
 
-        def one_less() -> None:
-            nonlocal unanswered
-            unanswered -= 1
-            if unanswered == 0:
-                answered()
-
-        for topic in self._topics.values():
-            waiting, topic.waiting = topic.waiting, []
-            self._ask(exchange, topic, waiting, one_less)
-        if not self._topics:
-            answered()
+    def ask_next(self) -> None:
+        """Ask the server for the first of what is ``unasked``."""
+        topic = next(iter(self.unasked))
+        del self.unasked[topic]
+        waiters, topic.waiting = topic.waiting, []
+        self._ask(topic, waiters)
 
     def disconnected(self) -> None:
         """The connection is gone, and with it what the server knew."""
         self._exchange = None
+        self._window = None
+        self.unasked.clear()
+        self._restoring.clear()
         if self._asking_again is not None:
             self._asking_again.cancel()
             self._asking_again = None
@@ -158,7 +176,7 @@ class Subscriptions:
 
     def _drop(self, topic: _Topic) -> asyncio.Future[None]:
         """Nobody wants the topic any more."""
-        del self._topics[topic.name]
+        self._forget(topic)
         for waiter in topic.waiting:
             fail(waiter.future, _cancelled(topic))
         if self._exchange is None or not (topic.live or topic.asked):
@@ -177,14 +195,22 @@ class Subscriptions:
         )
         return future
 
-    def _ask(
-        self,
-        exchange: Exchange,
-        topic: _Topic,
-        waiters: list[_Waiter],
-        answered: Callable[[], None] = lambda: None,
-    ) -> None:
+    def _forget(self, topic: _Topic) -> None:
+        del self._topics[topic.name]
+        self.unasked.pop(topic, None)
+        self._settle(topic)
+
+    def _settle(self, topic: _Topic) -> None:
+        """It stands, or it is gone."""
+        if topic in self._restoring:
+            self._restoring.discard(topic)
+            if not self._restoring:
+                self._restored()
+
+    def _ask(self, topic: _Topic, waiters: list[_Waiter]) -> None:
         """Ask the server for a subscription, for those who wait for it (nobody: it is asked for again)."""
+        assert self._exchange is not None
+        assert self._window is not None
         topic.asked += 1
 
         def done() -> None:
@@ -192,12 +218,15 @@ class Subscriptions:
             topic.live = topic.granted = True
             for waiter in waiters:
                 resolve(waiter.future)
-            answered()
+            self._settle(topic)
 
         def refused(error: CallError) -> None:
             topic.asked -= 1
-            self._refused(topic, waiters, error)
-            answered()
+            if error.code == RateLimited.code and self._topics.get(topic.name) is topic:
+                topic.waiting[:0] = waiters
+                self.unasked[topic] = None
+            else:
+                self._refused(topic, waiters, error)
 
         def lost(reason: str) -> None:
             if self._topics.get(topic.name) is topic:
@@ -206,13 +235,14 @@ class Subscriptions:
             for waiter in waiters:
                 fail(waiter.future, _cancelled(topic))
 
-        exchange.send(Call("subscribe", topic.name, done, refused, lost))
+        call = Call("subscribe", topic.name, done, refused, lost)
+        self._exchange.send(self._window.count(call))
 
     def _refused(self, topic: _Topic, waiters: list[_Waiter], error: CallError) -> None:
         for waiter in waiters:
             topic.readers.pop(waiter.subscription, None)
             fail(waiter.future, error)
-        if self._topics.get(topic.name) is not topic or topic.live or topic.asked:
+        if self._topics.get(topic.name) is not topic or topic.live or topic.asked or topic.waiting:
             return  # another answer decides
         if topic.readers and topic.granted and error.retryable:
             logger.warning("subscribing again was put off: %s", error)
@@ -222,23 +252,24 @@ class Subscriptions:
             logger.error("a subscription from before is gone: %s", error)
         for subscription in topic.readers:
             subscription.end(error)
-        del self._topics[topic.name]
         if isinstance(error, CallTimeout) and self._exchange is not None:
             # The server may still come round to it: it must not deliver what nobody wants.
             self._exchange.send(Call("unsubscribe", topic.name, _ignore, _ignore, _ignore))
+        self._forget(topic)
 
     def _ask_again_soon(self) -> None:
         if self._asking_again is None and self._exchange is not None:
             delay = self._jitter(self._refusals)
             self._refusals += 1
             loop = asyncio.get_running_loop()
-            self._asking_again = loop.call_later(delay, self._ask_again, self._exchange)
+            self._asking_again = loop.call_later(delay, self._ask_again)
 
-    def _ask_again(self, exchange: Exchange) -> None:
+    def _ask_again(self) -> None:
         self._asking_again = None
         for topic in self._topics.values():
             if not topic.live and not topic.asked:
-                self._ask(exchange, topic, [])
+                self.unasked[topic] = None
+        self._send_more()
 
 
 def _cancelled(topic: _Topic) -> Cancelled:

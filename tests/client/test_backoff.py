@@ -91,3 +91,11 @@ def test_at_once_is_at_once_only_once_until_a_connection_held() -> None:
     backoff.opened()
     clock.now += 10.0
     assert backoff.delay(4299) == 0.0
+
+
+def test_pause_is_at_least_half_of_the_ceiling() -> None:
+    for random in (0.0, 0.5, 1.0):
+        backoff = Backoff(0.5, 20, uniform=iter([random] * 8).__next__)
+        pauses = [backoff.pause(attempt) for attempt in range(8)]
+        ceilings = [0.5, 1, 2, 4, 8, 16, 20, 20]
+        assert pauses == [ceiling * (1 + random) / 2 for ceiling in ceilings]

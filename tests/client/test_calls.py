@@ -342,3 +342,20 @@ async def test_errors_are_one_family() -> None:
         error = kind("publish", "a", "why")
         assert isinstance(error, CallError)
         assert json.dumps([error.code, error.reason, error.retryable])
+
+
+async def test_error_that_names_no_request_answers_the_oldest(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted)
+    scripted.decide = lambda frame: IGNORE
+    calls = [asyncio.create_task(client.publish(topic, 1)) for topic in ("a", "b")]
+    await wait_until_async(lambda: len(scripted.frames) == 2)
+    farewell = {"type": "error", "code": "unavailable", "reason": "going", "retryable": True}
+    await scripted.broadcast(farewell)  # is about the connection
+    for code in ("invalid_json", "message_too_large"):
+        await scripted.broadcast({"type": "error", "code": code, "reason": "no"})
+    for call, code in zip(calls, ("invalid_json", "message_too_large"), strict=True):
+        with pytest.raises(ServerError) as caught:
+            await call
+        assert (caught.value.code, caught.value.action) == (code, "publish")

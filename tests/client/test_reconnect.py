@@ -1,6 +1,9 @@
 """What survives a connection, and what does not."""
 
 import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -140,9 +143,102 @@ async def test_subscriptions_put_off_on_reconnecting_are_asked_for_again(
 
     scripted.decide = decide
     scripted.cut()
-    await wait_until_async(lambda: scripted.topics == topics)
+    await wait_until_async(lambda: client.state == "reconnecting")
+    await client.wait_open()
     assert client.subscriptions == topics
-    assert client.state == "open"
+    assert scripted.topics == topics
+
+
+async def test_open_waits_for_a_subscription_that_the_server_cannot_take_for_now(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted)
+    for topic in ("a", "b"):
+        await client.subscribe(topic, print)
+    later = {"code": "unavailable", "reason": "later", "retryable": True}
+    refusals = [later, later, later]
+    scripted.decide = lambda frame: refusals.pop() if refusals and frame["topic"] == "a" else None
+    scripted.cut()
+    await wait_until_async(lambda: client.state == "reconnecting")
+    await client.wait_open()
+    assert (scripted.topics, refusals) == (["a", "b"], [])
+
+
+class RateLimit:
+    """Allows ``burst`` frames at once and one more each ``every`` seconds; counts those that go on for a burst beyond."""
+
+    def __init__(self, burst: int, every: float) -> None:
+        self.burst = burst
+        self.every = every
+        self.begin()
+        self.refused = 0
+        self.floods = 0
+
+    def begin(self) -> None:
+        """A connection is new."""
+        self.tokens = float(self.burst)
+        self.at = time.monotonic()
+        self.in_a_row = 0
+
+    def decide(self, frame: Frame) -> Frame | None:
+        now = time.monotonic()
+        self.tokens = min(self.burst, self.tokens + (now - self.at) / self.every)
+        self.at = now
+        if self.tokens >= 1:
+            self.tokens -= 1
+            self.in_a_row = 0
+            return None
+        self.refused += 1
+        self.in_a_row += 1
+        self.floods += self.in_a_row == self.burst
+        return {"code": "rate_limited", "reason": "slowly", "retryable": True}
+
+
+async def test_open_waits_for_all_subscriptions_at_the_pace_that_the_server_allows(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted, min_delay=0.05, max_delay=0.1)
+    topics = sorted(f"topic{number}" for number in range(150))
+    for topic in topics:
+        await client.subscribe(topic, print)
+    limit = RateLimit(50, 0.005)
+
+    async def welcome(session: ServerConnection) -> None:
+        limit.begin()
+
+    scripted.welcome, scripted.decide = welcome, limit.decide
+    scripted.cut()
+    await wait_until_async(lambda: client.state == "reconnecting")
+    # What waits for the connection waits behind them.
+    published = [asyncio.create_task(client.publish("topic1", number)) for number in range(3)]
+    await client.wait_open()
+    assert scripted.topics == topics
+    await asyncio.wait(published)
+    more = [client.subscribe(f"more{number}", print) for number in range(100)]
+    await asyncio.gather(*more)
+    assert len(scripted.topics) == 250
+    assert limit.floods == 0
+    assert 0 < limit.refused < 200
+
+
+async def test_subscribing_again_goes_out_in_rounds(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted)
+    for number in range(16 + 24 + 36):
+        await client.subscribe(f"topic{number}", print)
+    scripted.frames.clear()
+    held: list[Callable[[], Any]] = []
+    scripted.held = held
+    scripted.cut()
+    for many in (16, 24, 36):
+        await wait_until_async(partial(lambda many: len(held) == many, many))
+        answers = held[:]
+        held.clear()
+        for answer in answers:
+            await answer()
+    await client.wait_open()
+    assert len(scripted.frames) == 16 + 24 + 36
 
 
 @pytest.mark.parametrize("code", [4001, 4003, 4099])

@@ -256,8 +256,8 @@ async def test_second_subscription_that_is_refused_leaves_the_first(
 ) -> None:
     client = await connect(scripted)
     async with client.subscribe("news") as first:
-        busy = {"code": "rate_limited", "reason": "slowly", "retryable": True}
-        scripted.decide = lambda frame: busy if frame["type"] == "subscribe" else None
+        later = {"code": "unavailable", "reason": "later", "retryable": True}
+        scripted.decide = lambda frame: later if frame["type"] == "subscribe" else None
         with pytest.raises(ServerError):
             await client.subscribe("news").begin()
         await client.publish("news", 1)
