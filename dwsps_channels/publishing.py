@@ -190,6 +190,8 @@ def _publish(server: Server, outgoing: Outgoing) -> int:
 
 
 async def _publish_in_loop(server: runtime.Runtime, outgoing: Outgoing) -> int:
+    # The first request starts it; those that come at the same time may get here before it has started.
+    await server.started()
     reached, pending = _hand_over(server, outgoing)
     if pending is not None:
         await pending

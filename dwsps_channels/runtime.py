@@ -91,7 +91,10 @@ class Runtime:
 
     async def started(self) -> None:
         """Wait until the bus receives, so that a first subscriber misses nothing."""
-        await asyncio.shield(self._started)
+        if self._started.done():
+            self._started.result()
+        else:
+            await asyncio.shield(self._started)
 
     def look_at_server(self, send: Any) -> None:
         """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone."""

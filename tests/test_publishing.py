@@ -475,6 +475,23 @@ class SlowBus(LocalBus):
         return self.accepts
 
 
+class StartingBus(LocalBus):
+    """Takes its time to start, and takes nothing before."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.may_start = asyncio.Event()
+
+    async def start(self, deliver: Any) -> None:
+        self.begun.set()
+        await self.may_start.wait()
+
+    def publish(self, publication: Any) -> Any:
+        if not self.may_start.is_set():
+            return FailingBus().publish(publication)
+        return None
+
+
 class FailingBus(LocalBus):
     def publish(self, publication: Any) -> Any:
         async def fail() -> None:
@@ -544,6 +561,22 @@ class TestOtherProcesses:
         assert losses.total == 1
         [line] = lost(caplog)
         assert line.endswith("the server's processes did not get it within 0.1 s (1)")
+
+    @pytest.mark.parametrize("call", [apublish, lambda *args: in_thread(lambda: publish(*args))])
+    async def test_a_server_that_is_starting_is_waited_for(
+        self, call: Callable[..., Awaitable[Any]]
+    ) -> None:
+        bus = StartingBus()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtime, "make_bus", lambda: bus)
+            starting = asyncio.create_task(runtime.obtain())
+            await bus.begun.wait()
+            publishing: asyncio.Future[Any] = asyncio.ensure_future(call("a", 1))
+            done, _ = await asyncio.wait([publishing], timeout=0.05)
+            assert not done
+            bus.may_start.set()
+            assert await publishing == 0
+            await starting
 
     async def test_so_is_an_event_loop_that_is_busy(self) -> None:
         with override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.1}):
