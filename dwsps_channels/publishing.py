@@ -145,7 +145,8 @@ def _outgoing(topic: str, message: Any) -> Outgoing:
             allow_nan=False,
             separators=(",", ":"),
         )
-        data = text.encode()
+        # A lone surrogate has no UTF-8, but an escape that JSON has as well.
+        data = text.encode("utf-8", "backslashreplace")
     except RecursionError:
         raise MessageTooDeep(conf.MAX_MESSAGE_DEPTH) from None
     except (TypeError, ValueError) as error:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.publication import Publication
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(list[Publication]).decode
-_decode_one = msgspec.json.Decoder(Publication).decode
+_decoder = msgspec.json.Decoder(list[Publication])
+_decoder_of_one = msgspec.json.Decoder(Publication)
 
 # What tells where an element of an array ends: strings, as they may hold anything, brackets, commas.
 _SIGN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
@@ -48,7 +49,8 @@ class Batch(Struct, frozen=True):
             raise ValueError(str(error)) from None
         sender, first, batch = envelope.sender, envelope.first, envelope.batch
         try:
-            return cls(sender, first, _decode(batch))
+            readable = surrogates.decode(_decoder, batch)
+            return cls(sender, first, readable)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             # One that cannot be read is not to cost the others.
             publications = [_publication(element) for element in _elements(batch)]
@@ -67,7 +69,7 @@ class _Envelope(Struct, frozen=True, tag_field="type", tag="dwsps.bus"):
 
 def _publication(text: str) -> Publication | None:
     try:
-        return _decode_one(text)
+        return surrogates.decode(_decoder_of_one, text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
 from dwsps_channels.core.messages import Action
 
@@ -93,7 +94,7 @@ def decode(data: bytes) -> Incoming:
         InvalidFrame: no JSON, no object, or without what its type needs.
     """
     try:
-        frame = _frames.decode(data)
+        frame = surrogates.decode(_frames, data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidFrame(f"not a frame: {type(error).__name__}") from None
     needed = _NEEDED.get(frame.type)
@@ -116,7 +117,8 @@ def to_json(value: object) -> bytes:
     """The JSON of a value, as UTF-8.
 
     Raises:
-        TypeError, ValueError, RecursionError: there is none. NaN, infinities and lone surrogates have none.
+        TypeError, ValueError, RecursionError: there is none. NaN and infinities have none.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode()
+    # A lone surrogate has no UTF-8, but an escape that JSON has as well.
+    return text.encode("utf-8", "backslashreplace")

@@ -1,11 +1,13 @@
 """The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.depth import is_deeper
 from dwsps_channels.core.errors import (
     InvalidJSON,
@@ -160,7 +162,7 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
     ``depth`` is how deep the message in it may be nested.
 
     Raises:
-        InvalidJSON: not UTF-8, or not JSON (NaN and lone surrogates are not JSON).
+        InvalidJSON: not UTF-8, or not JSON (NaN is not JSON).
         InvalidMessage: JSON, but none of the three requests.
         MessageTooDeep: nested more deeply than ``depth``.
         MessageTooLarge: longer than ``limit``.
@@ -178,12 +180,21 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
         raise MessageTooDeep(depth)
     try:
         return _requests.decode(data)
-    except msgspec.ValidationError as error:
-        raise _invalid_message(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise InvalidJSON(str(error).removeprefix("JSON is malformed: ")) from None
-    except RecursionError:
-        raise MessageTooDeep(depth) from None  # and not even JSON
+    except (msgspec.DecodeError, RecursionError) as error:
+        refusal = _refusal(error, depth)
+    if not isinstance(refusal, InvalidJSON):
+        raise refusal
+    # Perhaps because of lone surrogates alone.
+    try:
+        request = surrogates.decode_masked(_requests, data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # Where in the frame that is, counted in what stands for it, would mislead.
+        raise _refusal(error, depth, with_place=False) from None
+    if request is None:
+        raise refusal
+    if isinstance(request.id, str) and not surrogates.is_text(request.id):
+        raise InvalidMessage("id", _EXPECTED["id"])  # it could not be sent back
+    return request
 
 
 def encode(message: Delivery | Ack | Error | Hello | Tapped | Reached) -> Frame:
@@ -225,6 +236,16 @@ _EXPECTED = {
 }
 
 
+def _refusal(error: Exception, depth: int, *, with_place: bool = True) -> WireError:
+    """Our words for what the decoder found."""
+    if isinstance(error, msgspec.ValidationError):
+        return _invalid_message(str(error))
+    if isinstance(error, RecursionError):
+        return MessageTooDeep(depth)  # and not even JSON
+    problem = str(error).removeprefix("JSON is malformed: ")
+    return InvalidJSON(problem if with_place else problem.partition(" (byte")[0])
+
+
 def _invalid_message(problem: str) -> InvalidMessage:
     """Our words for what the decoder found: it names the field in back quotes, a path or a bare name."""
     for field, expected in _EXPECTED.items():
@@ -239,15 +260,28 @@ class _Echo(Struct):
     id: Raw | UnsetType = UNSET
 
 
+_echoes = msgspec.json.Decoder(_Echo)
+
+# What is larger is not read for the sake of an error, nor is what is no JSON: a look at both ends has to do.
+_MAX_READ: Final = 256 * 1024
+_EXCERPT: Final = 1024
+
+
 def subject_of(frame: str | bytes) -> Subject:
     """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
-    try:
-        # As text: the decoder would skip over what is not UTF-8 where it is not asked for it.
-        text = frame if isinstance(frame, str) else str(frame, "utf-8")
-        told = msgspec.json.decode(text, type=_Echo)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        return Subject()
-    return Subject(_part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id))
+    if len(frame) <= _MAX_READ:
+        with suppress(msgspec.DecodeError, RecursionError):
+            told = surrogates.decode(_echoes, _escaped(frame))
+            return Subject(
+                _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
+            )
+    return subject_of_excerpt(_escaped(frame[:_EXCERPT]), _escaped(frame[-_EXCERPT:]))
+
+
+def _escaped(text: str | bytes) -> bytes:
+    """``text`` with a lone surrogate's escape for each byte that is no UTF-8: JSON that can be read, if it is else."""
+    characters = text if isinstance(text, str) else str(text, "utf-8", "surrogateescape")
+    return characters.encode("utf-8", "backslashreplace")
 
 
 # A field at the beginning of an object, or several at its end. The latter are in JSON's top-level object, and not in a

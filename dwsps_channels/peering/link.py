@@ -17,6 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
@@ -342,11 +343,11 @@ class _Answer(Struct):
     server_id: str = ""
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decoder = msgspec.json.Decoder(_Answer)
 
 
 def _decoded(frame: bytes) -> _Answer:
     try:
-        return _decode(frame)
+        return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise _Confused("the peer said what cannot be understood") from None

@@ -18,6 +18,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
 
@@ -94,7 +95,7 @@ async def _examine(connection: Connection, peer: PeerConfig, server_id: str) -> 
     await connection.send(_QUESTION)
     hello: _Answer | None = None
     while True:
-        answer = _decode(await connection.receive())
+        answer = surrogates.decode(_decoder, await connection.receive())
         if answer.type == "hello":
             hello = answer
         elif answer.type in ("ack", "error"):
@@ -152,4 +153,4 @@ class _Answer(Struct):
     version: str = ""
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decoder = msgspec.json.Decoder(_Answer)

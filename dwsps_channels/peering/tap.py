@@ -17,6 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.core import surrogates
 from dwsps_channels.core.messages import Reached, Tapped
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.outbox import Outgoing
@@ -194,7 +195,7 @@ _encode = msgspec.json.Encoder().encode
 
 def _decoded(frame: bytes) -> _Said | None:
     try:
-        return _decoder.decode(frame)
+        return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # The last: nested as deeply as the server could just read.
         logger.error(

@@ -104,7 +104,7 @@ def circle() -> list[Any]:
 
 @pytest.mark.parametrize(
     "message",
-    [object(), {1, 2}, b"bytes", math.nan, math.inf, "\ud800", circle()],
+    [object(), {1, 2}, b"bytes", math.nan, math.inf, circle()],
     ids=lambda value: type(value).__name__,
 )
 async def test_what_is_not_json_is_refused_before_it_is_sent(

@@ -30,6 +30,15 @@ async def test_publish_and_subscribe(server: Server) -> None:
     ]
 
 
+async def test_half_a_character_comes_through_in_a_message(server: Server) -> None:
+    message = {"\ud83d": ["x\ude00", "😀"]}
+    async with Client(server.url) as client, client.subscribe("cut") as messages:
+        await client.publish("cut", message)
+        got = await messages.get()
+    assert got is not None
+    assert got.message == message
+
+
 async def test_error_of_the_server_is_raised(server: Server) -> None:
     async with Client(server.url) as client:
         with pytest.raises(ServerError) as caught:

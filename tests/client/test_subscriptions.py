@@ -36,9 +36,15 @@ async def test_raw_is_byte_for_byte_and_large_integers_keep_their_digits(
         raw = '{"n":123456789012345678901234567890, "a":"\\u00e9", "b":1}'
         await scripted.broadcast(frame % raw)
         message = await messages.get()
+        # As JavaScript writes a text that was cut in the middle of a character.
+        await scripted.broadcast(frame % r'["\ud83d","\ud83d\ude00"]')
+        cut = await messages.get()
     assert message is not None
     assert message.raw == raw.encode()
     assert message.message == {"n": 123456789012345678901234567890, "a": "é", "b": 1}
+    assert cut is not None
+    assert cut.raw == rb'["\ud83d","\ud83d\ude00"]'
+    assert cut.message == ["\ud83d", "😀"]
 
 
 async def test_loop_subscribes_and_its_end_unsubscribes(

@@ -76,11 +76,11 @@ def _is_numbers(text: str, separator: str, ranges: list[tuple[int, int, int]]) -
 def read_json(frame: str | bytes) -> Any:
     """The value of ``frame``, read by the standard library with its leniences taken away.
 
-    Raises ``ValueError`` for what is not JSON, or not UTF-8.
+    Raises ``ValueError`` for what is not JSON, or not UTF-8. An escape may well be half a surrogate pair.
     """
-    value = json.loads(frame if isinstance(frame, str) else frame.decode(), parse_constant=_refuse)
-    _refuse_lone_surrogates(value)
-    return value
+    text = frame if isinstance(frame, str) else frame.decode()
+    text.encode()
+    return json.loads(text, parse_constant=_refuse)
 
 
 def has_duplicate_names(frame: str | bytes) -> bool:
@@ -97,7 +97,7 @@ def has_duplicate_names(frame: str | bytes) -> bool:
 
 def is_id(value: object) -> bool:
     if isinstance(value, str):
-        return 1 <= len(value) <= 64
+        return 1 <= len(value) <= 64 and not _has_surrogates(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
@@ -133,6 +133,6 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _refuse_lone_surrogates(value: object) -> None:
-    # Once they are read, pairs are one character each: what cannot be encoded was alone.
-    json.dumps(value, ensure_ascii=False).encode()
+def _has_surrogates(text: str) -> bool:
+    # Once they are read, pairs are one character each: what is left was alone.
+    return any(unicodedata.category(character) == "Cs" for character in text)

@@ -154,9 +154,10 @@ def test_the_error_names_the_field_at_fault(frame: str, field: str | None) -> No
         '{"type":"publish","topic":"a","message":[1,]}',
         '{"type":"publish","topic":"a","message":"\t"}',
         '{"type":"publish","topic":"a","message":"\\x41"}',
-        '{"type":"publish","topic":"a","message":"\\ud800"}',
-        '{"type":"publish","topic":"a","message":{"\\udc00\\ud800":1}}',
-        '{"type":"subscribe","topic":"a","ignored":"\\ud800"}',
+        '{"type":"publish","topic":"a","message":"\\ud80"}',
+        '{"type":"publish","topic":"a","message":"\\ud800","id":NaN}',
+        '{"type":"publish","topic":"a","message":\\ud800}',
+        '{"type":"publish","topic":"a","message":"\\ud800\t"}',
         '{"type":"publish","topic":"a","message":"\ud800"}',
         '\ufeff{"type":"subscribe","topic":"a"}',
         b'{"type":"publish","topic":"a","message":"\xff"}',
@@ -248,9 +249,91 @@ def test_an_error_tells_what_can_be_told_of_the_request() -> None:
     assert is_error(error_for('{"type":"shout","topic":5,"id":7}'), "rate_limited", id=7)
     assert is_error(error_for('{"topic":"a"}'), "rate_limited", topic="a")
     assert is_error(error_for("[7]"), "rate_limited")
-    assert is_error(error_for('{"type":"subscribe","id":7'), "rate_limited")
     assert is_error(error_for(b"\xff"), "rate_limited")
     assert is_error(error_for("\ud800"), "rate_limited")
+
+
+@pytest.mark.parametrize(
+    ("frame", "told"),
+    [
+        # Not JSON, but for its beginning or its end.
+        ('{"type":"publish","id":7', {"action"}),
+        ('{"type":"publish","id":7,"topic":"a","message":NaN}', {"action", "id", "topic"}),
+        ('{"type":"publish","topic":"a","message":[1,],"id":7}', {"action", "id", "topic"}),
+        ('{ "id" : 7 , "message" : "\t" }', {"id"}),
+        # Not UTF-8, in one place.
+        (b'{"type":"publish","topic":"a","message":"\xff","id":7}', {"action", "id", "topic"}),
+        (b'{"type":"publish","topic":"\xff","message":"\xff","id":7}', {"action", "id"}),
+        (
+            b'{"type":"publish","topic":"a","message":{"a":["\xc3"]},"id":"\xff"}',
+            {"action", "topic"},
+        ),
+        # Half a surrogate pair.
+        ('{"type":"publish","topic":"\\ud800","message":1,"id":7}', {"action", "id"}),
+        ('{"type":"publish","topic":"a","message":"\\ud800","id":"\\ud800"}', {"action", "topic"}),
+        # Nested too deeply to be read.
+        (
+            '{"id":7,"type":"publish","topic":"a","message":' + "[" * 9000 + "]" * 9000 + "}",
+            {"action", "id", "topic"},
+        ),
+        (
+            '{"message":' + "[" * 9000 + "]" * 9000 + ',"type":"publish","topic":"a","id":7}',
+            {"action", "id", "topic"},
+        ),
+        # Far too large.
+        (
+            f'{{"id":7,"type":"publish","message":"{"x" * 10**6}","topic":"a"}}',
+            {"action", "id", "topic"},
+        ),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+def test_an_error_tells_what_can_be_found_in_what_cannot_be_read(
+    frame: str | bytes, told: set[str]
+) -> None:
+    expected: dict[str, Any] = {"action": "publish", "topic": "a", "id": 7}
+    fields = {name: expected[name] for name in told}
+    assert is_error(error_for(frame), "rate_limited", **fields)
+
+
+# Half of a surrogate pair: JSON by its grammar.
+
+LONE = [
+    r'"\ud800"',
+    r'"\udc00"',
+    r'"\uDBFF\uD800\uDC00\udfff"',
+    r'{"\udc00\ud800":["\ud83d\ude00","\\\\\ud83d","\\\\ud83d\\n\ud83d\\n"]}',
+    r'"\\\\ud83d\ude00"',
+    r'["\ud83d", "\u2603", "☃"]',
+]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("message", LONE)
+def test_half_a_surrogate_pair_is_taken_and_kept_as_it_is(message: str, binary: bool) -> None:
+    text = f'{{"type":"publish","id":"x","topic":"a","message": {message} ,"ignored":"\\ud800"}}'
+    request = decode(text.encode() if binary else text, LIMIT, DEPTH)
+    assert isinstance(request, Publish)
+    assert (bytes(request.message).decode(), request.topic, request.id) == (message, "a", "x")
+
+
+def test_half_a_surrogate_pair_in_a_topic_is_there_to_be_refused() -> None:
+    assert decode('{"type":"subscribe","topic":"a\\ud800b"}', LIMIT, DEPTH).topic == "a\ud800b"
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ('{"type":"subscribe","topic":"a","id":"\\ud800"}', "id"),
+        ('{"type":"subscribe","topic":{"a":"\\ud800"}}', "topic"),
+        ('{"type":"\\ud800","topic":"a"}', "type"),
+        ('{"type":"publish","topic":"a","message":"\\ud800","timestamp":"\\ud800"}', "timestamp"),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_where_it_cannot_be(frame: str, field: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(frame, LIMIT, DEPTH)
+    assert caught.value.field == field
 
 
 def test_a_topic_that_is_too_long_is_not_sent_back() -> None:

@@ -8,6 +8,7 @@ from tests.peering.conftest import MakeSites
 from tests.peering.site import Site
 from tests.peering.traffic import Audience, publish
 from tests.processes import wait_until_async
+from tests.wire.client import connected
 
 COUNT = 10_000
 
@@ -57,9 +58,24 @@ async def test_each_subscriber_of_a_mesh_gets_each_message_once_and_in_order(
             for publisher in sites:
                 await audience.gets(publisher.name, COUNT)
                 assert audience.flags[publisher.name] == {publisher is not site}
+        await cross_byte_for_byte(sites[0], *sites[1:])
     finally:
         for audience in audiences:
             await audience.__aexit__()
+
+
+async def cross_byte_for_byte(here: Site, *others: Site) -> None:
+    """Publish what decoders on the way have most trouble with."""
+    texts = [r'{"\ud83d":["\ude00","\\ud83d"]}', "[" * 128 + "]" * 128]
+    for there in others:
+        async with connected(there.url) as reader, connected(here.url) as writer:
+            await reader.subscribe("raw")
+            for text in texts:
+                await writer.connection.send(
+                    '{"type":"publish","topic":"raw","message":' + text + "}"
+                )
+                assert (await writer.receive())["type"] == "ack"
+                assert f'"message":{text},' in str(await reader.connection.recv())
 
 
 async def test_one_row_is_one_direction(make_sites: MakeSites) -> None:

@@ -115,6 +115,19 @@ class TestOfAServer:
             "origin": message.origin,
         }
 
+    async def test_it_gives_each_byte_for_byte_that_a_client_may_publish(
+        self, server: Server, start_reader: StartReader
+    ) -> None:
+        reader = start_reader(server.url, signer(server))
+        texts = [r'"\ud83d"', r'{"\udc00\\ud83d":["\ud83d\ude00"]}', "[" * 128 + "]" * 128]
+        async with connected(server.url) as client:
+            for text in texts:
+                frame = '{"type":"publish","topic":"news","message":' + text + "}"
+                await client.connection.send(frame)
+            await wait_until_async(lambda: len(reader.got) >= len(texts))
+        for text, message in zip(texts, reader.got, strict=True):
+            assert f'"message":{text},' in message.frame.decode()
+
     async def test_it_begins_with_what_came_since(
         self, server: Server, start_reader: StartReader
     ) -> None:

@@ -45,6 +45,7 @@ async def test_message_crosses_byte_for_byte(pair: tuple[Server, Server]) -> Non
     texts = [
         '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}',
         "[" * 128 + "]" * 128,
+        r'{"\ud83d":["\uDE00\ud83d","\ud83d\ude00","\\ud83d"]}',
     ]
     async with clients(pair) as (one, two):
         await two.subscribe("raw")

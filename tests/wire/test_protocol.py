@@ -25,7 +25,9 @@ BAD_FRAMES: list[tuple[str | bytes, str]] = [
     ('{"type":"subscribe","topic":""}', "invalid_topic"),
     ('{"type":"publish","topic":"news"}', "invalid_message"),
     ('{"type":"publish","topic":"news","message":NaN}', "invalid_json"),
-    ('{"type":"publish","topic":"news","message":"\\ud800"}', "invalid_json"),
+    ('{"type":"publish","topic":"news\\ud800","message":1}', "invalid_topic"),
+    ('{"type":"subscribe","topic":"\\udc00"}', "invalid_topic"),
+    ('{"type":"subscribe","topic":"a","id":"\\ud800"}', "invalid_message"),
     (
         '{"type":"publish","topic":"news","message":' + "[" * 20_000 + "]" * 20_000 + "}",
         "message_too_deep",
@@ -97,11 +99,34 @@ async def test_unsubscribing_ends_that_subscription_alone(server: Server) -> Non
 
 
 async def test_message_comes_through_byte_for_byte(server: Server) -> None:
-    text = '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}'
+    texts = [
+        '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}',
+        r'{"\ud83d":["\uDE00\ud83d","\ud83d\ude00","\\ud83d"]}',
+    ]
+    async with connected(server.url) as reader, connected(server.url) as writer:
+        await reader.subscribe("raw")
+        for text in texts:
+            frame = '{"type":"publish","topic":"raw","id":"\\u0078","message":' + text + "}"
+            for sent in (frame, frame.encode()):
+                await writer.connection.send(sent)
+                assert (await writer.receive()).get("id") == "x"
+                assert f'"message":{text},' in str(await reader.connection.recv())
+
+
+async def test_errors_about_what_cannot_be_read_have_the_id(server: Server) -> None:
+    frames: list[str | bytes] = [
+        '{"type":"publish","id":7,"topic":"news","message":[1,]}',
+        '{"type":"publish","topic":"news","message":NaN,"id":7}',
+        b'{"type":"publish","topic":"news","message":"\xff","id":7}',
+        '{"type":"publish","topic":"news","message":' + "[" * 20_000 + "]" * 20_000 + ',"id":7}',
+        '{"type":"publish","topic":"news","id":7,"message":"' + "x" * 300_000 + '"}',
+    ]
     async with connected(server.url) as client:
-        await client.subscribe("raw")
-        await client.connection.send('{"type":"publish","topic":"raw","message":' + text + "}")
-        assert f'"message":{text},' in str(await client.connection.recv())
+        for frame in frames:
+            await client.connection.send(frame)
+            answer = await client.receive()
+            told = [answer.get(name) for name in ("type", "action", "topic", "id")]
+            assert told == ["error", "publish", "news", 7], frame[:60]
 
 
 async def test_binary_frames_are_taken_and_text_is_sent(server: Server) -> None:

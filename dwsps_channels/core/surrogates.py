@@ -1,0 +1,83 @@
+r"""Halves of characters in JSON: ``"\ud800"`` is JSON by its grammar, and ``JSON.stringify`` writes it.
+
+It is no Unicode, so msgspec refuses it, in values that it keeps raw as well. What it has refused is read here once more
+with those escapes masked, and they are put back into what was read.
+"""
+
+import re
+from secrets import token_hex
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+T = TypeVar("T")
+
+_HIGH: Final = "[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = "[dD][c-fC-F][0-9a-fA-F]{2}"
+# The "\u" of a high one without a low one after it, and of a low one without a high one before it.
+_LONE: Final = re.compile(rf"\\u(?={_HIGH}(?!\\u{_LOW}))|(?<!\\u{_HIGH})\\u(?={_LOW})")
+
+_ANY: Final = re.compile("[\ud800-\udfff]")
+
+
+def is_text(text: str) -> bool:
+    """Whether ``text`` can be encoded: it has no surrogates."""
+    return _ANY.search(text) is None
+
+
+def decode(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T:
+    """``decoder.decode(data)``, but for lone surrogates.
+
+    Give it to a decoder of structs: their raw fields have the escapes as they came, their texts the surrogates.
+
+    Raises:
+        msgspec.DecodeError, UnicodeError, RecursionError: as ``decoder.decode`` does.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        found = decode_masked(decoder, data)
+        if found is None:
+            raise
+        return found
+
+
+def decode_masked(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T | None:
+    """The second half of ``decode``; ``None``: there are no lone surrogates in ``data``."""
+    text = data if isinstance(data, str) else str(data, "utf-8")
+    # Something that is nowhere in the text, and that nobody can guess.
+    mask = "x" + token_hex(8)
+    backslash = mask + "x"
+    # With the escaped backslashes out of the way each one that is left begins an escape.
+    masked, count = _LONE.subn(mask, text.replace(r"\\", backslash))
+    if not count:
+        return None
+    found = decoder.decode(masked.replace(backslash, r"\\"))
+    return _restored(found, mask)
+
+
+def _restored(value: T, mask: str) -> T:
+    if isinstance(value, list):
+        for index, element in enumerate(value):
+            value[index] = _restored(element, mask)
+    elif isinstance(value, Struct):
+        changed: dict[str, Any] = {}
+        for name in value.__struct_fields__:
+            field = getattr(value, name)
+            if isinstance(field, Raw):
+                raw = bytes(field)
+                if mask.encode() in raw:
+                    changed[name] = Raw(raw.replace(mask.encode(), rb"\u"))
+            elif isinstance(field, str) and mask in field:
+                changed[name] = re.sub(mask + "(.{4})", _surrogate, field)
+        if changed:
+            value = replace(value, **changed)
+    return value
+
+
+def _surrogate(digits: re.Match[str]) -> str:
+    return chr(int(digits[1], 16))
