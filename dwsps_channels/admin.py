@@ -29,13 +29,13 @@ NOTHING = "-"
 @admin.register(Peer)
 class PeerAdmin(_ModelAdmin):
     form = PeerForm
-    list_display = ("name", "shown_url", "directions", "state", "queue", "last_error")
+    list_display = ("name", "shown_url", "directions", "state", "queue", "dropped", "last_error")
     list_filter = ("enabled", "forward", "accept", "status__state")
     search_fields = ("name", "url")
     actions = ("enable", "disable", "test_connection")
     fieldsets = (
         (None, {"fields": ("name", "url", "enabled")}),
-        ("Secret", {"fields": ("new_secret", "generate_secret", "secret_in_url")}),
+        ("Secret", {"fields": ("new_secret", "generate_secret", "secret_in_url", "dwsps")}),
         ("Directions", {"fields": ("forward", "topics", "accept")}),
     )
     health = (
@@ -62,7 +62,7 @@ class PeerAdmin(_ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Peer | None = None) -> Any:
         address, secret, directions = self.fieldsets
         if obj is not None and not self.has_change_permission(request, obj):
-            secret = ("Secret", {"fields": ("secret_state", "secret_in_url")})
+            secret = ("Secret", {"fields": ("secret_state", "secret_in_url", "dwsps")})
         health = [] if obj is None else [("Health", {"fields": self.health})]
         return [*health, address, secret, directions]
 
@@ -123,7 +123,7 @@ class PeerAdmin(_ModelAdmin):
     def resent(self, peer: Peer) -> str:
         return _of_status(peer, "resent")
 
-    @admin.display(description="dropped")
+    @admin.display(description="dropped", ordering="status__dropped")
     def dropped(self, peer: Peer) -> str:
         return _of_status(peer, "dropped")
 

@@ -12,9 +12,9 @@ from django.utils import timezone
 from dwsps_channels.core import topics as core_topics
 from dwsps_channels.core.errors import InvalidTopic
 from dwsps_channels.peering.health import State
-from dwsps_channels.peers.encryption import EncryptedTextField, Unreadable
+from dwsps_channels.peers.encryption import EncryptedTextField, Stored, Unreadable, decrypt
 from dwsps_channels.peers.secrets import validate_secret
-from dwsps_channels.peers.urls import split_token, validate_url, with_token
+from dwsps_channels.peers.urls import server_of, split_token, validate_url, with_token
 
 
 def validate_topics(text: str) -> None:
@@ -30,11 +30,16 @@ def validate_topics(text: str) -> None:
             ) from error
 
 
+_BOUND = "a secret is bound to its row: set it on a peer, and save that"
+
+
 class PeerQuerySet(models.QuerySet["Peer"]):
     """Rows that remember, whoever changes them, since when they are forwarded to."""
 
     def update(self, **values: Any) -> int:
         """As Django's, which no signal tells of and no ``save`` sees: does what ``Peer.save`` does beside."""
+        if values.get("secret"):
+            raise TypeError(_BOUND)
         if Peer.MATTERS.isdisjoint(values):
             return super().update(**values)
         now = timezone.now()
@@ -46,6 +51,14 @@ class PeerQuerySet(models.QuerySet["Peer"]):
         return super().update(**{**also, **values})
 
     update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_update(self, objs: Any, fields: Any, *args: Any, **kwargs: Any) -> int:
+        """As Django's, without the secrets."""
+        if "secret" in fields:
+            raise TypeError(_BOUND)
+        return super().bulk_update(objs, fields, *args, **kwargs)
+
+    bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def enable(self) -> int:
         """Enable those that are not; how many that were."""
@@ -64,6 +77,9 @@ class Peer(models.Model):
     """Our side of the relation to another server; the other side decides its own.
 
     A ``?token=`` in the URL is taken out of it when the row is saved, and kept as the secret.
+
+    The secret is for one server: if the scheme, the host or the port of the URL changes, it has to be set again.
+    ``save`` raises ``ValidationError`` if it was not; after an ``update`` that changes them it is unreadable.
     """
 
     name = models.CharField(
@@ -89,6 +105,14 @@ class Peer(models.Model):
         help_text="As ?token=…, and in no header: for servers that know no other way. Elsewhere leave it off: it may "
         "end up in logs, and a server of this kind does not say who it is to a peer that comes so.",
     )
+    dwsps = models.BooleanField(
+        "dwsps 1.0.1 server",
+        default=False,
+        help_text="The one under Node: it takes what is sent to it without a secret, and greets nobody. It needs one "
+        "only to send to us, in its URL of this server.",
+    )
+    uid = models.UUIDField(default=uuid4, editable=False, unique=True)
+    """What the secret is bound to, with the address."""
     enabled = models.BooleanField(
         default=True, help_text="If not, nothing goes to it and nothing comes from it."
     )
@@ -115,7 +139,10 @@ class Peer(models.Model):
     objects = PeerQuerySet.as_manager()
 
     MATTERS = frozenset(
-        {"name", "url", "secret", "secret_in_url", "enabled", "forward", "accept", "topics"}
+        {
+            *("name", "url", "secret", "secret_in_url", "dwsps"),
+            *("enabled", "forward", "accept", "topics"),
+        }
     )
     """The fields that connections depend on."""
 
@@ -146,6 +173,11 @@ class Peer(models.Model):
         return self.enabled and self.forward
 
     @property
+    def lacks_secret(self) -> bool:
+        """Whether it has none, and needs one: it would let us in as an ordinary client, and take no message."""
+        return not self.secret and not self.dwsps and not self.has_lost_secret
+
+    @property
     def has_lost_secret(self) -> bool:
         """Whether it has a secret that no key decrypts any more: nobody can use it."""
         return isinstance(self.secret, Unreadable)
@@ -157,6 +189,17 @@ class Peer(models.Model):
 
     def clean(self) -> None:
         self.topics = "\n".join(dict.fromkeys(_lines(self.topics)))
+        if self.lacks_secret:
+            raise ValidationError(
+                {
+                    "secret": ValidationError(
+                        "a peer needs a secret, the same on both sides; only a dwsps 1.0.1 server does without",
+                        code="required",
+                    )
+                }
+            )
+        if not self._state.adding:
+            self._check_secret(Peer.objects.filter(pk=self.pk).first())
 
     def save(self, **kwargs: Any) -> None:
         taken = self._take_token()
@@ -164,7 +207,9 @@ class Peer(models.Model):
         with transaction.atomic(using=using):
             # Locked, so that of two who save at once each counts.
             rows = Peer.objects.using(using).select_for_update()
-            noted = self._take_note(rows.filter(pk=self.pk).first())
+            before = rows.filter(pk=self.pk).first()
+            self._check_secret(before)
+            noted = self._take_note(before)
             if kwargs.get("update_fields") is not None:
                 kwargs["update_fields"] = {*kwargs["update_fields"], *taken, *noted}
             super().save(**kwargs)
@@ -178,7 +223,36 @@ class Peer(models.Model):
             self.revision += 1
         if self.forwards and not before.forwards:
             self.enabled_at = timezone.now()
-        return {"revision", "enabled_at", "updated_at"}
+        # With the address the ciphertext changes, too.
+        moved = {"secret"} if server_of(self.url) != server_of(before.url) else set()
+        return {"revision", "enabled_at", "updated_at", *moved}
+
+    def _check_secret(self, before: "Peer | None") -> None:
+        """Raise ``ValidationError`` if the secret of ``before``, the row as it is, were sent to another server."""
+        if (
+            before is not None
+            and type(self.secret) is Stored
+            and server_of(self.url) != server_of(before.url)
+        ):
+            raise ValidationError(
+                {
+                    "secret": ValidationError(
+                        "the address has changed: give the secret once more, it is not sent to another server",
+                        code="address",
+                    )
+                }
+            )
+
+    @classmethod
+    def from_db(cls, db: Any, field_names: Any, values: Any, **kwargs: Any) -> "Peer":
+        peer: Peer = super().from_db(db, field_names, values, **kwargs)
+        if "secret" in field_names:
+            peer.secret = decrypt(peer.secret, peer.encryption_context())
+        return peer
+
+    def encryption_context(self) -> bytes:
+        """What the secret is bound to: see ``EncryptedTextField``."""
+        return f"{self.uid.hex} {server_of(self.url)}".encode(errors="surrogatepass")
 
     def _take_token(self) -> set[str]:
         """Have a token in the URL as the secret; the names of the fields that were set."""

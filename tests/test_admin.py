@@ -2,6 +2,7 @@
 
 import logging
 import re
+import socket
 import time
 from collections.abc import Iterator
 from html import unescape
@@ -114,9 +115,11 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
     )
     response = browser.get(reverse(LIST))
     page = text(response)
-    assert f"connected {URL} → we send to it ← it may send to us connected, for 1 min 321 -" in page
+    assert (
+        f"connected {URL} → we send to it ← it may send to us connected, for 1 min 321 0 -" in page
+    )
     assert f"refused {URL} → we send to it refused, for" in page
-    assert "0 <not> you" in page
+    assert "0 0 <not> you" in page
     assert f"off {URL} ← it may send to us disabled" in page
     assert b"<not>" not in response.content
     assert "No worker is running" not in page
@@ -178,6 +181,43 @@ def test_a_peer_is_added(browser: Client) -> None:
     )
     assert (peer.enabled, peer.forward, peer.accept) == (True, True, False)
     assert SECRET not in everything(response)
+
+
+def test_a_peer_without_a_secret_is_asked_for_one_unless_it_is_a_dwsps_server(
+    browser: Client,
+) -> None:
+    response = browser.post(reverse(ADD), form())
+    assert response.context["adminform"].form.errors.keys() == {"new_secret"}
+    assert "a peer needs a secret" in text(response)
+    assert not Peer.objects.exists()
+    browser.post(reverse(ADD), form(dwsps="on"))
+    assert (Peer.objects.get().dwsps, Peer.objects.get().secret) == (True, "")
+    # A row that has none is red.
+    browser.post(change_url(Peer.objects.get()), form(topics="news"))
+    Peer.objects.update(dwsps=False)
+    assert "it has no secret" in text(browser.get(reverse(LIST)))
+
+
+def test_a_secret_goes_to_no_other_server_by_a_change_of_the_address() -> None:
+    """Whoever may change peers and is shown no secret gets none this way either."""
+    peer = create()
+    changing = visitor("view_peer", "change_peer")
+    with socket.create_server((HOST, 0)) as listener:
+        evil = f"ws://{HOST}:{listener.getsockname()[1]}/"
+        response = changing.post(change_url(peer), form(url=evil))
+        assert response.context["adminform"].form.errors.keys() == {"new_secret"}
+        assert "the address has changed: give the secret once more" in text(response)
+        assert Peer.objects.get().url == URL
+        # Nor past the form.
+        Peer.objects.update(url=evil)
+        [said] = messages(act(changing, "test_connection", peer))
+        assert "its secret cannot be decrypted" in said
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    Peer.objects.update(url=URL)
+    changing.post(change_url(peer), form(url="ws://c.example/", new_secret=OTHER))
+    assert (Peer.objects.get().url, Peer.objects.get().secret) == ("ws://c.example/", OTHER)
 
 
 def test_an_empty_secret_keeps_the_one_there_is(browser: Client) -> None:

@@ -84,14 +84,18 @@ def test_a_token_in_the_url_is_kept_as_the_secret_and_shown_nowhere() -> None:
 
 def test_options_say_what_goes_which_way() -> None:
     options = ("--no-forward", "--no-accept", "--disabled", "--topic", "news", "--topic", "a.b")
-    run("add", "b", URL, *options)
+    run("add", "b", URL, "--generate", *options)
     peer = Peer.objects.get()
     assert (peer.enabled, peer.forward, peer.accept) == (False, False, False)
     assert peer.topic_list == ("news", "a.b")
 
 
-def test_without_a_secret_it_says_what_that_means() -> None:
-    assert "it has no secret" in run("add", "b", URL)
+def test_only_a_dwsps_server_needs_no_secret() -> None:
+    assert "a secret is missing" in failure("add", "b", URL)
+    assert not Peer.objects.exists()
+    assert "it cannot send to this server" in run("add", "b", URL, "--dwsps")
+    assert run("add", "c", URL, "--dwsps", "--no-accept") == "added c\n"
+    assert [(peer["dwsps"], peer["has_secret"]) for peer in listed()] == [(True, False)] * 2
 
 
 def test_what_is_wrong_is_said_and_nothing_is_added(tmp_path: Path) -> None:
@@ -99,9 +103,9 @@ def test_what_is_wrong_is_said_and_nothing_is_added(tmp_path: Path) -> None:
     short.write_text("short\n")
     binary.write_bytes(b"\xff\xfe\xff")
     for arguments, words in (
-        (("b b", URL), "name: a name has"),
-        (("b", "http://b.example/"), "url: a peer's URL begins with ws://"),
-        (("b", URL, "--topic", "a..b"), "topics: 'a..b' has an empty level"),
+        (("b b", URL, "--dwsps"), "name: a name has"),
+        (("b", "http://b.example/", "--dwsps"), "url: a peer's URL begins with ws://"),
+        (("b", URL, "--dwsps", "--topic", "a..b"), "topics: 'a..b' has an empty level"),
         (("b", URL, "--secret-file", str(short)), "secret: a secret has at least 16"),
         (("b", URL, "--secret-file", str(tmp_path / "no")), "no such file"),
         (("b", URL, "--secret-file", str(tmp_path)), "is a directory"),
@@ -115,8 +119,8 @@ def test_what_is_wrong_is_said_and_nothing_is_added(tmp_path: Path) -> None:
 
 
 def test_a_name_is_not_added_twice() -> None:
-    run("add", "b", URL)
-    assert "already exists" in failure("add", "b", URL)
+    run("add", "b", URL, "--generate")
+    assert "already exists" in failure("add", "b", URL, "--generate")
 
 
 # list
@@ -149,6 +153,7 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "enabled": True,
         "forward": True,
         "accept": True,
+        "dwsps": False,
         "topics": ["news"],
         "has_secret": True,
         "last_error": "nobody there",
@@ -160,8 +165,18 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "resent": 2,
     }
     head, row = run("list").splitlines()
-    assert head.split() == ["NAME", "STATE", "DIRECTIONS", "QUEUED", "URL", "LAST", "ERROR"]
-    for words in ("backing off, for 2 min", "send+accept", "4", URL, "nobody there"):
+    assert head.split() == [
+        "NAME",
+        "STATE",
+        "DIRECTIONS",
+        "QUEUED",
+        "DROPPED",
+        "URL",
+        "LAST",
+        "ERROR",
+    ]
+    assert row.split("send+accept")[1].split()[:2] == ["4", "3"]
+    for words in ("backing off, for 2 min", "send+accept", URL, "nobody there"):
         assert words in row
 
 
@@ -202,7 +217,7 @@ def test_to_test_none_is_fine() -> None:
 
 def test_peers_are_enabled_disabled_and_removed() -> None:
     for name in ("a", "b", "c"):
-        run("add", name, URL)
+        run("add", name, URL, "--generate")
     assert run("disable", "a", "b") == "disabled a, b\n"
     assert [peer["state"] for peer in listed()] == ["disabled", "disabled", "no_worker"]
     assert run("enable", "b") == "enabled b\n"
@@ -213,8 +228,8 @@ def test_peers_are_enabled_disabled_and_removed() -> None:
 
 @pytest.mark.parametrize("command", ["test", "enable", "disable", "remove"])
 def test_a_name_that_is_not_known_suggests_close_ones_and_changes_nothing(command: str) -> None:
-    run("add", "berlin", URL)
-    run("add", "paris", URL)
+    run("add", "berlin", URL, "--generate")
+    run("add", "paris", URL, "--dwsps")
     before = listed()
     said = failure(command, "paris", "berlni", "xyzzy")
     assert said == "there is no peer 'berlni'; did you mean berlin?\nthere is no peer 'xyzzy'"

@@ -13,6 +13,8 @@ class PeerConfig:
     """To connect to; may hold a token."""
     secret: str = field(repr=False)
     """Sent as a bearer token; empty: none is sent."""
+    dwsps: bool = False
+    """Whether it is a dwsps 1.0.1 server, which greets nobody."""
     topics: tuple[str, ...] = ()
     """What is forwarded: these and their sub-topics; empty: all."""
     enabled_at: float = 0.0

@@ -23,6 +23,7 @@ from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.outbox import Outbox, Outgoing
+from dwsps_channels.peering.refusal import TOO_MANY, reason_of
 
 logger = logging.getLogger("dwsps_channels.peering")
 
@@ -32,8 +33,8 @@ STABLE_SECONDS = 30.0
 HEARTBEAT_SECONDS = 20.0
 HEARTBEAT_TIMEOUT = 20.0
 
-# A server of ours says hello with its first frame. Who says nothing for so long is a dwsps 1.0.1 server.
-HELLO_SECONDS = 1.0
+# A server of ours that knows us by the secret says hello with its first frame, at once.
+HELLO_SECONDS = 5.0
 
 # A peer that answers heartbeats and no message is of no use: the connection is made anew.
 ANSWER_SECONDS = 60.0
@@ -51,7 +52,8 @@ UNASKED_BURST = 100
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
 
-TOO_MANY = 429
+# Whoever is no peer to it may not send fromPeerServer (docs/protocol.md, P2): nothing else is forbidden to a peer.
+FORBIDDEN = "forbidden"
 
 # An error with one of these stands for an ack, also where the peer could not tell which message it is about.
 UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_deep", "message_too_large"})
@@ -96,6 +98,8 @@ class Link:
         self._connection: Connection | None = None
         # Whether a refusal was logged since the connection was made: a peer that refuses all is to fill no log.
         self._refusal_logged = False
+        # With which status the handshake was refused last, and why.
+        self._refused: tuple[int, str] | None = None
         # Why the peer is about to close the connection, as it said.
         self._farewell = ""
         self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
@@ -174,7 +178,7 @@ class Link:
             self._enter(State.LOOP, str(loop))
             return LOOP_SECONDS
         except Refused as refused:
-            problem = refused.problem
+            problem = await self._reason_of(refused)
             # 429: others at our address guess. From 500 on: a proxy's word for a server that is down.
             if refused.status < 500 and refused.status != TOO_MANY:
                 state = State.REFUSED
@@ -192,12 +196,13 @@ class Link:
             if 4000 <= code < 4100:
                 # It is told to stay away; but the peer's row there may change again, so it asks now and then.
                 code, state = None, State.REFUSED
+        except _Ordinary as ordinary:
+            # It is told what it sends is not taken; nothing of it is dropped, as the peer may come to know us.
+            problem, state = str(ordinary), State.REFUSED
         except _Confused as confused:
             problem = printable(str(confused))
         except ValueError as error:
-            problem = printable(
-                str(error)
-            )  # its row has a URL that is none; the text does not repeat it
+            problem = str(error)  # its row has a URL that is none; the text does not repeat it
         except Exception as error:
             # A defect of ours: told, rather than that nothing is forwarded any more.
             logger.exception("the link to peer '%s' failed; it connects anew", self.config.name)
@@ -208,20 +213,26 @@ class Link:
         self._enter(state, problem)
         return self._backoff.delay(code) or 0.0
 
+    async def _reason_of(self, refused: Refused) -> str:
+        """Why the peer refuses. It is found out once for each outage: that takes another connection."""
+        if self._refused is None or self._refused[0] != refused.status:
+            self._refused = refused.status, await reason_of(refused, self.config)
+        return self._refused[1]
+
     async def _forward(self, connection: Connection) -> None:
-        # Only who brings its secret in the header is greeted.
-        answer = await self._greeting(connection) if self.config.secret else None
         self._refusal_logged = False
         self._farewell = ""
         self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
+        # Servers of ours greet whoever brings its secret in the header.
+        if self.config.secret and not self.config.dwsps:
+            await self._greeting(connection)
+        self._refused = None
         self._enter(State.CONNECTED, "")
         sending = asyncio.create_task(self._send(connection))
         try:
             async with asyncio.timeout(None) as self._patience:
                 while True:
-                    if answer is not None:
-                        self._understand(answer)
-                    answer = await connection.receive()
+                    self._understand(await connection.receive())
         except TimeoutError:
             raise _Confused(f"no message was answered for {ANSWER_SECONDS:g} s") from None
         finally:
@@ -235,18 +246,20 @@ class Link:
             due = asyncio.get_running_loop().time() + ANSWER_SECONDS
             self._patience.reschedule(due if self.outbox.awaited is not None else None)
 
-    async def _greeting(self, connection: Connection) -> bytes | None:
-        """Wait for the hello of a server of ours; gives a frame that is something else."""
+    async def _greeting(self, connection: Connection) -> None:
+        """Wait for the hello of a server of ours."""
         try:
             async with asyncio.timeout(HELLO_SECONDS):
-                frame = await connection.receive()
+                while True:
+                    answer = _decoded(await connection.receive())
+                    if answer.type != "error" or answer.action:
+                        break
+                    self._farewell = answer.reason  # it is about to close
         except TimeoutError:
-            return None
-        answer = _decoded(frame)
+            raise _Ordinary("; if it is a dwsps 1.0.1 server, its row has to say so") from None
         if answer.type != "hello":
-            return frame
+            raise _Ordinary()
         self._meet(answer)
-        return None
 
     def _meet(self, hello: "_Answer") -> None:
         objection = self._claims.claim(self, hello.server_id) if hello.server_id else None
@@ -273,6 +286,8 @@ class Link:
                 self.outbox.acknowledge()
                 # However short a connection lasts: one that brings messages across is worth the next.
                 self._backoff.progressed()
+            case "error" if answer.action == "publish" and answer.code == FORBIDDEN:
+                raise _Ordinary()
             case "error" if answer.action == "publish" or answer.code in UNREADABLE:
                 message = self._expect(answer)
                 if answer.retryable:
@@ -325,6 +340,15 @@ class Link:
 
 class _Loop(Exception):
     """The link leads where it must not."""
+
+
+class _Ordinary(Exception):
+    """The peer takes us for an ordinary client: it would refuse every message."""
+
+    def __init__(self, hint: str = "") -> None:
+        super().__init__(
+            f"connects, but as an ordinary client: it does not know us as a peer{hint}"
+        )
 
 
 class _Confused(Exception):

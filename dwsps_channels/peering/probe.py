@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -21,6 +20,7 @@ from dwsps_channels.client import (
 from dwsps_channels.core import surrogates
 from dwsps_channels.core.text import printable
 from dwsps_channels.peering.config import PeerConfig
+from dwsps_channels.peering.refusal import brings_secret, reason_of
 
 OPEN_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
@@ -44,7 +44,7 @@ class Finding:
 
 
 def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[Finding]:
-    """Test the connections to all ``peers`` at once, from code that is not async; takes 10 s at most.
+    """Test the connections to all ``peers`` at once, from code that is not async; takes 15 s at most.
 
     ``server_id`` is this server's own.
     """
@@ -74,7 +74,7 @@ async def _probe(peer: PeerConfig, server_id: str) -> Finding:
             async with asyncio.timeout(ANSWER_SECONDS):
                 return await _examine(connection, peer, server_id)
     except Refused as refused:
-        return Finding(False, _refusal(refused, peer))
+        return Finding(False, await reason_of(refused, peer))
     except ConnectError as error:
         return Finding(False, error.problem)
     except ConnectionClosed as closed:
@@ -111,36 +111,26 @@ def _judge(
         if hello.server_id == own_id:
             return Finding(False, f"leads to this server itself ({who})", round_trip)
         return Finding(True, f"connects and authenticates at {who}; {measured}", round_trip)
-    if answer.id != _ID:
+    if peer.dwsps and answer.id != _ID:
         # dwsps 1.0.1 gives no id back, and knows no secrets.
         return Finding(True, f"connects; a dwsps 1.0.1 server, it seems; {measured}", round_trip)
-    if _brings_secret(peer):
+    if answer.id != _ID:
+        return Finding(
+            False,
+            f"connects; a dwsps 1.0.1 server, it seems, and its row does not say so; {measured}",
+            round_trip,
+        )
+    if not peer.secret and brings_secret(peer):
+        # A secret in the URL is not greeted.
         return Finding(
             True, f"connects and is let in, but not told by whom; {measured}", round_trip
         )
-    return Finding(
-        False, f"connects, but as an ordinary client: it wants a secret; {measured}", round_trip
+    wants = (
+        "it does not look at the secret, as somebody is logged in there or it is no server of ours"
+        if brings_secret(peer)
+        else "it wants a secret"
     )
-
-
-def _brings_secret(peer: PeerConfig) -> bool:
-    return bool(peer.secret) or "token" in parse_qs(urlsplit(peer.url).query)
-
-
-def _refusal(refused: Refused, peer: PeerConfig) -> str:
-    match refused.status:
-        case 401 | 403 if _brings_secret(peer):
-            return (
-                f"refused (HTTP {refused.status}): the secret is another there, or the peer that has it is disabled "
-                "there or not accepted from"
-            )
-        case 401 | 403:
-            return f"refused (HTTP {refused.status}): we have no secret for it"
-        case 429:
-            return "refused (HTTP 429): too many false secrets came from this address; try again in a minute"
-        case 404:
-            return "refused (HTTP 404): no websocket at that path"
-    return refused.problem
+    return Finding(False, f"connects, but as an ordinary client: {wants}; {measured}", round_trip)
 
 
 class _Answer(Struct):

@@ -30,17 +30,17 @@ _told: set[tuple[int, int]] = set()
 
 
 def load_peers() -> list[PeerConfig]:
-    """The peers that are forwarded to, by name. One whose secret cannot be decrypted is left out, and logged once."""
+    """The peers that are forwarded to, by name. One without a readable secret is left out, and logged once."""
     found = []
     for peer in Peer.objects.filter(_FORWARDING).order_by("name"):
-        if not peer.has_lost_secret:
+        if not (peer.has_lost_secret or peer.lacks_secret):
             found.append(config_of(peer))
         elif (peer.pk, peer.revision) not in _told:
             _told.add((peer.pk, peer.revision))
-            logger.error(
-                "peer '%s' left out: its secret cannot be decrypted, as SECRET_KEY has changed; set it anew",
-                peer.name,
-            )
+            problem = "it has no secret"
+            if peer.has_lost_secret:
+                problem = "its secret cannot be decrypted: SECRET_KEY has changed, or its row past this app"
+            logger.error("peer '%s' left out: %s; set it again", peer.name, problem)
     return found
 
 
@@ -56,6 +56,7 @@ def config_of(peer: Peer) -> PeerConfig:
         name=peer.name,
         url=peer.connect_url,
         secret="" if peer.secret_in_url else peer.secret,
+        dwsps=peer.dwsps,
         topics=peer.topic_list,
         enabled_at=peer.enabled_at.timestamp(),
     )

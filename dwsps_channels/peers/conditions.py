@@ -72,6 +72,8 @@ def _condition(peer: Peer, worker_is_running: bool) -> Condition:
         return Condition("disabled", "disabled", Tone.OFF, status)
     if peer.has_lost_secret:
         return Condition("no_secret", "its secret cannot be decrypted", Tone.BAD, status)
+    if peer.lacks_secret:
+        return Condition("no_secret", "it has no secret", Tone.BAD, status)
     if not peer.forward:
         return Condition("not_sent_to", "not sent to", Tone.OFF, status)
     if status is None or status.seen_at is None or status.state == State.DISABLED:

@@ -37,7 +37,10 @@ class PeerForm(_ModelForm):
 
     class Meta:
         model = Peer
-        fields = ("name", "url", "secret_in_url", "enabled", "forward", "accept", "topics")
+        fields = (
+            *("name", "url", "secret_in_url", "dwsps"),
+            *("enabled", "forward", "accept", "topics"),
+        )
         widgets: ClassVar = {"url": forms.TextInput(attrs={"class": "vLargeTextField"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,6 +74,15 @@ class PeerForm(_ModelForm):
             self.instance.secret = secret
         return cleaned
 
+    def add_error(self, field: Any, error: Any) -> None:
+        """What the model says of the secret, which is no field here, is about the field to set it."""
+        if field is None and "secret" in getattr(error, "error_dict", {}):
+            problems = error.error_dict
+            if "new_secret" in self.fields:
+                problems["new_secret"] = problems.pop("secret")
+            error = ValidationError(problems)
+        super().add_error(field, error)
+
     def full_clean(self) -> None:
         super().full_clean()
         if self.is_bound and self.errors:
@@ -94,12 +106,12 @@ class PeerForm(_ModelForm):
 def _help_text(peer: Peer) -> str:
     if peer.has_lost_secret:
         return (
-            "There is one, but it cannot be decrypted: SECRET_KEY has changed. Set it anew, or add the old key to "
-            "SECRET_KEY_FALLBACKS."
+            "There is one, but it cannot be decrypted: SECRET_KEY has changed, or the row past this app. Set it again, "
+            "or add the old key to SECRET_KEY_FALLBACKS."
         )
     if peer.secret:
-        return "There is one. Leave this empty to keep it; it is never shown."
-    return (
-        "The same on both sides, 16 characters at least. Without one the other server lets us in as any client, and "
-        "cannot send to us. A dwsps 1.0.1 server needs none to be sent to."
-    )
+        return (
+            "There is one. Leave this empty to keep it; it is never shown. Give it again if the scheme, the host or the "
+            "port of the URL changes."
+        )
+    return "The same on both sides, 16 characters at least. Only a dwsps 1.0.1 server does without."

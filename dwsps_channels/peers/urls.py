@@ -42,6 +42,16 @@ def with_token(url: str, token: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{TOKEN}={quote(token, safe='')}"
 
 
+def server_of(url: str) -> str:
+    """The server that ``url`` leads to: scheme, host and port. A secret goes to no other. Never fails."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme, 0)
+        return f"{parts.scheme}://{parts.hostname or ''}:{port}"
+    except ValueError:
+        return url
+
+
 def validate_url(url: str) -> None:
     """Raise ``ValidationError``, which repeats nothing secret, unless a link may connect to ``url``."""
     without_token, _ = split_token(url)

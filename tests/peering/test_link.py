@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -155,7 +156,7 @@ class TestForwarding:
     async def test_what_is_put_arrives_in_order_as_it_was_made(
         self, either: FarServer, start_link: StartLink
     ) -> None:
-        link = start_link(either.url)
+        link = start_link(either.url, dwsps=either.old)
         link.put(*range(1, 21))
         await link.is_done(20)
         link.put(*range(21, 41))
@@ -242,7 +243,7 @@ class TestBreaks:
             return either.ack(frame) if frame["id"] <= 3 else None
 
         either.answer = answer
-        link = start_link(either.url)
+        link = start_link(either.url, dwsps=either.old)
         link.put(*range(1, 11))
         await wait_until_async(lambda: len(either.frames) == 10 and link.outbox.acked == 3)
         either.answer = either.ack
@@ -302,7 +303,6 @@ class TestBreaks:
     ) -> None:
         link = start_link(far.url)
         await link.has(State.CONNECTED)
-        far.greeting = None
         errors: list[str] = []
         link.link._on_change = lambda changed: errors.append(
             f"{changed.state}: {changed.health().last_error}"
@@ -505,6 +505,50 @@ class TestRefusals:
         await link.is_done(1)
         assert {State.REFUSED, State.BACKING_OFF} & set(link.states) == {state}
 
+    async def test_a_peer_that_does_not_greet_is_red_and_loses_no_message(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        """It takes us for an ordinary client, or it is a dwsps 1.0.1 server and its row does not say so."""
+        greeting, far.greeting = far.greeting, None
+        link = start_link(far.url)
+        link.put(1, 2)
+        await link.has_been(State.REFUSED)
+        assert "as an ordinary client" in link.link.health().last_error
+        assert "dwsps 1.0.1" in link.link.health().last_error
+        assert State.CONNECTED not in link.states
+        assert far.frames == []
+        far.greeting = greeting
+        await link.is_done(2)
+        assert far.numbers == [1, 2]
+
+    @pytest.mark.parametrize("row", [{"dwsps": True}, {"secret": ""}])
+    async def test_a_peer_that_takes_us_for_an_ordinary_client_is_red_and_loses_no_message(
+        self, row: dict[str, Any], far: FarServer, start_link: StartLink
+    ) -> None:
+        """Also where no greeting is to be expected: for a secret in the URL, or from what seems dwsps 1.0.1."""
+        far.answer = lambda frame: error(frame, "forbidden")
+        link = start_link(far.url, **row)
+        errors: list[str] = []
+        link.link._on_change = lambda changed: errors.append(
+            f"{changed.state}: {changed.health().last_error}"
+        )
+        link.put(1, 2)
+        await wait_until_async(lambda: any(told.startswith("refused") for told in errors))
+        assert any("as an ordinary client" in told for told in errors)
+        assert link.outbox.dropped == 0
+        far.answer = far.ack
+        await link.is_done(2)
+
+    async def test_why_it_is_refused_is_found_out_once_for_each_outage(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.status = HTTPStatus.FORBIDDEN
+        link = start_link(far.url)
+        await wait_until_async(lambda: len(far.requests) >= 6)
+        assert "without a secret as well: is the path right?" in link.link.health().last_error
+        without = [r for r in far.requests if "Authorization" not in r.headers]
+        assert without == far.requests[1:2]
+
     async def test_an_error_that_may_pass_has_all_sent_again_in_order(
         self, far: FarServer, start_link: StartLink
     ) -> None:
@@ -665,7 +709,7 @@ class TestNonsense:
     async def test_an_ack_of_nothing_is_not_believed(
         self, old: FarServer, start_link: StartLink
     ) -> None:
-        link = start_link(old.url)
+        link = start_link(old.url, dwsps=True)
         await link.has(State.CONNECTED)
         await old.say({"type": "ack", "action": "publish", "topic": "news"})
         await link.has_been(State.BACKING_OFF)
@@ -688,7 +732,7 @@ class TestNonsense:
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
     ) -> None:
         far.answer = lambda frame: (
-            error(frame, "forbidden") | {"reason": "x\nCRITICAL" + "y" * 9999}
+            error(frame, "invalid_topic") | {"reason": "x\nCRITICAL" + "y" * 9999}
         )
         link = start_link(far.url)
         link.put(1)
@@ -756,7 +800,7 @@ class TestLoops:
         self, far: FarServer, start_link: StartLink
     ) -> None:
         hello, far.greeting = far.greeting, None
-        link = start_link(far.url)
+        link = start_link(far.url, dwsps=True)
         link.claims.objections[SERVER_ID] = "leads to this server itself"
         await link.has(State.CONNECTED)
         assert hello is not None

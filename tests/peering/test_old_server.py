@@ -49,7 +49,7 @@ async def test_both_ways_with_nothing_but_a_token_in_the_url(
     site.start_server()
     node = start_node(f"{site.url}/?token={SECRET}")
     node_url = f"ws://127.0.0.1:{node.port}"
-    site.add_peer("node", node_url)
+    site.add_peer("node", node_url, "--dwsps")
     site.start_worker()
     await is_at(site, "node", "connected")
     async with Audience(site.url) as at_site, Audience(node_url) as at_node:
@@ -68,7 +68,7 @@ async def test_it_may_be_killed_and_come_back(make_sites: MakeSites, start_node:
     site.start_server()
     node = start_node()
     node_url = f"ws://127.0.0.1:{node.port}"
-    site.add_peer("node", node_url)
+    site.add_peer("node", node_url, "--dwsps")
     site.start_worker()
     await is_at(site, "node", "connected")
     async with Audience(node_url) as at_node:

@@ -24,8 +24,8 @@ OURS = "0" * 32
 Handler = Callable[[ServerConnection], Awaitable[None]]
 
 
-def config(url: str, secret: str = SECRET) -> PeerConfig:
-    return PeerConfig(id=1, name="b", url=url, secret=secret)
+def config(url: str, secret: str = SECRET, *, dwsps: bool = False) -> PeerConfig:
+    return PeerConfig(id=1, name="b", url=url, secret=secret, dwsps=dwsps)
 
 
 @pytest.fixture(autouse=True)
@@ -44,18 +44,18 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[str]:
         yield f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
 
 
-async def answering(handler: Handler, **options: Any) -> Finding:
+async def answering(handler: Handler, *, dwsps: bool = False, **options: Any) -> Finding:
     async with serving(handler, **options) as url:
-        return await probe(config(url), OURS)
+        return await probe(config(url, dwsps=dwsps), OURS)
 
 
 # Servers of ours
 
 
 @pytest.fixture
-def server(start_server: ServerFactory, tmp_path: Path) -> Server:
+def server(start_server: ServerFactory, server_kind: str, tmp_path: Path) -> Server:
     """A running server that knows us by the secret."""
-    running = start_server("daphne")
+    running = start_server(server_kind)
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
     running.manage("peers", "add", "us", "ws://us.example/", "--secret-file", str(secret))
@@ -91,6 +91,7 @@ def test_what_it_says_of_a_server_of_ours(server: Server) -> None:
 
     elsewhere = ask(f"{server.url}/nowhere/")
     assert not elsewhere.works
+    assert "secret is another" not in elsewhere.words
 
     for url, secret in ((server.url, SECRET + "-2"), (f"{server.url}/?token=wrong", "")):
         wrong = ask(url, secret)
@@ -113,9 +114,13 @@ async def test_a_server_that_gives_no_id_back_is_taken_for_dwsps() -> None:
             ack = {"type": "ack", "action": asked["type"], "topic": asked["topic"]}
             await connection.send(json.dumps(ack))
 
-    found = await answering(handler)
+    found = await answering(handler, dwsps=True)
     assert found.works
     assert found.words.startswith("connects; a dwsps 1.0.1 server, it seems; round trip ")
+
+    found = await answering(handler)
+    assert not found.works
+    assert "its row does not say so" in found.words
 
 
 # Others
@@ -128,7 +133,10 @@ async def test_deliveries_in_between_are_no_answer() -> None:
         await connection.send('{"type":"error","code":"forbidden","id":1}')
         await connection.wait_closed()
 
-    assert (await answering(handler)).works
+    found = await answering(handler)
+    assert found.words.startswith(
+        "connects, but as an ordinary client: it does not look at the secret"
+    )
 
 
 @pytest.mark.parametrize("frame", ["hello", "[]", '{"type":1}', b"\xff\xfe", "[" * 50_000])
@@ -179,7 +187,8 @@ async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> 
     [
         (HTTPStatus.OK, "there is a web page, and no websocket"),
         (HTTPStatus.FOUND, "redirects are not followed"),
-        (HTTPStatus.UNAUTHORIZED, "refused (HTTP 401): the secret is another there"),
+        (HTTPStatus.UNAUTHORIZED, "refused (HTTP 401), and without a secret as well: is the path"),
+        (HTTPStatus.FORBIDDEN, "refused (HTTP 403), and without a secret as well: is the path"),
         (HTTPStatus.NOT_FOUND, "refused (HTTP 404): no websocket at that path"),
         (HTTPStatus.TOO_MANY_REQUESTS, "too many false secrets came from this address"),
         (HTTPStatus.BAD_GATEWAY, "HTTP 502"),
@@ -260,8 +269,8 @@ async def test_many_are_tested_at_once_and_from_within_a_running_loop(
         if len(met) == 20:
             all_there.set()
         await all_there.wait()
-        ack = {"type": "ack", "id": 1}
-        await connection.send(json.dumps(ack))
+        await connection.send('{"type":"hello","server_id":"1"}')
+        await connection.send('{"type":"ack","id":1}')
         await connection.wait_closed()
 
     async with serving(handler) as url:

@@ -79,7 +79,9 @@ def test_a_change_that_links_need_not_know_of_leaves_the_config_equal() -> None:
     Peer.objects.update(accept=False)
     Peer.objects.get().save()
     assert store.load_peers() == before
-    Peer.objects.update(secret=SECRET + "-2")
+    peer = Peer.objects.get()
+    peer.secret = SECRET + "-2"
+    peer.save()
     assert store.load_peers() != before
 
 

@@ -7,7 +7,6 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 from django.core.exceptions import FieldError
 from django.core.management import call_command
 from django.core.serializers import deserialize
@@ -20,6 +19,7 @@ from dwsps_channels.peers import encryption
 from dwsps_channels.peers.encryption import PREFIX, Unreadable, decrypt, encrypt
 
 SECRET = "correct-horse-battery-staple"
+ROW = b"a row"
 
 
 @pytest.fixture
@@ -55,18 +55,23 @@ def test_no_text_stays_none(db: None) -> None:
 
 
 def test_the_same_text_is_never_stored_alike() -> None:
-    assert encrypt(SECRET) != encrypt(SECRET)
+    assert encrypt(SECRET, ROW) != encrypt(SECRET, ROW)
+
+
+def test_in_another_context_it_is_unreadable() -> None:
+    assert decrypt(encrypt(SECRET, ROW), ROW) == SECRET
+    assert isinstance(decrypt(encrypt(SECRET, ROW), b"another row"), Unreadable)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_every_text_comes_back(text: str) -> None:
-    assert decrypt(encrypt(text)) == text
+    assert decrypt(encrypt(text, ROW), ROW) == text
 
 
 @given(st.text())
 def test_what_was_not_written_by_this_field_is_unreadable_and_no_error(text: str) -> None:
     for garbage in (text, PREFIX + text):
-        read = decrypt(garbage)
+        read = decrypt(garbage, ROW)
         assert read == ""
         assert not garbage or isinstance(read, Unreadable)
 
@@ -74,7 +79,6 @@ def test_what_was_not_written_by_this_field_is_unreadable_and_no_error(text: str
 def test_the_key_is_not_the_one_that_others_would_derive(settings: Any) -> None:
     """Two fields of two apps under one SECRET_KEY do not read each other."""
     key = settings.SECRET_KEY.encode()
-    assert encryption._derived(key) != Fernet.generate_key()
     assert encryption._derived(key) == encryption._derived(settings.SECRET_KEY)
     assert key not in encryption._derived(key)
 
@@ -118,15 +122,16 @@ def test_a_lost_text_outlives_a_save_and_comes_back_with_its_key(peer: Peer, set
 
 def test_what_was_tampered_with_is_unreadable(peer: Peer) -> None:
     text = stored(peer)
+    assert not isinstance(decrypt(text, peer.encryption_context()), Unreadable)
     changed = text[:40] + ("A" if text[40] != "A" else "B") + text[41:]
-    assert isinstance(decrypt(changed), Unreadable)
+    assert isinstance(decrypt(changed, peer.encryption_context()), Unreadable)
 
 
 def test_an_unreadable_text_can_be_copied_and_shows_nothing() -> None:
-    lost = Unreadable("fernet:abc")
+    lost = Unreadable("aesgcm:abc")
     for copied in (deepcopy(lost), pickle.loads(pickle.dumps(lost))):
         assert isinstance(copied, Unreadable)
-        assert copied.stored == "fernet:abc"
+        assert copied.stored == "aesgcm:abc"
     assert "abc" not in repr(lost) + str(lost)
 
 
@@ -141,15 +146,26 @@ def test_it_cannot_be_looked_up(peer: Peer) -> None:
     assert not Peer.objects.filter(secret__isnull=True).exists()
 
 
-def test_update_and_bulk_update_encrypt_too(peer: Peer) -> None:
-    Peer.objects.update(secret=SECRET + "-2")
-    assert SECRET not in stored(peer)
-    assert read(peer) == SECRET + "-2"
-
+def test_update_and_bulk_update_cannot_set_it(peer: Peer) -> None:
+    """They know no row that it could be bound to; it is not written as it is, either."""
+    with pytest.raises(TypeError, match="bound to its row"):
+        Peer.objects.update(secret=SECRET + "-2")
     peer.secret = SECRET + "-3"
-    Peer.objects.bulk_update([peer], ["secret"])
+    with pytest.raises(TypeError, match="bound to its row"):
+        Peer.objects.bulk_update([peer], ["secret"])
+    assert read(peer) == SECRET
+    Peer.objects.update(secret="")
+    assert read(peer) == ""
+
+
+def test_bulk_create_encrypts_too(db: None) -> None:
+    [peer] = Peer.objects.bulk_create([Peer(name="b", url="ws://b.example/", secret=SECRET)])
     assert SECRET not in stored(peer)
-    assert read(peer) == SECRET + "-3"
+    assert read(peer) == SECRET
+
+
+def test_values_are_as_they_are_stored(peer: Peer) -> None:
+    assert Peer.objects.values_list("secret", flat=True).get() == stored(peer)
 
 
 def test_a_fixture_holds_it_encrypted_and_loads(peer: Peer) -> None:

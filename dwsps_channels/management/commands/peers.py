@@ -24,7 +24,7 @@ EPILOG = """\
 examples:
   manage.py peers add berlin wss://berlin.example.org/ws/pubsub/ --generate
   manage.py peers add paris ws://10.0.0.7:8000/ --secret-file - < secret.txt
-  manage.py peers add logger ws://10.0.0.8:3000/ --no-accept --topic news --topic weather.uk
+  manage.py peers add logger ws://10.0.0.8:3000/ --dwsps --no-accept --topic news
   manage.py peers test berlin
   manage.py peers list --json
 
@@ -83,6 +83,7 @@ class Command(BaseCommand):
         url: str,
         secret_file: str | None,
         generate: bool,
+        dwsps: bool,
         forward: bool,
         accept: bool,
         enabled: bool,
@@ -96,10 +97,16 @@ class Command(BaseCommand):
             secret = secrets.generate()
         if secret and split_token(url)[1]:
             raise CommandError("there are two secrets: one of them in the URL")
+        if not (secret or split_token(url)[1] or dwsps):
+            raise CommandError(
+                "a secret is missing, the same on both sides: --generate makes one, --secret-file reads one; only a "
+                "dwsps 1.0.1 server (--dwsps) does without"
+            )
         peer = Peer(
             name=name,
             url=url,
             secret=secret,
+            dwsps=dwsps,
             forward=forward,
             accept=accept,
             enabled=enabled,
@@ -114,18 +121,15 @@ class Command(BaseCommand):
         if generate:
             self.stdout.write("its secret, for the other side; it is not shown again:")
             self.stdout.write(secret)
-        elif not peer.secret:
-            self.stderr.write(
-                "it has no secret: it cannot send to this server, and takes what is sent to it only if it is a "
-                "dwsps 1.0.1 server"
-            )
+        elif not peer.secret and peer.accept:
+            self.stderr.write("it has no secret: it cannot send to this server")
 
     def list(self, *, json: bool, **options: Any) -> None:
         peers = with_conditions(Peer.objects.all())
         if json:
             self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
         elif peers:
-            heads = ("NAME", "STATE", "DIRECTIONS", "QUEUED", "URL", "LAST ERROR")
+            heads = ("NAME", "STATE", "DIRECTIONS", "QUEUED", "DROPPED", "URL", "LAST ERROR")
             for line in _table([heads, *map(_row, peers)]):
                 self.stdout.write(line)
         else:
@@ -171,6 +175,11 @@ def _add_arguments(command: CommandParser) -> None:
     )
     secret.add_argument(
         "--generate", action="store_true", help="make a secret, and show it this once"
+    )
+    command.add_argument(
+        "--dwsps",
+        action="store_true",
+        help="it is a dwsps 1.0.1 server, which takes what is sent to it without a secret",
     )
     command.add_argument(
         "--no-forward", dest="forward", action="store_false", help="send nothing to it"
@@ -240,6 +249,7 @@ def _described(peer: Peer) -> dict[str, Any]:
         "enabled": peer.enabled,
         "forward": peer.forward,
         "accept": peer.accept,
+        "dwsps": peer.dwsps,
         "topics": peer.topic_list,
         "has_secret": bool(peer.secret),
         "since": status.since and status.since.isoformat(),
@@ -262,6 +272,7 @@ def _row(peer: Peer) -> tuple[str, ...]:
         condition.words,
         "+".join(ways) or "-",
         str(condition.status.queued) if condition.status else "-",
+        str(condition.status.dropped) if condition.status else "-",
         peer.shown_url,
         (condition.status.last_error if condition.status else "") or "-",
     )
