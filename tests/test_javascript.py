@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, Server, missing, require
+from dwsps_channels.core.errors import WireError
+from tests.processes import ROOT, Server, ServerFactory, missing, require
 
 FOLDER = ROOT / "tests" / "js"
 FILES = sorted(FOLDER.glob("*.test.mjs"))
 AGAINST_A_SERVER = FOLDER / "e2e.test.mjs"
+AGAINST_A_LIMIT = FOLDER / "limited.test.mjs"
+TYPES = ROOT / "dwsps_channels" / "static" / "dwsps_channels" / "dwsps.d.ts"
 
 OLDEST_NODE = (20, 19)
 
@@ -30,7 +33,9 @@ def node() -> str:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file != AGAINST_A_SERVER], ids=lambda file: file.stem
+    "file",
+    [file for file in FILES if file not in (AGAINST_A_SERVER, AGAINST_A_LIMIT)],
+    ids=lambda file: file.stem,
 )
 def test_passes(node: str, file: Path) -> None:
     run(node, file)
@@ -38,6 +43,18 @@ def test_passes(node: str, file: Path) -> None:
 
 def test_passes_against_a_real_server(node: str, server: Server) -> None:
     run(node, AGAINST_A_SERVER, DWSPS_URL=server.url)
+
+
+def test_passes_against_a_rate_limit(node: str, start_server: ServerFactory) -> None:
+    limit = {"RATE_LIMIT": 200, "RATE_BURST": 50}
+    run(node, AGAINST_A_LIMIT, DWSPS_URL=start_server("fastlane", dwsps=limit).url)
+
+
+def test_types_name_every_error_code_of_the_server() -> None:
+    declared = TYPES.read_text().partition("export type ServerErrorCode =")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"'(\w+)'", declared)) == sorted(
+        error.code for error in WireError.__subclasses__()
+    )
 
 
 def run(node: str, file: Path, **env: str) -> None:

@@ -329,6 +329,31 @@ def test_user_need_not_wait_for_the_next_attempt(
     window.expect_count("news", 1)
 
 
+def test_page_that_only_listens_leaves_a_dead_connection_within_40_s(
+    make_window: OpenWindow, server: Server
+) -> None:
+    window = make_window()
+    connections: list[bool] = []  # whether what is sent on it arrives
+
+    def forgetful_router(page: WebSocketRoute) -> None:
+        upstream = page.connect_to_server()
+        number = len(connections)
+        connections.append(True)
+        page.on_message(lambda frame: upstream.send(frame) if connections[number] else None)
+        upstream.on_message(lambda frame: page.send(frame) if connections[number] else None)
+
+    window.page.clock.install()
+    window.page.route_web_socket(re.compile("/ws/pubsub/"), forgetful_router)
+    window.open(server.http_url).subscribe("news")
+    connections[0] = False
+    window.page.clock.run_for(40_000)
+    window.expect_state("open")
+    assert connections == [False, True]
+    expect(window.find("#log li").filter(has_text="the server was silent")).to_have_count(1)
+    publish_many(server, "news", 1)
+    window.expect_count("news", 1)
+
+
 def test_user_closes_the_connection_and_opens_it_again(open_window: OpenWindow) -> None:
     window = open_window()
     window.subscribe("news")
