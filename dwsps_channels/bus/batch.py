@@ -18,6 +18,10 @@ _decoder_of_one = msgspec.json.Decoder(Publication)
 _SIGN: Final = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{},]', re.DOTALL)
 
 
+Numbers = tuple[int, int]
+"""The first number of some consecutive publications, and the one after the last."""
+
+
 class Batch(Struct, frozen=True):
     """Consecutive publications of one process. An empty one is a heartbeat: it tells how far its sender is."""
 
@@ -29,10 +33,13 @@ class Batch(Struct, frozen=True):
     """``None`` stands for one that cannot be read: it has a number, too."""
     problem: str = ""
     """Why some cannot be read."""
+    heard: dict[str, Numbers] = {}
+    """Of a heartbeat: what its sender has heard of senders that are no processes of the server."""
 
     def message(self) -> dict[str, Any]:
         """The same as a channel layer's message: plain text and integers, which every serializer takes."""
-        envelope = _Envelope(self.sender, self.first, _encode(self.publications).decode())
+        batch = _encode(self.publications).decode()
+        envelope = _Envelope(self.sender, self.first, batch, self.heard)
         message: dict[str, Any] = msgspec.to_builtins(envelope)
         return message
 
@@ -50,21 +57,22 @@ class Batch(Struct, frozen=True):
         sender, first, batch = envelope.sender, envelope.first, envelope.batch
         try:
             readable = surrogates.decode(_decoder, batch)
-            return cls(sender, first, readable)
+            return cls(sender, first, readable, heard=envelope.heard)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             # One that cannot be read is not to cost the others.
             publications = [_publication(element) for element in _elements(batch)]
             if not any(publications):
                 raise ValueError(str(error)) from None
-            return cls(sender, first, publications, str(error))
+            return cls(sender, first, publications, str(error), envelope.heard)
 
 
 # The publications are JSON within the message, because JSON keeps each payload byte for byte (msgspec.Raw), and
 # because a layer may copy or pack a message value by value: one text is cheap, a thousand dicts are not.
-class _Envelope(Struct, frozen=True, tag_field="type", tag="dwsps.bus"):
+class _Envelope(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dwsps.bus"):
     sender: str
     first: Annotated[int, Meta(ge=0)]
     batch: str
+    heard: dict[str, Numbers] = {}
 
 
 def _publication(text: str) -> Publication | None:

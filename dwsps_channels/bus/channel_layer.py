@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from dwsps_channels.bus.batch import Batch
+from dwsps_channels.bus.gossip import Gossip
 from dwsps_channels.bus.layers import close_layer, end
 from dwsps_channels.bus.senders import Senders
 from dwsps_channels.bus.waiting import WaitingLine, accept, refuse, refused
@@ -98,6 +99,7 @@ class ChannelLayerBus:
 
         # Incoming.
         self._senders = Senders()
+        self._gossip = Gossip(self._senders, monotonic())
         self._receive_problem = ""  # why receiving failed since the last heartbeat came back
         self._complained: float | None = None
 
@@ -163,9 +165,11 @@ class ChannelLayerBus:
 
     async def _send(self) -> None:
         while self._beat_due or self._line:
+            heard = self._gossip.tell(monotonic()) if self._beat_due else {}
             self._beat_due = False
             waiting = self._line.take(MAX_BATCH_BYTES)
-            batch = Batch(self._sender_id, self._number, [each.publication for each in waiting])
+            publications = [each.publication for each in waiting]
+            batch = Batch(self._sender_id, self._number, publications, heard=heard)
             # Never used again, even where sending fails: it may have arrived nevertheless.
             self._number += len(waiting)
             try:
@@ -213,7 +217,11 @@ class ChannelLayerBus:
             # It has just come, and cannot know what it misses of us before it has heard of us.
             self._hurry.set()
         assert self._deliver is not None  # nothing is received before start
-        for publication in self._senders.accept(batch, monotonic()):
+        now = monotonic()
+        self._gossip.hear(batch, now)
+        if batch.heard:
+            self._gossip.listen(batch.heard, now)
+        for publication in self._senders.accept(batch, now):
             try:
                 self._deliver(publication)
             except Exception:
@@ -312,6 +320,7 @@ class ChannelLayerBus:
         elif self._receive_problem:
             self._complain(f"receiving failed: {self._receive_problem}")
         self._receive_problem = ""
+        self._gossip.check(now)
         self._heard = now
         self._settled.set()
 

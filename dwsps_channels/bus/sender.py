@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from dwsps_channels.bus.batch import Batch
 from dwsps_channels.bus.blocking import BlockingLayer, blocking_layer
+from dwsps_channels.bus.gossip import OUTSIDE
 from dwsps_channels.core.publication import Publication
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class ChannelLayerSender:
     def __init__(self, make_layer: "Callable[[], BaseChannelLayer]", *, group: str) -> None:
         self._make_layer = make_layer
         self._group = group
-        self._name = f"sender:{uuid4().hex}"
+        self._name = OUTSIDE + uuid4().hex
         self._number = 0
         self._layer: BlockingLayer | None = None
 

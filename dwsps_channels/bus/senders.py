@@ -35,7 +35,8 @@ class Senders:
     def accept(self, batch: Batch, now: float) -> list[Publication]:
         """What of ``batch`` is new. ``now`` is in seconds, of a clock that does not go back.
 
-        What is missed, in a gap before it or because it cannot be read, is counted, and logged at WARNING. What comes after its gap was counted is late: not new.
+        What is missed, in a gap before it or because it cannot be read, is counted, and logged at WARNING. What comes
+        after its gap was counted is late: not new.
         """
         after = batch.first + len(batch.publications)
         # A sender not heard before is met where it is: one that joins late has missed nothing.
@@ -50,6 +51,32 @@ class Senders:
             self._report_unreadable(batch, len(new) - len(readable))
         return readable
 
+    def next_number(self, sender: str) -> int:
+        """The number that comes next of a sender that is known."""
+        return self._next[sender][0]
+
+    def expect(self, sender: str, number: int, now: float) -> None:
+        """Know a sender by what others have heard of it: ``number`` comes next."""
+        self._next[sender] = (number, now)
+        self._forget(now)
+
+    def miss_up_to(self, sender: str, number: int, now: float) -> None:
+        """Take as missed, count and log what has not come of the numbers before ``number``."""
+        expected, _ = self._next.pop(sender, (number, now))
+        self._next[sender] = (max(expected, number), now)
+        if number > expected:
+            self._count_gap(number - expected)
+            logger.warning(
+                "missed %d messages of process %s, which other processes have; %d missed since the start",
+                number - expected,
+                sender,
+                self.missed,
+            )
+
+    def _count_gap(self, missed: int) -> None:
+        self.gaps += 1
+        self.missed += missed
+
     def _report_unreadable(self, batch: Batch, count: int) -> None:
         self.missed += count
         logger.warning(
@@ -62,8 +89,7 @@ class Senders:
 
     def _report(self, batch: Batch, expected: int) -> None:
         missed = batch.first - expected
-        self.gaps += 1
-        self.missed += missed
+        self._count_gap(missed)
         logger.warning(
             "missed %d messages of process %s: number %d came where %d was due; %d missed since the start",
             missed,
