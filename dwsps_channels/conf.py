@@ -139,6 +139,16 @@ class Conf:
         )
 
     @property
+    def MAX_SUBSCRIPTION_BYTES(self) -> int:
+        """How many bytes the topics may have together that a connection is subscribed to."""
+        return _checked(
+            "MAX_SUBSCRIPTION_BYTES",
+            _DEFAULTS.subscription_bytes,
+            _is_count,
+            "a whole number above 0",
+        )
+
+    @property
     def MAX_BUFFERED_BYTES(self) -> int:
         """How much may wait for a client that does not read before it is closed with 4100."""
         return _checked(
@@ -236,6 +246,7 @@ class Conf:
             message_bytes=self.MAX_MESSAGE_BYTES,
             message_depth=self.MAX_MESSAGE_DEPTH,
             subscriptions=self.MAX_SUBSCRIPTIONS,
+            subscription_bytes=self.MAX_SUBSCRIPTION_BYTES,
             buffered_bytes=self.MAX_BUFFERED_BYTES,
             rate=self.RATE_LIMIT,
             burst=self.RATE_BURST,

@@ -154,6 +154,7 @@ def test_default_limits_are_those_of_the_protocol() -> None:
         limits.message_bytes,
         limits.message_depth,
         limits.subscriptions,
+        limits.subscription_bytes,
         limits.buffered_bytes,
         limits.rate,
     ]

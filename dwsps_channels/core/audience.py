@@ -12,13 +12,15 @@ CROWD = 8
 class Subscriber:
     """One receiver of deliveries, and what it is subscribed to."""
 
-    __slots__ = ("topics", "transport")
+    __slots__ = ("size", "topics", "transport")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         """Takes the deliveries."""
         self.topics: set[str] = set()
         """Its subscriptions. Changed by the hub alone."""
+        self.size = 0
+        """The bytes of these topics. Changed by the hub alone."""
 
 
 class Audience:

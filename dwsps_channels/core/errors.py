@@ -65,9 +65,10 @@ class MessageTooDeep(WireError, ValueError):
 class TooManySubscriptions(WireError):
     code = "too_many_subscriptions"
 
-    def __init__(self, limit: int) -> None:
-        super().__init__(f"a connection may have {limit} subscriptions")
+    def __init__(self, limit: int, of: str = "subscriptions") -> None:
+        super().__init__(f"a connection may have {limit} {of}")
         self.limit = limit
+        self.of = of
 
 
 class Forbidden(WireError):

@@ -11,7 +11,7 @@ from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
-from dwsps_channels.core.topics import contexts
+from dwsps_channels.core.topics import contexts, size
 
 Tap = Callable[[Entry], None]
 """Takes each message published on this server."""
@@ -55,6 +55,7 @@ class Hub:
         if topic in subscriber.topics:
             return False
         subscriber.topics.add(topic)
+        subscriber.size += size(topic)
         audience = self._audiences.get(topic)
         if audience is None:
             audience = self._audiences[topic] = Audience()
@@ -66,6 +67,7 @@ class Hub:
         if topic not in subscriber.topics:
             return False
         subscriber.topics.remove(topic)
+        subscriber.size -= size(topic)
         audience = self._audiences[topic]
         audience.remove(subscriber)
         if not audience:

@@ -16,6 +16,9 @@ class Limits:
     subscriptions: int = 1000
     """How many topics a connection may be subscribed to."""
 
+    subscription_bytes: int = 64 * 1024
+    """How many bytes these topics may have together."""
+
     buffered_bytes: int = 1024 * 1024
     """How much may wait for a client that does not read before it is closed with 4100."""
 

@@ -46,7 +46,7 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.seen import Key
 from dwsps_channels.core.timestamps import now
-from dwsps_channels.core.topics import check, contexts
+from dwsps_channels.core.topics import check, contexts, size
 from dwsps_channels.core.transport import Transport
 
 logger = logging.getLogger("dwsps_channels.session")
@@ -331,9 +331,12 @@ class Session:
     def _subscribe(self, topic: str) -> None:
         if self._closing:
             raise Unavailable("the connection is closing")
-        topics = self._subscriber.topics
-        if len(topics) >= self._limits.subscriptions and topic not in topics:
-            raise TooManySubscriptions(self._limits.subscriptions)
+        subscriber, limits = self._subscriber, self._limits
+        if topic not in subscriber.topics:
+            if len(subscriber.topics) >= limits.subscriptions:
+                raise TooManySubscriptions(limits.subscriptions)
+            if subscriber.size + size(topic) > limits.subscription_bytes:
+                raise TooManySubscriptions(limits.subscription_bytes, "bytes of topics")
         if self._hub.subscribe(self._subscriber, topic):
             self._events.subscribed(self.identity, topic)
 

@@ -36,6 +36,11 @@ def contexts(topic: str) -> tuple[str, ...]:
     return tuple(found)
 
 
+def size(topic: str) -> int:
+    """The bytes of a valid topic, of UTF-8."""
+    return len(topic) if topic.isascii() else len(topic.encode())
+
+
 def check(topic: str) -> None:
     """Raise ``InvalidTopic``, with what is wrong, unless ``topic`` fits the grammar."""
     if not topic:

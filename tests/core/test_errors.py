@@ -40,6 +40,12 @@ EVERY_KIND: list[tuple[errors.WireError, str, bool, str]] = [
         False,
         "a connection may have 8 subscriptions",
     ),
+    (
+        errors.TooManySubscriptions(8, "bytes of topics"),
+        "too_many_subscriptions",
+        False,
+        "a connection may have 8 bytes of topics",
+    ),
     (errors.Forbidden("publish to 'a'"), "forbidden", False, "not allowed to publish to 'a'"),
     (errors.RateLimited(2.5), "rate_limited", True, "a connection may send 2.5 messages a second"),
     (

@@ -80,6 +80,8 @@ def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str,
                     (who, publication(topic).frame(context).data) for who, context in expected
                 ]
                 assert hub.reach(topic) == len({who for who, _ in expected})
+        for person in people.values():
+            assert person.size == sum(len(each.encode()) for each in person.topics)
 
     for who in PEOPLE:
         hub.remove(people[who])

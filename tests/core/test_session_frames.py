@@ -64,6 +64,26 @@ def test_the_limit_of_subscriptions_counts_topics(world: World) -> None:
     assert other.send(subscribe("c")) == [ack("subscribe", "c")]
 
 
+def test_the_bytes_of_all_topics_are_limited(world: World) -> None:
+    client, other = (
+        world.connect("one", limits=Limits(subscription_bytes=10)),
+        world.connect("other", limits=Limits(subscription_bytes=10)),
+    )
+    for topic in ("aaaa", "☃☃", "aaaa"):
+        assert client.send(subscribe(topic)) == [ack("subscribe", topic)]
+
+    (told,) = client.send(subscribe("b", id=1))
+    assert is_error(told, "too_many_subscriptions", action="subscribe", topic="b", id=1)
+    assert told["reason"] == "a connection may have 10 bytes of topics"
+    assert client.send(publish("b")) == [ack("publish", "b")]
+    assert other.send(subscribe("b")) == [ack("subscribe", "b")]
+
+    client.send(unsubscribe("☃☃"))
+    client.send(unsubscribe("nothing"))
+    assert client.send(subscribe("bbbbbb")) == [ack("subscribe", "bbbbbb")]
+    assert client.send(subscribe("c"))[0]["code"] == "too_many_subscriptions"
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_message_that_is_too_large_is_refused_with_its_id(world: World, binary: bool) -> None:
     client = world.connect()

@@ -36,13 +36,14 @@ async def test_what_the_server_itself_refuses_to_read_ends_that_session_alone(
 
 
 async def test_subscriptions_are_limited(start_server: ServerFactory, server_kind: str) -> None:
-    server = start_server(server_kind, dwsps={"MAX_SUBSCRIPTIONS": 3})
+    server = start_server(server_kind, dwsps={"MAX_SUBSCRIPTIONS": 3, "MAX_SUBSCRIPTION_BYTES": 5})
     async with connected(server.url) as client:
         for topic in ("a", "b", "c", "a"):
             await client.subscribe(topic)
         assert (await client.call("subscribe", "d"))["code"] == "too_many_subscriptions"
         await client.call("unsubscribe", "a")
-        await client.subscribe("d")
+        assert (await client.call("subscribe", "☃☃"))["code"] == "too_many_subscriptions"
+        await client.subscribe("☃")
 
 
 async def test_rate_is_limited_where_it_is_asked_for(
