@@ -125,6 +125,7 @@ class PubSubConsumer(AsyncConsumer):
             server.flusher,
             limits.buffered_bytes,
             lambda: session.fall_behind(),
+            lambda is_behind: session.lag(is_behind),
         )
         session = server.open_session(transport, self.scope.get("user"), granted, limits)
         transport.start()
@@ -150,6 +151,7 @@ class _Rider:
         "_session",
         "fall_behind",
         "fall_silent",
+        "lag",
         "receive",
         "receive_control",
         "receive_too_large",
@@ -162,6 +164,7 @@ class _Rider:
         self.receive = session.receive
         self.receive_control = session.receive_control
         self.receive_too_large = session.receive_too_large
+        self.lag = session.lag
         self.fall_behind = session.fall_behind
         self.fall_silent = session.fall_silent
 
@@ -225,10 +228,11 @@ def _transport(
     flusher: Flusher,
     limit: int,
     on_overflow: Callable[[], None],
+    on_lag: Callable[[bool], None],
 ) -> AsgiTransport | DaphneTransport:
     if isinstance(connection, DaphneConnection) and connection.is_bare:
-        return DaphneTransport(send, connection, flusher, limit, on_overflow)
-    return AsgiTransport(send, connection, limit, on_overflow)
+        return DaphneTransport(send, connection, flusher, limit, on_overflow, on_lag)
+    return AsgiTransport(send, connection, limit, on_overflow, on_lag)
 
 
 async def _receive(

@@ -52,7 +52,7 @@ CORE = f"{PACKAGE}.core"
 VERSION = f"{PACKAGE}.__version__"
 PEERING = f"{PACKAGE}.peering"
 STORE = f"{PEERING}.store"
-OUTBOX = (f"{PACKAGE}.transports.outbox", f"{PACKAGE}.transports.flusher")
+OUTBOX = tuple(f"{PACKAGE}.transports.{part}" for part in ("outbox", "flusher", "lag", "unsent"))
 
 RULES = [
     Rule(CORE, ours=(), others=("msgspec",), never=IO),

@@ -1,6 +1,6 @@
 """The subscribers of one topic, and the way of one frame to all of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, KeysView
 
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Courier, Transport
@@ -45,7 +45,7 @@ class Audience:
     def __len__(self) -> int:
         return len(self._transports)
 
-    def members(self) -> Collection[Subscriber]:
+    def members(self) -> KeysView[Subscriber]:
         """Who is in it."""
         return self._transports.keys()
 

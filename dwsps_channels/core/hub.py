@@ -12,6 +12,7 @@ from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.topics import contexts, size
+from dwsps_channels.core.transport import Transport
 
 Tap = Callable[[Entry], None]
 """Takes each message published on this server."""
@@ -47,6 +48,8 @@ class Hub:
         # What each peer has forwarded, and the bus has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
         self._taps: set[Tap] = set()
+        self.lagging: set[Subscriber] = set()
+        """Those that are behind with reading, for whom publishers are to wait. Their sessions keep it."""
         # By topic; none that is empty is kept.
         self._audiences: dict[str, Audience] = {}
 
@@ -76,6 +79,7 @@ class Hub:
 
     def remove(self, subscriber: Subscriber) -> None:
         """Undo all of its subscriptions."""
+        self.lagging.discard(subscriber)
         for topic in list(subscriber.topics):
             self.unsubscribe(subscriber, topic)
 
@@ -189,6 +193,16 @@ class Hub:
             audience = audiences.get(context)
             if audience is not None:
                 audience.deliver(publication.frame(context))
+
+    def behind(self, topic: str) -> Transport | None:
+        """A subscriber that a publish to ``topic`` reaches and that is behind, if there is one."""
+        for context in contexts(topic):
+            audience = self._audiences.get(context)
+            if audience is not None:
+                # It looks through the smaller of the two.
+                for subscriber in audience.members() & self.lagging:
+                    return subscriber.transport
+        return None
 
     def reach(self, topic: str) -> int:
         """How many subscribers of this process a publish to ``topic`` reaches, each counted once."""

@@ -149,6 +149,13 @@ class Session:
         self._leave()
         self._transport.close(code, error_frame(error), discard=discard)
 
+    def lag(self, is_behind: bool) -> None:
+        """Have publishers wait for this client, which is behind with reading, or no longer."""
+        if is_behind and not self._closing:
+            self._hub.lagging.add(self._subscriber)
+        else:
+            self._hub.lagging.discard(self._subscriber)
+
     def fall_behind(self) -> None:
         """Close the connection of a client that does not read what it is sent."""
         limit = self._limits.buffered_bytes
@@ -233,13 +240,33 @@ class Session:
             accepted = self._relay(request)
         else:
             accepted = self._publish(request, allowed)
+        pending: Awaitable[None] | None = None
         if accepted is None:
             self._acknowledge(request)
-            return None
-        if self._answers is None:
-            self._answers = Answers(self._transport.send)
-        subject = Subject(request.action, request.topic, request.id)
-        return self._answers.promise(accepted, partial(self._outcome, subject))
+        else:
+            if self._answers is None:
+                self._answers = Answers(self._transport.send)
+            subject = Subject(request.action, request.topic, request.id)
+            pending = self._answers.promise(accepted, partial(self._outcome, subject))
+        if (
+            self._hub.lagging
+            and isinstance(request, Publish)
+            # What peers and the worker send is of many publishers: readers of one topic are not to hold up the others.
+            and self.identity.role is Role.CLIENT
+            and self._hub.behind(request.topic) is not None
+        ):
+            return self._slow_down(request.topic, pending)
+        return pending
+
+    async def _slow_down(self, topic: str, pending: Awaitable[None] | None) -> None:
+        """Wait for those who read what is published to ``topic``, as long as their transports find it worth it."""
+        if pending is not None:
+            await pending
+        while not self._closing and (reader := self._hub.behind(topic)) is not None:
+            caught_up = reader.caught_up()
+            if caught_up is None:
+                return
+            await caught_up
 
     def _publish(self, request: Publish, allowed: bool) -> Promise | None:
         topic = request.topic

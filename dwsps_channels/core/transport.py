@@ -3,7 +3,7 @@
 Every implementation passes ``tests/transports/contract.py``.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Any, Protocol
 
 from dwsps_channels.core.frames import Frame
@@ -32,6 +32,12 @@ class Transport(Protocol):
 
         Return at once, whatever the reader does; never raise, and never call the session or the hub back from
         within this call: the hub is in the middle of a delivery. Ignore what comes after ``close``.
+        """
+
+    def caught_up(self) -> Awaitable[None] | None:
+        """Await what is returned before you publish more to the client: it is behind. ``None``: no need to wait.
+
+        It is never long in coming, though the client may not read at all.
         """
 
     def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:

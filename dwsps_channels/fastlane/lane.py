@@ -21,6 +21,9 @@ class Rider(Protocol):
     def receive_control(self, size: int) -> None:
         """A ping or a pong of ``size`` bytes has come. The connection answers it, if it is not closed by then."""
 
+    def lag(self, is_behind: bool) -> None:
+        """A part of the limit waits for the client (``True``), or publishers need not wait for it any more."""
+
     def fall_behind(self) -> None:
         """More than the limit waits for a client that does not read: close the transport."""
 

@@ -45,6 +45,7 @@ from dwsps_channels.fastlane.reader import (
 from dwsps_channels.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.transports.flusher import Flusher
 from dwsps_channels.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
+from dwsps_channels.transports.unsent import unsent
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -287,7 +288,7 @@ class Protocol(asyncio.Protocol):
         self._application = None
         self._rider = rider
         self._receive = rider.receive
-        self.outbox.bound(limit, rider.fall_behind)
+        self.outbox.bound(limit, rider.fall_behind, rider.lag)
         if message_limit is not None and self._reader is not None:
             self._reader.keep_at_most(message_limit)
         self._take_over(application.release())
@@ -420,6 +421,10 @@ class Protocol(asyncio.Protocol):
             self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_SECONDS)
 
     # The end
+
+    def unsent(self) -> int:
+        """See ``outbox.Closing``."""
+        return unsent(self.transport)
 
     def take_leave(self, code: int, *, patience: float) -> None:
         """See ``outbox.Closing``."""

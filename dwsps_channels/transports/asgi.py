@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dwsps_channels.core.frames import Frame
+from dwsps_channels.transports.lag import PART, Lag
 from dwsps_channels.transports.servers import Connection
 
 logger = logging.getLogger("dwsps_channels.transport")
@@ -29,18 +30,28 @@ class AsgiTransport:
     """Keeps what is to be sent, and sends it from a task, as fast as the client reads.
 
     When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
-    ``on_overflow`` is called, once, from the event loop: it is expected to close the transport.
+    ``on_overflow`` is called, once, from the event loop: it is expected to close the transport. When a part of that
+    waits, ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
     courier = None
 
     def __init__(
-        self, send: Send, connection: Connection, limit: int, on_overflow: Callable[[], None]
+        self,
+        send: Send,
+        connection: Connection,
+        limit: int,
+        on_overflow: Callable[[], None],
+        on_lag: Callable[[bool], None],
     ) -> None:
         self._send = send
         self._connection = connection
         self._limit = limit
         self._on_overflow = on_overflow
+        self._on_lag = on_lag
+        # Made when the client falls behind, and dropped when it has caught up.
+        self._lag: Lag | None = None
+        self._lag_bytes = limit // PART
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Frame] = deque()
         self._buffered = 0
@@ -58,6 +69,13 @@ class AsgiTransport:
     def buffered(self) -> int:
         """How many bytes wait here; the server and the network hold at most some 100 KiB more."""
         return self._buffered
+
+    def queued(self) -> int:
+        """How many bytes are on their way to the client, here and below."""
+        return self._buffered + self._connection.unsent()
+
+    def caught_up(self) -> asyncio.Future[None] | None:
+        return None if self._lag is None else self._lag.relief()
 
     def relief(self) -> asyncio.Future[None] | None:
         """Await what is returned before you read on from this client; ``None``: read on."""
@@ -81,11 +99,27 @@ class AsgiTransport:
         if self._wake is not None:
             self._wake.set_result(None)
             self._wake = None
-        elif self._buffered > self._limit and (
+        elif self._buffered > self._lag_bytes:
+            self._fall_back()
+
+    def _fall_back(self) -> None:
+        # By way of the loop, as whoever sends is in the middle of a delivery.
+        if self._buffered > self._limit and (
             self._blocked or self._buffered > UNBLOCKED_FACTOR * self._limit
         ):
             self._overflowed = True
             self._loop.call_soon(self._on_overflow)
+        elif self._blocked and self._lag is None:
+            self._loop.call_soon(self._begin_lag)
+
+    def _begin_lag(self) -> None:
+        if self._lag is None and self._code is None and self._buffered > self._lag_bytes:
+            self._lag = Lag(self.queued, self._on_lag)
+
+    def _end_lag(self) -> None:
+        if self._lag is not None:
+            lag, self._lag = self._lag, None
+            lag.end()
 
     def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
         if self._code is not None:
@@ -93,6 +127,7 @@ class AsgiTransport:
         if discard:
             self._waiting.clear()
             self._buffered = 0
+        self._end_lag()
         self._waiting.append(farewell)
         self._buffered += len(farewell.data)
         self._code = int(code)  # autobahn takes no other kind of integer
@@ -138,6 +173,8 @@ class AsgiTransport:
             self._blocked = False
             if self._relief is not None and self._buffered <= CONGESTED_BYTES:
                 self._relieve()
+            if self._lag is not None and self._buffered <= self._lag_bytes // 2:
+                self._end_lag()
 
     def drop(self) -> None:
         """Forget the client: it is gone."""
@@ -151,3 +188,4 @@ class AsgiTransport:
         self._waiting.clear()
         self._buffered = 0
         self._relieve()
+        self._end_lag()

@@ -26,9 +26,10 @@ class DaphneTransport(Outbox):
         flusher: Flusher,
         limit: int,
         on_overflow: Callable[[], None],
+        on_lag: Callable[[bool], None],
     ) -> None:
         super().__init__(connection, flusher, self)
-        self.bound(limit, on_overflow)
+        self.bound(limit, on_overflow, on_lag)
         self._send = send
         self._connection = connection
         self._ending: asyncio.Task[None] | None = None
@@ -51,6 +52,10 @@ class DaphneTransport(Outbox):
         loop = asyncio.get_running_loop()
         loop.call_later(patience, self._connection.abort)
         self._ending = loop.create_task(self._end(code))
+
+    def unsent(self) -> int:
+        """See ``outbox.Closing``."""
+        return self._connection.unsent()
 
     async def _end(self, code: int) -> None:
         # This turn's frames are written by now: that was due before this task was made.

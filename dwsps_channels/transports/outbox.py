@@ -2,10 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.transports.flusher import SLICE_BYTES, Flusher
+from dwsps_channels.transports.lag import PART, Lag
+
+if TYPE_CHECKING:
+    import asyncio
 
 # How long a client that is being closed has to read what is still on its way, and to answer.
 CLOSING_SECONDS: Final = 5.0
@@ -24,6 +28,9 @@ class Closing(Protocol):
     def take_leave(self, code: int, *, patience: float) -> None:
         """All that is to be sent is in the outbox: have it closed with ``code``, and cut off after ``patience`` seconds."""
 
+    def unsent(self) -> int:
+        """How many bytes the event loop and the kernel hold for the client."""
+
 
 class Stream(Protocol):
     """What an outbox writes on: the event loop's own transport, of asyncio or of Twisted."""
@@ -35,14 +42,17 @@ class Outbox:
     """Implements ``core.transport.Transport`` on a connection's own stream, in websocket frames.
 
     When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
-    ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox.
+    ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox. When a part of that waits,
+    ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
     __slots__ = (
         "_closing",
         "_held",
         "_held_bytes",
+        "_lag",
         "_limit",
+        "_on_lag",
         "_on_overflow",
         "blocked",
         "courier",
@@ -65,12 +75,18 @@ class Outbox:
         self._held_bytes = 0
         self._limit: int | None = None
         self._on_overflow: Callable[[], None] | None = None
+        self._on_lag: Callable[[bool], None] | None = None
+        # Made when the client falls behind, and dropped when it has caught up.
+        self._lag: Lag | None = None
 
-    def bound(self, limit: int, on_overflow: Callable[[], None]) -> None:
+    def bound(
+        self, limit: int, on_overflow: Callable[[], None], on_lag: Callable[[bool], None]
+    ) -> None:
         """Bound what may wait here; until then all may."""
         if self.is_open:
             self._limit = limit
             self._on_overflow = on_overflow
+            self._on_lag = on_lag
 
     @property
     def is_empty(self) -> bool:
@@ -84,7 +100,14 @@ class Outbox:
         """How many bytes wait here for the client; the event loop and the network hold some more."""
         return self._held_bytes
 
+    def queued(self) -> int:
+        """How many bytes are on their way to the client, here and below."""
+        return self._held_bytes + (self._closing.unsent() if self._closing is not None else 0)
+
     # core.transport.Transport
+
+    def caught_up(self) -> "asyncio.Future[None] | None":
+        return None if self._lag is None else self._lag.relief()
 
     def send(self, frame: Frame) -> None:
         # As ``put``, without the call: this is done for each ack.
@@ -133,8 +156,10 @@ class Outbox:
     def finish(self) -> None:
         """Take no more: the last frame is in."""
         self.is_open = False
+        self._end_lag()
         self._closing = None
         self._on_overflow = None
+        self._on_lag = None
 
     def drop(self) -> None:
         """Forget the client: it is gone."""
@@ -163,6 +188,8 @@ class Outbox:
             self._held.extend(frames)
             self._held_bytes += size
             self._write_held()
+            if limit is not None and self._held_bytes > limit // PART and self._lag is None:
+                self._begin_lag()
         elif self._on_overflow is not None:
             on_overflow, self._on_overflow = self._on_overflow, None
             on_overflow()
@@ -171,6 +198,18 @@ class Outbox:
         """The client has read: write on."""
         self.blocked = False
         self._write_held()
+        limit = self._limit
+        if self._lag is not None and (limit is None or self._held_bytes <= limit // PART // 2):
+            self._end_lag()
+
+    def _begin_lag(self) -> None:
+        if self._on_lag is not None:
+            self._lag = Lag(self.queued, self._on_lag)
+
+    def _end_lag(self) -> None:
+        if self._lag is not None:
+            lag, self._lag = self._lag, None
+            lag.end()
 
     def _write_held(self) -> None:
         held = self._held

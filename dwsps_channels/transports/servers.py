@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from channels.sessions import InstanceSessionWrapper
 
+from dwsps_channels.transports.unsent import unsent, unsent_by_kernel
+
 if TYPE_CHECKING:
     from dwsps_channels.transports.outbox import Outbox
 
@@ -37,6 +39,10 @@ class Connection:
     def abort(self) -> None:
         """Cut the connection off now, and drop what the server still holds for it."""
 
+    def unsent(self) -> int:
+        """How many bytes the server and the kernel hold for the client, as far as that is known."""
+        return 0
+
     def release(self) -> None:
         """Give the connection back to the server, so that it can be closed: nothing is sent any more."""
 
@@ -49,6 +55,9 @@ class UvicornConnection(Connection):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def unsent(self) -> int:
+        return unsent(self._transport)
 
 
 class DaphneConnection(Connection):
@@ -90,6 +99,10 @@ class DaphneConnection(Connection):
 
     def abort(self) -> None:
         self._transport.abortConnection()
+
+    def unsent(self) -> int:
+        # What Twisted holds is as good as constant: it pauses us when it has 64 KiB.
+        return unsent_by_kernel(getattr(self._transport, "socket", None))
 
     def release(self) -> None:
         self.resumeProducing()

@@ -35,10 +35,15 @@ class RecordingTransport:
     code: int | None = None
     farewell: Message = field(default_factory=dict)
     discarded: bool = False
+    relief: "Future[None] | None" = None
+    """What publishers are given to wait for."""
 
     def send(self, frame: Frame) -> None:
         if self.code is None:
             self.frames.append(frame)
+
+    def caught_up(self) -> "Future[None] | None":
+        return self.relief
 
     def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
         if self.code is None:

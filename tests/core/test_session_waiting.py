@@ -12,7 +12,7 @@ import pytest
 from dwsps_channels.core.answers import MAX_WAITING
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
 from tests.core.recording import (
     STAMP,
     RecordingPolicy,
@@ -432,3 +432,91 @@ async def test_the_session_lives_on_after_errors_of_policy_and_bus(world: World)
 
 async def raise_later(error: Exception) -> Any:
     raise error
+
+
+class TestReadersThatAreBehind:
+    """Publishers wait for them: docs/architecture.md, "Slow readers and fast publishers"."""
+
+    async def test_a_publisher_waits_until_they_have_caught_up(self, world: World) -> None:
+        reader, publisher = world.connect("reader"), world.connect("publisher")
+        reader.send(subscribe("news"))
+        reader.session.lag(True)
+        reader.transport.relief = promise()
+
+        waiting = asyncio.ensure_future(publisher.start(publish("news.uk", id=1)))
+        # What was published has arrived, and is acknowledged: only the next frame is put off.
+        assert publisher.transport.take() == [ack("publish", "news.uk", id=1)]
+        assert len(reader.transport.take()) == 1
+        await turn()
+        assert not waiting.done()
+
+        reader.session.lag(False)
+        reader.transport.relief.set_result(None)
+        await waiting
+        assert publisher.send(publish("news.uk")) == [ack("publish", "news.uk")]
+
+    async def test_it_waits_for_each_of_them(self, world: World) -> None:
+        readers = [world.connect(str(number)) for number in range(3)]
+        publisher = world.connect("publisher")
+        for reader in readers:
+            reader.send(subscribe("news"))
+            reader.session.lag(True)
+            reader.transport.relief = promise()
+        waiting = asyncio.ensure_future(publisher.start(publish("news")))
+        for reader in readers:
+            await turn()
+            assert not waiting.done()
+            reader.session.lag(False)
+            assert reader.transport.relief is not None
+            reader.transport.relief.set_result(None)
+        await waiting
+
+    async def test_other_topics_and_other_frames_do_not_wait(self, world: World) -> None:
+        reader, client = world.connect("reader"), world.connect("client")
+        reader.send(subscribe("news"))
+        reader.session.lag(True)
+        reader.transport.relief = promise()
+        assert client.send(publish("sport")) == [ack("publish", "sport")]
+        assert client.send(subscribe("news")) == [ack("subscribe", "news")]
+        assert client.send("{")[0]["code"] == "invalid_json"
+
+    @pytest.mark.parametrize("role", [Role.PEER, Role.WORKER])
+    async def test_nor_do_peers_and_the_worker(self, world: World, role: Role) -> None:
+        """What they send is of many publishers."""
+        reader = world.connect("reader")
+        sender = world.connect(identity=Identity("sender", role=role, peer="north"))
+        reader.send(subscribe("news"))
+        reader.session.lag(True)
+        reader.transport.relief = promise()
+        assert sender.send(publish("news")) == [ack("publish", "news")]
+
+    async def test_one_that_leaves_is_waited_for_no_longer(self, world: World) -> None:
+        reader, publisher = world.connect("reader"), world.connect("publisher")
+        reader.send(subscribe("news"))
+        reader.session.lag(True)
+        reader.transport.relief = promise()
+        waiting = asyncio.ensure_future(publisher.start(publish("news")))
+        await turn()
+        reader.session.closed()
+        reader.transport.relief.set_result(None)  # as its transport does
+        await waiting
+        # Told late, it is of no effect.
+        reader.session.lag(True)
+        assert world.hub.lagging == set()
+
+    async def test_the_bus_is_waited_for_as_well(self, world: World) -> None:
+        reader, publisher = world.connect("reader"), world.connect("publisher")
+        reader.send(subscribe("news"))
+        reader.session.lag(True)
+        reader.transport.relief = promise()
+        world.bus_answers = promise()
+        waiting = asyncio.ensure_future(publisher.start(publish("news", id=1)))
+        await turn()
+        assert publisher.transport.take() == []
+        world.bus_answers.set_result(None)
+        await turn()
+        assert publisher.transport.take() == [ack("publish", "news", id=1)]
+        assert not waiting.done()
+        reader.session.lag(False)
+        reader.transport.relief.set_result(None)
+        await waiting

@@ -80,6 +80,9 @@ class Pipe(asyncio.Transport):
     def resume_reading(self) -> None:
         self._is_reading = True
 
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self._waiting))
+
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
 

@@ -41,6 +41,9 @@ class Recording:
     def receive_control(self, size: int) -> None:
         self.controls.append(size)
 
+    def lag(self, is_behind: bool) -> None:
+        self.told.append("lags" if is_behind else "lags no more")
+
     def fall_behind(self) -> None:
         self.told.append("behind")
 

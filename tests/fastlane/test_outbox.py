@@ -35,6 +35,9 @@ class Riding:
     def receive_control(self, size: int) -> None:
         pytest.fail("the client sends no pings")
 
+    def lag(self, is_behind: bool) -> None:
+        self.line.lags.append(is_behind)
+
     def fall_behind(self) -> None:
         self.line.overflows += 1
 

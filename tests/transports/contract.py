@@ -9,6 +9,7 @@ import pytest
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.transports import lag
 
 SECONDS = 10.0
 
@@ -27,6 +28,8 @@ class Line(ABC):
     def __init__(self) -> None:
         self.overflows = 0
         """How often the transport found the client too slow. Count it where the transport tells it."""
+        self.lags: list[bool] = []
+        """Whether publishers have to wait for the client, each time the transport tells it."""
 
     @abstractmethod
     def stop_reading(self) -> None:
@@ -167,6 +170,58 @@ class TransportContract(ABC):
         line.transport.send(frame("more"))
         await turns()
         assert line.overflows == 1
+
+    async def test_publishers_wait_for_a_client_that_is_behind_until_it_has_caught_up(
+        self, line: Line
+    ) -> None:
+        assert line.transport.caught_up() is None
+        await line.is_stuck()
+        await self.falls_behind(line)
+        relief = line.transport.caught_up()
+        assert relief is not None
+        line.read_on()
+        await asyncio.wait_for(relief, SECONDS)
+        assert line.lags == [True, False]
+        assert line.transport.caught_up() is None
+        assert line.overflows == 0
+
+    async def test_nobody_waits_for_a_client_that_does_not_read(
+        self, line: Line, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+        await line.is_stuck()
+        await self.falls_behind(line)
+        await until(lambda: line.lags == [True, False])
+        assert line.transport.caught_up() is None
+        # Nor again, until it has caught up.
+        line.transport.send(frame("more"))
+        await turns()
+        assert line.lags == [True, False]
+
+    @pytest.mark.parametrize("end", ["close", "vanish"])
+    async def test_nobody_waits_for_a_client_that_is_sent_away_or_gone(
+        self, line: Line, end: str
+    ) -> None:
+        await line.is_stuck()
+        await self.falls_behind(line)
+        relief = line.transport.caught_up()
+        assert relief is not None
+        if end == "vanish":
+            line.vanish()
+        else:
+            line.transport.close(CloseCode.SLOW_CONSUMER, FAREWELL, discard=True)
+        line.read_on()
+        await asyncio.wait_for(relief, SECONDS)
+        assert line.lags == [True, False]
+
+    async def falls_behind(self, line: Line) -> None:
+        """Send to a stuck client more than a part of the limit, and less than the limit."""
+        assert line.lags == []
+        for number in range(line.limit // 2 // len(frame(0))):
+            line.transport.send(frame(number))
+            # Whoever sends is in the middle of something: it is told later.
+            assert line.lags == []
+        await until(lambda: line.lags[:1] == [True])
 
     async def test_a_client_too_slow_is_told_so_and_closed(self, line: Line) -> None:
         await line.is_stuck()

@@ -30,7 +30,7 @@ class AsgiLine(Line):
         self.aborted = False
         self.events: list[dict[str, Any]] = []
         self.transport: AsgiTransport = AsgiTransport(
-            self.send, self.connection(), limit, self.on_overflow
+            self.send, self.connection(), limit, self.on_overflow, self.lags.append
         )
         self.transport.start()
 

@@ -90,6 +90,7 @@ class DaphneLine(FramedLine):
             Flusher(asyncio.get_running_loop()),
             limit,
             self.on_overflow,
+            self.lags.append,
         )
         self.transport.start()
         self.client = Reading(self.twisted)  # type: ignore[arg-type]  # it looks for what was written, no more

@@ -30,6 +30,9 @@ class Client:
         self.outbox.put(b"closed")
         self.outbox.finish()
 
+    def unsent(self) -> int:
+        return 0
+
     @property
     def received(self) -> bytes:
         return b"".join(self.writes)

@@ -1,15 +1,18 @@
 """One client that sends as fast as it can, and what it leaves to the others."""
 
+import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import Server, ServerFactory
+from tests.processes import HOST, Server, ServerFactory
+from tests.wire.client import WireClient, connected
 from tests.wire.raw import MIB, masked, raw_websocket, read_to_the_end
 
 # A flood of as many publishes as the server handles in about a second, and how many answers another client gets at least
@@ -75,6 +78,49 @@ def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
     """On the others they are the server's own affair, as it answers them itself."""
     with flood(server, PING, 200_000) as ended:
         assert answers_until(ended, server) >= 40
+
+
+async def test_a_publisher_that_is_ahead_of_its_readers_is_slowed(server: Server) -> None:
+    """They read all the time, though slower than it sends: none of them is closed as a slow consumer."""
+    count, readers = 6_000, 4
+    publishes = b"".join(
+        masked(json.dumps({"type": "publish", "topic": "ahead", "message": message}).encode())
+        for message in _numbered(count)
+    )
+    async with AsyncExitStack() as stack:
+        reading = []
+        for _ in range(readers):
+            connection = socket.create_connection((HOST, server.port))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            client = await stack.enter_async_context(connected(server.url, sock=connection))
+            await client.subscribe("ahead")
+            reading.append(asyncio.create_task(_read_numbered(client, count)))
+        publisher = stack.enter_context(raw_websocket(server.port))
+        publishing = asyncio.to_thread(_publish, publisher, publishes, count)
+        acked, *received = await asyncio.gather(publishing, *reading)
+    assert acked == count
+    assert received == [list(range(count))] * readers
+
+
+def _numbered(count: int) -> Iterator[tuple[int, str]]:
+    return ((number, "x" * 1000) for number in range(count))
+
+
+async def _read_numbered(client: WireClient, count: int) -> list[int]:
+    return [(await client.receive(30))["message"][0] for _ in range(count)]
+
+
+def _publish(connection: socket.socket, publishes: bytes, count: int) -> int:
+    """Send ``publishes`` without a pause; how many were acknowledged."""
+    sending = threading.Thread(target=partial(connection.sendall, publishes))
+    sending.start()
+    acked, tail = 0, b""
+    while acked < count and (data := connection.recv(MIB)):
+        tail += data
+        acked += tail.count(b'"type":"ack"')
+        tail = tail[-len(b'"type":"ack"') + 1 :]
+    sending.join()
+    return acked
 
 
 def test_a_client_that_goes_on_above_its_rate_is_closed(
