@@ -244,7 +244,7 @@ class Client:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidCall("publish", topic, "invalid_message", str(error)) from error
         publish = _Publish(topic, payload, asyncio.get_running_loop().create_future())
-        if self._exchange is not None and not self._queue and not self._subscriptions.unasked:
+        if self._exchange is not None and not self._queue and not self._subscriptions.has_unsent:
             self._exchange.send(_call(publish), publish.payload)
         elif len(self._queue) < self._queue_size:
             self._queue.append(publish)
@@ -371,8 +371,8 @@ class Client:
     def _send_more(self) -> None:
         """Send what waits: subscriptions first, and no more at once than the server takes."""
         while self._exchange is not None and self._window is not None and self._window.is_open:
-            if self._subscriptions.unasked:
-                self._subscriptions.ask_next()
+            if self._subscriptions.has_unsent:
+                self._subscriptions.send_next()
             elif self._queue:
                 publish = self._queue.popleft()
                 if not publish.future.done():  # else who made the call has gone

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,15 +55,15 @@ class Subscriptions:
         """
         Args:
             check: raises if a topic cannot be subscribed to now.
-            send_more: called when something is ``unasked``.
+            send_more: called when there is something for ``send_next``.
             jitter: seconds to wait before asking again, for the first time (0), the second, …
         """
         self._check = check
         self._send_more = send_more
         self._jitter = jitter
         self._topics: dict[str, _Topic] = {}
-        self.unasked: dict[_Topic, None] = {}
-        """What ``ask_next`` asks the server for, in this order."""
+        self._unsaid: deque[tuple[str, asyncio.Future[None]]] = deque()  # unsubscribes to send
+        self._unasked: dict[_Topic, None] = {}  # subscribes to send, in this order
         # What stood, or waited, before the connection, and does not stand yet.
         self._restoring: set[_Topic] = set()
         self._restored: Callable[[], None] = lambda: None
@@ -88,7 +89,7 @@ class Subscriptions:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), subscription)
         topic.waiting.append(waiter)
         if self._exchange is not None:
-            self.unasked[topic] = None
+            self._unasked[topic] = None
             self._send_more()
         try:
             await waiter.future
@@ -139,14 +140,22 @@ class Subscriptions:
         self._refusals = 0
         self._restored = restored
         self._restoring = set(self._topics.values())
-        self.unasked = dict.fromkeys(self._topics.values())
+        self._unasked = dict.fromkeys(self._topics.values())
         if not self._restoring:
             restored()
 
-    def ask_next(self) -> None:
-        """Ask the server for the first of what is ``unasked``."""
-        topic = next(iter(self.unasked))
-        del self.unasked[topic]
+    @property
+    def has_unsent(self) -> bool:
+        """Whether ``send_next`` has something to send."""
+        return bool(self._unsaid or self._unasked)
+
+    def send_next(self) -> None:
+        """Send the first of what the server is to be told or asked."""
+        if self._unsaid:
+            self._leave(*self._unsaid.popleft())
+            return
+        topic = next(iter(self._unasked))
+        del self._unasked[topic]
         waiters, topic.waiting = topic.waiting, []
         self._ask(topic, waiters)
 
@@ -154,8 +163,10 @@ class Subscriptions:
         """The connection is gone, and with it what the server knew."""
         self._exchange = None
         self._window = None
-        self.unasked.clear()
+        self._unasked.clear()
         self._restoring.clear()
+        while self._unsaid:  # a subscription ends with its connection
+            resolve(self._unsaid.popleft()[1])
         if self._asking_again is not None:
             self._asking_again.cancel()
             self._asking_again = None
@@ -182,22 +193,34 @@ class Subscriptions:
         if self._exchange is None or not (topic.live or topic.asked):
             return resolved()  # the server does not know of it
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unsaid.append((topic.name, future))
+        self._send_more()
+        return future
+
+    def _leave(self, name: str, future: asyncio.Future[None]) -> None:
+        """Tell the server that nobody wants a topic, unless somebody wants it again."""
+        assert self._exchange is not None
+        assert self._window is not None
+        if name in self._topics:
+            resolve(future)
+            return
 
         def refused(error: CallError) -> None:
+            if error.code == RateLimited.code and self._exchange is not None:
+                self._unsaid.append((name, future))
+                return
             fail(future, error)
             if not future.cancelled():
                 future.exception()  # it is no defect if nobody waits for it
 
         done = partial(resolve, future)
         # A subscription ends with its connection: if that is lost, the server has forgotten it.
-        self._exchange.send(
-            Call("unsubscribe", topic.name, done, refused, lost=lambda reason: done())
-        )
-        return future
+        call = Call("unsubscribe", name, done, refused, lost=lambda reason: done())
+        self._exchange.send(self._window.count(call))
 
     def _forget(self, topic: _Topic) -> None:
         del self._topics[topic.name]
-        self.unasked.pop(topic, None)
+        self._unasked.pop(topic, None)
         self._settle(topic)
 
     def _settle(self, topic: _Topic) -> None:
@@ -224,7 +247,7 @@ class Subscriptions:
             topic.asked -= 1
             if error.code == RateLimited.code and self._topics.get(topic.name) is topic:
                 topic.waiting[:0] = waiters
-                self.unasked[topic] = None
+                self._unasked[topic] = None
             else:
                 self._refused(topic, waiters, error)
 
@@ -268,7 +291,7 @@ class Subscriptions:
         self._asking_again = None
         for topic in self._topics.values():
             if not topic.live and not topic.asked:
-                self.unasked[topic] = None
+                self._unasked[topic] = None
         self._send_more()
 
 

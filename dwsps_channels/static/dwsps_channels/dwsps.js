@@ -63,6 +63,7 @@ export class PSClient {
   #queue = [] // publishes that wait for a connection, or for what waits before them
   #topics = new Map() // topic -> subscription: what the user wants, whether or not the server knows
   #unasked = new Set() // subscriptions that the server is to be asked for
+  #unsaid = [] // unsubscribes that it is to be told of
   #restoring = new Set() // subscriptions that do not stand yet, and did before: 'open' waits for them
   #window = FIRST_WINDOW
   #steep = true // it grows by half in each round trip, until the server first refuses; then by one
@@ -162,9 +163,9 @@ export class PSClient {
     subscription?.waiting.forEach(cancel)
     this.#topics.delete(topic)
     this.#unasked.delete(subscription)
-    const lost = () => call.resolve(ownAck(topic))
-    if (this.#ready) this.#send(call, [call], { done: call.resolve, fail: (error) => this.#fail(call, error), lost })
-    else lost()
+    if (this.#ready) this.#unsaid.push(call)
+    else call.resolve(ownAck(topic))
+    this.#pump()
     this.#restored(subscription)
     return call.promise
   }
@@ -184,7 +185,8 @@ export class PSClient {
       return call.promise
     }
     const { queueSize } = this.#options
-    if (this.#ready && !this.#unasked.size && !this.#queue.length) this.#post(call)
+    const first = !this.#unsaid.length && !this.#unasked.size && !this.#queue.length
+    if (this.#ready && first) this.#post(call)
     else if (this.#queue.length < queueSize) this.#queue.push(call)
     else this.#fail(call, failure(call, 'queue_full', `${queueSize} publishes wait already`, { retryable: true }))
     return call.promise
@@ -330,6 +332,7 @@ export class PSClient {
     this.#after('connect', delay, () => this.#reconnect())
     const why = code === 1006 ? reason : `${code} ${reason}`.trimEnd()
     for (const call of calls) call.lost(why)
+    for (const call of this.#unsaid.splice(0)) call.resolve(ownAck(call.topic))
     if (wasOpen && this.#state !== 'closed') this.#emit('close', { code, reason, willReconnect: true })
     if (this.#state !== 'closed') this.#emit('reconnecting', { attempt, delay, code, reason })
   }
@@ -337,9 +340,10 @@ export class PSClient {
   #finish(code, reason, reject) {
     const sent = this.#release().flatMap((call) => call.users)
     const waiting = [...this.#topics.values()].flatMap((subscription) => subscription.waiting)
-    const unanswered = [...sent, ...waiting, ...this.#queue]
+    const unanswered = [...sent, ...waiting, ...this.#unsaid, ...this.#queue]
     this.#state = 'closed'
     this.#topics.clear()
+    this.#unsaid = []
     this.#queue = []
     globalThis.removeEventListener?.('online', this.#wake)
     globalThis.document?.removeEventListener('visibilitychange', this.#wake)
@@ -368,7 +372,8 @@ export class PSClient {
   #pump() {
     while (this.#ready && !this.#timers.pause && this.#paced < Math.floor(this.#window)) {
       const [subscription] = this.#unasked
-      if (subscription) {
+      if (this.#unsaid.length) this.#leave(this.#unsaid.shift())
+      else if (subscription) {
         this.#unasked.delete(subscription)
         this.#ask(subscription, subscription.waiting.splice(0))
       } else if (this.#queue.length) {
@@ -439,6 +444,21 @@ export class PSClient {
         if (isWanted()) subscription.waiting.push(...users)
         else users.forEach(cancel)
       },
+    }))
+  }
+
+  /** Tell the server of an unsubscribe, unless the topic is wanted again. */
+  #leave(call) {
+    const { topic } = call
+    if (this.#topics.has(topic)) return call.resolve(ownAck(topic))
+    this.#send(call, [call], this.#pace({
+      done: call.resolve,
+      fail: (error) => {
+        if (error.code !== 'rate_limited') return this.#fail(call, error)
+        this.#unsaid.push(call)
+        this.#emit('error', error)
+      },
+      lost: () => call.resolve(ownAck(topic)),
     }))
   }
 
