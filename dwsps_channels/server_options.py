@@ -57,13 +57,13 @@ def _problems_of_daphne() -> Iterator[str]:
                 f"listens with a backlog of {backlog}: of thousands of clients that come at once it turns many away. "
                 f"Start it with -e tcp:port=PORT:interface=HOST:backlog={BACKLOG} in place of -p and -b"
             )
-        if _is_too_much(server.websocket_max_message_size):
-            yield _holds(server.websocket_max_message_size, "--websocket-max-message-size")
+        yield from _problems_of_limit(
+            server.websocket_max_message_size, "--websocket-max-message-size"
+        )
 
 
 def _problems_of_uvicorn(config: Any) -> Iterator[str]:
-    if _is_too_much(config.ws_max_size):
-        yield _holds(config.ws_max_size, "--ws-max-size")
+    yield from _problems_of_limit(config.ws_max_size, "--ws-max-size")
     if config.http_protocol_class.__name__ == "HttpToolsProtocol":
         yield (
             "takes a request's head of any size, and waits for its end without end. "
@@ -71,14 +71,16 @@ def _problems_of_uvicorn(config: Any) -> Iterator[str]:
         )
 
 
-def _is_too_much(size: int) -> bool:
-    # That much a connection may cost anyway.
-    return not 0 < size <= max(conf.MAX_BUFFERED_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
-
-
-def _holds(size: int, option: str) -> str:
+def _problems_of_limit(size: int, option: str) -> Iterator[str]:
+    # What waits for a client may cost as much anyway.
     allowed = max(conf.MAX_BUFFERED_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
-    return (
-        f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each client. "
-        f"Start it with {option} {allowed}"
-    )
+    if 0 < size < conf.MAX_MESSAGE_BYTES:
+        yield (
+            f"ends the connection of a client whose message is above {size} bytes, and DWSPS['MAX_MESSAGE_BYTES'] is "
+            f"{conf.MAX_MESSAGE_BYTES}. Start it with {option} {allowed}"
+        )
+    elif not 0 < size <= allowed:
+        yield (
+            f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each "
+            f"client. Start it with {option} {allowed}"
+        )

@@ -70,6 +70,13 @@ def test_uvicorn(start: Start) -> None:
     assert "Start it with --http dwsps_channels.fastlane:HttpProtocol" in log
 
 
+def test_a_limit_below_that_of_the_app(start_server: ServerFactory) -> None:
+    log = log_of(
+        start_server("uvicorn", "--ws-max-size", "1000", dwsps={"MAX_MESSAGE_BYTES": 10_000})
+    )
+    assert "ends the connection of a client whose message is above 1000 bytes" in log
+
+
 @pytest.mark.parametrize("command", [DAPHNE, UVICORN], ids=["daphne", "uvicorn"])
 def test_a_developer_s_says_nothing(start: Start, command: tuple[str, ...]) -> None:
     assert "WARNING" not in log_of(start(*command, DEBUG="1"))

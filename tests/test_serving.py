@@ -16,6 +16,7 @@ from django.test import override_settings
 from websockets.exceptions import ConnectionClosed
 
 from dwsps_channels.serving import Endpoint
+from tests.fastlane.raw import raw_client
 from tests.peering.site import SECRET
 from tests.peering.traffic import Audience, publish
 from tests.processes import HOST, ROOT, Child, base_environment, free_port, manage, wait_until
@@ -79,6 +80,8 @@ async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: 
             return int(answer.status)
 
     assert await asyncio.to_thread(page) == 200
+    if not slow:  # else it is h11 that bounds it, and uvicorn warns of what h11 refuses
+        assert await asyncio.to_thread(status_of_a_large_head, child) == 431
     async with connected(url(child)) as client:
         await client.subscribe("news")
         await client.publish_and_receive("news", 1)
@@ -110,6 +113,12 @@ def test_a_port_that_is_in_use_is_said_in_a_line(serve: Serve, database: Path) -
         f"CommandError: --serve: cannot listen on {HOST}:{child.port}: Address already in use"
     )
     assert done.stderr.splitlines() == [expected]
+
+
+def status_of_a_large_head(child: Child) -> int:
+    with raw_client(child.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 200_000)
+        return client.response()[0]
 
 
 STATIC = """
