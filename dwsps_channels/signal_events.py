@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections import deque
+from contextlib import nullcontext
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
@@ -13,7 +14,7 @@ from dwsps_channels import signals
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
-from dwsps_channels.database import close_connections, close_old_connections
+from dwsps_channels.database import close_connections, close_old_connections, in_test
 
 logger = logging.getLogger("dwsps_channels.signals")
 
@@ -79,7 +80,8 @@ class SignalEvents:
 
     async def _send_queued(self) -> None:
         try:
-            async with ThreadSensitiveContext():
+            # In a test they share the test's thread, and see its transaction.
+            async with nullcontext() if in_test() else ThreadSensitiveContext():
                 while self._queue:
                     signal, identity, told = self._queue.popleft()
                     if "message" in told:

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, Self
 
+import channels.db
 from channels.testing import WebsocketCommunicator
 
+from dwsps_channels import database
 from dwsps_channels.capturing import Published, capture_publishes, outbox, real_publishes
 from dwsps_channels.consumers import PubSubConsumer
 
@@ -25,6 +27,10 @@ __all__ = [
     "outbox",
     "real_publishes",
 ]
+
+# What runs in a test by ``database_sync_to_async`` would close the test's connection, and end its transaction. Channels'
+# communicators see to it only while they send and receive.
+channels.db.close_old_connections = database.close_old_connections  # type: ignore[attr-defined]
 
 
 class Refused(Exception):

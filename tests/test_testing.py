@@ -33,7 +33,7 @@ from dwsps_channels.testing import (
     outbox,
     real_publishes,
 )
-from tests.processes import ROOT, ServerFactory
+from tests.processes import ROOT, Postgres, ServerFactory, base_environment, manage
 from tests.wire.client import connected
 
 
@@ -320,3 +320,10 @@ class TestPubSubCommunicator:
             assert isinstance(client, WebsocketCommunicator)
             await client.send_to(text_data="no JSON")
             assert (await client.receive_json_from(5))["code"] == "invalid_json"
+
+
+def test_djangos_runner_keeps_its_connection_and_can_drop_its_database(postgres: Postgres) -> None:
+    """Not with SQLite in memory, where a connection that is closed stays open."""
+    environment = base_environment(Path()) | {"DATABASE_URL": postgres.url}
+    said = manage("test", "tests.of_a_project", "--noinput", env=environment)
+    assert "Ran 3 tests" in said

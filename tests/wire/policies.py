@@ -1,11 +1,10 @@
 """Policies for servers that tests start."""
 
 import time
-from typing import Any
 
 from django.contrib.auth.models import User
 
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.policies import Identity, nonblocking
 
 
 class FailsClosed:
@@ -25,12 +24,14 @@ class FailsClosed:
 
 
 class Slow:
-    """Takes its time to say yes to subscribers of ``slow``."""
+    """Asks the database, and takes longer than any test waits to say whether ``slow`` may be subscribed to."""
 
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
-        if topic.startswith("slow"):
-            time.sleep(20)
+        if topic == "slow":
+            User.objects.exists()
+            time.sleep(60)
         return True
 
-    def may_publish(self, identity: Any, topic: str) -> bool:
-        return User.objects.count() >= 0
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True

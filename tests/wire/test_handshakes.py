@@ -1,5 +1,6 @@
 """Handshakes that have to ask the database who is there, on every server."""
 
+from contextlib import AsyncExitStack
 from functools import partial
 
 import pytest
@@ -51,3 +52,17 @@ async def test_after_a_restart_of_the_database_policies_answer_again(
             await wait_until_async(partial(is_allowed, action), 10.0, f"{action} is allowed")
     async with connected(server.url, additional_headers=COOKIE) as client:
         await client.publish("a", 1)
+
+
+async def test_a_slow_policy_holds_up_neither_handshakes_nor_deliveries(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind, dwsps={"POLICY": "tests.wire.policies.Slow"})
+    async with AsyncExitStack() as connections, connected(server.url) as client:
+        await client.subscribe("news")
+        for _ in range(20):  # more than there are threads
+            slow = await connections.enter_async_context(connected(server.url))
+            await slow.send({"type": "subscribe", "topic": "slow"})
+        async with connected(server.url, additional_headers=COOKIE) as known:
+            await known.publish("news", 1)
+        assert (await client.receive())["message"] == 1

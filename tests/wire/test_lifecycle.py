@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.processes import ServerFactory
+from tests.processes import Redis, ServerFactory
 from tests.wire.client import connected
 from tests.wire.raw import SlowReader, raw_websocket
 
@@ -91,3 +92,22 @@ async def test_crash_leaves_the_other_end_to_find_out_by_itself(
             await client.receive()
     async with connected(server.url) as client:
         await client.publish("news", 1)
+
+
+async def test_receivers_may_publish_that_clients_of_a_server_that_ends_have_left(
+    start_server: ServerFactory, server_kind: str, redis: Redis
+) -> None:
+    env = {"REDIS_URL": redis.url}
+    leaving = start_server(server_kind, env=env, application="tests.wire.presence:application")
+    staying = start_server("fastlane", env=env)
+    clients = 20
+    async with AsyncExitStack() as connections, connected(staying.url) as watcher:
+        for _ in range(clients):
+            client = await connections.enter_async_context(connected(leaving.url))
+            await client.subscribe("news")
+        await watcher.subscribe("presence")
+        ended = asyncio.create_task(asyncio.to_thread(leaving.terminate, DRAIN_SECONDS))
+        left = [(await watcher.receive())["message"] for _ in range(clients)]
+        assert len(set(left)) == clients
+        assert await ended == 0
+    assert "Traceback" not in leaving.log
