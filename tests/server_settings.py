@@ -7,3 +7,6 @@ from project.settings import *
 from project.settings import DWSPS
 
 DWSPS |= json.loads(os.environ["TEST_DWSPS"])
+
+if engine := os.environ.get("TEST_SESSION_ENGINE"):
+    SESSION_ENGINE = engine
