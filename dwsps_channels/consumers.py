@@ -214,9 +214,9 @@ async def _examine_in_turn(
     presented: credentials.Presented, scope: Any, server: "runtime.Runtime"
 ) -> credentials.Granted | credentials.Denied:
     if presented.is_workers:
-        return await credentials.examine(presented)  # nobody guesses a signature
+        return await credentials.examine(presented, server.workers)  # nobody guesses a signature
     async with server.failures.turn(_host(scope)) as failed:
-        answer = await credentials.examine(presented)
+        answer = await credentials.examine(presented, server.workers)
         if isinstance(answer, credentials.Denied):
             failed()
         return answer

@@ -35,6 +35,7 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.peers.accepted import AcceptedPeers
 from dwsps_channels.peers.credentials import Granted
 from dwsps_channels.peers.failures import Failures
+from dwsps_channels.peers.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.server_options import warn_of_daphne, warn_of_uvicorn
 from dwsps_channels.shutdown import before_shutdown
@@ -80,6 +81,8 @@ class Runtime:
         """Set once the server is going away: no session is accepted any more."""
         self.failures = Failures()
         """Who has tried false credentials."""
+        self.workers = WorkerCredentials()
+        """Examines those of this server's own code elsewhere."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """How many clients may be connected."""
         self._is_server_known = False
@@ -115,6 +118,8 @@ class Runtime:
                     rate=None,
                     rate_bytes=None,
                 )
+            case Role.PUBLISHER:
+                return replace(self.limits, rate=None, rate_bytes=None)
             case Role.WORKER:
                 # It may be sent all that was kept for it, at once.
                 return replace(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from dwsps_channels.peering.config import PeerConfig
 from dwsps_channels.peering.forwarder import Forwarder
 from dwsps_channels.peering.health import PeerHealth, State
 from dwsps_channels.peering.link import Link
-from dwsps_channels.peers.credentials import sign_worker
+from dwsps_channels.peers.worker_credentials import Purpose, sign_worker
 
 logger = logging.getLogger("dwsps_channels.worker")
 
@@ -98,11 +99,12 @@ class Worker:
 
     async def _forward(self) -> None:
         events = LinkEvents()
+        own_id = await database_sync_to_async(server_id)()
         forwarder = Forwarder(
             DatabaseStore(),
-            server_id=await database_sync_to_async(server_id)(),
+            server_id=own_id,
             url=self._url,
-            sign=sign_worker,
+            sign=partial(sign_worker, own_id, Purpose.FORWARD),
             outbox_messages=conf.OUTBOX_MESSAGES,
             outbox_bytes=conf.OUTBOX_BYTES,
             on_change=events.put,

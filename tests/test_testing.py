@@ -33,6 +33,7 @@ from dwsps_channels.testing import (
     outbox,
     real_publishes,
 )
+from tests.peering.site import id_of
 from tests.processes import ROOT, Postgres, ServerFactory, base_environment, manage
 from tests.wire.client import connected
 
@@ -168,8 +169,12 @@ def test_a_tests_own_server_is_another_one_on_a_shared_redis() -> None:
 
 
 TESTS = """
-from django.test import SimpleTestCase, TransactionTestCase
+import os
+from django.test import TransactionTestCase
 from dwsps_channels import publish
+from dwsps_channels.models import ServerIdentity
+from dwsps_channels.publishing import NotServing
+from dwsps_channels.remote.publisher import remote_publisher
 from dwsps_channels.testing import outbox, real_publishes
 
 class Paying(TransactionTestCase):
@@ -180,8 +185,13 @@ class Paying(TransactionTestCase):
 
     test_two = test_one
 
-class Real(SimpleTestCase):
+class Real(TransactionTestCase):
     def test_real(self):
+        # The server has another database, and so takes nothing of a test: unless the test says it is that server.
+        with real_publishes(), self.assertRaisesRegex(NotServing, "403"):
+            publish("orders.2", "refused")
+        ServerIdentity.objects.update(server_id=os.environ["SERVER_ID"])
+        remote_publisher(None, "ws://127.0.0.1:1/")  # forgets the first one, which knows the id
         with real_publishes():
             publish("orders.2", "real")
 """
@@ -202,6 +212,7 @@ async def test_a_projects_tests_do_not_reach_the_server_that_runs(
     env = server.env | {
         "DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/",
         "PYTHONPATH": str(tmp_path),
+        "SERVER_ID": id_of(server),
     }
     async with connected(server.url) as developer:
         await developer.subscribe("orders")

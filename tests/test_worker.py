@@ -14,11 +14,12 @@ from django.test import override_settings
 from django.utils import timezone
 
 from dwsps_channels import signals, worker
-from dwsps_channels.models import Peer, PeerStatus, WorkerLease
+from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, WorkerLease
 from dwsps_channels.peering import forwarder, link, store
 from dwsps_channels.peering.link import Link
 from dwsps_channels.worker import Worker
 from tests.peering.far_server import FarServer
+from tests.peering.site import id_of
 from tests.processes import Server, wait_until_async
 from tests.wire.client import WireClient, connected
 
@@ -33,8 +34,9 @@ def server_kind() -> str:
 
 
 @pytest.fixture(autouse=True)
-def same_key(server: Server) -> Iterator[None]:
-    """The worker is of the project that the server runs."""
+def same_project(server: Server, transactional_db: None) -> Iterator[None]:
+    """The worker is of the project that the server runs, though its database is another one."""
+    ServerIdentity.objects.create(pk=1, server_id=id_of(server))
     with override_settings(SECRET_KEY=server.env["SECRET_KEY"]):
         yield
 

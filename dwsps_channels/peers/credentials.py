@@ -1,7 +1,8 @@
 """Who a connection is, by the credentials that it brings (docs/protocol.md, "Peers").
 
 A peer brings its secret, in the ``Authorization`` header or, as a dwsps 1.0.1 server can do no other, in the URL.
-The worker, and code that publishes from elsewhere, brings a credential signed with ``SECRET_KEY``.
+The worker, and code that publishes from elsewhere, brings a credential signed with ``SECRET_KEY``
+(worker_credentials.py).
 """
 
 from collections.abc import Mapping
@@ -9,17 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
-from django.core.signing import BadSignature, TimestampSigner
 from django.utils.crypto import constant_time_compare
 
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
+from dwsps_channels.peers.secrets import WORKER_PREFIX
+from dwsps_channels.peers.worker_credentials import Rejected, WorkerCredentials
 from dwsps_channels.threads import look_up
-
-# The worker signs anew for each connection; the rest is for clocks that differ.
-WORKER_SECONDS = 60
-
-_WORKER = "worker."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Presented:
     @property
     def is_workers(self) -> bool:
         """Whether it is meant to be the worker's."""
-        return self.token.startswith(_WORKER)
+        return self.token.startswith(WORKER_PREFIX)
 
     def __repr__(self) -> str:
         return f"Presented(in_header={self.in_header})"
@@ -79,26 +76,14 @@ def _last_token(query: bytes) -> str | None:
     return unquote_plus(value.decode("latin-1"))
 
 
-def sign_worker() -> str:
-    """A credential for the worker of this project, good for the next minute."""
-    return _WORKER + _signer().sign("dwsps")
-
-
-async def examine(credential: Presented) -> Granted | Denied:
-    """What ``credential`` gives. Asks the database, unless it is the worker's. Raises as ``look_up`` does."""
-    if credential.is_workers:
-        return _examine_worker(credential.token.removeprefix(_WORKER))
-    return await look_up(_examine_peer, credential)
-
-
-def _examine_worker(signed: str) -> Granted | Denied:
+async def examine(credential: Presented, workers: WorkerCredentials) -> Granted | Denied:
+    """What ``credential`` gives. Asks the database, once alone for the worker's. Raises as ``look_up`` does."""
+    if not credential.is_workers:
+        return await look_up(_examine_peer, credential)
     try:
-        _signer().unsign(signed, max_age=WORKER_SECONDS)
-    except BadSignature:
-        return Denied(
-            "a worker's credential that is too old, or was signed with another SECRET_KEY"
-        )
-    return Granted(Role.WORKER)
+        return Granted(await workers.examine(credential.token, in_header=credential.in_header))
+    except Rejected as rejected:
+        return Denied(str(rejected))
 
 
 def _examine_peer(credential: Presented) -> Granted | Denied:
@@ -116,7 +101,3 @@ def _examine_peer(credential: Presented) -> Granted | Denied:
 
 def _matches(peer: Peer, token: str) -> bool:
     return bool(peer.secret) and constant_time_compare(peer.secret, token)
-
-
-def _signer() -> TimestampSigner:
-    return TimestampSigner(salt="dwsps_channels.worker")

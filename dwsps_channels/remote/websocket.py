@@ -1,12 +1,35 @@
 """The way to the server over its websocket, with a credential signed with ``SECRET_KEY``."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from django.db import DatabaseError, connections
 from msgspec import Raw
 
 from dwsps_channels.client.blocking_connection import BlockingConnection
 from dwsps_channels.client.errors import ClientError, ConnectError
 from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
 from dwsps_channels.core.errors import Unavailable
-from dwsps_channels.peers.credentials import sign_worker
+from dwsps_channels.peers.worker_credentials import Purpose, own_server_id, sign_worker
+
+
+def look_up_server_id() -> str:
+    """Read the server's id from the database; blocks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return own_server_id()
+    # Django refuses queries in a thread with a running event loop.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_look_up_and_close).result()
+
+
+def _look_up_and_close() -> str:
+    try:
+        return own_server_id()
+    finally:
+        connections.close_all()  # of this thread, which ends
 
 
 class WebSocketPublisher:
@@ -16,8 +39,10 @@ class WebSocketPublisher:
     meanwhile; the next publish makes another.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, server_id: Callable[[], str] | None = None) -> None:
+        """``server_id`` gives the server's id; by default it is looked up."""
         self._url = url
+        self._server_id = server_id or look_up_server_id
         self._connection: BlockingConnection | None = None
         self._last_id = 0
 
@@ -31,6 +56,8 @@ class WebSocketPublisher:
             # Whatever else the server says, such as a greeting, is not for us.
             while (answer := decode(connection.receive(deadline))).id != self._last_id:
                 pass
+        except DatabaseError as error:
+            raise ConnectionError(f"the server's id cannot be looked up: {error}") from error
         except ConnectError as error:
             raise ConnectionError(error.problem) from error
         except (ClientError, InvalidFrame) as error:
@@ -44,9 +71,12 @@ class WebSocketPublisher:
             self.close()
         if self._connection is None:
             self._connection = BlockingConnection.open(
-                self._url, token=sign_worker(), deadline=deadline
+                self._url, token=self._sign, deadline=deadline
             )
         return self._connection
+
+    def _sign(self) -> str:
+        return sign_worker(self._server_id(), Purpose.PUBLISH)
 
     def close(self) -> None:
         """See ``Publisher.close``."""

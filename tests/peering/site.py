@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tests.processes import Child, Redis, Server, ServerFactory, free_port, manage
 
@@ -104,6 +105,21 @@ class Site:
     @property
     def _env(self) -> dict[str, str]:
         return self.server.env
+
+
+def id_of(server: Server) -> str:
+    """The id of the server of this process, as its database has it; it gets one if it has none."""
+    own_id = uuid4().hex
+    with closing(
+        sqlite3.connect(server.env["DATABASE_URL"].removeprefix("sqlite:///"))
+    ) as database:
+        database.execute(
+            "INSERT OR IGNORE INTO dwsps_channels_serveridentity (id, server_id) VALUES (1, ?)",
+            [own_id],
+        )
+        database.commit()
+        [found] = database.execute("SELECT server_id FROM dwsps_channels_serveridentity").fetchone()
+    return str(found)
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from dwsps_channels.peering import tap as module
 from dwsps_channels.peering.outbox import Outgoing
 from dwsps_channels.peering.tap import Start, Tap
-from dwsps_channels.peers.credentials import sign_worker
+from dwsps_channels.peers.worker_credentials import Purpose, sign_worker
 from tests.peering.far_server import FarServer
+from tests.peering.site import id_of
 from tests.processes import Server, ServerFactory, wait_until_async
 from tests.wire.client import connected
 
@@ -21,9 +24,11 @@ from tests.wire.client import connected
 def signer(server: Server) -> Callable[[], str]:
     """What signs as the project that ``server`` runs."""
 
+    own_id = id_of(server)
+
     def sign() -> str:
         with override_settings(SECRET_KEY=server.env["SECRET_KEY"]):
-            return sign_worker()
+            return sign_worker(own_id, Purpose.FORWARD)
 
     return sign
 
@@ -363,3 +368,24 @@ class TestOfAScriptedServer:
         await far.start()
         await wait_until_async(lambda: len(far.frames) == 1)
         assert tried < 20
+
+
+async def test_a_credential_opens_one_connection_and_in_a_header_only(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    """On every server; whoever finds one in a log or on the wire gains nothing."""
+    server = start_server(server_kind)
+    credential = signer(server)()
+
+    async def status(url: str, headers: Mapping[str, str]) -> int:
+        try:
+            async with connect(url, additional_headers=headers):
+                return 101
+        except InvalidStatus as error:
+            return error.response.status_code
+
+    assert await status(f"{server.url}/?token={credential}", {}) == 403
+    header = {"Authorization": f"Bearer {credential}"}
+    assert [await status(server.url, header) for _ in range(2)] == [101, 403]
+    assert "a worker's credential that was used before" in server.log
+    assert "it comes in a header only" in server.log

@@ -11,9 +11,7 @@ from unittest import mock
 
 import pytest
 from channels.db import database_sync_to_async
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.core.signing import TimestampSigner
 from django.test import override_settings
 from django.utils.crypto import constant_time_compare
 
@@ -22,15 +20,14 @@ from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
 from dwsps_channels.peers.credentials import (
     ORDINARY,
-    WORKER_SECONDS,
     Denied,
     Granted,
     Presented,
     examine,
     presented,
-    sign_worker,
 )
 from dwsps_channels.peers.failures import FREE, Failures
+from dwsps_channels.peers.worker_credentials import Purpose, WorkerCredentials, sign_worker
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from tests.core.recording import Clock
 
@@ -46,6 +43,14 @@ def scope(*headers: tuple[bytes, bytes], query: bytes = b"") -> dict[str, Any]:
 
 def in_header(token: str) -> Presented:
     return Presented(token, in_header=True)
+
+
+async def examined(credential: Presented) -> Granted | Denied:
+    return await examine(credential, WorkerCredentials())
+
+
+async def workers_credential(purpose: Purpose = Purpose.FORWARD) -> str:
+    return sign_worker(await database_sync_to_async(server_id)(), purpose)
 
 
 def bearer(token: str) -> list[tuple[bytes, bytes]]:
@@ -97,76 +102,30 @@ class TestPresented:
         assert SECRET not in repr(Granted(Role.PEER, Peer(name="far", secret=SECRET)))
 
 
-class TestWorker:
-    """The database is not asked: no test here may use it."""
-
-    async def test_a_signed_credential_is_the_workers(self) -> None:
-        assert await examine(in_header(sign_worker())) == Granted(Role.WORKER)
-        assert await examine(Presented(sign_worker(), False)) == Granted(Role.WORKER)
-
-    async def test_it_is_good_for_a_minute(self) -> None:
-        with mock.patch("django.core.signing.time.time", return_value=1000.0):
-            signed = sign_worker()
-        for age, granted in ((WORKER_SECONDS, True), (WORKER_SECONDS + 1, False)):
-            with mock.patch("django.core.signing.time.time", return_value=1000.0 + age):
-                assert isinstance(await examine(in_header(signed)), Granted) is granted
-
-    async def test_another_projects_key_is_refused_and_one_that_was_replaced_is_not(self) -> None:
-        signed = sign_worker()
-        old = settings.SECRET_KEY
-        with override_settings(SECRET_KEY="another-key"):
-            answer = await examine(in_header(signed))
-            assert isinstance(answer, Denied)
-            assert "another SECRET_KEY" in answer.reason
-            with override_settings(SECRET_KEY_FALLBACKS=[old]):
-                assert await examine(in_header(signed)) == Granted(Role.WORKER)
-
-    @pytest.mark.parametrize(
-        "token",
-        [
-            "worker.",
-            "worker.dwsps",
-            "worker.dwsps:1",
-            "worker.dwsps:1:2",
-            "worker.::",
-            "worker.\xff:\u2603:é",
-            "worker." + "x" * 100_000,
-            "worker." + "a" + TimestampSigner(salt="another").sign("dwsps"),
-        ],
-        ids=range(8),  # the same in each process of the tests
-    )
-    async def test_garbage_is_refused(self, token: str) -> None:
-        assert isinstance(await examine(in_header(token)), Denied)
-
-    async def test_what_was_signed_for_something_else_is_refused(self) -> None:
-        token = "worker." + TimestampSigner(salt="another").sign("dwsps")
-        assert isinstance(await examine(in_header(token)), Denied)
-
-
 @db
 class TestPeers:
     async def test_its_secret_makes_a_peer_and_only_the_header_is_greeted(self) -> None:
         peer = await create()
         own = await database_sync_to_async(server_id)()
-        assert await examine(in_header(SECRET)) == Granted(Role.PEER, peer, own)
-        assert await examine(Presented(SECRET, False)) == Granted(Role.PEER, peer, None)
+        assert await examined(in_header(SECRET)) == Granted(Role.PEER, peer, own)
+        assert await examined(Presented(SECRET, False)) == Granted(Role.PEER, peer, None)
 
     @pytest.mark.parametrize(
         "token", ["", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "é☃", "\x00"]
     )
     async def test_another_secret_makes_none(self, token: str) -> None:
         await create()
-        assert await examine(in_header(token)) == Denied("wrong secret")
+        assert await examined(in_header(token)) == Denied("wrong secret")
 
     async def test_no_secret_is_nobodys(self) -> None:
         await create(secret="")
-        assert await examine(in_header("")) == Denied("wrong secret")
+        assert await examined(in_header("")) == Denied("wrong secret")
 
     async def test_one_that_can_be_decrypted_no_more_is_nobodys(self) -> None:
         await create()
         with override_settings(SECRET_KEY="another-key"):
             for token in (SECRET, ""):
-                assert await examine(in_header(token)) == Denied("wrong secret")
+                assert await examined(in_header(token)) == Denied("wrong secret")
 
     @pytest.mark.parametrize(
         ("row", "reason"),
@@ -178,12 +137,12 @@ class TestPeers:
     )
     async def test_each_refusal_has_its_own_word(self, row: dict[str, Any], reason: str) -> None:
         await create(**row)
-        assert await examine(in_header(SECRET)) == Denied(reason)
+        assert await examined(in_header(SECRET)) == Denied(reason)
 
     async def test_of_two_rows_with_one_secret_the_one_that_is_accepted_from_counts(self) -> None:
         await create("one", accept=False)
         two = await create("two")
-        answer = await examine(in_header(SECRET))
+        answer = await examined(in_header(SECRET))
         assert isinstance(answer, Granted)
         assert answer.peer == two
 
@@ -196,7 +155,7 @@ class TestPeers:
                 "dwsps_channels.peers.credentials.constant_time_compare",
                 wraps=constant_time_compare,
             ) as compare:
-                await examine(in_header(token))
+                await examined(in_header(token))
             counts.append(compare.call_count)
         assert counts == [4, 4, 4]
 
@@ -248,7 +207,8 @@ class TestConnections:
     async def test_a_worker_may_tap_and_nobody_else(self) -> None:
         await create()
         for headers, answer in (
-            (bearer(sign_worker()), "ack"),
+            (bearer(await workers_credential()), "reached"),
+            (bearer(await workers_credential(Purpose.PUBLISH)), "error"),
             (bearer(SECRET), "error"),
             ([], "error"),
         ):
@@ -282,7 +242,10 @@ class TestConnections:
                         pass
             assert waits == [0.25, 0.5, 1.0]
             # A worker has no turn to wait for, nor has a client without credentials.
-            async with PubSubCommunicator(headers=bearer(sign_worker())), PubSubCommunicator():
+            async with (
+                PubSubCommunicator(headers=bearer(await workers_credential())),
+                PubSubCommunicator(),
+            ):
                 pass
         assert len(waits) == 3
 

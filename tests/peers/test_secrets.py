@@ -3,8 +3,9 @@
 import pytest
 from django.core.exceptions import ValidationError
 
-from dwsps_channels.peers import credentials, secrets
+from dwsps_channels.peers import secrets, worker_credentials
 from dwsps_channels.peers.secrets import generate, validate_secret
+from dwsps_channels.peers.worker_credentials import Purpose
 from tests.test_models import make, problems
 
 
@@ -37,4 +38,4 @@ def test_generated_secrets_are_good_ones_and_differ() -> None:
 
 
 def test_no_secret_can_be_taken_for_a_workers_credential() -> None:
-    assert credentials.sign_worker().startswith(secrets.WORKER_PREFIX)
+    assert worker_credentials.sign_worker("a", Purpose.FORWARD).startswith(secrets.WORKER_PREFIX)

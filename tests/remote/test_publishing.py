@@ -292,7 +292,7 @@ tell(publish("news", 1))
             env,
         )
         assert script.told() == "not yet"
-        start_server("daphne", port=port)
+        start_server("daphne", port=port, env={"DATABASE_URL": env["DATABASE_URL"]})
         script.go_on()
         assert script.end() == [0]
 
