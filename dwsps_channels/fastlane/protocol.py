@@ -178,10 +178,11 @@ class Protocol(asyncio.Protocol):
         if self._state is OPENING:
             # Before it was accepted: let it wait.
             self.transport.pause_reading()
+        elif len(data) >= TURN_BYTES:
+            # The loop may read this socket again at once, and so others that bring as much.
+            self._wait_for_turn()
         elif self._awaited is None or self._state is CLOSING:
             self._read()
-            if len(data) >= TURN_BYTES:
-                self._wait_for_turn()
 
     def eof_received(self) -> None:
         """The transport closes itself."""
@@ -361,7 +362,12 @@ class Protocol(asyncio.Protocol):
         if awaited is self._awaited:
             self._awaited = None
             # If it failed there is a defect: asyncio reports it, and the connection goes on.
-            self._read_on()
+            reader = self._reader
+            if reader is not None and len(reader.unread) >= TURN_BYTES:
+                # Publishers that have waited for the same reader are not to go on all at once.
+                self._wait_for_turn()
+            else:
+                self._read_on()
 
     def _read_on(self) -> None:
         """Read what is here, and then what comes, if nothing is against it."""

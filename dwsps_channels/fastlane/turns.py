@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 # So much of one connection is handled before the event loop looks at the others.
 TURN_FRAMES: Final = 256
-# The event loop may read a socket again and again, 256 KiB at a time, before it looks at another: after a chunk of this
-# size reading is paused until the connection's next turn.
+# The event loop may read a socket again and again, 256 KiB at a time, before it looks at another: a chunk of this size is
+# handled, and the socket read again, in the connection's next turn.
 TURN_BYTES: Final = 64 * 1024
 
 # So many of those that wait go on in one iteration of the event loop.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dwsps_channels.core.frames import Frame
-from dwsps_channels.transports.lag import PART, Lag
+from dwsps_channels.transports.lag import PART, Lag, room
 from dwsps_channels.transports.servers import Connection
 
 logger = logging.getLogger("dwsps_channels.transport")
@@ -22,15 +22,12 @@ CLOSING_SECONDS_WHEN_SLOW = 1.0
 # and not closed for the acks it causes.
 CONGESTED_BYTES = 64 * 1024
 
-# A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
-UNBLOCKED_FACTOR = 4
-
 
 class AsgiTransport:
     """Keeps what is to be sent, and sends it from a task, as fast as the client reads.
 
-    When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
-    ``on_overflow`` is called, once, from the event loop: it is expected to close the transport. When a part of that
+    When more than ``limit`` bytes wait for a client that does not read (see ``Lag``), or several times as many for one that
+    had no time to, what comes next is dropped and ``on_overflow`` is called, once, from the event loop: it is expected to close the transport. When a part of that
     waits, ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
@@ -104,17 +101,25 @@ class AsgiTransport:
 
     def _fall_back(self) -> None:
         # By way of the loop, as whoever sends is in the middle of a delivery.
-        if self._buffered > self._limit and (
-            self._blocked or self._buffered > UNBLOCKED_FACTOR * self._limit
-        ):
-            self._overflowed = True
-            self._loop.call_soon(self._on_overflow)
+        if self._buffered > room(self._limit, self._lag):
+            self._overflow()
         elif self._blocked and self._lag is None:
             self._loop.call_soon(self._begin_lag)
 
     def _begin_lag(self) -> None:
         if self._lag is None and self._code is None and self._buffered > self._lag_bytes:
-            self._lag = Lag(self.queued, self._on_lag)
+            self._lag = Lag(self.queued, self._tell_lag)
+
+    def _tell_lag(self, is_behind: bool) -> None:
+        self._on_lag(is_behind)
+        # It was given time, and did not read.
+        if self._lag is not None and self._buffered > self._limit:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            self._loop.call_soon(self._on_overflow)
 
     def _end_lag(self) -> None:
         if self._lag is not None:

@@ -7,8 +7,12 @@ from typing import Final
 # A client is behind once this part of its limit waits for it, and has caught up when half of that does.
 PART: Final = 4
 
+# A client that had no time to read yet may have so many times its limit waiting: many publishers can bring much at once,
+# before they come to wait.
+BURST_FACTOR: Final = 4
+
 # Publishers wait for a client that is behind as long as it reads at least so much, looked at so often. One that reads
-# less is slow: it may hold nobody up, and is closed when its limit is reached.
+# less is slow: it holds nobody up, and is closed once more than its limit waits.
 LOOK_SECONDS: Final = 2.0
 LOOK_BYTES: Final = 512 * 1024
 
@@ -37,6 +41,11 @@ class Lag:
         # Whoever gives up waiting does so for itself alone.
         return None if self._relief.done() else asyncio.shield(self._relief)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits any more, though the client may be behind still: it does not read."""
+        return self._relief.done()
+
     def end(self) -> None:
         """Let those go on who wait. A second call changes nothing."""
         self._timer.cancel()
@@ -52,3 +61,8 @@ class Lag:
         else:
             self._last = queued
             self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+
+def room(limit: int, lag: Lag | None) -> int:
+    """How many bytes may wait for a client whose limit is ``limit``."""
+    return limit if lag is not None and lag.is_over else BURST_FACTOR * limit

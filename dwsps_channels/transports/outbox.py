@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.transports.flusher import SLICE_BYTES, Flusher
-from dwsps_channels.transports.lag import PART, Lag
+from dwsps_channels.transports.lag import PART, Lag, room
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 # How long a client that is being closed has to read what is still on its way, and to answer.
 CLOSING_SECONDS: Final = 5.0
 CLOSING_SECONDS_WHEN_SLOW: Final = 1.0
-
-# A reader that had no chance yet to read is given more room: one turn of the event loop can bring much at once.
-UNBLOCKED_FACTOR: Final = 4
 
 # Who sends this many frames within one turn need not wait for its end.
 CROWD: Final = 32
@@ -41,8 +38,8 @@ class Stream(Protocol):
 class Outbox:
     """Implements ``core.transport.Transport`` on a connection's own stream, in websocket frames.
 
-    When more than ``limit`` bytes wait for a client that does not read, what comes next is dropped and
-    ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox. When a part of that waits,
+    When more than ``limit`` bytes wait for a client that does not read (see ``Lag``), or several times as many for one that
+    had no time to, what comes next is dropped and ``on_overflow`` is called, once, from the event loop: it is expected to close the outbox. When a part of that waits,
     ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
@@ -180,9 +177,7 @@ class Outbox:
         size, limit = len(data), self._limit
         if size <= SLICE_BYTES and not self.blocked:
             self._write(data)
-        elif limit is None or self._held_bytes + size <= (
-            limit if self.blocked else UNBLOCKED_FACTOR * limit
-        ):
+        elif limit is None or self._held_bytes + size <= room(limit, self._lag):
             if self._held is None:
                 self._held = deque()
             self._held.extend(frames)
@@ -190,7 +185,11 @@ class Outbox:
             self._write_held()
             if limit is not None and self._held_bytes > limit // PART and self._lag is None:
                 self._begin_lag()
-        elif self._on_overflow is not None:
+        else:
+            self._overflow()
+
+    def _overflow(self) -> None:
+        if self._on_overflow is not None:
             on_overflow, self._on_overflow = self._on_overflow, None
             on_overflow()
 
@@ -204,7 +203,14 @@ class Outbox:
 
     def _begin_lag(self) -> None:
         if self._on_lag is not None:
-            self._lag = Lag(self.queued, self._on_lag)
+            self._lag = Lag(self.queued, self._tell_lag)
+
+    def _tell_lag(self, is_behind: bool) -> None:
+        if self._on_lag is not None:
+            self._on_lag(is_behind)
+        # It was given time, and did not read.
+        if self._lag is not None and self._limit is not None and self._held_bytes > self._limit:
+            self._overflow()
 
     def _end_lag(self) -> None:
         if self._lag is not None:

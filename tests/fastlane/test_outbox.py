@@ -11,7 +11,8 @@ from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.transports import outbox
 from dwsps_channels.transports.flusher import SLICE_BYTES
-from dwsps_channels.transports.outbox import CROWD, UNBLOCKED_FACTOR, Outbox
+from dwsps_channels.transports.lag import BURST_FACTOR
+from dwsps_channels.transports.outbox import CROWD, Outbox
 from tests.fastlane.pipe import Connection
 from tests.fastlane.raw import Received
 from tests.transports.contract import FAREWELL, TransportContract, frame, text, turns, until
@@ -164,13 +165,13 @@ class TestBuffer:
             line.transport.send(frame(number))
             if number % 10 == 0:
                 await turns()
-            assert line.transport.buffered <= LIMIT
+            assert line.transport.buffered <= BURST_FACTOR * LIMIT
 
     async def test_it_stays_bounded_in_a_turn_in_which_nobody_could_read(self) -> None:
         limit = SLICE_BYTES
         line = LaneLine(limit)
         await line.connection.open()
-        for number in range(2 * UNBLOCKED_FACTOR * limit // len(frame(0))):
+        for number in range(2 * BURST_FACTOR * limit // len(frame(0))):
             line.transport.send(frame(number))
         await turns()
         assert line.overflows == 1

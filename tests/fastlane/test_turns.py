@@ -51,14 +51,28 @@ class TestProtocol:
         await until(lambda: (PONG, b"last") in connection.frames())
         assert connection.pipe.is_reading()
 
-    async def test_a_large_chunk_ends_the_turn(
+    async def test_a_large_chunk_waits_for_a_turn(
         self, rider: Recording, connection: Connection
     ) -> None:
         """The event loop may read the same socket again at once, if reading goes on."""
         connection.receive(b"x" * TURN_BYTES)
-        assert len(rider.messages) == 1
+        assert rider.messages == []
         assert not connection.pipe.is_reading()
         await until(connection.pipe.is_reading)
+        assert len(rider.messages) == 1
+
+    async def test_one_that_has_waited_for_a_message_goes_on_in_its_turn(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        rider.answers = [handled]
+        connection.receive(b"first", *[b"x" * 1000] * FLOOD)
+        await until(lambda: len(rider.messages) == 1)
+        handled.set_result(None)
+        await turns()
+        assert 1 < len(rider.messages) < FLOOD
+        await until(connection.pipe.is_reading)
+        assert len(rider.messages) == FLOOD + 1
 
     async def test_the_usual_message_costs_no_turn(
         self, rider: Recording, connection: Connection

@@ -158,8 +158,9 @@ class TransportContract(ABC):
         await until(lambda: line.is_cut_off)
 
     async def test_more_than_the_limit_for_a_stuck_client_is_an_overflow_told_once(
-        self, line: Line
+        self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
         await line.is_stuck()
         size = len(frame(0))
         for number in range(3 * line.limit // size):
@@ -223,7 +224,25 @@ class TransportContract(ABC):
             assert line.lags == []
         await until(lambda: line.lags[:1] == [True])
 
-    async def test_a_client_too_slow_is_told_so_and_closed(self, line: Line) -> None:
+    async def test_a_client_that_has_not_had_the_time_to_read_is_no_overflow(
+        self, line: Line
+    ) -> None:
+        """Though it is blocked: many publishers may bring more than the limit before they come to wait."""
+        await line.is_stuck()
+        sent = 2 * line.limit // len(frame(0))
+        for number in range(sent):
+            line.transport.send(frame(number))
+            if number % 10 == 0:
+                await turns()
+        assert line.overflows == 0
+        line.read_on()
+        await line.has_received(text("stuck"), *(text(number) for number in range(sent)))
+        assert line.overflows == 0
+
+    async def test_a_client_too_slow_is_told_so_and_closed(
+        self, line: Line, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
         await line.is_stuck()
         for number in range(3 * line.limit // len(frame(0))):
             line.transport.send(frame(number))

@@ -11,7 +11,8 @@ import pytest
 from dwsps_channels.core.close_codes import CloseCode
 from dwsps_channels.core.frames import Frame
 from dwsps_channels.transports import asgi
-from dwsps_channels.transports.asgi import CONGESTED_BYTES, UNBLOCKED_FACTOR, AsgiTransport
+from dwsps_channels.transports.asgi import CONGESTED_BYTES, AsgiTransport
+from dwsps_channels.transports.lag import BURST_FACTOR
 from dwsps_channels.transports.servers import Connection, DaphneConnection
 from tests.transports.contract import FAREWELL, Line, TransportContract, frame, text, turns, until
 
@@ -184,14 +185,14 @@ class TestBuffer:
         await line.is_stuck()
         for number in range(100 * LIMIT // len(frame(0))):
             line.transport.send(frame(number))
-            assert line.transport.buffered <= LIMIT + len(frame(0))
+            assert line.transport.buffered <= BURST_FACTOR * LIMIT + len(frame(0))
 
     async def test_it_stays_bounded_in_a_turn_in_which_nobody_could_read(
         self, line: AsgiLine
     ) -> None:
         for number in range(100 * LIMIT // len(frame(0))):
             line.transport.send(frame(number))
-            assert line.transport.buffered <= UNBLOCKED_FACTOR * LIMIT + len(frame(0))
+            assert line.transport.buffered <= BURST_FACTOR * LIMIT + len(frame(0))
         await until(lambda: line.overflows == 1)
 
     async def test_one_frame_beyond_the_limit_reaches_a_client_that_reads(

@@ -80,34 +80,40 @@ def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
         assert answers_until(ended, server) >= 40
 
 
-async def test_a_publisher_that_is_ahead_of_its_readers_is_slowed(server: Server) -> None:
-    """They read all the time, though slower than it sends: none of them is closed as a slow consumer."""
-    count, readers = 6_000, 4
-    publishes = b"".join(
-        masked(json.dumps({"type": "publish", "topic": "ahead", "message": message}).encode())
-        for message in _numbered(count)
-    )
+async def test_publishers_that_are_ahead_of_their_readers_are_slowed(server: Server) -> None:
+    """The readers read all the time, though slower than is sent: none of them is closed as a slow consumer."""
+    publishers, count, readers = 6, 1000, 4
     async with AsyncExitStack() as stack:
         reading = []
         for _ in range(readers):
             connection = socket.create_connection((HOST, server.port))
+            # Little is to wait in the kernel.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
             client = await stack.enter_async_context(connected(server.url, sock=connection))
             await client.subscribe("ahead")
-            reading.append(asyncio.create_task(_read_numbered(client, count)))
-        publisher = stack.enter_context(raw_websocket(server.port))
-        publishing = asyncio.to_thread(_publish, publisher, publishes, count)
-        acked, *received = await asyncio.gather(publishing, *reading)
-    assert acked == count
-    assert received == [list(range(count))] * readers
+            reading.append(asyncio.create_task(_read(client, publishers * count)))
+        publishing = []
+        for name in range(publishers):
+            publishes = b"".join(
+                masked(
+                    b'{"type":"publish","topic":"ahead","message":[%d,%d,"%s"]}'
+                    % (name, number, b"x" * 1000)
+                )
+                for number in range(count)
+            )
+            publisher = stack.enter_context(raw_websocket(server.port))
+            publishing.append(asyncio.to_thread(_publish, publisher, publishes, count))
+        acked = asyncio.gather(*publishing)
+        for received in await asyncio.gather(*reading):
+            for name in range(publishers):
+                assert [number for by, number in received if by == name] == list(range(count))
+        assert await acked == [count] * publishers
 
 
-def _numbered(count: int) -> Iterator[tuple[int, str]]:
-    return ((number, "x" * 1000) for number in range(count))
-
-
-async def _read_numbered(client: WireClient, count: int) -> list[int]:
-    return [(await client.receive(30))["message"][0] for _ in range(count)]
+async def _read(client: WireClient, count: int) -> list[tuple[int, int]]:
+    """Who published what, in the order in which it came."""
+    messages = [(await client.receive(30))["message"] for _ in range(count)]
+    return [(by, number) for by, number, _ in messages]
 
 
 def _publish(connection: socket.socket, publishes: bytes, count: int) -> int:
