@@ -2,21 +2,28 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
 from channels.layers import channel_layers
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
+from dwsps_channels.application import CannotLoad, load, ways_of
 from dwsps_channels.conf import KEYS, conf, configured
 from dwsps_channels.policies import AllowAll
 from dwsps_channels.runtime import shared_layer
 
 # The first without CVE-2026-44545 and CVE-2026-44546.
 SAFE_DAPHNE = (4, 2, 2)
+
+ASGI_SERVERS = ("daphne", "uvicorn", "hypercorn", "granian")
 
 # Daphne's --websocket-max-message-size, unless it is given.
 DAPHNE_MESSAGE_BYTES = 1024 * 1024
@@ -58,11 +65,57 @@ def check_daphne(**kwargs: Any) -> list[CheckMessage]:
     ]
 
 
-@register("dwsps_channels", Tags.security, deploy=True)
-def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What is fine on a developer's machine only."""
-    found: list[CheckMessage] = []
+@register("dwsps_channels")
+def check_servers(**kwargs: Any) -> list[CheckMessage]:
+    """Whether there is a server that can serve websockets."""
+    if any(find_spec(name) for name in ASGI_SERVERS):
+        return []
+    return [
+        Warning(
+            "no ASGI server is installed: a WSGI server does not serve websockets",
+            hint="pip install daphne; or pip install uvicorn uvloop httptools",
+            id="dwsps_channels.W007",
+        )
+    ]
+
+
+@register("dwsps_channels")
+def check_application(**kwargs: Any) -> list[CheckMessage]:
+    """Whether websockets get to the consumer, and with a user if the policy needs one."""
     try:
+        ways = ways_of(load())
+    except CannotLoad as error:
+        return [
+            Warning(str(error), hint=error.hint, id="dwsps_channels.W006"),
+        ]
+    if not ways.found and ways.is_whole:
+        return [
+            Warning(
+                f"no websocket route of {settings.ASGI_APPLICATION} leads to PubSubConsumer: clients cannot connect",
+                hint='ProtocolTypeRouter({"http": …, "websocket": AuthMiddlewareStack(URLRouter('
+                "websocket_urlpatterns))}), with dwsps_channels.routing and dwsps_channels.auth",
+                id="dwsps_channels.W005",
+            )
+        ]
+    with suppress(ImproperlyConfigured):
+        policy = conf.POLICY
+        if getattr(policy, "needs_user", False) and not ways.has_user:
+            return [
+                Warning(
+                    f"the policy {policy.__name__} needs to know users, and no middleware on the way to "
+                    "PubSubConsumer looks them up: it will refuse everybody",
+                    hint="wrap the websocket routes in AuthMiddlewareStack of dwsps_channels.auth",
+                    id="dwsps_channels.W008",
+                )
+            ]
+    return []
+
+
+@register("dwsps_channels", Tags.security)
+def check_strangers(**kwargs: Any) -> list[CheckMessage]:
+    """What strangers may do."""
+    found: list[CheckMessage] = []
+    with suppress(ImproperlyConfigured):
         if conf.POLICY is AllowAll:
             found.append(
                 Warning(
@@ -72,6 +125,24 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
                     id="dwsps_channels.W003",
                 )
             )
+    with suppress(ImproperlyConfigured):
+        if "*" in settings.ALLOWED_HOSTS and conf.ALLOWED_ORIGINS is None and not settings.DEBUG:
+            found.append(
+                Warning(
+                    "ALLOWED_HOSTS has '*' and DWSPS['ALLOWED_ORIGINS'] is not set: a web page may connect, with the "
+                    "cookies of whoever looks at it, from any name that leads to this server",
+                    hint="name the hosts in ALLOWED_HOSTS, or the origins in DWSPS['ALLOWED_ORIGINS']",
+                    id="dwsps_channels.W009",
+                )
+            )
+    return found
+
+
+@register("dwsps_channels", Tags.security, deploy=True)
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """What is fine on a developer's machine only."""
+    found: list[CheckMessage] = []
+    try:
         if "*" in (conf.ALLOWED_ORIGINS or ()):
             found.append(
                 Warning(
@@ -147,6 +218,7 @@ def _contradictions() -> list[CheckMessage]:
                     id="dwsps_channels.W001",
                 )
             )
+        found.extend(_broken_layer())
         if shared_layer() is None and (reason := _several_processes()):
             found.append(
                 Warning(
@@ -159,6 +231,24 @@ def _contradictions() -> list[CheckMessage]:
     except ImproperlyConfigured:
         pass  # said already, key by key
     return found
+
+
+def _broken_layer() -> list[CheckMessage]:
+    """The channel layer that joins the server's processes, if it cannot be imported."""
+    alias = shared_layer()
+    if alias is None:
+        return []
+    backend = str(channel_layers.configs[alias].get("BACKEND"))
+    try:
+        import_string(backend)
+    except Exception as error:
+        package = backend.partition(".")[0]
+        hint = f"correct its BACKEND, or install the package that has '{package}'"
+        if package == "channels_redis":
+            hint = "pip install channels_redis"
+        problem = f"CHANNEL_LAYERS['{alias}'] cannot be used: {error}"
+        return [Error(problem, hint=hint, id="dwsps_channels.E009")]
+    return []
 
 
 def _several_processes() -> str | None:

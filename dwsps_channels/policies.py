@@ -50,6 +50,9 @@ class AllowAll:
 class AuthenticatedOnly:
     """Who has logged in may do everything, nobody else anything."""
 
+    needs_user = True
+    """``manage.py check`` finds websocket routes on which nobody would be known."""
+
     @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
         return identity.is_authenticated

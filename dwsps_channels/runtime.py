@@ -37,7 +37,7 @@ from dwsps_channels.peers.credentials import Granted
 from dwsps_channels.peers.failures import Failures
 from dwsps_channels.peers.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, Unblocked
-from dwsps_channels.server_options import warn_of_daphne, warn_of_uvicorn
+from dwsps_channels.server_options import warn_of_daphne, warn_of_uvicorn, warn_of_workers
 from dwsps_channels.shutdown import before_shutdown
 from dwsps_channels.signal_events import SignalEvents
 from dwsps_channels.threads import drop_waiting
@@ -104,6 +104,8 @@ class Runtime:
         if not self._is_server_known:
             self._is_server_known = True
             warn_of_uvicorn(send)
+            if isinstance(self.bus, LocalBus):
+                warn_of_workers(send)
 
     def limits_of(self, role: Role) -> Limits:
         """The caps on a connection of this role."""

@@ -43,6 +43,30 @@ def warn_of_uvicorn(send: Any) -> None:
             return
 
 
+def warn_of_workers(send: Any) -> None:
+    """Say that the processes of a server that has no broker cannot reach each other, if uvicorn or gunicorn runs several.
+
+    Once, for the ``send`` of the first websocket connection.
+    """
+    for item in beneath(send):
+        config = getattr(item, "config", None)
+        if hasattr(config, "ws_max_size"):
+            if (count := _workers_of(config)) > 1:
+                logger.warning(
+                    "this is one of %d processes, and they cannot reach each other: what is published in one does not "
+                    "get to the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
+                    "one process (deployment.md, Several processes)",
+                    count,
+                )
+            return
+
+
+def _workers_of(config: Any) -> int:
+    # Under gunicorn, uvicorn's own number means nothing.
+    gunicorn = getattr(getattr(config.callback_notify, "__self__", None), "cfg", config)
+    return int(gunicorn.workers)
+
+
 def _problems_of_daphne() -> Iterator[str]:
     reactor: Any = sys.modules.get("twisted.internet.reactor")
     if getattr(reactor, "_asyncioEventloop", None) is not asyncio.get_running_loop():

@@ -124,6 +124,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
             log_config=None,  # Django's is in force
             access_log=False,
             lifespan="off",
+            workers=1,  # whatever WEB_CONCURRENCY says
             timeout_graceful_shutdown=REQUEST_SECONDS,
             **options,
         )

@@ -9,6 +9,7 @@ Settings of the demo project. All that differs between two deployments comes fro
     DWSPS_SERVER_NAME        what this server calls itself
     DWSPS_SERVER_URL         where its websocket is, as others reach it
     DWSPS_ALLOWED_ORIGINS    comma-separated, such as https://example.org; same origin by default
+    DWSPS_POLICY             who may do what, such as dwsps_channels.policies.ReadOnly; unset: everybody everything
     HTTPS_ONLY               1: cookies go over TLS only, and plain HTTP is redirected
     HSTS_SECONDS             how long browsers insist on TLS; 0, which is off, by default
     HSTS_INCLUDE_SUBDOMAINS  1: the subdomains of this host, too
@@ -128,9 +129,13 @@ DWSPS: dict[str, Any] = {
         "SERVER_NAME": os.environ.get("DWSPS_SERVER_NAME", ""),
         "SERVER_URL": os.environ.get("DWSPS_SERVER_URL", ""),
         "ALLOWED_ORIGINS": environment.words("DWSPS_ALLOWED_ORIGINS"),
+        "POLICY": os.environ.get("DWSPS_POLICY", ""),
     }.items()
     if value
 }
+
+# On a developer's machine everybody may do everything, as that is what the page is for; elsewhere if it is said so.
+SILENCED_SYSTEM_CHECKS = ["dwsps_channels.W003"] if DEBUG or "POLICY" in DWSPS else []
 
 # TLS: `manage.py check --deploy` has nothing to say once these are set
 

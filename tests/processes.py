@@ -364,24 +364,25 @@ def base_environment(database: Path) -> dict[str, str]:
     return kept | {
         "ALLOWED_HOSTS": HOST,
         "DATABASE_URL": f"sqlite:///{database}",
+        # As by default, but meant so.
+        "DWSPS_POLICY": "dwsps_channels.policies.AllowAll",
         "PYTHONUNBUFFERED": "1",
         "SECRET_KEY": "only-for-servers-of-tests-" + "x" * 50,
     }
 
 
 def manage(*arguments: str, env: Mapping[str, str]) -> str:
-    """Run `manage.py` and return what it wrote; AssertionError, with that, where it failed."""
+    """Run `manage.py` and return what it wrote to stdout; AssertionError, with stderr, where it failed."""
     done = subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=ROOT,
         env=dict(env),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, f"manage.py {' '.join(arguments)}\n{done.stdout}"
+    assert done.returncode == 0, f"manage.py {' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 

@@ -1,19 +1,35 @@
 """``manage.py check``: each id by the setting that earns it, and a hint with each."""
 
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from channels.auth import AuthMiddlewareStack
+from channels.generic.websocket import AsyncWebsocketConsumer
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import AllowedHostsOriginValidator
+from channels.sessions import SessionMiddlewareStack
+from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
+from django.urls import path
 
-from dwsps_channels import checks
+from dwsps_channels import checks, policies
+from dwsps_channels.auth import AuthMiddlewareStack as OurAuthMiddlewareStack
 from dwsps_channels.conf import KEYS
+from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.routing import URLRouter as OurURLRouter
+from dwsps_channels.routing import websocket_urlpatterns
 
 ROOT = Path(__file__).resolve().parent.parent
 IDS = sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", Path(checks.__file__).read_text())))
@@ -36,10 +52,18 @@ def found(*, deploy: bool = False, **settings: Any) -> list[CheckMessage]:
 
 
 def ids(*, deploy: bool = False, **settings: Any) -> list[str]:
-    return [
-        str(message.id).removeprefix("dwsps_channels.")
-        for message in found(deploy=deploy, **settings)
+    """The same by their ids, without the one of the default policy."""
+    found_ids = [
+        str(each.id).removeprefix("dwsps_channels.") for each in found(deploy=deploy, **settings)
     ]
+    return [id for id in found_ids if id != "W003"]
+
+
+def found_only(id: str, **settings: Any) -> CheckMessage:
+    """The one message that there is beside that of the default policy."""
+    [message] = [each for each in found(**settings) if each.id != "dwsps_channels.W003"]
+    assert message.id == f"dwsps_channels.{id}"
+    return message
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +92,13 @@ class TestSettings:
         ],
     )
     def test_E002_a_key_is_unknown(self, key: Any, hint: str) -> None:
-        [message] = found(DWSPS={key: 1})
-        assert (message.id, message.hint) == ("dwsps_channels.E002", hint)
+        message = found_only("E002", DWSPS={key: 1})
+        assert message.hint == hint
         assert str(key) in message.msg
 
     @pytest.mark.parametrize("key", [key for key in KEYS if key != "POLICY"])
     def test_E003_a_value_is_bad(self, key: str) -> None:
-        [message] = found(DWSPS={key: ["bad"]})
-        assert message.id == "dwsps_channels.E003"
+        message = found_only("E003", DWSPS={key: ["bad"]})
         assert f"DWSPS['{key}']" in message.msg
 
     @pytest.mark.parametrize(
@@ -124,8 +147,7 @@ class TestDaphne:
         self, installed: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(checks, "version", {"daphne": installed}.__getitem__)
-        [message] = found(DWSPS={})
-        assert message.id == "dwsps_channels.E005"
+        message = found_only("E005", DWSPS={})
         assert installed in message.msg
 
     @pytest.mark.parametrize("installed", ["4.2.2", "4.2.10", "4.3", "5.0.0b1", "5.0"])
@@ -158,8 +180,7 @@ class TestSeveralProcesses:
     ) -> None:
         monkeypatch.setenv(name, value)
         for layers in ({}, {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}):
-            [message] = found(DWSPS={}, CHANNEL_LAYERS=layers)
-            assert message.id == "dwsps_channels.W002"
+            message = found_only("W002", DWSPS={}, CHANNEL_LAYERS=layers)
             assert name in message.msg
         assert ids(DWSPS={}, CHANNEL_LAYERS=SHARED) == []
 
@@ -179,11 +200,176 @@ class TestSeveralProcesses:
         assert ids(DWSPS={}) == []
 
 
-class TestDeployment:
-    def test_W003_everybody_may_do_everything(self) -> None:
-        assert ids(deploy=True, DWSPS={}) == ["W003"]
-        assert ids(deploy=True, DWSPS={"POLICY": "dwsps_channels.policies.AuthenticatedOnly"}) == []
+def serving(application: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The dotted path of ``application``, for ``ASGI_APPLICATION``."""
+    module = ModuleType("an_asgi_module")
+    module.application = application  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "an_asgi_module", module)
+    return "an_asgi_module.application"
 
+
+def router(*routes: Any, wrap: Callable[[Any], Any] = lambda app: app) -> Any:
+    return ProtocolTypeRouter({"http": ASGIHandler(), "websocket": wrap(URLRouter(list(routes)))})
+
+
+class Other(AsyncWebsocketConsumer):
+    pass
+
+
+class Mine(PubSubConsumer):
+    pass
+
+
+def route(application: Any) -> Any:
+    return path("ws/", application)
+
+
+OURS: Any = PubSubConsumer.as_asgi()
+
+
+def unknown(inner: Any) -> Any:
+    """Middleware as a plain function."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    return call
+
+
+class TestApplication:
+    @pytest.mark.parametrize(
+        "application",
+        [
+            router(),
+            router(route(Other.as_asgi())),
+            ProtocolTypeRouter({"http": ASGIHandler()}),
+            ASGIStaticFilesHandler(ASGIHandler()),
+            ASGIHandler(),
+            router(wrap=OurAuthMiddlewareStack),
+        ],
+        ids=[
+            "no route",
+            "another's",
+            "http alone",
+            "with static files",
+            "Django's own",
+            "no route inside",
+        ],
+    )
+    def test_W005_no_websocket_route_leads_to_the_consumer(
+        self, application: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert ids(DWSPS={}, ASGI_APPLICATION=serving(application, monkeypatch)) == ["W005"]
+
+    @pytest.mark.parametrize(
+        "application",
+        [
+            router(*websocket_urlpatterns),
+            OurURLRouter(websocket_urlpatterns),
+            router(route(Other.as_asgi()), route(Mine.as_asgi()), wrap=AuthMiddlewareStack),
+            router(route(URLRouter(websocket_urlpatterns)), wrap=AllowedHostsOriginValidator),
+            ASGIStaticFilesHandler(router(*websocket_urlpatterns)),
+            unknown(router(*websocket_urlpatterns)),
+            partial(unknown(OURS)),
+            router(wrap=unknown),
+            router(route(lambda scope, receive, send: None)),
+        ],
+        ids=[
+            "ours",
+            "our router",
+            "a subclass",
+            "nested",
+            "static files",
+            "wrapped",
+            "partial",
+            "hidden",
+            "opaque",
+        ],
+    )
+    def test_it_leads_there_or_may(self, application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert ids(DWSPS={}, ASGI_APPLICATION=serving(application, monkeypatch)) == []
+
+    @pytest.mark.parametrize(
+        ("path", "problem"),
+        [
+            (None, "ASGI_APPLICATION is not set"),
+            ("no_such.module.application", "ModuleNotFoundError: No module named 'no_such'"),
+            ("project.asgi.nothing", "AttributeError"),
+            ("application", "ValueError"),
+            ("tests.broken_asgi.application", "RuntimeError: the database is away"),
+        ],
+    )
+    def test_W006_the_application_cannot_be_loaded(self, path: str | None, problem: str) -> None:
+        assert problem in found_only("W006", DWSPS={}, ASGI_APPLICATION=path).msg
+
+    def test_W007_no_server_is_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(checks, "find_spec", {}.get)
+        assert ids(DWSPS={}) == ["W007"]
+        monkeypatch.setattr(checks, "find_spec", {"uvicorn": "a spec"}.get)
+        assert ids(DWSPS={}) == []
+
+    @pytest.mark.parametrize(
+        ("wrap", "expected"),
+        [
+            (lambda app: app, ["W008"]),
+            (SessionMiddlewareStack, ["W008"]),
+            (AllowedHostsOriginValidator, ["W008"]),
+            (AuthMiddlewareStack, []),
+            (OurAuthMiddlewareStack, []),
+            (lambda app: AllowedHostsOriginValidator(AuthMiddlewareStack(app)), []),
+            (unknown, []),
+        ],
+        ids=["nothing", "sessions", "origins", "Channels'", "ours", "both", "a project's own"],
+    )
+    def test_W008_the_policy_needs_users_that_nobody_looks_up(
+        self, wrap: Any, expected: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = serving(router(*websocket_urlpatterns, wrap=wrap), monkeypatch)
+        for policy in (
+            "dwsps_channels.policies.AuthenticatedOnly",
+            "tests.test_checks.MembersOnly",
+        ):
+            assert ids(DWSPS={"POLICY": policy}, ASGI_APPLICATION=path) == expected
+        policy = "dwsps_channels.policies.ReadOnly"
+        assert ids(DWSPS={"POLICY": policy}, ASGI_APPLICATION=path) == []
+
+
+class MembersOnly(policies.ReadOnly):
+    needs_user = True
+
+
+class TestChannelLayer:
+    @pytest.mark.parametrize(
+        ("backend", "hint"),
+        [
+            ("channels_redis.nowhere.Layer", "pip install channels_redis"),
+            ("no_such_package.Layer", "install the package that has 'no_such_package'"),
+            ("Layer", "correct its BACKEND"),
+            (None, "correct its BACKEND"),
+        ],
+    )
+    def test_E009_it_cannot_be_imported(self, backend: str | None, hint: str) -> None:
+        layers = {"default": {"BACKEND": backend}}
+        message = found_only("E009", DWSPS={}, CHANNEL_LAYERS=layers)
+        assert hint in str(message.hint)
+        assert ids(DWSPS={"CHANNEL_LAYER": None}, CHANNEL_LAYERS=layers) == []
+
+
+class TestStrangers:
+    def test_W003_everybody_may_do_everything(self) -> None:
+        [message] = found(DWSPS={})
+        assert message.id == "dwsps_channels.W003"
+        assert found(DWSPS={"POLICY": "dwsps_channels.policies.AuthenticatedOnly"}) == []
+
+    def test_W009_every_name_is_the_server_s_own(self) -> None:
+        assert ids(DWSPS={}, ALLOWED_HOSTS=["*"]) == ["W009"]
+        assert ids(DWSPS={}, ALLOWED_HOSTS=["*"], DEBUG=True) == []
+        assert ids(DWSPS={}, ALLOWED_HOSTS=["a.b", ".b.c"]) == []
+        own = {"ALLOWED_ORIGINS": ["https://a.b"]}
+        assert ids(DWSPS=own, ALLOWED_HOSTS=["*"]) == []
+
+
+class TestDeployment:
     def test_W004_every_page_may_connect(self) -> None:
         policy = "dwsps_channels.policies.ReadOnly"
         assert ids(deploy=True, DWSPS={"POLICY": policy, "ALLOWED_ORIGINS": ["*"]}) == ["W004"]
@@ -191,6 +377,22 @@ class TestDeployment:
 
     def test_neither_is_said_to_a_developer(self) -> None:
         assert ids(DWSPS={"ALLOWED_ORIGINS": ["*"]}) == []
+
+    def test_no_hint_has_a_package_of_our_name_from_an_index(self) -> None:
+        """It is on none, so that somebody else could put one there."""
+        sources = [
+            *(ROOT / "dwsps_channels").rglob("*.py"),
+            *(ROOT / "docs").glob("*.md"),
+            ROOT / "README.md",
+        ]
+        said = [
+            line
+            for file in sources
+            for line in file.read_text().splitlines()
+            if "pip install" in line
+        ]
+        assert said
+        assert [line for line in said if re.search(r"pip install [^/$]*dwsps", line)] == []
 
     def test_bad_values_are_said_once(self) -> None:
         assert ids(deploy=True, DWSPS={"POLICY": "no.such.Policy"}) == ["E004"]

@@ -77,6 +77,7 @@ def test_settings_come_from_the_environment() -> None:
         DWSPS_SERVER_NAME="north",
         DWSPS_SERVER_URL="wss://north.example.org/",
         DWSPS_ALLOWED_ORIGINS="https://example.org,https://example.org:8443",
+        DWSPS_POLICY="dwsps_channels.policies.ReadOnly",
     )
     assert given["DEBUG"] is True
     assert given["SECRET_KEY"] == "mine"
@@ -91,6 +92,7 @@ def test_settings_come_from_the_environment() -> None:
         "SERVER_NAME": "north",
         "SERVER_URL": "wss://north.example.org/",
         "ALLOWED_ORIGINS": ["https://example.org", "https://example.org:8443"],
+        "POLICY": "dwsps_channels.policies.ReadOnly",
     }
 
 
@@ -116,6 +118,21 @@ def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Pat
 
     assert ids(**SECURE) == set()
     assert {"security.W004", "security.W012", "security.W016"} <= ids()
+
+
+def test_that_everybody_may_do_everything_is_warned_of_unless_it_is_meant(tmp_path: Path) -> None:
+    env = base_environment(tmp_path / "db.sqlite3")
+    policy = env.pop("DWSPS_POLICY")
+
+    def is_warned_of(**more: str) -> bool:
+        command = [sys.executable, "manage.py", "check"]
+        done = subprocess.run(command, cwd=ROOT, env=env | more, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return "dwsps_channels.W003" in done.stderr
+
+    assert is_warned_of()
+    assert not is_warned_of(DEBUG="1")
+    assert not is_warned_of(DWSPS_POLICY=policy)
 
 
 def test_nothing_that_needs_tls_is_on_by_default() -> None:

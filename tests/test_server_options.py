@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import HOST, Server, ServerFactory, base_environment, free_port
+from tests.processes import HOST, Redis, Server, ServerFactory, base_environment, free_port
 
 Start = Callable[..., Server]
 
@@ -75,6 +75,28 @@ def test_a_limit_below_that_of_the_app(start_server: ServerFactory) -> None:
         start_server("uvicorn", "--ws-max-size", "1000", dwsps={"MAX_MESSAGE_BYTES": 10_000})
     )
     assert "ends the connection of a client whose message is above 1000 bytes" in log
+
+
+GUNICORN = (
+    *("gunicorn", "-k", "uvicorn_worker.UvicornWorker", "-b", f"{HOST}:PORT"),
+    "project.asgi:application",
+)
+SEVERAL = "this is one of 2 processes, and they cannot reach each other"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [(*UVICORN[:-1], "--workers", "2", UVICORN[-1]), (*GUNICORN[:-1], "-w", "2", GUNICORN[-1])],
+    ids=["uvicorn", "gunicorn"],
+)
+def test_several_processes_without_a_broker(start: Start, command: tuple[str, ...]) -> None:
+    # Whatever the environment says: one of these is what it was started with.
+    assert SEVERAL in log_of(start(*command, WEB_CONCURRENCY="5", DEBUG="1"))
+
+
+def test_several_processes_with_a_broker(start: Start, redis: Redis) -> None:
+    command = (*UVICORN[:-1], "--workers", "2", UVICORN[-1])
+    assert SEVERAL not in log_of(start(*command, REDIS_URL=redis.url))
 
 
 @pytest.mark.parametrize("command", [DAPHNE, UVICORN], ids=["daphne", "uvicorn"])

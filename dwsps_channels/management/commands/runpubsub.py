@@ -57,7 +57,7 @@ class Command(BaseCommand):
             if error.name != "uvicorn":
                 raise
             raise CommandError(
-                "--serve needs uvicorn: pip install 'dwsps-channels[fast]'"
+                "--serve needs uvicorn: pip install uvicorn uvloop httptools"
             ) from error
         try:
             endpoint = serving.Endpoint.parse(where)
@@ -66,7 +66,7 @@ class Command(BaseCommand):
         if missing := serving.missing_for_speed():
             self.stderr.write(
                 f"without {', '.join(missing)} websockets are uvicorn's own, which are slower: "
-                "pip install 'dwsps-channels[fast]'"
+                f"pip install {' '.join(missing)}"
             )
         try:
             listening = endpoint.listen()
