@@ -5,6 +5,7 @@ beside them in the same event loop.
 """
 
 import asyncio
+import errno
 import importlib.util
 import socket
 import warnings
@@ -63,22 +64,33 @@ class Endpoint(NamedTuple):
             OSError: another process listens there, or this machine has no such address.
         """
         found: list[socket.socket] = []
-        try:
-            for family, kind, protocol, _, address in dict.fromkeys(
-                socket.getaddrinfo(
-                    self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-                )
-            ):
-                found.append(socket.socket(family, kind, protocol))
-                found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        missing: OSError | None = None
+        for family, kind, protocol, _, address in dict.fromkeys(
+            socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        ):
+            bound = None
+            try:
+                bound = socket.socket(family, kind, protocol)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     # Or it would take IPv4's part, too, and the next address could not be bound.
-                    found[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                found[-1].bind(address)
-        except OSError:
-            for each in found:
-                each.close()
-            raise
+                    bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                bound.bind(address)
+            except OSError as error:
+                if bound is not None:
+                    bound.close()
+                # "localhost" has an IPv6 address also where there is no IPv6.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    for each in found:
+                        each.close()
+                    raise
+                missing = error
+            else:
+                found.append(bound)
+        if missing is not None and not found:
+            raise missing
         return found
 
     @property

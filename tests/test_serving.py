@@ -215,6 +215,25 @@ def test_what_is_wrong_is_said_in_a_line(
     assert "Traceback" not in done.stderr
 
 
+def test_each_address_of_a_host_is_bound_and_none_is_left_open() -> None:
+    port = free_port()
+    bound = Endpoint("localhost", port).listen()
+    assert {each.getsockname()[0] for each in bound} <= {"127.0.0.1", "::1"}
+    with bound[0]:
+        bound[0].listen()
+        with pytest.raises(OSError, match="Address already in use"):
+            Endpoint("localhost", port).listen()
+    for each in bound[1:]:
+        each.close()
+    for each in Endpoint("localhost", port).listen():
+        each.close()
+
+
+def test_an_address_of_another_machine_cannot_be_bound() -> None:
+    with pytest.raises(OSError, match="Cannot assign requested address"):
+        Endpoint("192.0.2.1", free_port()).listen()
+
+
 @pytest.mark.parametrize(
     ("text", "endpoint", "worker_goes_to"),
     [
