@@ -64,6 +64,28 @@ real('any JSON value comes through', async (t) => {
   assert.deepEqual(got, values)
 })
 
+real('half of an emoji comes through in a message, and is answered', async (t) => {
+  const half = topic('half')
+  const client = await open(t, url)
+  const got = []
+  const values = ['\ud83d', 'x\udc00y', ['\ud83d\ude00', '\ude00\ud83d'], { '\ud83d': '\ud83d' }]
+  await client.subscribe(half, ({ message }) => got.push(message))
+  for (const value of values) await client.publish(half, value)
+  assert.deepEqual(got, values)
+  for (const call of [client.publish(`${half}\ud83d`, 1), client.subscribe(`${half}\ud83d`)]) {
+    await assert.rejects(call, { code: 'invalid_topic', retryable: false })
+  }
+})
+
+real('a message that the server does not read is refused by name, and no other call with it', async (t) => {
+  const own = topic('own')
+  const client = await open(t, url)
+  const deep = Array(200).fill().reduce((inner) => [inner], null)
+  const calls = [client.publish(own, 1), client.publish(own, 'x'.repeat(70_000)), client.publish(own, deep), client.publish(own, 2)]
+  const results = await Promise.allSettled(calls)
+  assert.deepEqual(results.map(({ reason }) => reason?.code), [undefined, 'message_too_large', 'message_too_deep', undefined])
+})
+
 real('the topics __proto__, length, 1 and ☃ are ordinary', async (t) => {
   const client = await open(t, url)
   for (const name of ['__proto__', 'length', '1', '☃']) {
