@@ -57,7 +57,17 @@ function accepted(act) {
   return (request, raw, head, wss) => wss.handleUpgrade(request, raw, head, (socket) => act(socket.on('error', () => {}), raw))
 }
 
-test('a process without any error listener outlives it, and then works as ever', async (t) => {
+/** Where the WebSocket of the process is from: the line that gets it, and the arguments of Node. */
+const SOURCES = {
+  'the package ws': [`import { WebSocket } from './helpers.mjs'`],
+  'Node itself': ['const { WebSocket } = globalThis', '--experimental-websocket', '--no-warnings'],
+}
+
+for (const [source, [line, ...flags]] of Object.entries(SOURCES)) {
+  test(`with the WebSocket of ${source}, a process without any error listener outlives it`, (t) => outlives(t, line, flags))
+}
+
+async function outlives(t, line, flags) {
   const wss = new WebSocketServer({ noServer: true })
   const http = createServer().listen(0, '127.0.0.1')
   await once(http, 'listening')
@@ -76,24 +86,29 @@ test('a process without any error listener outlives it, and then works as ever',
     act(request, raw, head, wss)
   })
   const script = `
-    import { WebSocket, PSClient } from './helpers.mjs'
-    const client = new PSClient('ws://127.0.0.1:${http.address().port}', { WebSocket, minDelay: 1, maxDelay: 1 })
-    client.subscribe('__proto__', ({ message }) => {
+    ${line}
+    import { PSClient } from './helpers.mjs'
+    const options = { WebSocket, minDelay: 1, maxDelay: 1, timeout: 500 }
+    const client = new PSClient('ws://127.0.0.1:${http.address().port}', options)
+    const handler = ({ message }) => {
       JSON.stringify(message) // too deep for it: the handler throws
       if (message !== 'the end') return
       console.log('alive', {}.polluted, Object.keys(Object.prototype))
       client.close()
+    }
+    client.on('open', () => {
+      client.subscribe('__proto__', handler) // a server may have refused it
+      client.publish('__proto__', 1)
     })
-    client.on('open', () => client.publish('__proto__', 1))
     client.on('close', async () => { throw new Error('a listener of the user') })`
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { cwd: import.meta.dirname })
+  const child = spawn(process.execPath, [...flags, '--input-type=module', '--eval', script], { cwd: import.meta.dirname })
   let output = ''
   let complaints = ''
   child.stdout.on('data', (data) => (output += data))
   child.stderr.on('data', (data) => (complaints += data))
   const [status] = await once(child, 'close')
   assert.deepEqual([status, output, deeds.length], [0, 'alive undefined []\n', 0], complaints.slice(-2_000))
-})
+}
 
 test('what is no frame is told to "error", whatever is wrong with it, and answers nothing', async (t) => {
   const server = await serve(t)
