@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from functools import cache, partial
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from msgspec import Raw
 
 from dwsps_channels.client.address import Address
@@ -126,7 +128,6 @@ def remote_publisher(alias: str | None, url: str) -> RemotePublisher:
     publisher = _publishers.get(key)
     if publisher is None:
         publisher = _publishers.setdefault(key, _make_publisher(alias, url))
-        _close_all(but=key)  # of other settings
     return publisher
 
 
@@ -144,7 +145,14 @@ def _make_publisher(alias: str | None, url: str) -> RemotePublisher:
 
 
 @atexit.register
-def _close_all(but: tuple[int, str | None, str] | None = None) -> None:
+def _close_all() -> None:
     for key in list(_publishers):
-        if key[0] == os.getpid() and key != but:
+        if key[0] == os.getpid():
             _publishers.pop(key).close()
+
+
+@receiver(setting_changed)
+def _begin_again(setting: str, **kwargs: Any) -> None:
+    # Sent in tests only.
+    if setting in ("CHANNEL_LAYERS", "DWSPS"):
+        _close_all()
