@@ -37,6 +37,7 @@ def tell(value):
 def wait():
     sys.stdin.readline()
 
+tell("ready")
 """
 
 
@@ -102,6 +103,8 @@ def run() -> Iterator[RunScript]:
             else server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}
         )
         scripts.append(Script(source, env))
+        # To start takes a while on a busy machine: what is awaited next does not wait for that.
+        assert scripts[-1].told() == "ready"
         return scripts[-1]
 
     yield run
