@@ -1,6 +1,5 @@
 """The user of a connection, as Django's own views know it, for less where nobody is logged in."""
 
-import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +9,8 @@ from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser
 from django.db import Error as DatabaseError
 
-from dwsps_channels.core.text import printable
-from dwsps_channels.handshakes import Connected, Gone, reject, while_connected
+from dwsps_channels.handshakes import Connected, Gone, unanswered, while_connected
 from dwsps_channels.threads import Busy, look_up
-
-logger = logging.getLogger("dwsps_channels.auth")
 
 
 class SessionUserMiddleware(AuthMiddleware):
@@ -40,11 +36,7 @@ class SessionUserMiddleware(AuthMiddleware):
             except Gone:
                 return None
             except (Busy, DatabaseError) as error:
-                logger.warning(
-                    "a connection was rejected with 503, as its user is not known: %s",
-                    printable(str(error)),
-                )
-                return await reject(scope, send, 503)
+                return await unanswered.reject(scope, send, error)
             scope["user"]._wrapped = user
             receive = Connected(connect, receive)
         inner: Any = self.inner

@@ -19,7 +19,7 @@ from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.handshakes import Connected, Gone, reject, while_connected
+from dwsps_channels.handshakes import Connected, Gone, reject, unanswered, while_connected
 from dwsps_channels.peers import credentials
 from dwsps_channels.peers.failures import TooManyFailures
 from dwsps_channels.threads import Busy
@@ -80,10 +80,7 @@ class PubSubConsumer(AsyncConsumer):
         except Gone:
             return
         except (Busy, DatabaseError) as error:
-            logger.warning(
-                "connection from %s rejected with 503: %s", _address(scope), printable(str(error))
-            )
-            await reject(scope, send, 503)
+            await unanswered.reject(scope, send, error)
             return
         except TooManyFailures as error:
             # Once for each run of them: a flood of false secrets is to fill no log.

@@ -1,13 +1,20 @@
 """A websocket handshake that has to wait for something, or that is rejected, on every server."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import logging
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, Final, TypeVar
 
 from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels.core.text import printable
 from dwsps_channels.transports.servers import reject_on_daphne
 
+logger = logging.getLogger("dwsps_channels.handshakes")
+
 T = TypeVar("T")
+
+LOG_INTERVAL: Final = 60.0
 
 
 class Gone(Exception):
@@ -67,3 +74,31 @@ async def reject(scope: Any, send: Any, status: int) -> None:
         await asyncio.sleep(0.1)
     elif status == 403 or not reject_on_daphne(send, status):
         await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
+
+
+class Unanswered:
+    """Handshakes for which nobody can say for now who is there. Clients come back after HTTP 503."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self.rejected = 0
+        """How many since the process started."""
+        # When each kind of error was logged last: a storm is to fill no log.
+        self._logged: dict[type[Exception], float] = {}
+
+    async def reject(self, scope: Any, send: Any, error: Exception) -> None:
+        """Answer with 503 because of ``error``."""
+        self.rejected += 1
+        now = self._clock()
+        if now - self._logged.get(type(error), -LOG_INTERVAL) >= LOG_INTERVAL:
+            self._logged[type(error)] = now
+            logger.warning(
+                "connections are rejected with 503, as nobody can be looked up: %s; %d since the start",
+                printable(str(error)),
+                self.rejected,
+            )
+        await reject(scope, send, 503)
+
+
+unanswered = Unanswered()
+"""This process's."""

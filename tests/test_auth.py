@@ -1,5 +1,6 @@
 """``dwsps_channels.auth`` gives the same user as Channels' own, and asks nobody where there is none."""
 
+from pathlib import Path
 from typing import Any
 
 import channels.auth
@@ -7,8 +8,9 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
+from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser, User
-from django.test import Client
+from django.test import Client, override_settings
 
 from dwsps_channels import auth
 
@@ -35,10 +37,7 @@ async def user_of(stack: Any, cookies: dict[str, str]) -> Any:
 class TestUser:
     async def test_who_has_logged_in_is_known(self, stack: Any) -> None:
         ann = await User.objects.acreate(username="ann")
-        client = Client()
-        await sync_to_async(client.force_login)(ann)
-        cookies = {name: morsel.value for name, morsel in client.cookies.items()}
-        assert await user_of(stack, cookies) == ann
+        assert await user_of(stack, await logged_in(ann)) == ann
 
     async def test_who_has_not_is_anonymous(self, stack: Any) -> None:
         user = await user_of(stack, {"theme": "dark"})
@@ -48,6 +47,62 @@ class TestUser:
     async def test_a_session_that_is_no_more_is_nobodys(self, stack: Any) -> None:
         user = await user_of(stack, {settings.SESSION_COOKIE_NAME: "x" * 32})
         assert user == AnonymousUser()
+
+
+@pytest.mark.django_db(transaction=True)
+class TestSession:
+    @pytest.mark.parametrize(
+        "engine", ["cache", "cached_db", "db", "file", "signed_cookies"], ids=str
+    )
+    async def test_every_engine_serves(self, engine: str, tmp_path: Path) -> None:
+        with override_settings(
+            SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}",
+            SESSION_FILE_PATH=str(tmp_path),
+        ):
+            ann = await User.objects.acreate(username="ann")
+            assert await user_of(auth.AuthMiddlewareStack, await logged_in(ann)) == ann
+
+    async def test_a_backend_of_the_projects_finds_the_user(self) -> None:
+        ann = await User.objects.acreate(username="ann")
+        path = f"{__name__}.Renaming"
+        with override_settings(AUTHENTICATION_BACKENDS=[path]):
+            user = await user_of(auth.AuthMiddlewareStack, await logged_in(ann, path))
+        assert user == ann
+        assert user.username == "ann, by a backend of the project's"
+
+    async def test_a_new_password_ends_the_session(self) -> None:
+        ann = await User.objects.acreate(username="ann")
+        cookies = await logged_in(ann)
+        ann.set_password("another")
+        await ann.asave()
+        assert await user_of(auth.AuthMiddlewareStack, cookies) == AnonymousUser()
+
+    async def test_a_fallback_key_counts_and_the_browser_keeps_its_session(self) -> None:
+        """Django would give the session a new key, and this response cannot bring it to the browser."""
+        ann = await User.objects.acreate(username="ann")
+        cookies = await logged_in(ann)
+        with override_settings(SECRET_KEY="new" * 20, SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
+            for _ in range(2):
+                assert await user_of(auth.AuthMiddlewareStack, cookies) == ann
+        with override_settings(SECRET_KEY="new" * 20):
+            assert await user_of(auth.AuthMiddlewareStack, cookies) == AnonymousUser()
+
+
+class Renaming(ModelBackend):
+    def get_user(self, user_id: Any) -> Any:
+        user = super().get_user(user_id)
+        if user is not None:
+            user.username += ", by a backend of the project's"
+        return user
+
+
+async def logged_in(
+    user: User, backend: str = "django.contrib.auth.backends.ModelBackend"
+) -> dict[str, str]:
+    """The cookies of a browser in which ``user`` has logged in."""
+    client = Client()
+    await sync_to_async(client.force_login)(user, backend)
+    return {name: morsel.value for name, morsel in client.cookies.items()}
 
 
 def test_who_has_no_session_waits_for_nothing() -> None:
