@@ -175,8 +175,12 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
         raise InvalidJSON("not UTF-8") from None
     if size > limit:
         raise MessageTooLarge(size, limit)
-    # The request itself is a level. What is shorter has no room for the brackets of so many.
-    if size > 2 * depth and is_deeper(data, depth + 1):
+    # The request itself is a level. Nearly all have no room for the brackets of so many, or have fewer.
+    if (
+        size > 2 * depth
+        and data.count("{") + data.count("[") > depth
+        and is_deeper(data, depth + 1)
+    ):
         raise MessageTooDeep(depth)
     try:
         return _requests.decode(data)
