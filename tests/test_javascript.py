@@ -47,7 +47,7 @@ def test_passes_against_a_real_server(node: str, server: Server) -> None:
 
 def test_passes_against_a_rate_limit(node: str, start_server: ServerFactory) -> None:
     limit = {"RATE_LIMIT": 200, "RATE_BURST": 50}
-    run(node, AGAINST_A_LIMIT, DWSPS_URL=start_server("fastlane", dwsps=limit).url)
+    run(node, AGAINST_A_LIMIT, DWSPS_LIMITED_URL=start_server("fastlane", dwsps=limit).url)
 
 
 def test_types_name_every_error_code_of_the_server() -> None:

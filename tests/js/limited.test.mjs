@@ -1,10 +1,10 @@
-/** Against a real server with a RATE_LIMIT, where DWSPS_URL names one: of 50 frames at once, and 200 a second. */
+/** Against a real server with a RATE_LIMIT, where DWSPS_LIMITED_URL names one: of 50 frames at once, and 200 a second. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
 import { connect, next, record, until, WebSocket } from './helpers.mjs'
 
-const url = process.env.DWSPS_URL
+const url = process.env.DWSPS_LIMITED_URL
 
 test('subscriptions stand when "open" is told, although the server limits the rate', { skip: !url, timeout: 60_000 }, async (t) => {
   const sockets = []
