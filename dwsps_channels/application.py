@@ -1,7 +1,8 @@
 """The project's ASGI application, looked into for its way to the consumer: nothing of it is called."""
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import FunctionType
@@ -69,12 +70,24 @@ def load() -> Any:
         )
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        with _logging_left_alone():
+            return getattr(importlib.import_module(module), name)
     except Exception as error:
         raise CannotLoad(
             f"ASGI_APPLICATION cannot be imported: {type(error).__name__}: {error}",
             f"correct the path, or {module or path}; 'python -c \"import {module or path}\"' may show where it fails",
         ) from error
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Keep ``get_asgi_application`` from setting logging up again, which may silence loggers that are in use."""
+    config = settings.LOGGING_CONFIG
+    settings.LOGGING_CONFIG = None
+    try:
+        yield
+    finally:
+        settings.LOGGING_CONFIG = config
 
 
 def ways_of(application: Any) -> Ways:

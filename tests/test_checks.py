@@ -1,5 +1,6 @@
 """``manage.py check``: each id by the setting that earns it, and a hint with each."""
 
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -301,6 +302,13 @@ class TestApplication:
     )
     def test_W006_the_application_cannot_be_loaded(self, path: str | None, problem: str) -> None:
         assert problem in found_only("W006", DWSPS={}, ASGI_APPLICATION=path).msg
+
+    def test_loading_it_silences_no_logger(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        in_use = logging.getLogger("tests.in_use")
+        monkeypatch.delitem(sys.modules, "project.asgi", raising=False)
+        assert ids(DWSPS={}, LOGGING={"version": 1}) == []
+        assert "project.asgi" in sys.modules
+        assert not in_use.disabled
 
     def test_W007_no_server_is_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checks, "find_spec", {}.get)
