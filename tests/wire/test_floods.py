@@ -80,9 +80,12 @@ def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
         assert answers_until(ended, server) >= 40
 
 
-async def test_publishers_that_are_ahead_of_their_readers_are_slowed(server: Server) -> None:
+async def test_publishers_that_are_ahead_of_their_readers_are_slowed(
+    start_server: ServerFactory, server_kind: str
+) -> None:
     """The readers read all the time, though slower than is sent: none of them is closed as a slow consumer."""
-    publishers, count, readers = 6, 1000, 4
+    server = start_server(server_kind, dwsps={"MAX_BUFFERED_BYTES": 512 * 1024})
+    publishers, count, readers = 6, 2000, 2
     async with AsyncExitStack() as stack:
         reading = []
         for _ in range(readers):
