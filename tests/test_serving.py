@@ -21,6 +21,7 @@ from tests.peering.site import SECRET
 from tests.peering.traffic import Audience, publish
 from tests.processes import HOST, ROOT, Child, base_environment, free_port, manage, wait_until
 from tests.wire.client import connected
+from tests.wire.test_floods import FLOODS, PUBLISH, answers_until, flood
 
 # As where the packages of the fast lane are not installed: it hides them, and runs the command.
 WITHOUT_FAST = """
@@ -161,6 +162,14 @@ async def test_a_terminal_that_is_closed_ends_it_as_sigterm_does(serve: Serve) -
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4200
     assert await asyncio.to_thread(child.wait) == 0
+
+
+def test_a_flood_leaves_the_others_their_turns(serve: Serve) -> None:
+    """As on the fast lane: tests/wire/test_floods.py says what the numbers mean."""
+    child = serve()
+    count, least = FLOODS["fastlane"]
+    with flood(child, PUBLISH, count) as ended:
+        assert answers_until(ended, child) >= least
 
 
 async def test_it_forwards_to_its_peers_in_the_same_process(

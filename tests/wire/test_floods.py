@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import HOST, Server, ServerFactory
+from tests.processes import HOST, Child, Server, ServerFactory
 from tests.wire.client import WireClient, connected
 from tests.wire.raw import MIB, masked, raw_websocket, read_to_the_end
 
@@ -26,7 +26,7 @@ only_fastlane = pytest.mark.parametrize("server_kind", ["fastlane"], indirect=Tr
 
 
 @contextmanager
-def flood(server: Server, frame: bytes, count: int) -> Iterator[threading.Event]:
+def flood(server: Child, frame: bytes, count: int) -> Iterator[threading.Event]:
     """Send ``frame`` ``count`` times; the event is set once what comes behind them is answered."""
     with raw_websocket(server.port) as connection:
         ended = threading.Event()
@@ -53,11 +53,11 @@ def flood(server: Server, frame: bytes, count: int) -> Iterator[threading.Event]
             reading.join()
 
 
-def answers_until(ended: threading.Event, server: Server) -> int:
+def answers_until(ended: threading.Event, server: Child) -> int:
     """How many requests of another client are answered, one after the other, before the flood is."""
     request = json.dumps({"type": "unsubscribe", "topic": "calm"})
     count = 0
-    with connect(server.url, compression=None) as other:
+    with connect(f"ws://{HOST}:{server.port}", compression=None) as other:
         while not ended.is_set():
             other.send(request)
             other.recv(timeout=30)
