@@ -19,6 +19,9 @@ logger = logging.getLogger("dwsps_channels.server_options")
 # How many clients may wait for the process to look: what uvicorn has, and what is said of.
 BACKLOG: Final = 2048
 MIN_BACKLOG: Final = 512
+# And how long each of them may wait, in seconds: what is said of, and what is advised.
+MIN_HANDSHAKE_TIMEOUT: Final = 10
+HANDSHAKE_TIMEOUT: Final = 20
 
 
 def warn_of_daphne() -> None:
@@ -80,6 +83,11 @@ def _problems_of_daphne() -> Iterator[str]:
             yield (
                 f"listens with a backlog of {backlog}: of thousands of clients that come at once it turns many away. "
                 f"Start it with -e tcp:port=PORT:interface=HOST:backlog={BACKLOG} in place of -p and -b"
+            )
+        if server.websocket_connect_timeout < MIN_HANDSHAKE_TIMEOUT:
+            yield (
+                f"gives a client {server.websocket_connect_timeout} s for its handshake: of thousands that come at "
+                f"once it turns many away. Start it with --websocket_connect_timeout {HANDSHAKE_TIMEOUT}"
             )
         yield from _problems_of_limit(
             server.websocket_max_message_size, "--websocket-max-message-size"

@@ -336,7 +336,10 @@ def server_command(kind: str, port: int) -> list[str]:
     match kind:
         case "daphne":
             endpoint = f"tcp:port={port}:interface={HOST}:backlog=2048"
-            return [sys.executable, "-m", "daphne", "-e", endpoint]
+            return [
+                *(sys.executable, "-m", "daphne", "-e", endpoint),
+                *("--websocket_connect_timeout", "20"),
+            ]
         case "uvicorn":
             return [
                 *(sys.executable, "-m", "uvicorn", "--host", HOST, "--port", str(port)),

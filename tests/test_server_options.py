@@ -52,9 +52,11 @@ DAPHNE = ("daphne", "-b", HOST, "-p", "PORT", "project.asgi:application")
 
 def test_daphne(start: Start) -> None:
     log = log_of(start(*DAPHNE[:-1], "--websocket-max-message-size", "0", DAPHNE[-1]))
-    assert log.count("WARNING dwsps_channels.server_options: Daphne ") == 2
+    assert log.count("WARNING dwsps_channels.server_options: Daphne ") == 3
     assert "listens with a backlog of 50" in log
     assert "Start it with -e tcp:port=PORT:interface=HOST:backlog=2048" in log
+    assert "gives a client 5 s for its handshake" in log
+    assert "Start it with --websocket_connect_timeout 20" in log
     assert "holds messages of any size" in log
     assert "Start it with --websocket-max-message-size 1048576" in log
 
