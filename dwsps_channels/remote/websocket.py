@@ -11,6 +11,7 @@ from dwsps_channels.client.blocking_connection import BlockingConnection
 from dwsps_channels.client.errors import ClientError, ConnectError
 from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
 from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.core.text import printable
 from dwsps_channels.peers.worker_credentials import Purpose, own_server_id, sign_worker
 
 
@@ -63,7 +64,7 @@ class WebSocketPublisher:
         except (ClientError, InvalidFrame) as error:
             raise ConnectionError(str(error)) from error
         if answer.type == "error":
-            raise Unavailable(f"the server refused: {answer.reason}")
+            raise Unavailable(f"the server refused: {printable(str(answer.reason))}")
         return ""
 
     def _connected(self, deadline: float) -> BlockingConnection:

@@ -6,12 +6,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from dwsps_channels.client import Client, ClientError, Redirected, open_connection
 from dwsps_channels.client.address import Address
+from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.remote.websocket import WebSocketPublisher
 from tests.client.scripted import ScriptedServer, response
 from tests.processes import ROOT, wait_until_async
 
@@ -80,6 +84,19 @@ async def test_how_it_refuses_a_call(scripted: ScriptedServer) -> None:
             with pytest.raises(ClientError) as caught:
                 await client.publish(topic, 1)
             assert_harmless(str(caught.value))
+
+
+async def test_how_it_refuses_a_publish_from_outside(scripted: ScriptedServer) -> None:
+    scripted.decide = lambda frame: {"code": EVIL, "reason": EVIL}
+    publisher = WebSocketPublisher(scripted.url, lambda: "")
+    try:
+        with pytest.raises(Unavailable) as caught:
+            await asyncio.to_thread(
+                publisher.publish, "news", Raw(b"1"), "2026-01-02T03:04:05.678Z", monotonic() + 20
+            )
+        assert_harmless(str(caught.value))
+    finally:
+        publisher.close()
 
 
 @pytest.mark.parametrize("character", ["\x9b", "\x85", "\u202e", "\u2028", "\x1b", " "])
