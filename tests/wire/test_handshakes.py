@@ -60,9 +60,12 @@ async def test_a_slow_policy_holds_up_neither_handshakes_nor_deliveries(
     server = start_server(server_kind, dwsps={"POLICY": "tests.wire.policies.Slow"})
     async with AsyncExitStack() as connections, connected(server.url) as client:
         await client.subscribe("news")
-        for _ in range(20):  # more than there are threads
+        for number in range(20):  # more than there are threads
             slow = await connections.enter_async_context(connected(server.url))
-            await slow.send({"type": "subscribe", "topic": "slow"})
+            topic = "slow.database" if number % 2 else "slow"
+            await slow.send({"type": "subscribe", "topic": topic})
         async with connected(server.url, additional_headers=COOKIE) as known:
             await known.publish("news", 1)
         assert (await client.receive())["message"] == 1
+        # A connection whose question is not answered yet would not answer a close either.
+        server.kill()
