@@ -4,7 +4,7 @@ import atexit
 import os
 from collections import deque
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -137,11 +137,9 @@ def _make_publisher(alias: str | None, url: str) -> RemotePublisher:
         from dwsps_channels.remote.broker import BrokerPublisher
 
         return RemotePublisher(partial(BrokerPublisher, alias), None)
-    from dwsps_channels.remote.websocket import WebSocketPublisher, look_up_server_id
+    from dwsps_channels.remote.websocket import WebSocketPublisher
 
-    # Looked up once, for all connections.
-    make = partial(WebSocketPublisher, url, cache(look_up_server_id))
-    return RemotePublisher(make, Address.parse(url).shown)
+    return RemotePublisher(partial(WebSocketPublisher, url), Address.parse(url).shown)
 
 
 @atexit.register

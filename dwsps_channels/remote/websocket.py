@@ -40,10 +40,10 @@ class WebSocketPublisher:
     meanwhile; the next publish makes another.
     """
 
-    def __init__(self, url: str, server_id: Callable[[], str] | None = None) -> None:
-        """``server_id`` gives the server's id; by default it is looked up."""
+    def __init__(self, url: str, server_id: Callable[[], str] = look_up_server_id) -> None:
+        """``server_id`` gives the server's id, for each connection."""
         self._url = url
-        self._server_id = server_id or look_up_server_id
+        self._server_id = server_id
         self._connection: BlockingConnection | None = None
         self._last_id = 0
 
