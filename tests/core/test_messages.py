@@ -257,42 +257,42 @@ def test_an_error_tells_what_can_be_told_of_the_request() -> None:
     ("frame", "told"),
     [
         # Not JSON, but for its beginning or its end.
-        ('{"type":"publish","id":7', {"action"}),
-        ('{"type":"publish","id":7,"topic":"a","message":NaN}', {"action", "id", "topic"}),
-        ('{"type":"publish","topic":"a","message":[1,],"id":7}', {"action", "id", "topic"}),
-        ('{ "id" : 7 , "message" : "\t" }', {"id"}),
+        ('{"type":"publish","id":7', "action"),
+        ('{"type":"publish","id":7,"topic":"a","message":NaN}', "action id topic"),
+        ('{"type":"publish","topic":"a","message":[1,],"id":7}', "action id topic"),
+        ('{ "id" : 7 , "message" : "\t" }', "id"),
         # Not UTF-8, in one place.
-        (b'{"type":"publish","topic":"a","message":"\xff","id":7}', {"action", "id", "topic"}),
-        (b'{"type":"publish","topic":"\xff","message":"\xff","id":7}', {"action", "id"}),
+        (b'{"type":"publish","topic":"a","message":"\xff","id":7}', "action id topic"),
+        (b'{"type":"publish","topic":"\xff","message":"\xff","id":7}', "action id"),
         (
             b'{"type":"publish","topic":"a","message":{"a":["\xc3"]},"id":"\xff"}',
-            {"action", "topic"},
+            "action topic",
         ),
         # Half a surrogate pair.
-        ('{"type":"publish","topic":"\\ud800","message":1,"id":7}', {"action", "id"}),
-        ('{"type":"publish","topic":"a","message":"\\ud800","id":"\\ud800"}', {"action", "topic"}),
+        ('{"type":"publish","topic":"\\ud800","message":1,"id":7}', "action id"),
+        ('{"type":"publish","topic":"a","message":"\\ud800","id":"\\ud800"}', "action topic"),
         # Nested too deeply to be read.
         (
             '{"id":7,"type":"publish","topic":"a","message":' + "[" * 9000 + "]" * 9000 + "}",
-            {"action", "id", "topic"},
+            "action id topic",
         ),
         (
             '{"message":' + "[" * 9000 + "]" * 9000 + ',"type":"publish","topic":"a","id":7}',
-            {"action", "id", "topic"},
+            "action id topic",
         ),
         # Far too large.
         (
             f'{{"id":7,"type":"publish","message":"{"x" * 10**6}","topic":"a"}}',
-            {"action", "id", "topic"},
+            "action id topic",
         ),
     ],
     ids=lambda value: repr(value)[:60],
 )
 def test_an_error_tells_what_can_be_found_in_what_cannot_be_read(
-    frame: str | bytes, told: set[str]
+    frame: str | bytes, told: str
 ) -> None:
     expected: dict[str, Any] = {"action": "publish", "topic": "a", "id": 7}
-    fields = {name: expected[name] for name in told}
+    fields = {name: expected[name] for name in told.split()}
     assert is_error(error_for(frame), "rate_limited", **fields)
 
 
