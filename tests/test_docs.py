@@ -7,6 +7,7 @@ import ast
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -213,6 +214,71 @@ def test_every_command_for_peers_is_named() -> None:
     row = section("peering.md", "A row")
     for command in actions.choices or ():
         assert f"`{command}`" in row, command
+
+
+# docs/troubleshooting.md
+
+CODE = re.compile(r"`([^`]+)`")
+WHAT_DIFFERS = re.compile(r"%(?:\(\w+\))?[-+.\d]*[a-zA-Z]|\$\{[^}]*}")
+
+# Those that users of the app meet, but that others raise.
+OF_OTHERS = ("django.db.backends.base.base", "django.utils.asyncio", "channels.routing")
+
+
+def texts_of(tree: ast.AST) -> Iterator[str]:
+    """The texts in Python code, with ``…`` for what is filled in, and the names of exceptions; no docstrings."""
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if node not in docstrings:
+                yield WHAT_DIFFERS.sub("…", text)
+            case ast.JoinedStr(values=values):
+                yield "".join(
+                    str(part.value) if isinstance(part, ast.Constant) else "…" for part in values
+                )
+            case ast.ClassDef(name=name) | ast.alias(name=name):
+                yield name
+
+
+def texts_that_users_meet() -> list[str]:
+    modules = [path for path in CODE_THAT_CITES if "dwsps_channels" in path.parts]
+    for module in OF_OTHERS:
+        spec = find_spec(module)
+        assert spec is not None
+        assert spec.origin is not None
+        modules.append(Path(spec.origin))
+    texts: list[str] = []
+    for path in modules:
+        if path.suffix == ".py":
+            texts += texts_of(ast.parse(path.read_text()))
+        else:
+            texts += WHAT_DIFFERS.sub("…", path.read_text()).splitlines()
+    return texts
+
+
+def quotes() -> list[str]:
+    """The log lines, errors and names of exceptions among the symptoms: all but codes, paths and calls."""
+    text = prose(ROOT / "docs" / "troubleshooting.md")
+    symptoms = re.findall(r"^\| (.+?) \| ", text, re.MULTILINE)
+    return [
+        quote
+        for symptom in symptoms
+        for quote in CODE.findall(symptom)
+        if " " in quote or re.fullmatch("([A-Z][a-z]+)+", quote)
+    ]
+
+
+def occurs(quote: str, texts: list[str]) -> bool:
+    """Whether one of ``texts`` has the parts of ``quote`` between its ``…``, in order, and whole where it has none."""
+    pattern = re.compile(".*?".join(map(re.escape, quote.split("…"))), re.DOTALL)
+    return any(pattern.search(text) for text in texts)
+
+
+def test_what_is_quoted_to_find_a_cure_is_what_the_code_says() -> None:
+    texts = texts_that_users_meet()
+    assert len(quotes()) > 50
+    assert [quote for quote in quotes() if not occurs(quote, texts)] == []
+    assert not occurs("client … closed: it was bored", texts)
 
 
 # docs/deployment.md
