@@ -36,6 +36,7 @@ from dwsps_channels.fastlane.reader import (
     PONG,
     Close,
     Control,
+    Fragment,
     Oversized,
     Ping,
     Pong,
@@ -383,7 +384,7 @@ class Protocol(asyncio.Protocol):
             return self._awaited is None and not self.outbox.blocked
         return self._state is not OPENING
 
-    def _control(self, frame: Control | Oversized) -> None:
+    def _control(self, frame: Control | Fragment | Oversized) -> None:
         rider = self._rider
         if rider is not None and isinstance(frame, Ping | Pong):
             rider.receive_control(len(frame.payload) + HEAD_BYTES)

@@ -51,6 +51,10 @@ class Close(NamedTuple):
     reason: str
 
 
+class Fragment(NamedTuple):
+    """A frame after which its message goes on. It is given out so that whoever reads can stop after it."""
+
+
 class Oversized(NamedTuple):
     """A message that is larger than what is kept of one. It was read to its end, and skipped but for its two ends."""
 
@@ -62,6 +66,8 @@ class Oversized(NamedTuple):
 
 Control = Ping | Pong | Close
 Message = str | bytes
+
+_FRAGMENT: Final = Fragment()
 
 # What is kept of an oversized message: enough for its sender to be told which one it was.
 EXCERPT_BYTES: Final = 512
@@ -135,75 +141,66 @@ class Reader:
             self.unread = grown
             self._at = 0
 
-    def next(self) -> Message | Control | Oversized | None:
+    def next(self) -> Message | Control | Fragment | Oversized | None:
         """The next message, whole: text as ``str``, binary as ``bytes``; or control frame; ``None``: more has to come.
+
+        One call reads one frame at most, so a message in fragments takes several, each with a ``Fragment``.
 
         Raises:
             Violation: nothing is to be read any more.
         """
         if self._oversized is not None and self._oversized.left:
-            skipped = self._skip(self._oversized)
-            if skipped is not None or not self.unread:
-                return skipped
+            return self._skip(self._oversized)
         data, at = self.unread, self._at
         size = len(data)
-        # Each turn reads one frame; there is a second turn only after a fragment.
-        while size - at >= 2:
-            first, second = data[at], data[at + 1]
-            # By far the most frames are whole text messages: they pass with one comparison.
-            if first != _WHOLE_TEXT or self._opcode:
-                self._check(first, second)
-            if second < _MASKED:
-                raise Violation(PROTOCOL_ERROR, "a frame is not masked")
-            length = second - _MASKED
-            start = at + 6
-            if length == 126:
-                if size - at < 4:
-                    break
-                length = data[at + 2] << 8 | data[at + 3]
-                if length < 126:
-                    raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it needs")
-                start = at + 8
-            elif length == 127:
-                if size - at < 10:
-                    break
-                length = int.from_bytes(data[at + 2 : at + 10], "big")
-                if length < 1 << 16 or length >= 1 << 63:
-                    raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it may")
-                start = at + 14
-            if length > self._room and not first & 0x08:
-                # Refused by its length, before any of it is held.
-                self._check_size(length)
-                if start > size:
-                    break
-                self._at = start
-                skipped = self._skip(self._outgrow(first, length, data[start - 4 : start]))
-                if skipped is not None or not self.unread:
-                    return skipped
-                data, at = self.unread, self._at
-                size = len(data)
-                continue
-            end = start + length
-            if end > size:
-                break
-            payload = apply_mask(data[start:end], data[start - 4 : start])
-            if end == size:
-                self.unread, end, size = b"", 0, 0
-            self._at = at = end
-            self.heard = True
-            if first == _WHOLE_TEXT:
-                # As ``_text``, without the call.
-                try:
-                    return payload.decode()
-                except UnicodeDecodeError:
-                    raise Violation(INVALID_DATA, _NOT_UTF8) from None
-            if first & 0x08:
-                return _control(first & _OPCODE, payload)
-            message = self._fragment(first, payload)
-            if message is not None:
-                return message
-        self._keep_rest()
-        return None
+        if size - at < 2:
+            return self._wait()
+        first, second = data[at], data[at + 1]
+        # By far the most frames are whole text messages: they pass with one comparison.
+        if first != _WHOLE_TEXT or self._opcode:
+            self._check(first, second)
+        if second < _MASKED:
+            raise Violation(PROTOCOL_ERROR, "a frame is not masked")
+        length = second - _MASKED
+        start = at + 6
+        if length == 126:
+            if size - at < 4:
+                return self._wait()
+            length = data[at + 2] << 8 | data[at + 3]
+            if length < 126:
+                raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it needs")
+            start = at + 8
+        elif length == 127:
+            if size - at < 10:
+                return self._wait()
+            length = int.from_bytes(data[at + 2 : at + 10], "big")
+            if length < 1 << 16 or length >= 1 << 63:
+                raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it may")
+            start = at + 14
+        if length > self._room and not first & 0x08:
+            # Refused by its length, before any of it is held.
+            self._check_size(length)
+            if start > size:
+                return self._wait()
+            self._at = start
+            return self._skip(self._outgrow(first, length, data[start - 4 : start]))
+        end = start + length
+        if end > size:
+            return self._wait()
+        payload = apply_mask(data[start:end], data[start - 4 : start])
+        if end == size:
+            self.unread, end = b"", 0
+        self._at = end
+        self.heard = True
+        if first == _WHOLE_TEXT:
+            # As ``_text``, without the call.
+            try:
+                return payload.decode()
+            except UnicodeDecodeError:
+                raise Violation(INVALID_DATA, _NOT_UTF8) from None
+        if first & 0x08:
+            return _control(first & _OPCODE, payload)
+        return self._fragment(first, payload)
 
     def _check(self, first: int, second: int) -> None:
         """What the first two bytes of a frame say of it, before the rest is waited for."""
@@ -225,7 +222,7 @@ class Reader:
             case _:
                 raise Violation(PROTOCOL_ERROR, f"opcode {opcode} is reserved")
 
-    def _fragment(self, first: int, payload: bytes) -> Message | None:
+    def _fragment(self, first: int, payload: bytes) -> Message | Fragment:
         """Add a frame to its message; the message, if this ends it."""
         if self._opcode:
             assert self._message is not None
@@ -234,7 +231,7 @@ class Reader:
             message += payload
             if not first & _FIN:
                 self._room -= len(payload)
-                return None
+                return _FRAGMENT
             payload = bytes(message)
             opcode = self._opcode
             self._end_message()
@@ -243,7 +240,7 @@ class Reader:
             if not first & _FIN:
                 self._opcode, self._message, self._fragments = opcode, bytearray(payload), 1
                 self._room -= len(payload)
-                return None
+                return _FRAGMENT
         return _text(payload) if opcode == TEXT else payload
 
     def _count_fragment(self) -> None:
@@ -274,8 +271,8 @@ class Reader:
         oversized.begin(length, bytes(mask), is_last=bool(first & _FIN))
         return oversized
 
-    def _skip(self, oversized: "_Skipped") -> Oversized | None:
-        """Throw away what has come of a frame; the message, if that ends it."""
+    def _skip(self, oversized: "_Skipped") -> Oversized | Fragment | None:
+        """Throw away what has come of a frame; the message, if that ends it; ``None``: more of the frame has to come."""
         data, at = self.unread, self._at
         end = min(at + oversized.left, len(data))
         oversized.take(data[at:end])
@@ -286,17 +283,19 @@ class Reader:
             return None
         self.heard = True
         if not oversized.is_last:
-            return None
+            return _FRAGMENT
         self._end_message()
         return Oversized(oversized.size, bytes(oversized.head), bytes(oversized.tail))
 
-    def _keep_rest(self) -> None:
+    def _wait(self) -> Fragment | None:
+        """Keep the beginning of a frame until more has come, and give ``None``."""
         rest, at = self.unread, self._at
         if isinstance(rest, bytearray):
             del rest[:at]
         elif at:
             self.unread = bytearray(memoryview(rest)[at:])
         self._at = 0
+        return None
 
 
 class _Skipped:

@@ -61,13 +61,13 @@ def rider() -> Recording:
     return Recording()
 
 
-def riding(rider: Recording) -> Callable[..., Any]:
+def riding(rider: Recording, message_limit: int | None = None) -> Callable[..., Any]:
     """An application that gives the connection up at once, and ends."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        scope["extensions"][EXTENSION].ride(1_000_000, rider.board)
+        scope["extensions"][EXTENSION].ride(1_000_000, rider.board, message_limit)
 
     return application
 

@@ -3,7 +3,7 @@
 import random
 import socket
 
-from dwsps_channels.fastlane.reader import Reader, Violation
+from dwsps_channels.fastlane.reader import Fragment, Reader, Violation
 from tests.fastlane.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, raw_client
 from tests.processes import Server
 
@@ -133,7 +133,8 @@ def read(data: list[bytes]) -> list[object]:
         for piece in data:
             reader.feed(piece)
             while (message := reader.next()) is not None:
-                found.append(message)
+                if not isinstance(message, Fragment):
+                    found.append(message)
     except Violation as violation:
         found.append((violation.code, violation.reason))
     return found

@@ -8,7 +8,7 @@ import pytest
 from dwsps_channels.fastlane.protocol import Protocol
 from dwsps_channels.fastlane.turns import CONNECTIONS, TURN_BYTES, TURN_FRAMES, Turns
 from tests.fastlane.pipe import Connection
-from tests.fastlane.raw import PING, PONG, TEXT, close, frame
+from tests.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.fastlane.test_lane import Recording, riding
 from tests.transports.contract import turns, until
 
@@ -22,7 +22,7 @@ def rider() -> Recording:
 
 @pytest.fixture
 async def connection(rider: Recording) -> Connection:
-    connection = Connection(riding(rider))
+    connection = Connection(riding(rider, message_limit=TURN_BYTES))
     await connection.open()
     await turns()
     return connection
@@ -50,6 +50,22 @@ class TestProtocol:
         assert not connection.pipe.is_reading()
         await until(lambda: (PONG, b"last") in connection.frames())
         assert connection.pipe.is_reading()
+
+    @pytest.mark.parametrize("size", [0, TURN_BYTES + 1])
+    async def test_fragments_count(
+        self, rider: Recording, connection: Connection, size: int
+    ) -> None:
+        """Of a message that is kept, and of one that is too large for that."""
+        protocol: Protocol = connection.protocol
+        fragments = frame(TEXT, b"x" * size, fin=False) + frame(CONTINUATION, fin=False) * FLOOD
+        protocol.data_received(fragments + frame(CONTINUATION) + frame(PING, b"last"))
+        iterations = 0
+        while not connection.pipe.is_reading():
+            await asyncio.sleep(0)
+            iterations += 1
+        assert iterations >= FLOOD // TURN_FRAMES
+        await until(lambda: (PONG, b"last") in connection.frames())
+        assert rider.messages == ([""] if not size else [])
 
     async def test_a_large_chunk_waits_for_a_turn(
         self, rider: Recording, connection: Connection
