@@ -4,8 +4,14 @@ from ipaddress import IPv6Address, ip_network
 
 
 def network_of(address: str) -> str:
-    """What to count an address by: the /64 of an IPv6 address, since whoever has one address of it has all."""
+    """Give what to count an address by: the /64 of an IPv6 address, since whoever has one address of it has all.
+
+    An IPv4 address stays what it is, in IPv6's form too: a socket for both protocols shows ``::ffff:192.0.2.1``.
+    """
     try:
-        return str(ip_network((IPv6Address(address), 64), strict=False))
+        parsed = IPv6Address(address)
     except ValueError:
         return address  # of IPv4, or of something else, as a server behind a Unix socket has it
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ip_network((parsed, 64), strict=False))

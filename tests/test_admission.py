@@ -55,6 +55,14 @@ def test_the_64_of_an_ipv6_address_is_one() -> None:
     assert not full(admission, "2001:db8:0:1::1")
 
 
+def test_ipv4_addresses_in_ipv6_s_form_are_not_one() -> None:
+    """As a socket shows them that listens for both protocols."""
+    admission = Admission(None, 1)
+    place(admission, "::ffff:192.0.2.1")
+    assert full(admission, "192.0.2.1")
+    assert not full(admission, "::ffff:192.0.2.2")
+
+
 def test_who_has_no_address_is_not_one_address() -> None:
     admission = Admission(None, 1)
     assert not any(full(admission, "") for _ in range(3))
