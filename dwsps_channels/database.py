@@ -4,21 +4,17 @@ from time import monotonic
 
 from asgiref.sync import sync_to_async
 from django import db
-from django.core import mail
 from django.db import connections
+
+from dwsps_channels.capturing import is_under_test
 
 # How long async code may meet a connection that has died, or that CONN_MAX_AGE says is too old.
 REFRESH_SECONDS = 1.0
 
 
-def in_test() -> bool:
-    """Whether Django's test runner or pytest-django runs this."""
-    return hasattr(mail, "outbox")
-
-
 def close_old_connections() -> None:
     """Close this thread's connections that broke or are too old, as Django does around each request."""
-    if in_test():
+    if is_under_test():
         close_connections()
     else:
         db.close_old_connections()

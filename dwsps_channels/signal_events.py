@@ -11,10 +11,11 @@ from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.dispatch import Signal
 
 from dwsps_channels import signals
+from dwsps_channels.capturing import is_under_test
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.text import printable
-from dwsps_channels.database import close_connections, close_old_connections, in_test
+from dwsps_channels.database import close_connections, close_old_connections
 
 logger = logging.getLogger("dwsps_channels.signals")
 
@@ -81,7 +82,7 @@ class SignalEvents:
     async def _send_queued(self) -> None:
         try:
             # In a test they share the test's thread, and see its transaction.
-            async with nullcontext() if in_test() else ThreadSensitiveContext():
+            async with nullcontext() if is_under_test() else ThreadSensitiveContext():
                 while self._queue:
                     signal, identity, told = self._queue.popleft()
                     if "message" in told:

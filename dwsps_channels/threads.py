@@ -16,8 +16,9 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from dwsps_channels.capturing import is_under_test
 from dwsps_channels.conf import conf
-from dwsps_channels.database import close_between_calls, close_old_connections, in_test
+from dwsps_channels.database import close_between_calls, close_old_connections
 
 logger = logging.getLogger("dwsps_channels.threads")
 
@@ -43,13 +44,13 @@ async def look_up(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
         Exception: what ``function`` raises.
     """
     call = partial(function, *args, **kwargs)
-    return await (in_djangos_thread(call) if in_test() else _lookups().run(call, MAX_WAIT))
+    return await (in_djangos_thread(call) if is_under_test() else _lookups().run(call, MAX_WAIT))
 
 
 async def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function``, a plain method of a policy, in one of ``POLICY_THREADS``."""
     call = partial(function, *args, **kwargs)
-    return await (in_djangos_thread(call) if in_test() else _questions().run(call))
+    return await (in_djangos_thread(call) if is_under_test() else _questions().run(call))
 
 
 async def in_djangos_thread(call: Callable[[], T]) -> T:

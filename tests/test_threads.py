@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.core import mail
 from django.db import connections
 from django.db.utils import ConnectionHandler
 
@@ -145,7 +146,7 @@ class TestConnections:
         handler = ConnectionHandler({"default": settings})
         monkeypatch.setattr(database, "connections", handler)
         monkeypatch.setattr("django.db.connections", handler)
-        monkeypatch.setattr(database, "in_test", lambda: False)
+        monkeypatch.setattr(database, "is_under_test", lambda: False)
         return handler
 
     @pytest.fixture
@@ -201,6 +202,14 @@ class TestInTests:
     async def test_look_ups_stay_in_the_thread_of_sync_to_async(self) -> None:
         """It is where a test's transaction is."""
 
-        assert database.in_test()
         expected = await sync_to_async(threading.current_thread)()
         assert await look_up(threading.current_thread) is expected
+
+    async def test_mail_that_goes_to_an_outbox_is_no_sign_of_a_test(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A project may send mail there, and its look-ups would all be in one thread."""
+        assert mail.outbox == []
+        monkeypatch.delattr("django.test.utils._TestState.saved_data")
+        shared = await sync_to_async(threading.current_thread)()
+        assert await look_up(threading.current_thread) is not shared
