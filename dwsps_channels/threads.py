@@ -107,6 +107,9 @@ class Threads(Executor):
         """See ``concurrent.futures.Executor``."""
         future: Future[T] = Future()
         with self._lock:
+            # Those that gave up, while all threads hang on a database: else they would pile up.
+            while self._waiting and self._waiting[0][0].cancelled():
+                self._waiting.popleft()
             self._waiting.append((future, partial(function, *args, **kwargs)))
             starts = self._active < self._count
             self._active += starts

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -93,6 +95,26 @@ class TestThreads:
         await first
         assert await threads.run(lambda: "next") == "next"
         assert ran == []
+
+    async def test_those_that_gave_up_do_not_pile_up(self, blocker: Blocker) -> None:
+        threads = Threads("test", 1)
+        first = asyncio.create_task(threads.run(blocker))
+        await blocker.has_begun()
+        given_up: list[weakref.ref[Blocker]] = []
+        for _ in range(3):
+            call = Blocker()
+            given_up.append(weakref.ref(call))
+            with pytest.raises(Busy):
+                await threads.run(call, max_wait=0.01)
+            del call
+            await turns()
+        waiting = asyncio.create_task(threads.run(lambda: "next"))
+        await turns()
+        gc.collect()
+        assert [call() for call in given_up] == [None] * len(given_up)
+        blocker.may_end.set()
+        assert await first == "ended"
+        assert await waiting == "next"
 
     async def test_what_has_begun_may_take_its_time(self, blocker: Blocker) -> None:
         loop = asyncio.get_running_loop()
