@@ -1,12 +1,16 @@
 """Database connections in threads that live long, cared for as a request's are."""
 
+from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
 from asgiref.sync import sync_to_async
 from django import db
 from django.db import connections
 
 from dwsps_channels.capturing import is_under_test
+
+T = TypeVar("T")
 
 # How long async code may meet a connection that has died, or that CONN_MAX_AGE says is too old.
 REFRESH_SECONDS = 1.0
@@ -43,6 +47,30 @@ def close_between_calls() -> None:
             or connection.get_autocommit() != connection.settings_dict["AUTOCOMMIT"]
         ):
             connection.close_if_unusable_or_obsolete()
+
+
+def again_if_broken(query: Callable[[], T]) -> T:
+    """Call ``query``; once more if it fails over a connection that is closed for it: a broken one, or one that is too old.
+
+    For code that nobody closes old connections around. A transaction is left alone.
+    """
+    try:
+        return query()
+    except db.Error:
+        if not _close_failed():
+            raise
+    return query()
+
+
+def _close_failed() -> bool:
+    closed = False
+    for connection in connections.all(initialized_only=True):
+        # ``autocommit`` is off in a transaction made by hand.
+        if connection.errors_occurred and not connection.in_atomic_block and connection.autocommit:
+            was_open = connection.connection is not None
+            connection.close_if_unusable_or_obsolete()
+            closed |= was_open and connection.connection is None
+    return closed
 
 
 class Refresher:

@@ -19,6 +19,7 @@ from dwsps_channels.core.depth import is_deeper
 from dwsps_channels.core.errors import InvalidTopic, MessageTooDeep, MessageTooLarge, Unavailable
 from dwsps_channels.core.timestamps import now
 from dwsps_channels.core.topics import check
+from dwsps_channels.database import close_old_connections
 from dwsps_channels.losses import losses
 from dwsps_channels.remote.publisher import NotServing, RemotePublisher, remote_publisher
 
@@ -116,7 +117,7 @@ async def apublish(topic: str, message: Any) -> int:
     if isinstance(server, Capture):
         return server.publish(*outgoing)
     if isinstance(server, RemotePublisher):
-        return await asyncio.to_thread(server.publish, *outgoing)
+        return await asyncio.to_thread(_publish_in_thread, server, outgoing)
     publishing: Awaitable[int]
     if asyncio.get_running_loop() is server.loop:
         publishing = _publish_in_loop(server, outgoing)
@@ -188,6 +189,14 @@ def _publish(server: Server, outgoing: Outgoing) -> int:
             return publishing.result(conf.PUBLISH_TIMEOUT)
         finally:
             publishing.cancel()  # no effect once it is done
+
+
+def _publish_in_thread(server: RemotePublisher, outgoing: Outgoing) -> int:
+    """Publish in a thread of the event loop's, which closes no connections to the database by itself."""
+    try:
+        return server.publish(*outgoing)
+    finally:
+        close_old_connections()
 
 
 async def _publish_in_loop(server: runtime.Runtime, outgoing: Outgoing) -> int:

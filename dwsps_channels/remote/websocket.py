@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from django.db import DatabaseError, connections
+from django.db import Error as DatabaseError
+from django.db import connections
 from msgspec import Raw
 
 from dwsps_channels.client.blocking_connection import BlockingConnection
@@ -12,6 +13,7 @@ from dwsps_channels.client.errors import ClientError, ConnectError
 from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.text import printable
+from dwsps_channels.database import again_if_broken
 from dwsps_channels.peers.worker_credentials import Purpose, own_server_id, sign_worker
 
 
@@ -20,7 +22,7 @@ def look_up_server_id() -> str:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return own_server_id()
+        return again_if_broken(own_server_id)
     # Django refuses queries in a thread with a running event loop.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(_look_up_and_close).result()

@@ -177,6 +177,47 @@ for thread in threads:
         for name in range(4):
             assert [number for who, number in came if who == name] == list(range(50))
 
+    async def test_a_database_connection_that_died_is_replaced(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        """A process that only publishes reads the server's id once in a while, and nothing else."""
+        script = run(
+            """
+from django.db import connection
+from dwsps_channels.conf import conf
+from dwsps_channels.remote.publisher import remote_publisher
+
+publish("news", "before")
+connection.connection.close()
+remote_publisher(None, conf.SERVER_URL).close()
+publish("news", "after")
+""",
+            server,
+        )
+        await receives(client, "before", "after")
+        script.end()
+
+    async def test_apublish_leaves_no_database_connection_behind(
+        self, server: Server, client: WireClient, run: RunScript
+    ) -> None:
+        script = run(
+            """
+from concurrent.futures import ThreadPoolExecutor
+from django.db import connection
+
+async def main(pool):
+    asyncio.get_running_loop().set_default_executor(pool)
+    await apublish("news", 1)
+    tell(pool.submit(lambda: connection.connection is None).result())
+
+with ThreadPoolExecutor(1) as pool:
+    asyncio.run(main(pool))
+""",
+            server,
+        )
+        await receives(client, 1)
+        assert script.end() == [True]
+
     async def test_one_connection_is_kept(
         self, start_server: ServerFactory, run: RunScript
     ) -> None:
