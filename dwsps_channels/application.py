@@ -23,7 +23,7 @@ _INNER = ("inner", "application", "app")
 # Middleware of Channels that says nothing of who the user is.
 _WITHOUT_USERS = (CookieMiddleware, SessionMiddleware, OriginValidator)
 
-# Nobody wraps more: a bound for those that wrap themselves.
+# Nobody wraps more: a bound for what makes another wrapper whenever it is asked for the inner one.
 _MAX_DEPTH = 32
 
 
@@ -98,6 +98,8 @@ def ways_of(application: Any) -> Ways:
 
 
 def _look(application: Any, passed: tuple[Any, ...], ways: Ways) -> None:
+    if any(application is each for each in passed):
+        return  # functions that know each other
     if len(passed) > _MAX_DEPTH:
         ways.is_whole = False
         return

@@ -237,6 +237,19 @@ def unknown(inner: Any) -> Any:
     return call
 
 
+def entwined(inner: Any) -> Any:
+    """Functions of which each knows all of them."""
+
+    async def call(scope: Any, receive: Any, send: Any) -> None:
+        await (help_out if receive else inner)(scope, receive, send)
+        await call(scope, receive, send)
+
+    async def help_out(scope: Any, receive: Any, send: Any) -> None:
+        await (call if receive else help_out)(scope, receive, send)
+
+    return call
+
+
 class TestApplication:
     @pytest.mark.parametrize(
         "application",
@@ -273,6 +286,7 @@ class TestApplication:
             unknown(router(*websocket_urlpatterns)),
             partial(unknown(OURS)),
             router(wrap=unknown),
+            entwined(router(*websocket_urlpatterns)),
             router(route(lambda scope, receive, send: None)),
         ],
         ids=[
@@ -284,6 +298,7 @@ class TestApplication:
             "wrapped",
             "partial",
             "hidden",
+            "entwined",
             "opaque",
         ],
     )
