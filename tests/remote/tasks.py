@@ -6,6 +6,9 @@ from typing import Any
 from celery import Celery
 from celery.signals import worker_ready
 
+# Sets Django up, in prefork's parent: after Celery has patched what it patches.
+from tests.remote.site import work
+
 app = Celery("tasks")
 app.conf.update(
     broker_url="filesystem://",
@@ -21,9 +24,6 @@ app.conf.update(
 
 @app.task  # type: ignore[untyped-decorator]
 def publish_one(number: int) -> None:
-    # Not at the top: Django is set up by the import, after Celery has patched what it patches.
-    from tests.remote.site import work
-
     work(number)
 
 
