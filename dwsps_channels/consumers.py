@@ -100,6 +100,7 @@ class PubSubConsumer(AsyncConsumer):
         lane: Lane | None = (scope.get("extensions") or {}).get(LANE)
         try:
             await send({"type": "websocket.accept"})
+            server.look_at_server(send, is_lane=lane is not None)
             if lane is not None:
                 # From here on the connection is the session's, and this call need not wait for its end.
                 _ride(lane, server, scope.get("user"), granted, place)
@@ -113,7 +114,6 @@ class PubSubConsumer(AsyncConsumer):
     async def _serve(
         self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
     ) -> None:
-        server.look_at_server(self.base_send)
         limits = server.limits_of(granted.role)
         connection = connection_of(self.base_send)
         transport = _transport(

@@ -99,11 +99,14 @@ class Runtime:
         else:
             await asyncio.shield(self._started)
 
-    def look_at_server(self, send: Any) -> None:
-        """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone."""
+    def look_at_server(self, send: Any, *, is_lane: bool) -> None:
+        """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone.
+
+        ``is_lane``: on the fast lane, which bounds messages by itself.
+        """
         if not self._is_server_known:
             self._is_server_known = True
-            warn_of_uvicorn(send)
+            warn_of_uvicorn(send, holds_messages=not is_lane)
             if isinstance(self.bus, LocalBus):
                 warn_of_workers(send)
 

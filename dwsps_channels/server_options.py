@@ -32,14 +32,17 @@ def warn_of_daphne() -> None:
         logger.warning('Daphne %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem)
 
 
-def warn_of_uvicorn(send: Any) -> None:
-    """Say what uvicorn takes from strangers. Once, for the ``send`` of its first websocket connection."""
+def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
+    """Say what uvicorn takes from strangers. Once, for the ``send`` of its first websocket connection.
+
+    ``holds_messages``: a message is held up to uvicorn's own limit before the app sees it.
+    """
     if settings.DEBUG:
         return
     for item in beneath(send):
         config = getattr(item, "config", None)
         if hasattr(config, "ws_max_size"):
-            for problem in _problems_of_uvicorn(config):
+            for problem in _problems_of_uvicorn(config, holds_messages=holds_messages):
                 logger.warning(
                     'uvicorn %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem
                 )
@@ -94,8 +97,9 @@ def _problems_of_daphne() -> Iterator[str]:
         )
 
 
-def _problems_of_uvicorn(config: Any) -> Iterator[str]:
-    yield from _problems_of_limit(config.ws_max_size, "--ws-max-size")
+def _problems_of_uvicorn(config: Any, *, holds_messages: bool) -> Iterator[str]:
+    if holds_messages:
+        yield from _problems_of_limit(config.ws_max_size, "--ws-max-size")
     if config.http_protocol_class.__name__ == "HttpToolsProtocol":
         yield (
             "takes a request's head of any size, and waits for its end without end. "

@@ -72,6 +72,13 @@ def test_uvicorn(start: Start) -> None:
     assert "Start it with --http dwsps_channels.fastlane:HttpProtocol" in log
 
 
+def test_the_fast_lane_without_its_loop(start: Start) -> None:
+    """It bounds messages whatever uvicorn's limit is, and handshakes if it is started with its loop."""
+    log = log_of(start(*UVICORN[:-1], "--ws", "dwsps_channels.fastlane:Protocol", UVICORN[-1]))
+    assert log.count("WARNING dwsps_channels.server_options: uvicorn ") == 1
+    assert "Start it with --http dwsps_channels.fastlane:HttpProtocol" in log
+
+
 def test_a_limit_below_that_of_the_app(start_server: ServerFactory) -> None:
     log = log_of(
         start_server("uvicorn", "--ws-max-size", "1000", dwsps={"MAX_MESSAGE_BYTES": 10_000})
@@ -86,10 +93,20 @@ GUNICORN = (
 SEVERAL = "this is one of 2 processes, and they cannot reach each other"
 
 
+FASTLANE = (
+    *(*UVICORN[:-1], "--ws", "dwsps_channels.fastlane:Protocol"),
+    *("--loop", "dwsps_channels.fastlane:new_loop", UVICORN[-1]),
+)
+
+
 @pytest.mark.parametrize(
     "command",
-    [(*UVICORN[:-1], "--workers", "2", UVICORN[-1]), (*GUNICORN[:-1], "-w", "2", GUNICORN[-1])],
-    ids=["uvicorn", "gunicorn"],
+    [
+        (*UVICORN[:-1], "--workers", "2", UVICORN[-1]),
+        (*FASTLANE[:-1], "--workers", "2", FASTLANE[-1]),
+        (*GUNICORN[:-1], "-w", "2", GUNICORN[-1]),
+    ],
+    ids=["uvicorn", "fastlane", "gunicorn"],
 )
 def test_several_processes_without_a_broker(start: Start, command: tuple[str, ...]) -> None:
     # Whatever the environment says: one of these is what it was started with.

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
+from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 
 from dwsps_channels.core.frames import websocket_frame
@@ -29,6 +30,7 @@ logger = logging.getLogger("uvicorn.error")
 class Connection(Protocol):
     """What an application needs of its connection."""
 
+    config: Config
     outbox: Outbox
 
     @property
@@ -68,6 +70,11 @@ class Application:
     def transport(self) -> asyncio.Transport:
         """The connection's own: who has to cut a client off reaches for it, as in uvicorn's protocols."""
         return self._connection.transport
+
+    @property
+    def config(self) -> Config:
+        """uvicorn's, for whoever looks at how it was started."""
+        return self._connection.config
 
     async def run(self, app: Any) -> None:
         """Run ``app``, and end as it should what it leaves open."""

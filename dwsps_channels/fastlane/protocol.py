@@ -101,7 +101,6 @@ class Protocol(asyncio.Protocol):
         "_app_state",
         "_application",
         "_awaited",
-        "_config",
         "_discarded",
         "_ground",
         "_lingers",
@@ -115,6 +114,7 @@ class Protocol(asyncio.Protocol):
         "_state",
         "_timer",
         "_waits_for_turn",
+        "config",
         "outbox",
         "transport",
     )
@@ -130,7 +130,7 @@ class Protocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._config = config
+        self.config = config
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
@@ -229,7 +229,7 @@ class Protocol(asyncio.Protocol):
     # The opening
 
     def _open(self, head: bytes) -> None:
-        config, state, transport = self._config, self._server_state, self.transport
+        config, state, transport = self.config, self._server_state, self.transport
         try:
             request = Request(head)
         except Refused as refused:
