@@ -69,6 +69,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.abort()
             return
         self._untold += len(data)
+        if self.timeout_keep_alive_task is not None:
+            # Whatever comes ends uvicorn's own timer, a line break before the next request as well.
+            self._receive_in_time()
         super().data_received(data)
         if self._untold > MAX_HEAD_BYTES and self._discarded is None:
             self._refuse_head()
@@ -91,7 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._untold = self._head_bytes = self._head_count = 0
-        if self._timer is None:  # not the connection's first
+        if self._timer is None:  # it came together with the one before
             self._receive_in_time()
 
     def on_url(self, url: bytes) -> None:

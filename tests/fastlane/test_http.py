@@ -162,6 +162,14 @@ class TestTime:
         connection.send(b"GET / HT")
         await until(lambda: b"HTTP/1.1 408 " in connection.received)
 
+    async def test_line_breaks_before_the_next_request_do_not_keep_the_connection(
+        self, connection: HttpConnection
+    ) -> None:
+        connection.send(GET + b"\r\n")
+        await until(lambda: connection.received.endswith(b"0\r\n\r\n"))
+        connection.send(b"\r\n")
+        await connection.is_ended()
+
     async def test_an_answer_that_takes_long_is_the_application_s_affair(self) -> None:
         go = asyncio.Event()
 
