@@ -206,11 +206,6 @@ def _send_away(session: Session) -> None:
     session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
 
-def max_message_bytes() -> int:
-    """The largest message that a session of any role takes."""
-    return conf.MAX_MESSAGE_BYTES + max(FORWARDING_BYTES, TAP_BYTES)
-
-
 def shared_layer() -> str | None:
     """The channel layer that joins this process to others, by its alias; ``None``: there is none."""
     alias = conf.CHANNEL_LAYER

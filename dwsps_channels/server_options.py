@@ -23,6 +23,14 @@ MIN_BACKLOG: Final = 512
 MIN_HANDSHAKE_TIMEOUT: Final = 10
 HANDSHAKE_TIMEOUT: Final = 20
 
+# A project's other consumers may have larger messages than this app's. As much as Daphne takes by default.
+MIN_MESSAGE_BYTES: Final = 1024 * 1024
+
+
+def message_bytes() -> int:
+    """The advised limit of the server for a message: above that of every session, a worker's too."""
+    return max(MIN_MESSAGE_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+
 
 def warn_of_daphne() -> None:
     """Say how Daphne listens, if this event loop is its, and that is not enough. Once, when the app starts."""
@@ -109,14 +117,14 @@ def _problems_of_uvicorn(config: Any, *, holds_messages: bool) -> Iterator[str]:
 
 def _problems_of_limit(size: int, option: str) -> Iterator[str]:
     # What waits for a client may cost as much anyway.
-    allowed = max(conf.MAX_BUFFERED_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+    allowed = max(conf.MAX_BUFFERED_BYTES, message_bytes())
     if 0 < size < conf.MAX_MESSAGE_BYTES:
         yield (
             f"ends the connection of a client whose message is above {size} bytes, and DWSPS['MAX_MESSAGE_BYTES'] is "
-            f"{conf.MAX_MESSAGE_BYTES}. Start it with {option} {allowed}"
+            f"{conf.MAX_MESSAGE_BYTES}. Start it with {option} {message_bytes()}"
         )
     elif not 0 < size <= allowed:
         yield (
             f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each "
-            f"client. Start it with {option} {allowed}"
+            f"client. Start it with {option} {message_bytes()}"
         )

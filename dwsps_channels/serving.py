@@ -19,7 +19,7 @@ from channels.routing import get_default_application
 from django.apps import apps
 from django.conf import settings
 
-from dwsps_channels import runtime
+from dwsps_channels import runtime, server_options
 from dwsps_channels.conf import conf
 from dwsps_channels.shutdown import end_signals
 from dwsps_channels.worker import Worker
@@ -28,9 +28,6 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # What an HTTP request that is under way has to end, once the server is told to.
 REQUEST_SECONDS = 5
-
-# A project's other consumers may have larger messages than this app's. As much as Daphne takes by default.
-MIN_MESSAGE_BYTES = 1024 * 1024
 
 FAST_PACKAGES = ("uvloop", "httptools")
 
@@ -132,7 +129,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
         uvicorn.Config(
             application(),
             # Where the fast lane does not read a message itself, uvicorn holds it whole before its size is looked at.
-            ws_max_size=max(MIN_MESSAGE_BYTES, 2 * runtime.max_message_bytes()),
+            ws_max_size=server_options.message_bytes(),
             log_config=None,  # Django's is in force
             access_log=False,
             lifespan="off",

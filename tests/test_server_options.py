@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 from websockets.sync.client import connect
 
+from dwsps_channels import server_options
+from dwsps_channels.runtime import FORWARDING_BYTES, TAP_BYTES
 from tests.processes import HOST, Redis, Server, ServerFactory, base_environment, free_port
 
 Start = Callable[..., Server]
@@ -84,6 +87,14 @@ def test_a_limit_below_that_of_the_app(start_server: ServerFactory) -> None:
         start_server("uvicorn", "--ws-max-size", "1000", dwsps={"MAX_MESSAGE_BYTES": 10_000})
     )
     assert "ends the connection of a client whose message is above 1000 bytes" in log
+
+
+@pytest.mark.parametrize("size", [1, 1000 * 1024, 1024 * 1024, 16 * 1024 * 1024])
+def test_the_advised_limit_has_room_for_every_session_and_is_not_warned_of(size: int) -> None:
+    with override_settings(DWSPS={"MAX_MESSAGE_BYTES": size, "MAX_BUFFERED_BYTES": size}):
+        advised = server_options.message_bytes()
+        assert advised >= size + max(FORWARDING_BYTES, TAP_BYTES)
+        assert list(server_options._problems_of_limit(advised, "--ws-max-size")) == []
 
 
 GUNICORN = (
