@@ -225,6 +225,9 @@ class Forwarder:
 
     async def _remove(self, *ids: int) -> None:
         tasks = [self._links.pop(id)[1] for id in ids]
+        for id in ids:
+            # The peer's next outbox counts from 0 again.
+            self._told_missed.pop(id, None)
         for task in tasks:
             task.cancel()
         if tasks:

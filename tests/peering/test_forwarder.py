@@ -461,8 +461,16 @@ class TestWhatTheServerNoLongerHas:
             await gets(fars[0], *range(22), *range(37, 42))
         said = "15 messages are lost to 'one', 'two': the server had them no longer"
         await wait_until_async(lambda: said in caplog.text)
+        await wait_until_async(
+            lambda: [health.dropped for health in store.healths.values()] == [15, 15]
+        )
+        # A peer that is enabled again begins to count again.
+        rows, store.rows = store.rows, {}
+        await wait_until_async(lambda: not third.forwarder.links)
+        store.rows = rows
+        await wait_until_async(lambda: len(third.forwarder.links) == len(rows))
         await third.end()
-        assert [health.dropped for health in store.healths.values()] == [15, 15]
+        assert [health.dropped for health in store.healths.values()] == [0, 0]
         assert caplog.text.count("messages are lost") == 1
 
     async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
