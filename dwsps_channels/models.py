@@ -223,8 +223,8 @@ class Peer(models.Model):
             self.revision += 1
         if self.forwards and not before.forwards:
             self.enabled_at = timezone.now()
-        # With the address the ciphertext changes, too.
-        moved = {"secret"} if server_of(self.url) != server_of(before.url) else set()
+        # The ciphertext is bound to the address: one is not written without the other.
+        moved = {"url", "secret"} if server_of(self.url) != server_of(before.url) else set()
         return {"revision", "enabled_at", "updated_at", *moved}
 
     def _check_secret(self, before: "Peer | None") -> None:

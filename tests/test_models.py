@@ -137,6 +137,14 @@ def test_a_change_of_the_address_asks_for_the_secret(db: None, url: str) -> None
     assert (now.url, now.secret) == (url, SECRET)
 
 
+def test_a_secret_and_the_address_that_it_is_bound_to_are_written_together(db: None) -> None:
+    peer = create()
+    peer.url, peer.secret = "wss://c.example/", "another secret, set for it"
+    peer.save(update_fields=["secret"])
+    now = Peer.objects.get()
+    assert (now.url, now.secret) == (peer.url, peer.secret)
+
+
 @pytest.mark.parametrize("url", THE_SAME)
 def test_a_change_of_the_path_does_not(db: None, url: str) -> None:
     peer = create()
