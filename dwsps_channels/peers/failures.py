@@ -90,8 +90,9 @@ class Failures:
                 yield lambda: self._failed(network, record)
         finally:
             record.waiting -= 1
-            if not record.failures and not record.waiting:
-                self._records.pop(network, None)
+            # It may have been dropped in the meantime, and another one be there in its place.
+            if self._records.get(network) is record and not (record.failures or record.waiting):
+                del self._records[network]
 
     def _failed(self, network: str, record: _Record) -> None:
         now = self._clock()

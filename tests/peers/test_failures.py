@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from dwsps_channels.peers import failures as module
 from dwsps_channels.peers.failures import (
     FORGOTTEN_SECONDS,
     FREE,
@@ -129,6 +130,17 @@ async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(door
     await asyncio.wait([hanging, waiting])
     assert await door.right() == 0.0
     assert not door.failures._records
+
+
+async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ADDRESSES", 1)
+    async with door.failures.turn("a"):
+        await door.wrong("b")
+        for _ in range(FREE):
+            await door.wrong("a")
+    assert await door.wrong("a") > 0
 
 
 async def test_many_addresses_cost_no_more_memory_than_some(door: Door) -> None:
