@@ -42,6 +42,9 @@ ANSWER_SECONDS = 60.0
 # A loop stays one until somebody changes a row.
 LOOP_SECONDS = 30.0
 
+# The reason of a refusal is found out again after this time: the other side may have mended one fault of two.
+REASON_SECONDS = 60.0
+
 # Answers are small: so much at once is nothing that a peer has to say to a link.
 MAX_ANSWER_BYTES = 1024 * 1024
 
@@ -98,8 +101,8 @@ class Link:
         self._connection: Connection | None = None
         # Whether a refusal was logged since the connection was made: a peer that refuses all is to fill no log.
         self._refusal_logged = False
-        # With which status the handshake was refused last, and why.
-        self._refused: tuple[int, str] | None = None
+        # With which status the handshake was refused last, why, and when that was found out, by ``monotonic``.
+        self._refused: tuple[int, str, float] | None = None
         # Why the peer is about to close the connection, as it said.
         self._farewell = ""
         self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
@@ -214,10 +217,14 @@ class Link:
         return self._backoff.delay(code) or 0.0
 
     async def _reason_of(self, refused: Refused) -> str:
-        """Why the peer refuses. It is found out once for each outage: that takes another connection."""
-        if self._refused is None or self._refused[0] != refused.status:
-            self._refused = refused.status, await reason_of(refused, self.config)
-        return self._refused[1]
+        """Why the peer refuses. It is found out once a minute: that takes another connection."""
+        if self._refused is not None:
+            status, reason, found_at = self._refused
+            if status == refused.status and monotonic() - found_at < REASON_SECONDS:
+                return reason
+        reason = await reason_of(refused, self.config)
+        self._refused = refused.status, reason, monotonic()
+        return reason
 
     async def _forward(self, connection: Connection) -> None:
         self._refusal_logged = False

@@ -539,7 +539,7 @@ class TestRefusals:
         far.answer = far.ack
         await link.is_done(2)
 
-    async def test_why_it_is_refused_is_found_out_once_for_each_outage(
+    async def test_why_it_is_refused_is_found_out_once_a_minute(
         self, far: FarServer, start_link: StartLink
     ) -> None:
         far.status = HTTPStatus.FORBIDDEN
@@ -548,6 +548,16 @@ class TestRefusals:
         assert "without a secret as well: is the path right?" in link.link.health().last_error
         without = [r for r in far.requests if "Authorization" not in r.headers]
         assert without == far.requests[1:2]
+
+    async def test_a_reason_that_is_old_is_found_out_again(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "REASON_SECONDS", 0.0)
+        far.status = HTTPStatus.FORBIDDEN
+        start_link(far.url)
+        await wait_until_async(
+            lambda: len([r for r in far.requests if "Authorization" not in r.headers]) >= 2
+        )
 
     async def test_an_error_that_may_pass_has_all_sent_again_in_order(
         self, far: FarServer, start_link: StartLink
