@@ -19,7 +19,7 @@ POLL_SECONDS = 1.0
 
 
 class Store(Protocol):
-    """Where peers are configured, and their health is told."""
+    """Where peers are configured, and their health is written."""
 
     async def peers(self) -> Sequence[PeerConfig]:
         """The peers to forward to now."""
@@ -91,7 +91,7 @@ class Forwarder:
         try:
             await self._store.write(healths)
         except Exception:
-            # Whoever forwards next sends again what it cannot know to be done with.
+            # The next worker resends whatever has no recorded ack.
             logger.exception("how far the peers got could not be written down")
 
     # Claims, for the links
@@ -189,7 +189,7 @@ class Forwarder:
         rows = {config.id: config for config in await self._store.peers()}
         for id, (link, task) in list(self._links.items()):
             if id in rows and rows[id] != link.config:
-                logger.info("peer '%s': connecting anew, as its row has changed", link.config.name)
+                logger.info("peer '%s': connecting again, as its row has changed", link.config.name)
                 task.cancel()
                 # In its place at once, and not when it has ended: what comes meanwhile is for this one.
                 self._add(rows[id], link.outbox, after=task)
@@ -236,7 +236,7 @@ class Forwarder:
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait for the end of a task that was cancelled; also where the wait is, which it is told afterwards."""
+    """Wait for the end of a cancelled task. If this wait is cancelled, too, raise that afterwards."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

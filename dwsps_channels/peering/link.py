@@ -36,7 +36,7 @@ HEARTBEAT_TIMEOUT = 20.0
 # A server of ours that knows us by the secret says hello with its first frame, at once.
 HELLO_SECONDS = 5.0
 
-# A peer that answers heartbeats and no message is of no use: the connection is made anew.
+# A peer that answers heartbeats and no message is of no use: the connection is replaced.
 ANSWER_SECONDS = 60.0
 
 # A loop stays one until somebody changes a row.
@@ -55,7 +55,7 @@ UNASKED_BURST = 100
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
 
-# Whoever is no peer to it may not send fromPeerServer (docs/protocol.md, P2): nothing else is forbidden to a peer.
+# A client that is no peer may not send fromPeerServer (docs/protocol.md, P2): nothing else is forbidden to a peer.
 FORBIDDEN = "forbidden"
 
 # An error with one of these stands for an ack, also where the peer could not tell which message it is about.
@@ -197,10 +197,10 @@ class Link:
                 # Sent again it would end the next connection, and so for ever: nothing would get past it.
                 problem = f"takes no message of {len(largest.frame)} bytes, dropped it"
             if 4000 <= code < 4100:
-                # It is told to stay away; but the peer's row there may change again, so it asks now and then.
+                # The code says not to come back; but our row there may change, so the link tries now and then.
                 code, state = None, State.REFUSED
         except _Ordinary as ordinary:
-            # It is told what it sends is not taken; nothing of it is dropped, as the peer may come to know us.
+            # No message would be taken. None is dropped: the peer may recognise us once its row is corrected.
             problem, state = str(ordinary), State.REFUSED
         except _Confused as confused:
             problem = printable(str(confused))
@@ -208,7 +208,7 @@ class Link:
             problem = str(error)  # its row has a URL that is none; the text does not repeat it
         except Exception as error:
             # A defect of ours: told, rather than that nothing is forwarded any more.
-            logger.exception("the link to peer '%s' failed; it connects anew", self.config.name)
+            logger.exception("the link to peer '%s' failed; it connects again", self.config.name)
             problem = f"the link failed: {type(error).__name__}"
         finally:
             self._connection = None
@@ -283,7 +283,7 @@ class Link:
                     await connection.send(message.frame)
                 await self._changed.wait()
         except ConnectionClosed:
-            pass  # whoever receives is told, too
+            pass  # the receiving side handles it
 
     def _understand(self, frame: bytes) -> None:
         answer = _decoded(frame)
@@ -359,7 +359,7 @@ class _Ordinary(Exception):
 
 
 class _Confused(Exception):
-    """The connection is of no use as it is: it is made anew, and what was sent is sent again."""
+    """The connection is of no use as it is: it is replaced, and what was sent is sent again."""
 
 
 class _Answer(Struct):

@@ -39,7 +39,7 @@ def load_peers() -> list[PeerConfig]:
             _told.add((peer.pk, peer.revision))
             problem = "it has no secret"
             if peer.has_lost_secret:
-                problem = "its secret cannot be decrypted: SECRET_KEY has changed, or its row past this app"
+                problem = "its secret cannot be decrypted: SECRET_KEY has changed, or its row was changed past this app"
             logger.error("peer '%s' left out: %s; set it again", peer.name, problem)
     return found
 

@@ -26,7 +26,7 @@ class Granted:
     role: Role
     peer: Peer | None = None
     server_id: str | None = None
-    """What a peer of ours is told in the greeting; ``None``: it is none, and is not greeted."""
+    """The id that the greeting of a peer has; ``None``: no greeting is sent."""
 
 
 ORDINARY = Granted(Role.CLIENT)

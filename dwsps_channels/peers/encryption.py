@@ -27,7 +27,7 @@ _NONCE_BYTES = 12
 
 
 class Stored(str):
-    """Text that was read from the database. Set anew, it is an ordinary ``str``."""
+    """Text as it was read from the database. A text that was set is an ordinary ``str``."""
 
     __slots__ = ()
 

@@ -17,7 +17,7 @@ else:
 
 
 class PeerForm(_ModelForm):
-    """The model's ``secret`` is no field of it, so that no initial value shows it: it can only be set anew."""
+    """The model's ``secret`` is no field of it, so that no initial value shows it: it can only be set again."""
 
     new_secret = forms.CharField(
         label="Secret",
@@ -106,8 +106,8 @@ class PeerForm(_ModelForm):
 def _help_text(peer: Peer) -> str:
     if peer.has_lost_secret:
         return (
-            "There is one, but it cannot be decrypted: SECRET_KEY has changed, or the row past this app. Set it again, "
-            "or add the old key to SECRET_KEY_FALLBACKS."
+            "There is one, but it cannot be decrypted: SECRET_KEY has changed, or the row was changed past this app. Set "
+            "it again, or add the old key to SECRET_KEY_FALLBACKS."
         )
     if peer.secret:
         return (
