@@ -84,6 +84,25 @@ test('offline, a handle cancels its own call, and the others are subscribed on t
   assert.deepEqual([got, server.topics], [[1], ['a']])
 })
 
+test('a topic whose last call is refused is not asked for again, though it stood before', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const before = client.subscribe('a', () => {})
+  await before
+  server.decide = ({ type, topic }) => {
+    if (type === 'subscribe' && topic === 'a') return { code: 'unavailable', reason: 'later', retryable: true }
+  }
+  const closed = next(client, 'close')
+  const opened = next(client, 'open')
+  server.drop()
+  await closed
+  const after = client.subscribe('a', () => {})
+  await before.unsubscribe()
+  await assert.rejects(after, { code: 'unavailable' })
+  await opened
+  assert.deepEqual(client.subscriptions, [])
+})
+
 test('handles outlive a connection', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)

@@ -468,9 +468,9 @@ export class PSClient {
       detach(subscription, call)
       call.reject(error)
     }
-    const { live, asked, waiting } = subscription
+    const { holders, live, asked, waiting } = subscription
     const superseded = this.#topics.get(topic) !== subscription || live || asked > 0 || waiting.length > 0
-    if (!superseded && subscription.granted && error.retryable) {
+    if (!superseded && holders.size && subscription.granted && error.retryable) {
       if (!this.#timers.again) this.#after('again', this.#jitter(this.#refusals++), () => this.#askAgain())
     } else if (!superseded) {
       this.#topics.delete(topic)
