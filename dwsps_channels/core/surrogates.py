@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 _HIGH: Final = "[dD][89abAB][0-9a-fA-F]{2}"
 _LOW: Final = "[dD][c-fC-F][0-9a-fA-F]{2}"
-# The "\u" of a high one without a low one after it, and of a low one without a high one before it.
-_LONE: Final = re.compile(rf"\\u(?={_HIGH}(?!\\u{_LOW}))|(?<!\\u{_HIGH})\\u(?={_LOW})")
+# What is left as it is, escaped backslashes and pairs; or else the "\u" of a lone one.
+_ESCAPE: Final = re.compile(rf"((?:\\\\)+|\\u{_HIGH}\\u{_LOW})|\\u(?={_HIGH}|{_LOW})")
 
 _ANY: Final = re.compile("[\ud800-\udfff]")
 
@@ -49,15 +49,15 @@ def decode(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T:
 def decode_masked(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T | None:
     """The second half of ``decode``; ``None``: there are no lone surrogates in ``data``."""
     text = data if isinstance(data, str) else str(data, "utf-8")
+    # A client can have this done for whatever it sends, so what cannot be is found out first.
+    if r"\ud" not in text and r"\uD" not in text:
+        return None
     # Something that is nowhere in the text, and that nobody can guess.
     mask = "x" + token_hex(8)
-    backslash = mask + "x"
-    # With the escaped backslashes out of the way each one that is left begins an escape.
-    masked, count = _LONE.subn(mask, text.replace(r"\\", backslash))
-    if not count:
+    masked = _ESCAPE.sub(lambda escape: escape[1] or mask, text)
+    if masked == text:
         return None
-    found = decoder.decode(masked.replace(backslash, r"\\"))
-    return _restored(found, mask)
+    return _restored(decoder.decode(masked), mask)
 
 
 def _restored(value: T, mask: str) -> T:
