@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -16,6 +16,10 @@ from dwsps_channels.fastlane.handshake import http_response
 # Request line and headers, as nginx and h11 bound them by default, within a factor of two.
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_HEADERS: Final = 100
+
+# How many requests may wait for the answers to those before them. uvicorn stops reading at the first, but takes all that have
+# come with it: many thousands within one chunk.
+MAX_PIPELINED: Final = 16
 
 # From the connection to the end of the first request's head, and from the beginning of each further one to its end.
 HEAD_SECONDS = 10.0
@@ -28,6 +32,15 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 LINGER_SECONDS: Final = 2.0
 
 logger = logging.getLogger("uvicorn.error")
+
+_LARGE_HEAD: Final = (
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    f"a request's head may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers",
+)
+_LONG_PIPELINE: Final = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    f"{MAX_PIPELINED} requests of one connection may wait",
+)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -48,7 +61,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._since = 0.0
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._is_head_too_large = False
+        # What a callback of the parser's has found fault with.
+        self._fault: tuple[HTTPStatus, str] | None = None
         # Once it is refused, how many bytes were thrown away; None before.
         self._discarded: int | None = None
 
@@ -74,14 +88,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._receive_in_time()
         super().data_received(data)
         if self._untold > MAX_HEAD_BYTES and self._discarded is None:
-            self._refuse_head()
+            self._refuse(*_LARGE_HEAD)
 
     # uvicorn
 
     def send_400_response(self, msg: str) -> None:
         """Answer what the parser, or one of the callbacks below, has found fault with."""
-        if self._is_head_too_large:
-            self._refuse_head()
+        if self._fault is not None:
+            self._refuse(*self._fault)
         else:
             super().send_400_response(msg)
 
@@ -93,6 +107,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._find_fault(_LONG_PIPELINE)
         self._untold = self._head_bytes = self._head_count = 0
         if self._timer is None:  # it came together with the one before
             self._receive_in_time()
@@ -123,17 +139,14 @@ class HttpProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES or self._head_count > MAX_HEADERS:
-            self._is_head_too_large = True
-            # Ends the parser, which comes back by ``send_400_response``.
-            raise ValueError("the head is too large")
+            self._find_fault(_LARGE_HEAD)
 
     # What is refused
 
-    def _refuse_head(self) -> None:
-        self._refuse(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"a request's head may have {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} headers",
-        )
+    def _find_fault(self, fault: tuple[HTTPStatus, str]) -> NoReturn:
+        """End the parser from a callback of it. It comes back by ``send_400_response``."""
+        self._fault = fault
+        raise ValueError(fault[1])
 
     def _on_late(self) -> None:
         left = self._since + HEAD_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
@@ -157,6 +170,8 @@ class HttpProtocol(HttpToolsProtocol):
         transport, cycle = self.transport, self.cycle
         if cycle is None:
             is_free = True
+        elif self.pipeline:  # others are to be answered first
+            is_free = False
         elif cycle.scope is self.scope:
             is_free = not cycle.response_started
         else:  # that of the request before

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from dwsps_channels.fastlane import http
-from dwsps_channels.fastlane.http import MAX_HEAD_BYTES, MAX_HEADERS, HttpProtocol
+from dwsps_channels.fastlane.http import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, HttpProtocol
 from dwsps_channels.fastlane.loop import new_loop
 from tests.fastlane.pipe import Pipe
 from tests.fastlane.raw import RawClient, raw_client
@@ -113,6 +113,16 @@ class TestHead:
         for _ in range(3):
             connection.send(post + body)
         await until(lambda: connection.received.count(b"1000000") == 3)
+
+    async def test_few_requests_may_wait_for_the_answer_to_another(
+        self, connection: HttpConnection
+    ) -> None:
+        connection.send((GET + b"\r\n") * (MAX_PIPELINED + 1))
+        await until(lambda: connection.received.count(b"200 OK") == MAX_PIPELINED + 1)
+        connection.send((GET + b"\r\n") * 5000)
+        assert len(connection.protocol.pipeline) == MAX_PIPELINED
+        await connection.is_ended()
+        assert b"429" not in connection.received  # it would be taken for another one's answer
 
     async def test_trailers_are_bounded_too(self, connection: HttpConnection) -> None:
         connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
