@@ -16,10 +16,10 @@ from dwsps_channels.transports.servers import beneath
 
 logger = logging.getLogger("dwsps_channels.server_options")
 
-# How many clients may wait for the process to look: what uvicorn has, and what is said of.
+# How many clients may wait to be accepted: what uvicorn has and we advise, and below which we warn.
 BACKLOG: Final = 2048
 MIN_BACKLOG: Final = 512
-# And how long each of them may wait, in seconds: what is said of, and what is advised.
+# And for how many seconds each of them may wait: below which we warn, and what we advise.
 MIN_HANDSHAKE_TIMEOUT: Final = 10
 HANDSHAKE_TIMEOUT: Final = 20
 
@@ -33,7 +33,7 @@ def message_bytes() -> int:
 
 
 def warn_of_daphne() -> None:
-    """Say how Daphne listens, if this event loop is its, and that is not enough. Once, when the app starts."""
+    """Warn of how Daphne listens, if it runs this event loop. Call it once, when the app starts."""
     if settings.DEBUG:
         return
     for problem in _problems_of_daphne():

@@ -1,7 +1,7 @@
 """Sending to a group of a channel layer from code that has no event loop, and may not have one.
 
-The layers of channels-redis are spoken for by the blocking Redis client: they say what is sent, in their own way and with
-their own options, and their commands go out over a socket that blocks. Any other layer gets a thread with an event loop
+For the layers of channels-redis the blocking Redis client does it: the layer decides what is sent, with its own options, and
+its commands go out over a blocking socket. Any other layer gets a thread with an event loop
 for each message.
 """
 
@@ -28,7 +28,7 @@ _SHORTEST_TIMEOUT: Final = 0.001
 
 
 class BlockingLayer(Protocol):
-    """What sending to a group takes. For one caller at a time."""
+    """A way to send to a group, for one caller at a time."""
 
     def group_send(self, group: str, message: Message, deadline: float) -> str:
         """Send; return why a member did not get it, as far as the layer says, or else an empty text.
@@ -188,7 +188,7 @@ class AnyLayer:
 
 
 def patched_threads() -> str:
-    """What has made greenlets of this process's threads: ``gevent``, ``eventlet``; empty: nothing has."""
+    """Name what has made greenlets of this process's threads: ``gevent``, ``eventlet``; empty: nothing has."""
     gevent = sys.modules.get("gevent.monkey")
     if gevent is not None and gevent.is_module_patched("threading"):
         return "gevent"
@@ -199,7 +199,7 @@ def patched_threads() -> str:
 
 
 class _Done:
-    """What an ``await`` of channels-redis gets: it is there already."""
+    """An awaitable for channels-redis whose result is there already."""
 
     def __init__(self, value: Any) -> None:
         self._value = value

@@ -1,7 +1,7 @@
-"""What the processes of a server tell each other of senders that are none of them.
+"""News of senders outside, which the processes of a server pass on to each other.
 
-A process that publishes from outside sends no heartbeats. If its last message is lost on the way to one process, or its only
-one, no later number tells. So the processes that have it say so in their own heartbeats, for a while.
+A process that publishes from outside sends no heartbeats. If its last message, or its only one, is lost on the way to one
+process, no later number shows it. So the processes that have it say so in their own heartbeats, for a while.
 """
 
 from typing import Final
@@ -10,12 +10,12 @@ from dwsps_channels.bus.batch import Batch, Numbers
 from dwsps_channels.bus.senders import Senders
 
 OUTSIDE: Final = "sender:"
-"""How the name of a sender begins that is no process of the server."""
+"""The prefix of the names of senders that are no processes of the server."""
 
-# For how many seconds a sender is told of after it was last heard: longer than connections take to be made anew.
+# For how many seconds a sender is mentioned after it was last heard: longer than reconnecting takes.
 TELL_FOR: Final = 60.0
 
-# Of how many senders: some 10 KB of a heartbeat. Those that were heard last.
+# How many senders a heartbeat mentions, those heard last: some 10 KB.
 MAX_TOLD: Final = 128
 
 # How long a message may take that another process has already: through the core layer of channels-redis each process has

@@ -23,7 +23,7 @@ class Entry(Struct, frozen=True, gc=False):
     """When it entered, in seconds since the epoch."""
     publication: Publication
     publisher: str
-    """Whose share of the backlog it is part of."""
+    """The id of its publisher; each has a share of the backlog."""
     size: int
     """What it costs to keep, in bytes, nearly."""
 
@@ -31,8 +31,8 @@ class Entry(Struct, frozen=True, gc=False):
 class Backlog:
     """Keeps at most ``messages``, ``size`` bytes and ``seconds``.
 
-    What is too old goes. If there are too many, or too many bytes, the oldest go of whoever has published most of them:
-    one client that publishes without end takes the place of its own messages, not of everybody's.
+    Messages that are too old go. If there are too many, or too many bytes, the largest publishers lose their oldest ones:
+    a client that publishes without end displaces its own messages, not everybody's.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Who loses messages if there are too many to be kept: whoever has most of them."""
+"""The choice of messages to drop if too many are kept: the oldest of those who have published most."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ FEW: Final = 256
 
 
 class Kept(Protocol):
-    """A message that is kept for somebody."""
+    """A message that is kept."""
 
     @property
     def publisher(self) -> str:
-        """Who has published it."""
+        """The id of its publisher."""
 
     @property
     def size(self) -> int:
-        """What it takes."""
+        """The bytes that it takes."""
 
 
 T = TypeVar("T", bound=Kept)
@@ -28,10 +28,10 @@ _publisher = attrgetter("publisher")
 
 
 def make_room(kept: deque[T], room: int, *, by_size: bool) -> list[T]:
-    """Take messages out of ``kept`` until the rest takes at most ``room``, and give them.
+    """Take messages out of ``kept`` until the rest fits into ``room``, and return them.
 
-    ``room`` is in messages, or in what they take, ``by_size``. Those who have most lose their oldest messages, until
-    nobody has more than is left to each: who has no more than that loses nothing.
+    ``room`` is in messages, or in bytes if ``by_size``. The largest publishers lose their oldest messages, until no
+    publisher has more than its fair share. A publisher that has no more than that loses nothing.
     """
     shares: Counter[str] = Counter()
     if by_size:
@@ -59,7 +59,7 @@ def make_room(kept: deque[T], room: int, *, by_size: bool) -> list[T]:
 
 
 def fair_level(shares: Iterable[int], room: int) -> int:
-    """The most that each may have so that all have at most ``room`` together.
+    """Find the most that each may have so that all have at most ``room`` together.
 
     >>> fair_level([1, 50, 9], 20), fair_level([1, 2], 20)
     (10, 2)
@@ -76,5 +76,5 @@ def fair_level(shares: Iterable[int], room: int) -> int:
 
 
 def room_of(limit: int, count: int) -> int:
-    """What is to be left of ``limit`` once it is exceeded by ``count`` messages."""
+    """Tell how much of ``limit`` to keep once ``count`` messages exceed it."""
     return limit if count <= FEW else limit - limit // 4

@@ -22,7 +22,7 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     number: int = 0
     """Its number there, from 1 on."""
     publisher: str = ""
-    """Who has published it: the server's id for the connection; empty for the server's own code. For what a peer has
+    """Its publisher: the server's id for the connection; empty for the server's own code. For what a peer has
     forwarded the name of that peer."""
     from_peer_server: bool = False
     """Whether it came from a peer: then it is not forwarded to peers."""

@@ -1,4 +1,4 @@
-"""The time for which a client is behind with reading, and publishers wait for it."""
+"""Backpressure: the time for which a client is behind with reading, and publishers wait for it."""
 
 import asyncio
 from collections.abc import Callable

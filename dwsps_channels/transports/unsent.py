@@ -1,4 +1,4 @@
-"""What waits below a transport: in the event loop's buffer, and in the kernel's."""
+"""The bytes that wait below a transport: in the event loop's buffer, and in the kernel's."""
 
 import asyncio
 from sys import byteorder
@@ -12,12 +12,12 @@ except ImportError:  # Windows
 
 
 def unsent(transport: asyncio.WriteTransport) -> int:
-    """How many bytes ``transport`` and the kernel hold for the client."""
+    """Count the bytes that ``transport`` and the kernel hold for the client."""
     return transport.get_write_buffer_size() + unsent_by_kernel(transport.get_extra_info("socket"))
 
 
 def unsent_by_kernel(socket: Any) -> int:
-    """How many bytes the other side has not acknowledged; 0 if that is not known.
+    """Count the bytes that the other side has not acknowledged; 0 if that is not known.
 
     The client's kernel acknowledges what it has room for: if the client is behind, that is what it reads.
     """
