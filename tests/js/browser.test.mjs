@@ -35,6 +35,9 @@ test('relative and http addresses become websocket addresses', (t) => {
   assert.equal(resolved('http://localhost:8000'), 'ws://localhost:8000/')
   assert.equal(resolved('ws://localhost:8000/#x'), 'ws://localhost:8000/')
   assert.equal(resolved(new URL('wss://a.example/b')), 'wss://a.example/b')
+  for (const missing of [undefined, null]) {
+    assert.throws(() => resolved(missing), { name: 'TypeError', message: `'${missing}' is no URL of a websocket` })
+  }
 })
 
 test('without a WebSocket of its own it takes the global one', async (t) => {

@@ -618,6 +618,7 @@ function address(url) {
   const page = globalThis.location?.href
   let resolved
   try {
+    if (url == null) throw new TypeError('it is missing') // else it would be "undefined", below the page
     resolved = new URL(url, page)
   } catch (cause) {
     const lacking = page ? '' : ': without a page to resolve it against, it begins with ws:// or wss://'
