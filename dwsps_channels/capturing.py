@@ -1,4 +1,4 @@
-"""What is published while tests run: kept to be looked at, in place of being sent."""
+"""The outbox of tests: messages that are kept to be looked at, in place of being sent."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from msgspec import Raw
 
 
 class Published(NamedTuple):
-    """What ``publish`` or ``apublish`` was called with. Equal to the tuple of both."""
+    """The arguments of one ``publish`` or ``apublish``. Equal to the tuple of both."""
 
     topic: str
     message: Any

@@ -93,7 +93,7 @@ class Client:
         """
         Args:
             url: ``ws://`` or ``wss://``; ``http`` and ``https`` are taken as those.
-            token: sent as ``Authorization: Bearer …``. A function is asked anew for each connection.
+            token: sent as ``Authorization: Bearer …``. A function is called for each connection.
             headers: more of them for the handshake.
             ssl: how to trust a ``wss`` server, where not as the system does.
             timeout: seconds that the server may take to accept a connection, or to answer a call that was sent.

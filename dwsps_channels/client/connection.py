@@ -33,7 +33,7 @@ from dwsps_channels.client.errors import (
 from dwsps_channels.core.rate_limit import TokenBucket
 
 Token = str | Callable[[], str | Awaitable[str]]
-"""A token, or what gives one anew for each connection: a function, a coroutine function."""
+"""A token, or a function or coroutine function that gives one for each connection."""
 
 logger = logging.getLogger("dwsps_channels.client")
 
