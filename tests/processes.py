@@ -283,6 +283,11 @@ class Postgres(Child):
         return super().start()
 
     def close(self) -> None:
+        # Killed, it would leave its shared memory behind.
+        if self._process is not None and self.exit_status is None:
+            self.signal(signal.SIGINT)
+            with suppress(AssertionError):
+                self.wait()
         super().close()
         shutil.rmtree(self.data, ignore_errors=True)
 
