@@ -77,6 +77,7 @@ def demo_page(scheme: str = "http", mounted_at: str = "") -> tuple[str, str]:
     return url, allowed
 
 
+@pytest.mark.django_db  # a request looks after the connections that earlier tests have left
 @override_settings(ALLOWED_HOSTS=["example.org"])
 def test_demo_page_connects_to_where_it_came_from() -> None:
     assert demo_page() == ("/ws/pubsub/", "'self' ws://example.org/ws/pubsub/")
@@ -85,6 +86,7 @@ def test_demo_page_connects_to_where_it_came_from() -> None:
     assert mounted == ("/app/ws/pubsub/", "'self' ws://example.org/app/ws/pubsub/")
 
 
+@pytest.mark.django_db
 @override_settings(
     ALLOWED_HOSTS=["example.org"], DWSPS={"PUBLIC_URL": "wss://live.example.org/ws/pubsub/"}
 )
