@@ -73,6 +73,17 @@ def _close_failed() -> bool:
     return closed
 
 
+def leaving_none_open(query: Callable[[], T]) -> T:
+    """Call ``query`` and close the connections of this thread that it opened."""
+    before = {each for each in connections.all(initialized_only=True) if each.connection}
+    try:
+        return query()
+    finally:
+        for connection in connections.all(initialized_only=True):
+            if connection not in before and not connection.in_atomic_block:
+                connection.close()
+
+
 class Refresher:
     """Closes the old connections of async code: those of the thread that its ORM calls share.
 

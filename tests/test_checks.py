@@ -134,6 +134,7 @@ class TestSettings:
         assert ids(DWSPS=larger) == ["W001"]
         assert ids(DWSPS=larger, INSTALLED_APPS=["channels", "dwsps_channels"]) == []
 
+    @pytest.mark.django_db  # a check of Django's asks what the database can do
     def test_the_errors_stop_a_command(self) -> None:
         with (
             override_settings(DWSPS={"MAX_MESAGE_BYTES": 1}),

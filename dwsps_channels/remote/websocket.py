@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from django.db import Error as DatabaseError
-from django.db import connections
 from msgspec import Raw
 
 from dwsps_channels.client.blocking_connection import BlockingConnection
@@ -13,7 +13,7 @@ from dwsps_channels.client.errors import ClientError, ConnectError
 from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
 from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.text import printable
-from dwsps_channels.database import again_if_broken
+from dwsps_channels.database import again_if_broken, leaving_none_open
 from dwsps_channels.peers.worker_credentials import Purpose, own_server_id, sign_worker
 
 
@@ -22,17 +22,15 @@ def look_up_server_id() -> str:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return again_if_broken(own_server_id)
+        return _look_up()
     # Django refuses queries in a thread with a running event loop.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_look_up_and_close).result()
+        return thread.submit(_look_up).result()
 
 
-def _look_up_and_close() -> str:
-    try:
-        return own_server_id()
-    finally:
-        connections.close_all()  # of this thread, which ends
+def _look_up() -> str:
+    # A thread that has no connection of its own, as it asks the database nothing else, would keep this one to its end.
+    return leaving_none_open(partial(again_if_broken, own_server_id))
 
 
 class WebSocketPublisher:
