@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -58,29 +58,28 @@ class Script:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            # What ``readline`` read ahead, ``communicate`` would not give back.
+            bufsize=0,
         )
 
     def told(self) -> Any:
         """The next value that it tells."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, self._process.communicate(timeout=20)[1]
+        assert line, self._process.communicate(timeout=20)[1].decode()
         return json.loads(line)
 
     def go_on(self) -> None:
         """Let it return from ``wait``."""
-        stdin: IO[str] | None = self._process.stdin
-        assert stdin is not None
-        stdin.write("\n")
-        stdin.flush()
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
 
     def end(self) -> list[Any]:
         """Wait for its end; what it told since it was last asked."""
         out, error = self._process.communicate(timeout=30)
-        self.log = error
-        complaints = [line for line in error.splitlines() if not LOG_LINE.match(line)]
-        assert (self._process.returncode, complaints) == (0, []), error
+        self.log = error.decode()
+        complaints = [line for line in self.log.splitlines() if not LOG_LINE.match(line)]
+        assert (self._process.returncode, complaints) == (0, []), self.log
         return [json.loads(line) for line in out.splitlines()]
 
     def kill(self) -> None:
