@@ -264,9 +264,11 @@ class _LoopThread:
         try:
             asyncio.run(self._live())
         except BaseException as error:
-            if self._started.done():
+            if not self._started.done():
+                self._started.set_exception(error)  # no loop could be made
+            # Python 3.12 ends a loop's executor in a thread, and starts no thread once the program ends. All else is done.
+            elif threading.main_thread().is_alive() or not isinstance(error, RuntimeError):
                 raise
-            self._started.set_exception(error)  # no loop could be made
 
     async def _live(self) -> None:
         self._end = asyncio.Event()
