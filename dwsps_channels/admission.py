@@ -58,7 +58,7 @@ class Admission:
         """A place for a client from ``address``; ``None``: it needs none, as nothing is limited.
 
         Raises:
-            Full: there is none left.
+            Full: no place is left.
         """
         if self._total is None and self._per_address is None:
             return None

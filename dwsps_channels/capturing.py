@@ -43,7 +43,7 @@ class Outbox(UserList[Published]):
 
     @property
     def data(self) -> list[Published]:
-        """What ``UserList`` reads and writes."""
+        """The list that ``UserList`` reads and writes."""
         # Both test runners tell which test runs, each in its own way: pytest names it, Django's TestCase begins
         # another outbox for mail.
         test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
@@ -59,7 +59,7 @@ class Outbox(UserList[Published]):
 
 
 outbox = Outbox()
-"""What the running test has published, as ``django.core.mail.outbox`` has its mails."""
+"""The messages that the running test has published, as ``django.core.mail.outbox`` has its mails."""
 
 # What the test asks for, the innermost last: a list to append to; ``None``: to send.
 _asked: list[list[Published] | None] = []
@@ -68,13 +68,13 @@ _asked: list[list[Published] | None] = []
 def is_under_test() -> bool:
     """Whether Django's test environment is set up: by its test runner, or by pytest-django."""
     # It has no public name; that mail goes to an outbox is no sign, as that may be a project's own setting. Not
-    # imported for this: where nobody has, there is none.
+    # imported for this: if nobody has imported it, no test is running.
     utils = sys.modules.get("django.test.utils")
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def capture(*, serving: bool) -> Capture | None:
-    """What takes the place of the server now; ``None``: nothing does. ``serving`` is whether this process is one."""
+    """Return the ``Capture`` that takes the place of the server now, if one does. ``serving``: this process is a server."""
     if _asked:
         published = _asked[-1]
         return None if published is None else Capture(published)

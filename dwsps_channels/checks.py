@@ -113,7 +113,7 @@ def check_application(**kwargs: Any) -> list[CheckMessage]:
 
 @register("dwsps_channels", Tags.security)
 def check_strangers(**kwargs: Any) -> list[CheckMessage]:
-    """What strangers may do."""
+    """Check what strangers may do."""
     found: list[CheckMessage] = []
     with suppress(ImproperlyConfigured):
         if conf.POLICY is AllowAll:

@@ -45,7 +45,7 @@ class Gossip:
             del self._heard[next(iter(self._heard))]
 
     def tell(self, now: float) -> dict[str, Numbers]:
-        """What to tell the others: of each sender the first of its numbers that came, and the one that comes next."""
+        """Return, for each sender, the first of its numbers that came and the one that comes next, to tell the others."""
         while self._heard:
             sender, (_, heard_at) = next(iter(self._heard.items()))
             if now - heard_at < TELL_FOR:
