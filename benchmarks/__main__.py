@@ -12,8 +12,8 @@ from benchmarks.loads import all_loads
 from benchmarks.processes import Failure
 from benchmarks.results import Results
 
-DOCUMENT = ROOT / "docs" / "performance.md"
-CHART = ROOT / "docs" / "images" / "performance.svg"
+DOCUMENT = ROOT / "docs" / "explanation" / "performance.md"
+CHART = ROOT / "docs" / "explanation" / "images" / "performance.svg"
 REMARKS = HERE / "remarks.md"
 
 
@@ -70,8 +70,8 @@ def _say(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure the server against others. Writes docs/performance.md and its chart; with any of "
-        "the options, benchmarks/results/performance.md.",
+        description="Measure the server against others. Writes docs/explanation/performance.md and its chart; "
+        "with any of the options, benchmarks/results/performance.md.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="two minutes, to see that all works; not to be quoted"

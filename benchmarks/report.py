@@ -1,4 +1,4 @@
-"""The results for readers: ``docs/performance.md`` and its chart."""
+"""The results for readers: ``docs/explanation/performance.md`` and its chart."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple

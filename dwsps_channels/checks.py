@@ -1,4 +1,4 @@
-"""What is wrong with the settings, found before it hurts. docs/checks.md has a line for each."""
+"""What is wrong with the settings, found before it hurts. docs/reference/checks.md has a line for each."""
 
 import os
 from collections.abc import Iterable

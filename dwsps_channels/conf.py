@@ -1,4 +1,4 @@
-"""The settings: one ``DWSPS`` dict, one property per key. docs/settings.md is their reference.
+"""The settings: one ``DWSPS`` dict, one property per key. docs/reference/settings.md is their reference.
 
 Read when they are needed, never at import, so that ``override_settings`` works.
 """

@@ -45,7 +45,7 @@ HANDSHAKE_SECONDS = 5.0
 
 
 class PubSubConsumer(AsyncConsumer):
-    """Serves one websocket connection with the publish/subscribe protocol of docs/protocol.md.
+    """Serves one websocket connection with the publish/subscribe protocol of docs/reference/protocol.md.
 
     Route to it with ``PubSubConsumer.as_asgi()``. Behind ``AuthMiddlewareStack`` the policy knows the user; without
     it no database is touched.

@@ -37,7 +37,9 @@ def warn_of_daphne() -> None:
     if settings.DEBUG:
         return
     for problem in _problems_of_daphne():
-        logger.warning('Daphne %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem)
+        logger.warning(
+            'Daphne %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
+        )
 
 
 def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
@@ -52,7 +54,7 @@ def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
         if hasattr(config, "ws_max_size"):
             for problem in _problems_of_uvicorn(config, holds_messages=holds_messages):
                 logger.warning(
-                    'uvicorn %s (docs/deployment.md, "Daphne, uvicorn, gunicorn")', problem
+                    'uvicorn %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
                 )
             return
 
@@ -69,7 +71,7 @@ def warn_of_workers(send: Any) -> None:
                 logger.warning(
                     "this is one of %d processes, and they cannot reach each other: what is published in one does not "
                     "get to the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
-                    "one process (deployment.md, Several processes)",
+                    'one process (docs/how-to/deployment.md, "Several processes")',
                     count,
                 )
             return

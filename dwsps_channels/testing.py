@@ -1,4 +1,4 @@
-"""What a project needs in its own tests: docs/testing.md shows how.
+"""What a project needs in its own tests: docs/how-to/testing.md shows how.
 
 ``outbox`` and ``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way
 to them.
@@ -34,7 +34,7 @@ channels.db.close_old_connections = database.close_old_connections  # type: igno
 
 
 class Refused(Exception):
-    """A request was answered with an error: its ``code`` and ``reason`` (docs/protocol.md, "Errors")."""
+    """A request was answered with an error: its ``code`` and ``reason`` (docs/reference/protocol.md, "Errors")."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 class Closed(Exception):
-    """The server refused the connection, or closed it: ``code`` (docs/protocol.md, "Closing")."""
+    """The server refused the connection, or closed it: ``code`` (docs/reference/protocol.md, "Closing")."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"closed with {code}")

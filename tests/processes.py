@@ -337,7 +337,7 @@ class ServerFactory:
 
 
 def server_command(kind: str, port: int) -> list[str]:
-    """As deployment.md has it, but for what it says of proxies and logs."""
+    """As docs/how-to/deployment.md has it, but for what it says of proxies and logs."""
     match kind:
         case "daphne":
             endpoint = f"tcp:port={port}:interface={HOST}:backlog=2048"

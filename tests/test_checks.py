@@ -431,12 +431,12 @@ class TestDocs:
 
     @pytest.mark.parametrize("id", IDS)
     def test_every_id_is_explained(self, id: str) -> None:
-        assert id in (ROOT / "docs" / "checks.md").read_text()
+        assert id in (ROOT / "docs" / "reference" / "checks.md").read_text()
 
     def test_no_other_id_is(self) -> None:
-        text = (ROOT / "docs" / "checks.md").read_text()
+        text = (ROOT / "docs" / "reference" / "checks.md").read_text()
         assert sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", text))) == IDS
 
     @pytest.mark.parametrize("key", KEYS)
     def test_every_key_is_explained(self, key: str) -> None:
-        assert f"`{key}`" in (ROOT / "docs" / "settings.md").read_text()
+        assert f"`{key}`" in (ROOT / "docs" / "reference" / "settings.md").read_text()

@@ -36,7 +36,7 @@ CODE_THAT_CITES = sorted(
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^]]*]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
-CITATION = re.compile(r'docs/(\w+\.md), "([^"]+)"')
+CITATION = re.compile(r'docs/([\w/-]+\.md), "([^"]+)"')
 
 
 class Block(NamedTuple):
@@ -83,10 +83,12 @@ def test_python_in_documents_compiles(document: Path) -> None:
             ast.parse(block.code)  # its error shows the line
 
 
-def test_every_document_is_in_the_readme() -> None:
-    table = (ROOT / "README.md").read_text().partition("\n## Documentation\n")[2]
-    listed = re.findall(r"^\| \[(\w+)]\(docs/\1\.md\) \| ", table, re.MULTILINE)
-    assert sorted(listed) == sorted(path.stem for path in ROOT.glob("docs/*.md"))
+def test_every_page_is_in_the_index() -> None:
+    """The site makes its navigation of the index: a page that is missing there is missing there, too."""
+    docs = ROOT / "docs"
+    listed = LINK.findall((docs / "index.md").read_text())
+    pages = {str(path.relative_to(docs)) for path in docs.glob("**/*.md")} - {"index.md"}
+    assert pages - set(listed) == set()
 
 
 def test_sections_that_code_cites_are_there() -> None:
@@ -95,7 +97,7 @@ def test_sections_that_code_cites_are_there() -> None:
         for path in CODE_THAT_CITES
         for document, section in CITATION.findall(path.read_text())
     }
-    assert ("protocol.md", "Topics") in cited
+    assert ("reference/protocol.md", "Topics") in cited
     missing = [
         (document, section)
         for document, section in sorted(cited)
@@ -105,7 +107,7 @@ def test_sections_that_code_cites_are_there() -> None:
 
 
 def test_every_setting_has_a_section_with_its_default() -> None:
-    text = (ROOT / "docs" / "settings.md").read_text()
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     sections = dict(re.findall(r"^### `(\w+)`\n\n([^\n]+)", text, re.MULTILINE))
     assert sections.keys() == set(conf.KEYS)
     # Defaults, since the tests' own DWSPS is empty.
@@ -117,7 +119,7 @@ def test_every_setting_has_a_section_with_its_default() -> None:
 
 
 def test_every_environment_variable_of_the_demo_project_is_explained() -> None:
-    text = (ROOT / "docs" / "settings.md").read_text()
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     listed = re.findall(r"^\| `([A-Z_]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
     source = (ROOT / "project" / "settings.py").read_text()
     described = re.findall(
@@ -130,7 +132,7 @@ def test_every_environment_variable_of_the_demo_project_is_explained() -> None:
 
 
 def test_every_error_code_is_in_the_protocol_with_what_a_client_may_do() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text()
+    text = (ROOT / "docs" / "reference" / "protocol.md").read_text()
     listed = dict(re.findall(r"^\| `(\w+)` \| (yes|no) \| .+ \|$", text, re.MULTILINE))
     codes = {
         error.code: "yes" if error.retryable else "no"
@@ -140,13 +142,13 @@ def test_every_error_code_is_in_the_protocol_with_what_a_client_may_do() -> None
 
 
 def test_every_close_code_is_in_the_protocol() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text()
+    text = (ROOT / "docs" / "reference" / "protocol.md").read_text()
     listed = {int(code) for code in re.findall(r"^ *\| (\d{4}) \| ", text, re.MULTILINE)}
     assert listed == set(CloseCode)
 
 
 def test_default_limits_are_those_of_the_protocol() -> None:
-    text = (ROOT / "docs" / "protocol.md").read_text()
+    text = (ROOT / "docs" / "reference" / "protocol.md").read_text()
     section = text.partition("\n## Limits\n")[2].partition("\n## ")[0]
     shown = re.findall(r"^\| [^|]+ \| (?:(none)|([\d ]+)[^|]*) \| ", section, re.MULTILINE)
     values = [None if none else int(digits.replace(" ", "")) for none, digits in shown]
@@ -162,14 +164,14 @@ def test_default_limits_are_those_of_the_protocol() -> None:
 
 
 def test_every_signal_is_explained() -> None:
-    text = (ROOT / "docs" / "signals.md").read_text()
+    text = (ROOT / "docs" / "reference" / "signals.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \| ", text, re.MULTILINE)
     assert sorted(listed) == sorted(
         name for name, value in vars(signals).items() if isinstance(value, Signal)
     )
 
 
-# docs/peering.md
+# docs/reference/peering.md
 
 
 def section(document: str, heading: str) -> str:
@@ -180,7 +182,7 @@ def section(document: str, heading: str) -> str:
 
 
 def test_every_state_of_a_peer_is_explained() -> None:
-    listed = re.findall(r"^\| `(\w+)` \| ", section("peering.md", "States"), re.MULTILINE)
+    listed = re.findall(r"^\| `(\w+)` \| ", section("reference/peering.md", "States"), re.MULTILINE)
     source = (ROOT / "dwsps_channels" / "peers" / "conditions.py").read_text()
     beyond_the_worker = re.findall(r'\bCondition\(\s*"(\w+)"', source)
     assert "stale" in beyond_the_worker
@@ -188,7 +190,7 @@ def test_every_state_of_a_peer_is_explained() -> None:
 
 
 def test_limits_of_peering_are_those_of_the_code() -> None:
-    text = section("peering.md", "What is promised")
+    text = section("reference/peering.md", "What is promised")
     shown = {
         name: [int(digits.replace(" ", "")) for digits in re.findall(r"\d[\d ]*", cell)]
         for name, cell in re.findall(
@@ -211,12 +213,12 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
 def test_every_command_for_peers_is_named() -> None:
     parser = peers.Command().create_parser("manage.py", "peers")
     [actions] = [action for action in parser._actions if isinstance(action.choices, dict)]
-    row = section("peering.md", "A row")
+    row = section("reference/peering.md", "A row")
     for command in actions.choices or ():
         assert f"`{command}`" in row, command
 
 
-# docs/troubleshooting.md
+# docs/how-to/troubleshooting.md
 
 CODE = re.compile(r"`([^`]+)`")
 WHAT_DIFFERS = re.compile(r"%(?:\(\w+\))?[-+.\d]*[a-zA-Z]|\$\{[^}]*}")
@@ -258,7 +260,7 @@ def texts_that_users_meet() -> list[str]:
 
 def quotes() -> list[str]:
     """The log lines, errors and names of exceptions among the symptoms: all but codes, paths and calls."""
-    text = prose(ROOT / "docs" / "troubleshooting.md")
+    text = prose(ROOT / "docs" / "how-to" / "troubleshooting.md")
     symptoms = re.findall(r"^\| (.+?) \| ", text, re.MULTILINE)
     return [
         quote
@@ -281,11 +283,11 @@ def test_what_is_quoted_to_find_a_cure_is_what_the_code_says() -> None:
     assert not occurs("client … closed: it was bored", texts)
 
 
-# docs/deployment.md
+# docs/how-to/deployment.md
 
 
 def test_units_leave_processes_the_time_they_take_to_end() -> None:
-    text = section("deployment.md", "systemd")
+    text = section("how-to/deployment.md", "systemd")
     times = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)]
     assert len(times) == text.count("ExecStart=") == 2
     assert min(times) > 10 >= runtime.SESSIONS_SECONDS + runtime.EVENTS_SECONDS
@@ -294,5 +296,5 @@ def test_units_leave_processes_the_time_they_take_to_end() -> None:
 
 def test_the_proxy_waits_longer_than_pings_are_apart() -> None:
     daphne_and_uvicorn = 20
-    [timeout] = re.findall(r"proxy_read_timeout (\d+)s;", section("deployment.md", "nginx"))
+    [timeout] = re.findall(r"proxy_read_timeout (\d+)s;", section("how-to/deployment.md", "nginx"))
     assert int(timeout) > 2 * max(daphne_and_uvicorn, HEARTBEAT_SECONDS)

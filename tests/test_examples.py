@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md pass as printed, in a project that has what they speak of."""
+"""The examples of docs/how-to/testing.md pass as printed, in a project that has what they speak of."""
 
 import re
 import subprocess
@@ -60,7 +60,7 @@ def user(transactional_db):
 
 
 def test_examples_pass_as_printed(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "testing.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "testing.md").read_text()
     examples = [
         code
         for code in re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

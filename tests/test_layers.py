@@ -1,4 +1,4 @@
-"""Who may import whom: docs/architecture.md, kept by reading every import of the package."""
+"""Who may import whom: docs/explanation/architecture.md, kept by reading every import of the package."""
 
 import ast
 import subprocess

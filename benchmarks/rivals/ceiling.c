@@ -1,5 +1,5 @@
 /*
- * The yardstick: a server that does what docs/protocol.md asks for subscribing and publishing, and nothing else. It
+ * The yardstick: a server that does what docs/reference/protocol.md asks for subscribing and publishing, and nothing else. It
  * reads, makes each delivery once for all who get it, acknowledges, and writes once a connection and turn of its loop.
  * So what it gets is the most that a server of one thread can get that makes one system call a connection, and what
  * the generator takes is at least as much.

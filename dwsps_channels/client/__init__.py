@@ -1,4 +1,4 @@
-"""A Python client of dwsps servers, for asyncio and for threads. It needs no Django. docs/python.md is the manual."""
+"""A Python client of dwsps servers, for asyncio and for threads. It needs no Django. docs/reference/python.md is the manual."""
 
 from dwsps_channels.client.backoff import Backoff, Return
 from dwsps_channels.client.blocking import BlockingClient, BlockingSubscription

@@ -1,4 +1,4 @@
-"""When to come back after a connection is lost (docs/protocol.md, "Closing")."""
+"""When to come back after a connection is lost (docs/reference/protocol.md, "Closing")."""
 
 import random
 import time

@@ -1,4 +1,4 @@
-"""The client: calls, subscriptions and one connection after another. docs/python.md is the manual."""
+"""The client: calls, subscriptions and one connection after another. docs/reference/python.md is the manual."""
 
 import asyncio
 import logging

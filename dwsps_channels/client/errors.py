@@ -110,7 +110,7 @@ class CallError(ClientError):
 
 
 class ServerError(CallError):
-    """The server did not do it: its error frame, with one of its codes (docs/protocol.md, "Errors")."""
+    """The server did not do it: its error frame, with one of its codes (docs/reference/protocol.md, "Errors")."""
 
     def __init__(
         self, action: Action, topic: str, code: str, reason: str, *, retryable: bool

@@ -1,4 +1,4 @@
-"""The server's close codes; their range tells a client what to do (docs/protocol.md, "Closing").
+"""The server's close codes; their range tells a client what to do (docs/reference/protocol.md, "Closing").
 
 All lie above 3999, because autobahn, and so Daphne, lets an application close only with 1000 and 3000 to 4999.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong on the wire, each with its code (docs/protocol.md, "Errors")."""
+"""What can go wrong on the wire, each with its code (docs/reference/protocol.md, "Errors")."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""The messages on the wire: decoded once, encoded once (docs/protocol.md, "Messages")."""
+"""The messages on the wire: decoded once, encoded once (docs/reference/protocol.md, "Messages")."""
 
 import re
 from contextlib import suppress

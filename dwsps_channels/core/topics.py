@@ -1,6 +1,6 @@
 """Topics: levels joined by ``.``; a subscriber of ``news`` also gets ``news.uk.london``.
 
-Grammar: docs/protocol.md, "Topics".
+Grammar: docs/reference/protocol.md, "Topics".
 """
 
 import re

@@ -55,7 +55,7 @@ UNASKED_BURST = 100
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
 
-# A client that is no peer may not send fromPeerServer (docs/protocol.md, P2): nothing else is forbidden to a peer.
+# A client that is no peer may not send fromPeerServer (docs/reference/protocol.md, P2): nothing else is forbidden to a peer.
 FORBIDDEN = "forbidden"
 
 # An error with one of these stands for an ack, also where the peer could not tell which message it is about.

@@ -169,7 +169,7 @@ class _Refused(Exception):
 
 
 class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
-    """What a peer is sent (docs/protocol.md, "Peers")."""
+    """What a peer is sent (docs/reference/protocol.md, "Peers")."""
 
     topic: str
     message: Raw

@@ -1,4 +1,4 @@
-"""Who a connection is, by the credentials that it brings (docs/protocol.md, "Peers").
+"""Who a connection is, by the credentials that it brings (docs/reference/protocol.md, "Peers").
 
 A peer brings its secret, in the ``Authorization`` header or, as a dwsps 1.0.1 server can do no other, in the URL.
 The worker, and code that publishes from elsewhere, brings a credential signed with ``SECRET_KEY``

@@ -22,7 +22,7 @@ IGNORE: Frame = {}
 
 
 class ScriptedServer:
-    """Speaks docs/protocol.md as far as a client sees it, but for what a test decides.
+    """Speaks docs/reference/protocol.md as far as a client sees it, but for what a test decides.
 
     With ``old`` it answers as dwsps 1.0.1 does: no ids, no errors, and whatever a publish holds is relayed.
     """

@@ -1,4 +1,4 @@
-"""The examples of docs/python.md do as printed, against a server of the project's."""
+"""The examples of docs/reference/python.md do as printed, against a server of the project's."""
 
 import json
 import re
@@ -13,7 +13,7 @@ import pytest
 from tests.processes import ROOT, Server, ServerFactory, wait_until
 
 PRINTED_URL = "ws://127.0.0.1:8000/ws/pubsub/"
-TEXT = (ROOT / "docs" / "python.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "python.md").read_text()
 PROGRAMS = [
     code
     for code in re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -34,7 +34,7 @@ class Subscriptions:
 
 
 def is_topic(text: str) -> bool:
-    """The grammar of docs/protocol.md, one clause a line."""
+    """The grammar of docs/reference/protocol.md, one clause a line."""
     categories = {unicodedata.category(character) for character in text}
     levels = text.split(".")
     return (

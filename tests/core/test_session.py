@@ -1,4 +1,4 @@
-"""The rules of docs/protocol.md for one connection, where policy and bus answer at once."""
+"""The rules of docs/reference/protocol.md for one connection, where policy and bus answer at once."""
 
 import tracemalloc
 

@@ -435,7 +435,7 @@ async def raise_later(error: Exception) -> Any:
 
 
 class TestReadersThatAreBehind:
-    """Publishers wait for them: docs/architecture.md, "Slow readers and fast publishers"."""
+    """Publishers wait for them: docs/explanation/architecture.md, "Slow readers and fast publishers"."""
 
     async def test_a_publisher_waits_until_they_have_caught_up(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")

@@ -254,7 +254,7 @@ def _made_by_the_loop(chosen: type[asyncio.Protocol]) -> type:
 
 
 class TestServer:
-    """Started as deployment.md says, without a word of the bounds."""
+    """Started as docs/how-to/deployment.md says, without a word of the bounds."""
 
     def test_ten_mebibytes_of_head_are_refused_and_not_held(
         self, start_server: ServerFactory

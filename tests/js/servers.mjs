@@ -80,7 +80,7 @@ class Server {
 
 const now = () => new Date().toISOString()
 
-/** docs/protocol.md, as far as a client sees it. */
+/** docs/reference/protocol.md, as far as a client sees it. */
 export class TestServer extends Server {
   /** A test's decision: `{ code, reason, retryable }` refuses a frame, 'ignore' lets it fall, anything falsy is no objection. */
   decide = () => undefined

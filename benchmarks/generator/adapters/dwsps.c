@@ -1,5 +1,5 @@
 /*
- * The protocol of docs/protocol.md. Also spoken by those rivals that have none of their own: ws, uWebSockets
+ * The protocol of docs/reference/protocol.md. Also spoken by those rivals that have none of their own: ws, uWebSockets
  * and the Channels consumers are libraries, and what a server says with them is up to its author.
  */
 #include "../adapter.h"

@@ -36,7 +36,7 @@ export interface PSSubscription extends Promise<PSAck<'subscribe'> & Pick<PSSubs
   unsubscribe(): Promise<PSAck<'unsubscribe'>>
 }
 
-/** The server's codes (docs/protocol.md). */
+/** The server's codes (docs/reference/protocol.md). */
 export type ServerErrorCode =
   | 'invalid_json'
   | 'invalid_message'
@@ -48,7 +48,7 @@ export type ServerErrorCode =
   | 'rate_limited'
   | 'unavailable'
 
-/** The client's own codes (docs/javascript.md). It also uses `invalid_message` and `invalid_topic`. */
+/** The client's own codes (docs/reference/javascript.md). It also uses `invalid_message` and `invalid_topic`. */
 export type ClientErrorCode = 'connection_lost' | 'timeout' | 'queue_full' | 'cancelled' | 'closed' | 'invalid_frame'
 
 export class PSError extends Error {

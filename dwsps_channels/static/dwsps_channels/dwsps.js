@@ -1,6 +1,6 @@
 /**
  * The JavaScript client of a dwsps server: an ES module for browsers, and for Node with a WebSocket passed in.
- * docs/javascript.md is the manual, docs/protocol.md says what is on the wire.
+ * docs/reference/javascript.md is the manual, docs/reference/protocol.md says what is on the wire.
  */
 
 /** Options and their defaults; times in milliseconds. */
@@ -21,7 +21,7 @@ const STABLE_AFTER = 10_000
 const FIRST_WINDOW = 16
 const LARGEST_WINDOW = 128
 
-// The ranges of close codes by which the server says what to do (docs/protocol.md). After any other: backoff.
+// The ranges of close codes by which the server says what to do (docs/reference/protocol.md). After any other: backoff.
 const staysAway = (code) => code >= 4000 && code <= 4099
 const returnsAtOnce = (code) => code >= 4200 && code <= 4299
 
