@@ -34,16 +34,18 @@ PATIENCE = 20_000  # ms
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(*arguments: str) -> Iterator[Browser]:
     """
-    Start a browser; where chromium is missing the test is skipped, or fails in CI.
+    Start a browser, with more command line arguments; if chromium is missing the test is skipped, or fails in CI.
 
     While it runs, playwright keeps an event loop running in this thread: start no other one.
     """
     executable = require("chromium")
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=[*ARGUMENTS, *arguments]
+        )
         try:
             yield browser
         finally:

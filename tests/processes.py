@@ -111,17 +111,25 @@ class Child:
     """
     A process that listens on a port.
 
-    `name` is unique in `folder`, where its log is kept; `env` is all of its environment.
+    `name` is unique in `folder`, where its log is kept; `env` is all of its environment; it runs in `cwd`.
     """
 
     # Started and not yet closed, running or not: whose logs are shown when a test fails.
     known: ClassVar[list["Child"]] = []
 
     def __init__(
-        self, name: str, command: Sequence[str], *, port: int, env: Mapping[str, str], folder: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        port: int,
+        env: Mapping[str, str],
+        folder: Path,
+        cwd: Path = ROOT,
     ) -> None:
         self.name = name
         self.command = command
+        self.cwd = cwd
         self.port = port
         self.env = dict(env)
         self.log_file = folder / f"{name}.log"
@@ -151,7 +159,7 @@ class Child:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [*_leash(), *self.command],
-                cwd=ROOT,
+                cwd=self.cwd,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -1,0 +1,66 @@
+"""Fixtures for the tests of docs/how-to; `tests/howto/README.md` says how a page gets its test."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser import Window, chromium
+from tests.howto.pages import Page
+from tests.howto.project import Program, Project, make_base
+from tests.processes import HOST
+
+MakeProject = Callable[..., Project]
+OpenWindow = Callable[..., Window]
+
+
+@pytest.fixture(scope="session")
+def base(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that every page begins with: see `make_base`."""
+    return make_base(tmp_path_factory.mktemp("howto"), migrated_database)
+
+
+@pytest.fixture
+def make_project(base: Path, tmp_path: Path) -> Iterator[MakeProject]:
+    """Call it with the name of a page to get its project; what is started in it ends after the test."""
+    with Program.all_closed() as programs:
+
+        def make(name: str, ports: dict[int, int] | None = None) -> Project:
+            folder = tmp_path / name
+            return Project(Page.read(name), folder, base=base, programs=programs, ports=ports)
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_window(browser: Browser) -> Iterator[OpenWindow]:
+    """
+    Call it with a URL and, for a user, the `sessionid` cookie, to get a window with that page.
+
+    The browser must find nothing wrong with it until the test ends, unless the test clears `window.complaints`.
+    """
+    windows: list[Window] = []
+
+    def open(url: str, session: str | None = None) -> Window:
+        context = browser.new_context()
+        if session is not None:
+            context.add_cookies(
+                [{"name": "sessionid", "value": session, "domain": HOST, "path": "/"}]
+            )
+        window = Window(context.new_page())
+        windows.append(window)
+        window.page.goto(url)
+        return window
+
+    yield open
+    complaints = [window.complaints for window in windows]
+    for window in windows:
+        window.page.context.close()
+    assert complaints == [[] for _ in windows]

@@ -1,0 +1,194 @@
+"""A reader's project: what stands on a how-to page, in a scratch folder, run by the page's own commands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from django.core.management import call_command
+
+from tests.howto.pages import Page, first_step
+from tests.processes import HOST, ROOT, Child, free_port
+
+ADDRESS = re.compile(rf"\b(?P<host>{re.escape(HOST)}|localhost):(?P<port>\d{{4,5}})\b")
+# Where pages that deploy have the project.
+DEPLOYED = "/srv/myproject"
+
+
+def make_base(folder: Path, database: Path) -> Path:
+    """Make the project `myproject` as the tutorial's first step has it, with a migrated `database` copied into it."""
+    base = folder / "base"
+    base.mkdir()
+    call_command("startproject", "myproject", str(base))
+    step = first_step()
+    settings = base / "myproject" / "settings.py"
+    changed = re.sub(r"INSTALLED_APPS = \[.*?\]\n", "", settings.read_text(), flags=re.S)
+    settings.write_text(re.sub(r"WSGI_APPLICATION = .*\n", lambda _: step["settings.py"], changed))
+    (base / "myproject" / "asgi.py").write_text(step["asgi.py"])
+    shutil.copy(database, base / "db.sqlite3")
+    return base
+
+
+class Program(Child):
+    """A command of the page. It is ready when it listens, or when its log has `ready` if that is not empty."""
+
+    ready = ""
+
+    def _accepts(self) -> bool:
+        if self.ready and self.exit_status is None:
+            return self.ready in self.log
+        return super()._accepts()
+
+
+class Project:
+    """
+    A copy of `base` with the files of `page` in it.
+
+    The page's addresses, such as 127.0.0.1:8000, stand for free ports, in files and commands alike: see `port`.
+    `ports` has those that are taken already. `programs` gets what is started; the caller ends it.
+
+    Files with an absolute path are not written, unless they are below /srv/myproject, which is `folder` here.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        folder: Path,
+        *,
+        base: Path,
+        programs: list[Program],
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
+        self.page = page
+        self.folder = folder
+        self.programs = programs
+        self._ports = dict(ports or {})
+        kept = {name: os.environ[name] for name in ("LANG", "PATH") if name in os.environ}
+        self.env = kept | {
+            "HOME": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
+        shutil.copytree(base, folder, dirs_exist_ok=True)
+        for path, text in page.files.items():
+            if not path.startswith("/") or path.startswith(f"{DEPLOYED}/"):
+                self.write(path, text, append=path in page.appended)
+
+    def port(self, printed: int) -> int:
+        """Give the port that stands in for the one that the page has."""
+        return self._ports.setdefault(printed, free_port())
+
+    def url(self, path: str = "/", *, port: int = 8000) -> str:
+        """Give the URL of a page; `port` is the printed one."""
+        return f"http://{HOST}:{self.port(port)}{path}"
+
+    def adapt(self, text: str) -> str:
+        """Put this project's ports and folder in the place of the printed ones."""
+        text = ADDRESS.sub(lambda found: f"{found['host']}:{self.port(int(found['port']))}", text)
+        return text.replace(DEPLOYED, str(self.folder))
+
+    def write(self, path: str, text: str, *, append: bool = False) -> Path:
+        """Write a file, or what comes at its end, and make it and its folder a package's if it is Python."""
+        target = Path(self.folder, self.adapt(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("a" if append else "w") as file:
+            file.write(("\n" if append else "") + self.adapt(text))
+        if target.suffix == ".py":
+            # `startapp` makes it, which pages leave to the reader.
+            for package in Path(path).parents[:-1]:
+                (self.folder / package / "__init__.py").touch()
+        return target
+
+    def run(self, *arguments: str) -> str:
+        """
+        Run a program to its end, and return what it wrote to stdout.
+
+        Raises:
+            AssertionError: it failed; holds what it wrote.
+        """
+        done = subprocess.run(
+            _resolved(arguments),
+            cwd=self.folder,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def type(self, beginning: str) -> str:
+        """Run the page's command that begins so, to its end, and return what it wrote."""
+        return self.run(*map(self.adapt, self.page.command(beginning)))
+
+    def shell(self, code: str) -> str:
+        """Run Python code as `manage.py shell` does, in a process that serves nothing; return what it printed."""
+        return self.run("python", "manage.py", "shell", "-v", "0", "-c", code)
+
+    def migrate(self, app: str) -> None:
+        """Make the tables of the page's app, as its `makemigrations` and `migrate` do, in one process."""
+        self.shell(
+            "from django.core.management import call_command\n"
+            f"call_command('makemigrations', {app!r}, verbosity=0)\n"
+            "call_command('migrate', verbosity=0)"
+        )
+
+    def log_in(self, *usernames: str) -> list[str]:
+        """Make users, each with a session, and return the values of their `sessionid` cookies."""
+        return self.shell(
+            "from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY\n"
+            "from django.contrib.auth.models import User\n"
+            "from django.contrib.sessions.backends.db import SessionStore\n"
+            f"for name in {usernames!r}:\n"
+            "    user = User.objects.create_user(name)\n"
+            "    session = SessionStore()\n"
+            "    session[SESSION_KEY] = str(user.pk)\n"
+            "    session[BACKEND_SESSION_KEY] = 'django.contrib.auth.backends.ModelBackend'\n"
+            "    session[HASH_SESSION_KEY] = user.get_session_auth_hash()\n"
+            "    session.create()\n"
+            "    print(session.session_key)"
+        ).split()
+
+    def start(self, beginning: str, *more: str, port: int = 8000, ready: str = "") -> Program:
+        """
+        Start the page's command that begins so, and wait until it is ready.
+
+        Args:
+            beginning: such as "python manage.py runserver".
+            more: arguments beyond the page's.
+            port: the one that it listens on, as the page prints it.
+            ready: what its log has once it is ready, for what listens on no port.
+        """
+        arguments = [*map(self.adapt, self.page.command(beginning)), *more]
+        if "runserver" in arguments:
+            # Its reloader would be another process, and its port is free only here.
+            arguments += ["--noreload", f"{HOST}:{self.port(port)}"]
+        return self.start_program(_resolved(arguments), port=self.port(port), ready=ready)
+
+    def start_program(self, arguments: Sequence[str], *, port: int, ready: str = "") -> Program:
+        """Start any program in the project's folder; `port` is the real one."""
+        program = Program(
+            f"{Path(arguments[0]).name}-{len(self.programs) + 1}",
+            arguments,
+            port=port,
+            env=self.env,
+            folder=self.folder,
+            cwd=self.folder,
+        )
+        program.ready = ready
+        self.programs.append(program)
+        program.start()
+        return program
+
+
+def _resolved(arguments: Sequence[str]) -> list[str]:
+    """Name the programs of the tests' own environment by their paths, as in one that is activated."""
+    program, *others = arguments
+    if program in ("python", "python3"):
+        return [sys.executable, *others]
+    own = Path(sys.executable).parent / program
+    return [str(own) if own.exists() else program, *others]
