@@ -9,6 +9,7 @@ TEST_PROCESSES ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
 
 # Where HOST means every address, a browser still needs one to go to.
 SHOWN_HOST := $(if $(filter 0.0.0.0 ::,$(HOST)),localhost,$(HOST))
@@ -34,6 +35,7 @@ help:
 	@echo 'make lint    ruff, mypy, missing migrations'
 	@echo 'make format  let ruff rewrite the code'
 	@echo 'make bench   measure the server against others: 20 minutes, or 2 with QUICK=1'
+	@echo 'make docs    build the site of docs/ into build/site (make docs-serve shows it while you write)'
 	@echo 'make venv    set up the virtual environment in $(VENV) only'
 	@echo 'make clean   remove what the above made; the database stays'
 
@@ -48,6 +50,11 @@ $(INSTALLED): requirements.txt
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo 'installing requirements into $(VENV)'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DOCS_INSTALLED): requirements/docs.txt $(INSTALLED)
+	@echo 'installing $< into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # DEBUG is on by default here and nowhere else.
@@ -96,8 +103,20 @@ $(NODE_INSTALLED): tests/js/package.json | test-tools
 	fi
 
 .PHONY: test
-test: lint test-tools $(NODE_INSTALLED)
+test: lint test-tools $(NODE_INSTALLED) $(DOCS_INSTALLED)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+# Material for MkDocs advertises its successor at each build.
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+
+.PHONY: docs
+docs: $(DOCS_INSTALLED)
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@echo 'built: build/site/index.html'
+
+.PHONY: docs-serve
+docs-serve: $(DOCS_INSTALLED)
+	@$(BIN)/python -m mkdocs serve --strict --dev-addr "$(HOST):$(PORT)"
 
 .PHONY: clean
 clean:

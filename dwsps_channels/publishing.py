@@ -43,6 +43,9 @@ def publish(
     ``on_commit=False`` it is published at once. ``using`` names the database of the transaction; without it, that is
     the default database if it is in a transaction, else the one that is.
 
+    A message that cannot reach a server (``NotServing``, ``Unavailable``) is lost, and counted in the log. On commit
+    nothing is raised for it.
+
     Args:
         message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then, and
             nested at most ``DWSPS["MAX_MESSAGE_DEPTH"]`` levels deep.
@@ -61,9 +64,6 @@ def publish(
         NotServing: in a process that serves nothing, and knows no way to one that does.
         Unavailable: in a thread, where the server's other processes could not be reached within
             ``DWSPS["PUBLISH_TIMEOUT"]`` seconds; this one's subscribers have the message.
-
-        What raises the last two is lost, and counted in the log. On commit that is all that comes of it: nothing is
-        raised.
     """
     outgoing = _outgoing(topic, message)
     server = _server()

@@ -8,7 +8,10 @@ message. Plain receivers run in a thread and may use the database; ``async def``
 from django.dispatch import Signal
 
 connected = Signal()
+"""A connection was accepted."""
+
 disconnected = Signal()
+"""A connection has ended."""
 
 subscribed = Signal()
 """Also with ``topic``; not sent when a client subscribes to what it is subscribed to."""
