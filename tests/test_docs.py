@@ -77,6 +77,14 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_blocks_in_lists_are_indented_as_every_viewer_needs_it(document: Path) -> None:
+    """Two or three spaces suffice on GitHub; the site needs four."""
+    outside = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^ {1,3}(?=```|\|)|\n\n {1,3}(?=\S)", outside, re.MULTILINE)
+    assert blocks == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_python_in_documents_compiles(document: Path) -> None:
     for block in blocks(document):
         if block.language == "python":
