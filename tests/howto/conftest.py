@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 
 from tests.browser import Window, chromium
 from tests.howto.pages import Page
-from tests.howto.project import Program, Project, make_base
+from tests.howto.project import Base, Program, Project, make_base
 from tests.processes import HOST
 
 MakeProject = Callable[..., Project]
@@ -16,13 +16,13 @@ OpenWindow = Callable[..., Window]
 
 
 @pytest.fixture(scope="session")
-def base(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project that every page begins with: see `make_base`."""
-    return make_base(tmp_path_factory.mktemp("howto"), migrated_database)
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """The project that every page begins with, and its users."""
+    return make_base(tmp_path_factory.mktemp("howto"))
 
 
 @pytest.fixture
-def make_project(base: Path, tmp_path: Path) -> Iterator[MakeProject]:
+def make_project(base: Base, tmp_path: Path) -> Iterator[MakeProject]:
     """Call it with the name of a page to get its project; what is started in it ends after the test."""
     with Program.all_closed() as programs:
 

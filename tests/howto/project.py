@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from django.core.management import call_command
 
@@ -18,18 +19,80 @@ ADDRESS = re.compile(rf"\b(?P<host>{re.escape(HOST)}|localhost):(?P<port>\d{{4,5
 DEPLOYED = "/srv/myproject"
 
 
-def make_base(folder: Path, database: Path) -> Path:
-    """Make the project `myproject` as the tutorial's first step has it, with a migrated `database` copied into it."""
-    base = folder / "base"
-    base.mkdir()
-    call_command("startproject", "myproject", str(base))
+# Makes the tables, and users with a session each; prints the value of their `sessionid` cookies.
+POPULATE = """
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
+from django.core.management import call_command
+
+call_command("migrate", verbosity=0)
+for name in ("ada", "bob"):
+    user = User.objects.create_user(name, is_staff=name == "ada", is_superuser=name == "ada")
+    session = SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    print(session.session_key)
+"""
+
+
+class Base(NamedTuple):
+    """What each project begins as: a folder to copy, and the `sessionid` cookies of the users in its database."""
+
+    folder: Path
+    ada: str
+    """A superuser's."""
+    bob: str
+    """That of a user without any rights."""
+
+
+def make_base(folder: Path) -> Base:
+    """Make the project `myproject` in `folder` as the tutorial's first step has it, migrated, with two users."""
+    call_command("startproject", "myproject", str(folder))
     step = first_step()
-    settings = base / "myproject" / "settings.py"
+    settings = folder / "myproject" / "settings.py"
     changed = re.sub(r"INSTALLED_APPS = \[.*?\]\n", "", settings.read_text(), flags=re.S)
     settings.write_text(re.sub(r"WSGI_APPLICATION = .*\n", lambda _: step["settings.py"], changed))
-    (base / "myproject" / "asgi.py").write_text(step["asgi.py"])
-    shutil.copy(database, base / "db.sqlite3")
-    return base
+    (folder / "myproject" / "asgi.py").write_text(step["asgi.py"])
+    ada, bob = run("python", "manage.py", "shell", "-v", "0", "-c", POPULATE, folder=folder).split()
+    return Base(folder, ada, bob)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Give what programs of a project in `folder` need, and nothing of the test run's own settings."""
+    kept = {name: os.environ[name] for name in ("LANG", "PATH") if name in os.environ}
+    return kept | {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def run(*arguments: str, folder: Path) -> str:
+    """
+    Run a program in a project's folder to its end, and return what it wrote to stdout.
+
+    Raises:
+        AssertionError: it failed; holds what it wrote.
+    """
+    done = subprocess.run(
+        resolve(arguments),
+        cwd=folder,
+        env=environment(folder),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def resolve(arguments: Sequence[str]) -> list[str]:
+    """Name the programs of the tests' own environment by their paths, as in one that is activated."""
+    program, *others = arguments
+    if program in ("python", "python3"):
+        return [sys.executable, *others]
+    own = Path(sys.executable).parent / program
+    return [str(own) if own.exists() else program, *others]
 
 
 class Program(Child):
@@ -58,7 +121,7 @@ class Project:
         page: Page,
         folder: Path,
         *,
-        base: Path,
+        base: Base,
         programs: list[Program],
         ports: Mapping[int, int] | None = None,
     ) -> None:
@@ -66,16 +129,17 @@ class Project:
         self.folder = folder
         self.programs = programs
         self._ports = dict(ports or {})
-        kept = {name: os.environ[name] for name in ("LANG", "PATH") if name in os.environ}
-        self.env = kept | {
-            "HOME": str(folder),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-        }
-        shutil.copytree(base, folder, dirs_exist_ok=True)
+        shutil.copytree(base.folder, folder, dirs_exist_ok=True)
         for path, text in page.files.items():
             if not path.startswith("/") or path.startswith(f"{DEPLOYED}/"):
                 self.write(path, text, append=path in page.appended)
+        # The default of this setting is an address, too.
+        default = f"ws://{HOST}:8000/ws/pubsub/"
+        self.write(
+            "myproject/settings.py",
+            f'DWSPS = {{"SERVER_URL": "{default}", **globals().get("DWSPS", {{}})}}\n',
+            append=True,
+        )
 
     def port(self, printed: int) -> int:
         """Give the port that stands in for the one that the page has."""
@@ -102,32 +166,13 @@ class Project:
                 (self.folder / package / "__init__.py").touch()
         return target
 
-    def run(self, *arguments: str) -> str:
-        """
-        Run a program to its end, and return what it wrote to stdout.
-
-        Raises:
-            AssertionError: it failed; holds what it wrote.
-        """
-        done = subprocess.run(
-            _resolved(arguments),
-            cwd=self.folder,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
-        return done.stdout
-
     def type(self, beginning: str) -> str:
         """Run the page's command that begins so, to its end, and return what it wrote."""
-        return self.run(*map(self.adapt, self.page.command(beginning)))
+        return run(*map(self.adapt, self.page.command(beginning)), folder=self.folder)
 
     def shell(self, code: str) -> str:
         """Run Python code as `manage.py shell` does, in a process that serves nothing; return what it printed."""
-        return self.run("python", "manage.py", "shell", "-v", "0", "-c", code)
+        return run("python", "manage.py", "shell", "-v", "0", "-c", code, folder=self.folder)
 
     def migrate(self, app: str) -> None:
         """Make the tables of the page's app, as its `makemigrations` and `migrate` do, in one process."""
@@ -136,22 +181,6 @@ class Project:
             f"call_command('makemigrations', {app!r}, verbosity=0)\n"
             "call_command('migrate', verbosity=0)"
         )
-
-    def log_in(self, *usernames: str) -> list[str]:
-        """Make users, each with a session, and return the values of their `sessionid` cookies."""
-        return self.shell(
-            "from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY\n"
-            "from django.contrib.auth.models import User\n"
-            "from django.contrib.sessions.backends.db import SessionStore\n"
-            f"for name in {usernames!r}:\n"
-            "    user = User.objects.create_user(name)\n"
-            "    session = SessionStore()\n"
-            "    session[SESSION_KEY] = str(user.pk)\n"
-            "    session[BACKEND_SESSION_KEY] = 'django.contrib.auth.backends.ModelBackend'\n"
-            "    session[HASH_SESSION_KEY] = user.get_session_auth_hash()\n"
-            "    session.create()\n"
-            "    print(session.session_key)"
-        ).split()
 
     def start(self, beginning: str, *more: str, port: int = 8000, ready: str = "") -> Program:
         """
@@ -167,7 +196,7 @@ class Project:
         if "runserver" in arguments:
             # Its reloader would be another process, and its port is free only here.
             arguments += ["--noreload", f"{HOST}:{self.port(port)}"]
-        return self.start_program(_resolved(arguments), port=self.port(port), ready=ready)
+        return self.start_program(resolve(arguments), port=self.port(port), ready=ready)
 
     def start_program(self, arguments: Sequence[str], *, port: int, ready: str = "") -> Program:
         """Start any program in the project's folder; `port` is the real one."""
@@ -175,7 +204,7 @@ class Project:
             f"{Path(arguments[0]).name}-{len(self.programs) + 1}",
             arguments,
             port=port,
-            env=self.env,
+            env=environment(self.folder),
             folder=self.folder,
             cwd=self.folder,
         )
@@ -183,12 +212,3 @@ class Project:
         self.programs.append(program)
         program.start()
         return program
-
-
-def _resolved(arguments: Sequence[str]) -> list[str]:
-    """Name the programs of the tests' own environment by their paths, as in one that is activated."""
-    program, *others = arguments
-    if program in ("python", "python3"):
-        return [sys.executable, *others]
-    own = Path(sys.executable).parent / program
-    return [str(own) if own.exists() else program, *others]

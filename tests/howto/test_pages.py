@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.howto.pages import Page
-from tests.howto.project import Project
+from tests.howto.project import Base, Project
 
 TEXT = """
 # A page
@@ -44,7 +44,7 @@ def page() -> Page:
 
 
 @pytest.fixture
-def project(page: Page, base: Path, tmp_path: Path) -> Project:
+def project(page: Page, base: Base, tmp_path: Path) -> Project:
     return Project(page, tmp_path / "project", base=base, programs=[])
 
 
