@@ -406,7 +406,7 @@ class TestDeployment:
         """It is on none, so that somebody else could put one there."""
         sources = [
             *(ROOT / "dwsps_channels").rglob("*.py"),
-            *(ROOT / "docs").glob("*.md"),
+            *(ROOT / "docs").rglob("*.md"),
             ROOT / "README.md",
         ]
         said = [
