@@ -91,12 +91,17 @@ def test_python_in_documents_compiles(document: Path) -> None:
             ast.parse(block.code)  # its error shows the line
 
 
-def test_every_page_is_in_the_index() -> None:
-    """The site makes its navigation of the index: a page that is missing there is missing there, too."""
+def test_index_and_navigation_list_every_page() -> None:
     docs = ROOT / "docs"
-    listed = LINK.findall((docs / "index.md").read_text())
     pages = {str(path.relative_to(docs)) for path in docs.glob("**/*.md")} - {"index.md"}
-    assert pages - set(listed) == set()
+    table = re.findall(
+        r"^\| \[(.+)]\((.+\.md)\) \| ", (docs / "index.md").read_text(), re.MULTILINE
+    )
+    navigation = re.findall(
+        r"^ +- (.+): (.+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    assert {path for _, path in table} == pages
+    assert navigation == table, "docs/index.md and `nav` in mkdocs.yml list the same, in one order"
 
 
 def test_sections_that_code_cites_are_there() -> None:
