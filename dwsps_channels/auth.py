@@ -9,8 +9,8 @@ from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser
 from django.db import Error as DatabaseError
 
-from dwsps_channels.handshakes import Connected, Gone, unanswered, while_connected
-from dwsps_channels.threads import Busy, look_up
+from dwsps_channels.connections.handshakes import Connected, Gone, unanswered, while_connected
+from dwsps_channels.threads.pools import Busy, look_up
 
 
 class SessionUserMiddleware(AuthMiddleware):

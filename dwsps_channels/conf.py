@@ -12,12 +12,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 
-from dwsps_channels.bus.layers import database_numbers
+from dwsps_channels.broker.channel_layer.layers import database_numbers
 from dwsps_channels.capturing import is_under_test
-from dwsps_channels.core.depth import MAX_DEPTH
+from dwsps_channels.connections.origins import is_origin
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.origins import is_origin
+from dwsps_channels.protocol.depth import MAX_DEPTH
 
 T = TypeVar("T")
 
@@ -234,7 +234,7 @@ class Conf:
         """
         key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
         numbers = database_numbers(self.CHANNEL_LAYER)
-        mark = salted_hmac("dwsps_channels.bus", repr(numbers), secret=key, algorithm="sha256")
+        mark = salted_hmac("dwsps_channels.broker", repr(numbers), secret=key, algorithm="sha256")
         # As the database of tests has another name: they share a developer's Redis, too.
         test = ".test" if is_under_test() else ""
         return f"dwsps.bus.{self.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"

@@ -10,26 +10,37 @@ from typing import TYPE_CHECKING, Any, Final
 from channels.consumer import AsyncConsumer
 from django.db import Error as DatabaseError
 
-from dwsps_channels import origins, runtime
-from dwsps_channels.admission import Full, Place
 from dwsps_channels.conf import conf
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.connections import origins
+from dwsps_channels.connections.admission import Full, Place
+from dwsps_channels.connections.handshakes import (
+    Connected,
+    Gone,
+    reject,
+    unanswered,
+    while_connected,
+)
+from dwsps_channels.connections.servers.connection import (
+    Connection,
+    DaphneConnection,
+    connection_of,
+)
+from dwsps_channels.connections.transports.asgi import AsgiTransport, Send
+from dwsps_channels.connections.transports.daphne import DaphneTransport
+from dwsps_channels.connections.transports.flusher import Flusher
 from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
-from dwsps_channels.core.text import printable
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.handshakes import Connected, Gone, reject, unanswered, while_connected
-from dwsps_channels.peers import credentials
-from dwsps_channels.peers.failures import TooManyFailures
-from dwsps_channels.threads import Busy
-from dwsps_channels.transports.asgi import AsgiTransport, Send
-from dwsps_channels.transports.daphne import DaphneTransport
-from dwsps_channels.transports.flusher import Flusher
-from dwsps_channels.transports.servers import Connection, DaphneConnection, connection_of
+from dwsps_channels.peering.inbound import credentials
+from dwsps_channels.peering.inbound.failures import TooManyFailures
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.text import printable
+from dwsps_channels.server import runtime
+from dwsps_channels.threads.pools import Busy
 
 if TYPE_CHECKING:  # it needs packages that only the fast lane has
-    from dwsps_channels.fastlane.lane import Lane
+    from dwsps_channels.connections.fastlane.lane import Lane
 
 logger = logging.getLogger("dwsps_channels.consumers")
 

@@ -9,8 +9,8 @@ from asgiref.sync import iscoroutinefunction
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.database import Refresher
-from dwsps_channels.threads import ask
+from dwsps_channels.threads.database import Refresher
+from dwsps_channels.threads.pools import ask
 
 __all__ = [
     "AllowAll",

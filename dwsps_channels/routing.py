@@ -6,8 +6,8 @@ from typing import Any
 import channels.routing
 from django.urls import path, re_path
 
+from dwsps_channels.connections.handshakes import reject
 from dwsps_channels.consumers import PubSubConsumer
-from dwsps_channels.handshakes import reject
 
 # Typed loosely: Django's own type of a route knows views only.
 _application: Any = PubSubConsumer.as_asgi()

@@ -14,9 +14,9 @@ from typing import Any, Self
 import channels.db
 from channels.testing import WebsocketCommunicator
 
-from dwsps_channels import database
 from dwsps_channels.capturing import Published, capture_publishes, outbox, real_publishes
 from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.threads import database
 
 __all__ = [
     "Closed",

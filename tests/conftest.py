@@ -29,7 +29,7 @@ LONG_FIRST = (
     "tests/peering/test_killed.py",
     "tests/peering/test_killed_on_redis.py",
     "tests/test_page.py",
-    "tests/fastlane/test_browser.py",
+    "tests/connections/fastlane/test_browser.py",
     "tests/peering/test_refusals.py",
     "tests/wire/test_limits.py",
     "tests/peering",

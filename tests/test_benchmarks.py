@@ -20,7 +20,7 @@ from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.goals import GOALS
 from benchmarks.loads import Load, all_loads
 from benchmarks.results import FAULTS, Results
-from tests.fastlane.raw import TEXT, RawClient, frame
+from tests.connections.fastlane.raw import TEXT, RawClient, frame
 from tests.processes import HOST, ROOT, Child, free_port, require
 
 Message = dict[str, Any]

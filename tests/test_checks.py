@@ -25,8 +25,9 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 from django.urls import path
 
-from dwsps_channels import checks, policies
+from dwsps_channels import policies
 from dwsps_channels.auth import AuthMiddlewareStack as OurAuthMiddlewareStack
+from dwsps_channels.checks import settings as checks
 from dwsps_channels.conf import KEYS
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import URLRouter as OurURLRouter

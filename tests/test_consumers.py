@@ -11,12 +11,13 @@ from channels.testing import WebsocketCommunicator
 from django.test import override_settings
 from django.urls import path, re_path
 
-from dwsps_channels import apublish, runtime
+from dwsps_channels import apublish
+from dwsps_channels.connections.servers import connection
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import URLRouter, websocket_urlpatterns
+from dwsps_channels.server import runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
-from dwsps_channels.transports import servers
-from tests.transports.contract import until
+from tests.connections.transports.contract import until
 
 # Without the mark django_db pytest refuses every query: no test of this module touches the database.
 
@@ -24,7 +25,7 @@ from tests.transports.contract import until
 @pytest.fixture(autouse=True)
 def a_server_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A communicator stands in for a server, which is said once in each process: not in a log that a test reads."""
-    monkeypatch.setattr(servers, "_warned", True)
+    monkeypatch.setattr(connection, "_warned", True)
 
 
 def communicator(

@@ -14,14 +14,17 @@ from typing import NamedTuple
 import pytest
 from django.dispatch import Signal
 
-from dwsps_channels import conf, runtime, signals, worker
-from dwsps_channels.core import errors, seen
-from dwsps_channels.core.close_codes import CloseCode
+from dwsps_channels import conf, signals
+from dwsps_channels.core import seen
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.management.commands import peers
-from dwsps_channels.peering import outbox
-from dwsps_channels.peering.health import State
-from dwsps_channels.peering.link import HEARTBEAT_SECONDS
+from dwsps_channels.peering import worker
+from dwsps_channels.peering.outbound import outbox
+from dwsps_channels.peering.outbound.health import State
+from dwsps_channels.peering.outbound.link import HEARTBEAT_SECONDS
+from dwsps_channels.protocol import errors
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.server import runtime
 from tests.processes import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -196,7 +199,7 @@ def section(document: str, heading: str) -> str:
 
 def test_every_state_of_a_peer_is_explained() -> None:
     listed = re.findall(r"^\| `(\w+)` \| ", section("reference/peering.md", "States"), re.MULTILINE)
-    source = (ROOT / "dwsps_channels" / "peers" / "conditions.py").read_text()
+    source = (ROOT / "dwsps_channels" / "peering" / "conditions.py").read_text()
     beyond_the_worker = re.findall(r'\bCondition\(\s*"(\w+)"', source)
     assert "stale" in beyond_the_worker
     assert sorted(listed) == sorted({*beyond_the_worker, *State})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dwsps_channels.core.errors import WireError
+from dwsps_channels.protocol.errors import WireError
 from tests.processes import ROOT, Server, ServerFactory, missing, require
 
 FOLDER = ROOT / "tests" / "js"

@@ -14,9 +14,9 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from dwsps_channels.models import Peer
+from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import store
-from dwsps_channels.peering.health import PeerHealth, State
-from dwsps_channels.peers.secrets import validate_secret
+from dwsps_channels.peering.outbound.health import PeerHealth, State
 from tests.processes import HOST, ROOT, base_environment, free_port
 
 SECRET = "correct-horse-battery-staple"

@@ -14,12 +14,13 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.dispatch import Signal
 
-from dwsps_channels import publish, runtime, signal_events, signals
+from dwsps_channels import publish, signals
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
-from dwsps_channels.signal_events import SignalEvents
+from dwsps_channels.server import runtime, signal_events
+from dwsps_channels.server.signal_events import SignalEvents
 from dwsps_channels.testing import PubSubCommunicator
-from tests.transports.contract import until
+from tests.connections.transports.contract import until
 
 ALL = {
     name: getattr(signals, name)

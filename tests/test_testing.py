@@ -18,12 +18,13 @@ from django.db import transaction
 from django.test import override_settings
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
-from dwsps_channels import apublish, publish, runtime
+from dwsps_channels import apublish, publish
 from dwsps_channels.conf import conf
 from dwsps_channels.consumers import PubSubConsumer
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import InvalidTopic, Unavailable
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
 from dwsps_channels.publishing import InvalidPayload, NotServing
+from dwsps_channels.server import runtime
 from dwsps_channels.testing import (
     Closed,
     Published,

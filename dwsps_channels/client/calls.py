@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwsps_channels.client.errors import CallError
-from dwsps_channels.core.messages import Action
+from dwsps_channels.protocol.messages import Action
 
 
 @dataclass(slots=True, eq=False)

@@ -38,9 +38,9 @@ from dwsps_channels.client.messages import Incoming, InvalidFrame, Message
 from dwsps_channels.client.subscription import Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
 from dwsps_channels.client.window import Window
-from dwsps_channels.core.messages import Action
-from dwsps_channels.core.text import printable
-from dwsps_channels.core.timestamps import now
+from dwsps_channels.protocol.messages import Action
+from dwsps_channels.protocol.text import printable
+from dwsps_channels.protocol.timestamps import now
 
 logger = logging.getLogger("dwsps_channels.client")
 

@@ -5,8 +5,8 @@ What a server has written in them (a reason, a location) is made printable: it m
 
 from typing import ClassVar
 
-from dwsps_channels.core.messages import Action
-from dwsps_channels.core.text import printable
+from dwsps_channels.protocol.messages import Action
+from dwsps_channels.protocol.text import printable
 
 
 class ClientError(Exception):

@@ -6,9 +6,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from dwsps_channels.core import surrogates
-from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
-from dwsps_channels.core.messages import Action
+from dwsps_channels.protocol import surrogates
+from dwsps_channels.protocol.errors import Forbidden, RateLimited, Unavailable
+from dwsps_channels.protocol.messages import Action
 
 
 class Message(Struct, frozen=True):

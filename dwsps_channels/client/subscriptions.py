@@ -14,7 +14,7 @@ from dwsps_channels.client.futures import fail, resolve, resolved
 from dwsps_channels.client.messages import Incoming
 from dwsps_channels.client.subscription import Subscription
 from dwsps_channels.client.window import Window
-from dwsps_channels.core.errors import RateLimited
+from dwsps_channels.protocol.errors import RateLimited
 
 logger = logging.getLogger("dwsps_channels.client")
 

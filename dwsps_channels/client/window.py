@@ -8,7 +8,7 @@ from typing import Final
 
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.errors import CallError
-from dwsps_channels.core.errors import RateLimited
+from dwsps_channels.protocol.errors import RateLimited
 
 logger = logging.getLogger("dwsps_channels.client")
 

@@ -1,1 +1,1 @@
-"""The server without its I/O: no Django, no asyncio, no sockets. Imports only itself and msgspec."""
+"""The engine: hub, sessions and contracts. No Django, no asyncio, no sockets."""

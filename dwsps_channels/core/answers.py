@@ -6,8 +6,8 @@ from contextlib import suppress
 from types import coroutine
 from typing import Final
 
-from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.promises import Promise
+from dwsps_channels.protocol.frames import Frame
 
 # So many publishes of a session may be on their way to the other processes at once.
 MAX_WAITING: Final = 256

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, KeysView
 
-from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.transport import Courier, Transport
+from dwsps_channels.protocol.frames import Frame
 
 # Fewer than these are each sent to: a courier has to be worth its way.
 CROWD = 8

@@ -7,12 +7,12 @@ from msgspec import Raw
 
 from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
-from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
-from dwsps_channels.core.topics import contexts, size
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.topics import contexts, size
 
 Tap = Callable[[Entry], None]
 """Takes each message published on this server."""

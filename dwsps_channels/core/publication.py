@@ -2,8 +2,8 @@
 
 from msgspec import Raw, Struct
 
-from dwsps_channels.core.frames import Frame
-from dwsps_channels.core.messages import Delivery, encode
+from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.messages import Delivery, encode
 
 
 class Publication(Struct, frozen=True, gc=False, omit_defaults=True):

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
-from dwsps_channels.core.errors import RateLimited
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.protocol.errors import RateLimited
 
 # A client that is refused may go on for a while: this many times its burst is answered with an error, and what the rate
 # allows, before it counts as flooding. Bounds below for those whose rate is low, to which keep-alive pings count too.

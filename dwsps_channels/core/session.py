@@ -10,8 +10,18 @@ from msgspec.structs import replace
 from dwsps_channels.core.answers import Answers
 from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.backlog import Entry
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import (
+from dwsps_channels.core.events import Events
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.promises import Promise, is_broken
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.rate_limit import RateLimiter
+from dwsps_channels.core.seen import Key
+from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import (
     Forbidden,
     MessageTooLarge,
     RateLimited,
@@ -19,12 +29,8 @@ from dwsps_channels.core.errors import (
     Unavailable,
     WireError,
 )
-from dwsps_channels.core.events import Events
-from dwsps_channels.core.frames import Frame
-from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.identity import Identity, Role
-from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.messages import (
+from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.messages import (
     Ack,
     Publish,
     Reached,
@@ -40,14 +46,8 @@ from dwsps_channels.core.messages import (
     subject_of,
     subject_of_excerpt,
 )
-from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.promises import Promise, is_broken
-from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.rate_limit import RateLimiter
-from dwsps_channels.core.seen import Key
-from dwsps_channels.core.timestamps import now
-from dwsps_channels.core.topics import check, contexts, size
-from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.timestamps import now
+from dwsps_channels.protocol.topics import check, contexts, size
 
 logger = logging.getLogger("dwsps_channels.session")
 

@@ -1,12 +1,12 @@
 """The contract between a session and the connection that carries it.
 
-Every implementation passes ``tests/transports/contract.py``.
+Every implementation passes ``tests/connections/transports/contract.py``.
 """
 
 from collections.abc import Awaitable, Collection
 from typing import Any, Protocol
 
-from dwsps_channels.core.frames import Frame
+from dwsps_channels.protocol.frames import Frame
 
 
 class Courier(Protocol):

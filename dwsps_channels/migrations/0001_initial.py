@@ -8,9 +8,9 @@ import django.utils.timezone
 from django.db import migrations, models
 
 import dwsps_channels.models
-import dwsps_channels.peers.encryption
-import dwsps_channels.peers.secrets
-import dwsps_channels.peers.urls
+import dwsps_channels.models.encryption
+import dwsps_channels.models.secrets
+import dwsps_channels.models.urls
 
 
 class Migration(migrations.Migration):
@@ -46,14 +46,14 @@ class Migration(migrations.Migration):
                     models.CharField(
                         help_text="Where its websocket is: wss://example.org/ws/pubsub/, or ws:// within your own network.",
                         max_length=500,
-                        validators=[dwsps_channels.peers.urls.validate_url],
+                        validators=[dwsps_channels.models.urls.validate_url],
                         verbose_name="URL",
                     ),
                 ),
                 (
                     "secret",
-                    dwsps_channels.peers.encryption.EncryptedTextField(
-                        blank=True, validators=[dwsps_channels.peers.secrets.validate_secret]
+                    dwsps_channels.models.encryption.EncryptedTextField(
+                        blank=True, validators=[dwsps_channels.models.secrets.validate_secret]
                     ),
                 ),
                 (

@@ -1,1 +1,1 @@
-"""Forwarding to other servers: what the worker does."""
+"""Peering: forwarding to other servers, and accepting what they forward."""

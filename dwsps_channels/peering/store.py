@@ -14,10 +14,10 @@ from django.db.models import Exists, F, Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from dwsps_channels.core.text import printable
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
-from dwsps_channels.peering.config import PeerConfig
-from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peering.outbound.config import PeerConfig
+from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 

@@ -17,7 +17,7 @@ from dwsps_channels.client import (
     QueueFull,
     ServerError,
 )
-from dwsps_channels.core.messages import Action
+from dwsps_channels.protocol.messages import Action
 from tests.client.conftest import Connect
 from tests.client.scripted import IGNORE, ScriptedServer
 from tests.processes import wait_until_async

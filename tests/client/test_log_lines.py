@@ -14,8 +14,8 @@ from msgspec import Raw
 
 from dwsps_channels.client import Client, ClientError, Redirected, open_connection
 from dwsps_channels.client.address import Address
-from dwsps_channels.core.errors import Unavailable
-from dwsps_channels.remote.websocket import WebSocketPublisher
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.websocket import WebSocketPublisher
 from tests.client.scripted import ScriptedServer, response
 from tests.processes import ROOT, wait_until_async
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from msgspec import Raw
 
-from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
+from dwsps_channels.protocol.frames import Frame
 
 Message = dict[str, Any]
 

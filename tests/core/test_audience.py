@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dwsps_channels.core.audience import CROWD, Audience, Subscriber
-from dwsps_channels.core.frames import Frame
+from dwsps_channels.protocol.frames import Frame
 from tests.core.recording import RecordingTransport
 
 FRAME = Frame(b"{}")

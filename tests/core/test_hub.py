@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from dwsps_channels.core.audience import Subscriber
-from dwsps_channels.core.errors import InvalidTopic
-from dwsps_channels.core.frames import Frame
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.protocol.errors import InvalidTopic
+from dwsps_channels.protocol.frames import Frame
 from tests.core.oracle import Subscriptions
 from tests.core.recording import RecordingTransport
 from tests.core.strategies import topics

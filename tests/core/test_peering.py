@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dwsps_channels.core.errors import Unavailable
 from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.protocol.errors import Unavailable
 from tests.core.recording import (
     ORIGIN,
     STAMP,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import Unavailable
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unavailable
 from tests.core.oracle import Subscriptions
 from tests.core.recording import (
     SERVER_TIMESTAMP,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import Forbidden, Unavailable
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Forbidden, Unavailable
 from tests.core.recording import World, is_error, publish, subscribe, unsubscribe
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dwsps_channels.core.answers import MAX_WAITING
-from dwsps_channels.core.close_codes import CloseCode
-from dwsps_channels.core.errors import Forbidden, RateLimited, Unavailable
 from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Forbidden, RateLimited, Unavailable
 from tests.core.recording import (
     STAMP,
     RecordingPolicy,

@@ -15,8 +15,8 @@ from pytest_django import DjangoAssertNumQueries
 
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
 from dwsps_channels.peering import store
-from dwsps_channels.peering.config import PeerConfig
-from dwsps_channels.peering.health import PeerHealth, State
+from dwsps_channels.peering.outbound.config import PeerConfig
+from dwsps_channels.peering.outbound.health import PeerHealth, State
 from tests.processes import ROOT, base_environment, wait_until
 
 SECRET = "correct-horse-battery-staple"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fastlane.raw import RawClient, frame, raw_client
+from tests.connections.fastlane.raw import RawClient, frame, raw_client
 from tests.processes import HOST, Server, ServerFactory, wait_until
 from tests.wire.raw import MIB, unread
 

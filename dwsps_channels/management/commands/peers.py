@@ -11,11 +11,10 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
-from dwsps_channels.peers import secrets
-from dwsps_channels.peers.conditions import condition_of, with_conditions
-from dwsps_channels.peers.connection_trial import try_connections
-from dwsps_channels.peers.urls import split_token
+from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
+from dwsps_channels.models.urls import split_token
+from dwsps_channels.peering.conditions import condition_of, with_conditions
+from dwsps_channels.peering.connection_trial import try_connections
 
 # More than a secret may have, so that one that is too long is refused and not cut.
 SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH

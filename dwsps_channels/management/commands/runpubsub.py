@@ -8,8 +8,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
-from dwsps_channels.shutdown import end_signals
-from dwsps_channels.worker import Worker
+from dwsps_channels.peering.worker import Worker
+from dwsps_channels.server.shutdown import end_signals
 
 logger = logging.getLogger("dwsps_channels")
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
     def _serve(self, where: str) -> None:
         try:
-            from dwsps_channels import serving
+            from dwsps_channels.server import serving
         except ModuleNotFoundError as error:
             if error.name != "uvicorn":
                 raise

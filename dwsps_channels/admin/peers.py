@@ -1,0 +1,194 @@
+"""Peers in Django's admin."""
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.utils.decorators import method_decorator
+from django.utils.formats import localize
+from django.utils.html import format_html, format_html_join
+from django.views.decorators.debug import sensitive_post_parameters
+
+from dwsps_channels.admin.forms import PeerForm
+from dwsps_channels.conf import conf
+from dwsps_channels.models import Peer
+from dwsps_channels.peering.conditions import condition_of, status_of, with_conditions
+from dwsps_channels.peering.connection_trial import try_connections
+from dwsps_channels.peering.store import lacks_worker
+
+if TYPE_CHECKING:
+    _ModelAdmin = admin.ModelAdmin[Peer]
+else:
+    _ModelAdmin = admin.ModelAdmin  # Django's own has no type parameters
+
+NOTHING = "-"
+
+
+@admin.register(Peer)
+class PeerAdmin(_ModelAdmin):
+    form = PeerForm
+    list_display = ("name", "shown_url", "directions", "state", "queue", "dropped", "last_error")
+    list_filter = ("enabled", "forward", "accept", "status__state")
+    search_fields = ("name", "url")
+    actions = ("enable", "disable", "test_connection")
+    fieldsets = (
+        (None, {"fields": ("name", "url", "enabled")}),
+        ("Secret", {"fields": ("new_secret", "generate_secret", "secret_in_url", "dwsps")}),
+        ("Directions", {"fields": ("forward", "topics", "accept")}),
+    )
+    health = (
+        "state",
+        "last_error",
+        "round_trip",
+        "forwarded",
+        "acked",
+        "queue",
+        "resent",
+        "dropped",
+    )
+    """The worker's word, for the form."""
+    readonly_fields = ("secret_state", *health)
+
+    class Media:
+        css = {"all": ("dwsps_channels/admin.css",)}
+
+    # What is shown
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
+        return with_conditions(super().get_queryset(request))  # type: ignore[arg-type]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Peer | None = None) -> Any:
+        address, secret, directions = self.fieldsets
+        if obj is not None and not self.has_change_permission(request, obj):
+            secret = ("Secret", {"fields": ("secret_state", "secret_in_url", "dwsps")})
+        health = [] if obj is None else [("Health", {"fields": self.health})]
+        return [*health, address, secret, directions]
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"lacks_worker": lacks_worker(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    @admin.display(description="URL", ordering="url")
+    def shown_url(self, peer: Peer) -> str:
+        return peer.shown_url
+
+    @admin.display(description="directions")
+    def directions(self, peer: Peer) -> str:
+        ways = [
+            *([("→", "we send to it")] if peer.forward else []),
+            *([("←", "it may send to us")] if peer.accept else []),
+        ]
+        return format_html_join(
+            " ",
+            '<span class="dwsps-way" title="{1}"><span aria-hidden="true">{0}</span>'
+            '<span class="visually-hidden">{1}</span></span>',
+            ways or [(NOTHING, "neither")],
+        )
+
+    @admin.display(description="state", ordering="status__state")
+    def state(self, peer: Peer) -> str:
+        condition = condition_of(peer)
+        return format_html(
+            '<span class="dwsps-state" data-tone="{}">{}</span>', condition.tone, condition.words
+        )
+
+    @admin.display(description="queue", ordering="status__queued")
+    def queue(self, peer: Peer) -> str:
+        return _of_status(peer, "queued")
+
+    @admin.display(description="last error")
+    def last_error(self, peer: Peer) -> str:
+        return _of_status(peer, "last_error")
+
+    @admin.display(description="round trip")
+    def round_trip(self, peer: Peer) -> str:
+        status = status_of(peer)
+        if status is None or status.round_trip is None:
+            return NOTHING
+        return f"{status.round_trip * 1000:.1f} ms"
+
+    @admin.display(description="sent")
+    def forwarded(self, peer: Peer) -> str:
+        return _of_status(peer, "forwarded")
+
+    @admin.display(description="acknowledged")
+    def acked(self, peer: Peer) -> str:
+        return _of_status(peer, "acked")
+
+    @admin.display(description="sent again")
+    def resent(self, peer: Peer) -> str:
+        return _of_status(peer, "resent")
+
+    @admin.display(description="dropped", ordering="status__dropped")
+    def dropped(self, peer: Peer) -> str:
+        return _of_status(peer, "dropped")
+
+    @admin.display(description="secret")
+    def secret_state(self, peer: Peer) -> str:
+        if peer.has_lost_secret:
+            return "there is one, but it cannot be decrypted"
+        return "there is one" if peer.secret else "there is none"
+
+    # What is saved
+
+    @method_decorator(sensitive_post_parameters("new_secret", "url"))
+    def changeform_view(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().changeform_view(*args, **kwargs)
+
+    def response_add(
+        self, request: HttpRequest, obj: Peer, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        return self._secret_page(request, obj) or super().response_add(
+            request, obj, post_url_continue
+        )
+
+    def response_change(self, request: HttpRequest, obj: Peer) -> HttpResponse:
+        return self._secret_page(request, obj) or super().response_change(request, obj)
+
+    def _secret_page(self, request: HttpRequest, peer: Peer) -> HttpResponse | None:
+        """Show a generated secret: in this response, and not as a message, which would be stored until it is shown."""
+        if "generate_secret" not in request.POST:
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"The secret of {peer.name}",
+            "opts": self.opts,
+            "peer": peer,
+            "server_name": conf.SERVER_NAME,
+        }
+        return TemplateResponse(request, "admin/dwsps_channels/peer/secret.html", context)
+
+    # Actions
+
+    @admin.action(description="Enable selected peers", permissions=["change"])
+    def enable(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
+        self._switch(request, queryset, enabled=True)
+
+    @admin.action(description="Disable selected peers", permissions=["change"])
+    def disable(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
+        self._switch(request, queryset, enabled=False)
+
+    def _switch(self, request: HttpRequest, queryset: QuerySet[Peer], *, enabled: bool) -> None:
+        peers = list(queryset.exclude(enabled=enabled))
+        Peer.objects.filter(pk__in=[peer.pk for peer in peers]).update(enabled=enabled)
+        word = "enabled" if enabled else "disabled"
+        for peer in peers:
+            self.log_change(request, peer, f"{word.capitalize()}.")
+        names = ", ".join(peer.name for peer in peers)
+        self.message_user(request, f"{word}: {names or 'none that was not'}", messages.SUCCESS)
+
+    @admin.action(description="Test the connection to selected peers", permissions=["change"])
+    def test_connection(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
+        for peer, finding in try_connections(queryset):
+            level = messages.SUCCESS if finding.works else messages.ERROR
+            self.message_user(request, f"'{peer.name}': {finding.words}", level)
+
+
+def _of_status(peer: Peer, field: str) -> str:
+    status = status_of(peer)
+    value = "" if status is None else getattr(status, field)
+    return NOTHING if value == "" else localize(value)

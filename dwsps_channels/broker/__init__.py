@@ -1,0 +1,1 @@
+"""Brokers: how the processes of one server reach each other."""

@@ -1,0 +1,53 @@
+"""Publishing to a ``ChannelLayerBus`` from a process that is no member of it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from dwsps_channels.broker.channel_layer.batch import Batch
+from dwsps_channels.broker.channel_layer.blocking import BlockingLayer, blocking_layer
+from dwsps_channels.broker.channel_layer.gossip import OUTSIDE
+from dwsps_channels.core.publication import Publication
+
+if TYPE_CHECKING:
+    from channels.layers import BaseChannelLayer
+
+
+class ChannelLayerSender:
+    """Sends to the group of a ``ChannelLayerBus``, and receives nothing. It blocks; for one caller at a time."""
+
+    def __init__(self, make_layer: "Callable[[], BaseChannelLayer]", *, group: str) -> None:
+        self._make_layer = make_layer
+        self._group = group
+        self._name = OUTSIDE + uuid4().hex
+        self._number = 0
+        self._layer: BlockingLayer | None = None
+
+    def publish(self, publication: Publication, deadline: float) -> str:
+        """Have every process deliver ``publication``.
+
+        Returns:
+            Why a process did not get it, as far as the layer says; else empty.
+
+        Raises:
+            TimeoutError: not before the deadline, a time of ``time.monotonic``.
+            ConnectionError: the layer did not take it. The text says why.
+        """
+        batch = Batch(self._name, self._number, [publication])
+        # Never used again, even where sending fails: it may have arrived nevertheless.
+        self._number += 1
+        try:
+            if self._layer is None:
+                self._layer = blocking_layer(self._make_layer)
+            return self._layer.group_send(self._group, batch.message(), deadline)
+        except TimeoutError:
+            raise
+        except Exception as error:
+            problem = str(error) or type(error).__name__
+            raise ConnectionError(f"the channel layer did not take it: {problem}") from error
+
+    def close(self) -> None:
+        """Close the layer's connections."""
+        if self._layer is not None:
+            self._layer.close()
+            self._layer = None

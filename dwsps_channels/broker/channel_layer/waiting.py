@@ -1,0 +1,87 @@
+"""Publications on this side of the bus: waiting for their turn, in order, each with its publisher's answer."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.protocol.errors import Unavailable
+
+# What a publication costs beside its payload and its topic: field names, the timestamp, the queue's own.
+OVERHEAD: Final = 128
+
+
+class Waiting(NamedTuple):
+    """One publication that was not handed over yet."""
+
+    publication: Publication
+    accepted: asyncio.Future[None]
+    """The publisher's answer."""
+    size: int
+
+
+class WaitingLine:
+    """First in, first out; bounded in number and in bytes."""
+
+    def __init__(self, max_publications: int, max_bytes: int) -> None:
+        self._max_publications = max_publications
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._line: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def join(self, publication: Publication) -> asyncio.Future[None]:
+        """Queue up. What is returned raises ``Unavailable`` where the line is too long, or else fails."""
+        size = len(memoryview(publication.message)) + len(publication.topic.encode()) + OVERHEAD
+        if len(self._line) >= self._max_publications or self._bytes + size > self._max_bytes:
+            return refused("the server's other processes cannot be told fast enough")
+        waiting = Waiting(publication, asyncio.get_running_loop().create_future(), size)
+        self._line.append(waiting)
+        self._bytes += size
+        return waiting.accepted
+
+    def take(self, max_bytes: int) -> list[Waiting]:
+        """The longest waiting, in order: of ``max_bytes`` together, or one that is larger by itself."""
+        taken: list[Waiting] = []
+        room = max_bytes
+        while self._line and (not taken or self._line[0].size <= room):
+            waiting = self._line.popleft()
+            self._bytes -= waiting.size
+            room -= waiting.size
+            taken.append(waiting)
+        return taken
+
+    def refuse(self, problem: str) -> None:
+        """Empty the line, unsent."""
+        refuse(self.take(self._bytes), problem)
+
+
+def accept(batch: Iterable[Waiting]) -> None:
+    """Tell the publishers that the bus has it."""
+    for waiting in batch:
+        # A publisher that was cancelled has cancelled its answer, and only that.
+        if not waiting.accepted.done():
+            waiting.accepted.set_result(None)
+
+
+def refuse(batch: Iterable[Waiting], problem: str) -> None:
+    """Tell the publishers that have no answer yet that the bus does not have it."""
+    for waiting in batch:
+        if not waiting.accepted.done():
+            _refuse(waiting.accepted, problem)
+
+
+def refused(problem: str) -> asyncio.Future[None]:
+    """An answer that raises ``Unavailable``."""
+    answer = asyncio.get_running_loop().create_future()
+    _refuse(answer, problem)
+    return answer
+
+
+def _refuse(answer: asyncio.Future[None], problem: str) -> None:
+    answer.set_exception(Unavailable(problem))
+    # Looked at here, so that asyncio does not complain of those that nobody awaits.
+    answer.exception()

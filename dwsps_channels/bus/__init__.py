@@ -1,1 +1,0 @@
-"""How the processes of one server reach each other."""

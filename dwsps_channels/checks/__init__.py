@@ -1,0 +1,19 @@
+"""Django system checks. docs/reference/checks.md has a line for each."""
+
+from dwsps_channels.checks.settings import (
+    check_application,
+    check_daphne,
+    check_deployment,
+    check_servers,
+    check_settings,
+    check_strangers,
+)
+
+__all__ = [
+    "check_application",
+    "check_daphne",
+    "check_deployment",
+    "check_servers",
+    "check_settings",
+    "check_strangers",
+]

@@ -1,0 +1,1 @@
+"""Client connections: their handshake, their transport, and the servers beneath them."""

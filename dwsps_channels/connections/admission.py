@@ -1,0 +1,95 @@
+"""How many clients may be connected to this process: in all, and from one address."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from dwsps_channels.connections.addresses import network_of
+
+logger = logging.getLogger("dwsps_channels.admission")
+
+# A flood is to fill no log.
+LOG_INTERVAL: Final = 60.0
+
+
+class Full(Exception):
+    """A client that is not admitted: there are as many as there may be."""
+
+
+class Place:
+    """One of the connections that there may be. Give it back with ``leave``; a second call does nothing."""
+
+    __slots__ = ("_admission", "_network")
+
+    def __init__(self, admission: "Admission", network: str) -> None:
+        self._admission: Admission | None = admission
+        self._network = network
+
+    def leave(self) -> None:
+        if self._admission is not None:
+            self._admission.free(self._network)
+            self._admission = None
+
+
+class Admission:
+    """Counts clients, and refuses those beyond ``total`` or, from one address, ``per_address``; ``None``: no limit.
+
+    Clients of which no address is known are counted in all alone.
+    """
+
+    def __init__(
+        self,
+        total: int | None,
+        per_address: int | None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._clock = clock
+        self._open = 0
+        self._by_network: Counter[str] = Counter()
+        self.refused = 0
+        """How many clients were refused since the process started."""
+        self._told_at: float | None = None
+
+    def enter(self, address: str) -> Place | None:
+        """A place for a client from ``address``; ``None``: it needs none, as nothing is limited.
+
+        Raises:
+            Full: no place is left.
+        """
+        if self._total is None and self._per_address is None:
+            return None
+        if self._total is not None and self._open >= self._total:
+            self._refuse(f"DWSPS['MAX_CONNECTIONS'] is {self._total}")
+        network = network_of(address) if self._per_address is not None and address else ""
+        if network:
+            assert self._per_address is not None
+            if self._by_network[network] >= self._per_address:
+                self._refuse(
+                    f"DWSPS['MAX_CONNECTIONS_PER_ADDRESS'] is {self._per_address}, "
+                    f"which {network} has"
+                )
+            self._by_network[network] += 1
+        self._open += 1
+        return Place(self, network)
+
+    def free(self, network: str) -> None:
+        """Take back a place; for ``Place``."""
+        self._open -= 1
+        if network:
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
+
+    def _refuse(self, reason: str) -> None:
+        self.refused += 1
+        now = self._clock()
+        if self._told_at is None or now - self._told_at >= LOG_INTERVAL:
+            self._told_at = now
+            logger.warning(
+                "connection refused: %s; %d refused since the start", reason, self.refused
+            )
+        raise Full(reason)

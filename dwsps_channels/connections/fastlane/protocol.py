@@ -1,0 +1,488 @@
+"""The websocket protocol class for uvicorn's ``--ws``: one connection, from its upgrade to its end.
+
+It reads frames itself (``reader``), and gathers those that it writes (``outbox``). Any ASGI application runs on it;
+ours takes the connection over (``lane``), and then a frame goes to its session, and the answer back, within the call
+that brings it: no task, no queue.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Any, cast
+from urllib.parse import unquote
+from weakref import WeakKeyDictionary
+
+from uvicorn.config import Config
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.server import ServerState
+
+from dwsps_channels.connections.fastlane.application import Application
+from dwsps_channels.connections.fastlane.heartbeat import Heartbeat
+from dwsps_channels.connections.fastlane.lane import EXTENSION, Lane, Rider
+from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
+from dwsps_channels.connections.transports.flusher import Flusher
+from dwsps_channels.connections.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
+from dwsps_channels.connections.transports.unsent import unsent
+from dwsps_channels.connections.websocket.close import (
+    ABNORMAL,
+    INTERNAL_ERROR,
+    SERVICE_RESTART,
+    close_frame,
+)
+from dwsps_channels.connections.websocket.handshake import Refused, Request, http_response
+from dwsps_channels.connections.websocket.reader import (
+    HEAD_BYTES,
+    PING,
+    PONG,
+    Close,
+    Control,
+    Fragment,
+    Oversized,
+    Ping,
+    Pong,
+    Reader,
+    Violation,
+)
+from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.frames import websocket_frame
+
+logger = logging.getLogger("uvicorn.error")
+
+# What a client that is refused or has broken the protocol has to read why, before the connection is cut off.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 256 * 1024
+# And one that does not answer pings, to answer all the same.
+SILENT_SECONDS = 1.0
+
+_PING = websocket_frame(PING, b"")
+
+_TURN = range(TURN_FRAMES)
+
+
+class State(IntEnum):
+    """How far a connection has got: in this order, some left out."""
+
+    OPENING = 0
+    """The application has not decided yet."""
+    OPEN = 1
+    CLOSING = 2
+    """We have sent a close frame, and wait for the client's."""
+    OVER = 3
+    """All is said; what the client still sends is thrown away until it is gone."""
+
+
+# A look-up in an enumeration takes long, for what is done with each message.
+OPENING, OPEN, CLOSING, OVER = State
+
+
+class Ground:
+    """What the connections of one server share."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self.flusher = Flusher(loop)
+        self.turns = Turns(loop)
+        self.heartbeat = Heartbeat(loop, config.ws_ping_interval)
+        timeout, interval = config.ws_ping_timeout, config.ws_ping_interval
+        # How many beats a client may be silent for; uvicorn's defaults make it one.
+        self.silent_beats = (
+            max(1, round(timeout / interval)) if timeout and interval else float("inf")
+        )
+
+
+_grounds: WeakKeyDictionary[ServerState, Ground] = WeakKeyDictionary()
+
+
+class Protocol(asyncio.Protocol):
+    """Made by uvicorn for each upgrade: ``connection_made``, then ``data_received`` with the request, as it was."""
+
+    __slots__ = (
+        "_app_state",
+        "_application",
+        "_awaited",
+        "_discarded",
+        "_ground",
+        "_lingers",
+        "_loop",
+        "_part",
+        "_reader",
+        "_receive",
+        "_rider",
+        "_server_state",
+        "_silent",
+        "_state",
+        "_timer",
+        "_waits_for_turn",
+        "config",
+        "outbox",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+    outbox: Outbox
+    """What is sent on the connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        ground = _grounds.get(server_state)
+        if ground is None:
+            ground = _grounds[server_state] = Ground(config, self._loop)
+        self._ground = ground
+        self._state = OPENING
+        self._reader: Reader | None = None
+        # Who gets the messages: the application, until a rider takes over; None once it was told that it is over.
+        self._application: Application | None = None
+        self._rider: Rider | None = None
+        self._receive: Callable[[str | bytes], Awaitable[None] | None] | None = None
+        # While it is there, the last message is being handled and no other is read.
+        self._awaited: asyncio.Future[None] | None = None
+        # Set while there is more to read than one turn of the event loop may take; until the next, nothing is read.
+        self._waits_for_turn = False
+        # For how many beats no whole frame has come.
+        self._silent = 0
+        self._part = -1
+        # Whether the client, once it has got all, is to close before us.
+        self._lingers = False
+        # How many bytes were thrown away since all was said.
+        self._discarded = 0
+        # What cuts the connection off if the client does not let it end.
+        self._timer: asyncio.TimerHandle | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.outbox = Outbox(self.transport, self._ground.flusher, self)
+        cast(set[object], self._server_state.connections).add(self)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            if self._state is OPENING:
+                self._open(data)
+            else:
+                self._discarded += len(data)
+                if self._discarded > LINGER_BYTES:
+                    self.transport.abort()
+            return
+        reader.feed(data)
+        if self._state is OPENING:
+            # Before it was accepted: let it wait.
+            self.transport.pause_reading()
+        elif len(data) >= TURN_BYTES:
+            # The loop may read this socket again at once, and so others that bring as much.
+            self._wait_for_turn()
+        elif self._awaited is None or self._state is CLOSING:
+            self._read()
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = OVER
+        self._reader = None
+        cast(set[object], self._server_state.connections).discard(self)
+        self._ground.heartbeat.remove(self, self._part)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.outbox.drop()
+        self._tell_end(ABNORMAL)
+
+    def pause_writing(self) -> None:
+        self.outbox.blocked = True
+        # Who does not read what it is sent, acks perhaps, need not send more.
+        if self._state is OPEN:
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        outbox = self.outbox
+        outbox.unblock()
+        if outbox.blocked:
+            return
+        if self._application is not None:
+            self._application.unblocked()
+        if self._state is OVER:
+            self._end()
+        else:
+            self._read_on()
+
+    # uvicorn
+
+    def shutdown(self) -> None:
+        """The server is going away."""
+        self._tell_end(SERVICE_RESTART)
+        # Of another server it may be had: 500 would tell a peer that something is wrong here.
+        self.refuse(http_response(HTTPStatus.SERVICE_UNAVAILABLE, (), b"Service Unavailable"))
+        self.close(SERVICE_RESTART)
+
+    # The opening
+
+    def _open(self, head: bytes) -> None:
+        config, state, transport = self.config, self._server_state, self.transport
+        try:
+            request = Request(head)
+        except Refused as refused:
+            logger.info("WebSocket handshake refused: %s", refused)
+            self.refuse(refused.response)
+            return
+        self._reader = Reader(config.ws_max_size)
+        root_path = config.root_path
+        scope = {
+            "type": "websocket",
+            "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if is_ssl(transport) else "ws",
+            "server": get_local_addr(transport),
+            "client": get_remote_addr(transport),
+            "root_path": root_path,
+            "path": root_path + unquote(request.raw_path.decode("latin-1")),
+            "raw_path": root_path.encode("ascii") + request.raw_path,
+            "query_string": request.query,
+            "headers": request.headers,
+            "subprotocols": request.subprotocols,
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: Lane(self)},
+        }
+        application = Application(self, request, scope, state.default_headers)
+        self._application = application
+        self._receive = application.take
+        task = self._loop.create_task(application.run(config.loaded_app))
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    def accept(self, response: bytes) -> None:
+        """Open the connection with ``response``."""
+        if self._state is OPENING:
+            self._state = OPEN
+            self.outbox.put(response)
+            self._part = self._ground.heartbeat.add(self)
+            # What came too early is read in the next turn, when a rider has taken over.
+            self._loop.call_soon(self._read_on)
+
+    def refuse(self, response: bytes) -> None:
+        """Answer the request with ``response`` instead."""
+        if self._state is OPENING:
+            self.outbox.put(response)
+            self._leave(linger=True)
+
+    def ride(
+        self, limit: int, board: Callable[[Transport], Rider], message_limit: int | None = None
+    ) -> None:
+        """See ``Lane.ride``."""
+        application = self._application
+        if self._rider is not None or (application is not None and not application.is_accepted):
+            raise RuntimeError("only a connection that was accepted can be taken, and only once")
+        rider = board(self.outbox)
+        if application is None:
+            rider.closed()  # the client has left since
+            return
+        self._application = None
+        self._rider = rider
+        self._receive = rider.receive
+        self.outbox.bound(limit, rider.fall_behind, rider.lag)
+        if message_limit is not None and self._reader is not None:
+            self._reader.keep_at_most(message_limit)
+        self._take_over(application.release())
+
+    def _take_over(self, messages: Iterable[str | bytes]) -> None:
+        """Hand over what the application has not fetched."""
+        waiting = iter(messages)
+        self._awaited = None
+        while self._state is OPEN and (message := next(waiting, None)) is not None:
+            assert self._receive is not None
+            handled = self._receive(message)
+            if handled is not None:
+                awaited = self._await(handled)
+                awaited.remove_done_callback(self._handled)
+                awaited.add_done_callback(lambda _: self._take_over(waiting))
+                return
+        self._read_on()
+
+    # Messages
+
+    def _read(self) -> None:
+        """Hand over what has come, until a message has to be waited for or the turn is over."""
+        outbox = self.outbox
+        try:
+            for _ in _TURN:
+                reader = self._reader
+                if reader is None or not reader.unread:
+                    return
+                message = reader.next()
+                if message is None:
+                    return
+                if not isinstance(message, (str, bytes)):
+                    self._control(message)
+                elif self._state is OPEN:
+                    assert self._receive is not None
+                    handled = self._receive(message)
+                    if handled is not None:
+                        self._await(handled)
+                if self._state is OPEN:
+                    if len(outbox.gathered) >= CROWD:
+                        outbox.flush()
+                    if self._awaited is not None or outbox.blocked:
+                        return
+        except Violation as violation:
+            self._fail(violation)
+        else:
+            self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        """Read on when the other connections have been looked at."""
+        if self._reader is not None and not self._waits_for_turn:
+            self._waits_for_turn = True
+            self.transport.pause_reading()
+            self._ground.turns.wait(self)
+
+    def take_turn(self) -> None:
+        """See ``turns.Waiting``."""
+        self._waits_for_turn = False
+        self._read_on()
+
+    def _await(self, handled: Awaitable[None]) -> "asyncio.Future[None]":
+        """Read on only when ``handled`` is done."""
+        awaited = self._awaited = asyncio.ensure_future(handled)
+        awaited.add_done_callback(self._handled)
+        if self._state is OPEN:
+            self.transport.pause_reading()
+        return awaited
+
+    def _handled(self, awaited: "asyncio.Future[None]") -> None:
+        if awaited is self._awaited:
+            self._awaited = None
+            # If it failed there is a defect: asyncio reports it, and the connection goes on.
+            reader = self._reader
+            if reader is not None and len(reader.unread) >= TURN_BYTES:
+                # Publishers that have waited for the same reader are not to go on all at once.
+                self._wait_for_turn()
+            else:
+                self._read_on()
+
+    def _read_on(self) -> None:
+        """Read what is here, and then what comes, if nothing is against it."""
+        if self._may_read():
+            self._read()
+            if self._may_read() and not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _may_read(self) -> bool:
+        if self._waits_for_turn:
+            return False
+        if self._state is OPEN:
+            return self._awaited is None and not self.outbox.blocked
+        return self._state is not OPENING
+
+    def _control(self, frame: Control | Fragment | Oversized) -> None:
+        rider = self._rider
+        if rider is not None and isinstance(frame, Ping | Pong):
+            rider.receive_control(len(frame.payload) + HEAD_BYTES)
+        if isinstance(frame, Ping):
+            self.outbox.put(websocket_frame(PONG, frame.payload))
+        elif isinstance(frame, Oversized):
+            if rider is not None:
+                rider.receive_too_large(*frame)
+        elif isinstance(frame, Close):
+            self._tell_end(frame.code, frame.reason)
+            self.outbox.put(close_frame(frame.code))
+            self._leave(linger=False)
+
+    def beat(self) -> None:
+        """Once in each interval: find out whether the client is still there."""
+        if self._state is not OPEN:
+            return
+        # As long as nothing is read, nothing can be heard.
+        reader = self._reader
+        if (
+            self._awaited is not None
+            or self._waits_for_turn
+            or (reader is not None and reader.heard)
+        ):
+            if reader is not None:
+                reader.heard = False
+            self._silent = 0
+        else:
+            self._silent += 1
+            if self._silent >= self._ground.silent_beats:
+                self._give_up()
+                return
+        if not self.outbox.blocked:
+            self.outbox.put(_PING)
+
+    def _give_up(self) -> None:
+        if self._rider is not None:
+            self._rider.fall_silent()
+        else:
+            self._tell_end(INTERNAL_ERROR, "keepalive ping timeout")
+            self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_SECONDS)
+
+    # The end
+
+    def unsent(self) -> int:
+        """See ``outbox.Closing``."""
+        return unsent(self.transport)
+
+    def take_leave(self, code: int, *, patience: float) -> None:
+        """See ``outbox.Closing``."""
+        self.close(code, patience=patience)
+
+    def close(self, code: int, reason: str = "", *, patience: float = CLOSING_SECONDS) -> None:
+        """Send a close frame, and give the client ``patience`` seconds to answer with its own."""
+        if self._state is OPEN:
+            self._state = CLOSING
+            self.outbox.put(close_frame(code, reason))
+            self.outbox.finish()
+            self._cut_off_in(patience)
+            # Its own comes behind what nobody will read: also where reading was paused.
+            self._loop.call_soon(self._read_on)
+
+    def _fail(self, violation: Violation) -> None:
+        self._tell_end(violation.code, violation.reason)
+        self.outbox.put(close_frame(violation.code, violation.reason))
+        self._leave(linger=True)
+
+    def _leave(self, *, linger: bool) -> None:
+        """End the connection once all is written; what still comes is thrown away."""
+        self._state = OVER
+        self._reader = None
+        self._lingers = linger
+        self.outbox.finish()
+        self._cut_off_in(LINGER_SECONDS)
+        self.outbox.flush()
+        self._end()
+
+    def _end(self) -> None:
+        transport = self.transport
+        if self.outbox.is_empty and not transport.is_closing():
+            if self._lingers and transport.can_write_eof():
+                # Were it closed now, with something unread, a reset could overtake what we had to say.
+                transport.write_eof()
+                transport.resume_reading()
+            else:
+                transport.close()
+
+    def _tell_end(self, code: int, reason: str = "") -> None:
+        """Tell who was served that the connection is over, once."""
+        self._receive = None
+        if (application := self._application) is not None:
+            self._application = None
+            application.disconnected(code, reason)
+        if (rider := self._rider) is not None:
+            self._rider = None
+            rider.closed()
+
+    def _cut_off_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, self.transport.abort)

@@ -1,0 +1,104 @@
+"""A websocket handshake that has to wait for something, or that is rejected, on every server."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from dwsps_channels.connections.servers.connection import reject_on_daphne
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.text import printable
+
+logger = logging.getLogger("dwsps_channels.handshakes")
+
+T = TypeVar("T")
+
+LOG_INTERVAL: Final = 60.0
+
+
+class Gone(Exception):
+    """The client went away before its handshake was answered."""
+
+
+class Connected:
+    """An ASGI ``receive`` from which ``websocket.connect`` was taken: gives that first, then what ``receive`` gives."""
+
+    __slots__ = ("_connect", "receive")
+
+    def __init__(self, connect: Any, receive: Any) -> None:
+        self._connect = connect
+        self.receive = receive
+        """The server's own. Take it once the first event is there, to save a call for each frame."""
+
+    async def __call__(self) -> Any:
+        if self._connect is not None:
+            connect, self._connect = self._connect, None
+            return connect
+        return await self.receive()
+
+
+async def while_connected(receive: Any, asking: Coroutine[Any, Any, T]) -> T:
+    """Await ``asking`` for a client that waits for its handshake; ``websocket.connect`` was received before.
+
+    Raises:
+        Gone: the client went away first; ``asking`` is cancelled. One that sends before it may counts as gone, too.
+        Exception: what ``asking`` raises.
+    """
+    asked = asyncio.ensure_future(asking)
+    leaving = asyncio.ensure_future(receive())
+    try:
+        await asyncio.wait((asked, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not asked.done():
+            raise Gone
+        return asked.result()
+    finally:
+        await _cancel(asked, leaving)
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody reports it
+
+
+async def reject(scope: Any, send: Any, status: int) -> None:
+    """Answer the handshake with an HTTP status, with 403 if the server knows no other way."""
+    if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
+        await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b""})
+        # uvicorn logs an error if the application returns before it has closed the connection.
+        await asyncio.sleep(0.1)
+    elif status == 403 or not reject_on_daphne(send, status):
+        await send({"type": "websocket.close", "code": CloseCode.FORBIDDEN.value})
+
+
+class Unanswered:
+    """Handshakes for which nobody can say for now who is there. Clients come back after HTTP 503."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self.rejected = 0
+        """How many since the process started."""
+        # When each kind of error was logged last: a storm is to fill no log.
+        self._logged: dict[type[Exception], float] = {}
+
+    async def reject(self, scope: Any, send: Any, error: Exception) -> None:
+        """Answer with 503 because of ``error``."""
+        self.rejected += 1
+        now = self._clock()
+        if now - self._logged.get(type(error), -LOG_INTERVAL) >= LOG_INTERVAL:
+            self._logged[type(error)] = now
+            logger.warning(
+                "connections are rejected with 503, as nobody can be looked up: %s; %d since the start",
+                printable(str(error)),
+                self.rejected,
+            )
+        await reject(scope, send, 503)
+
+
+unanswered = Unanswered()
+"""This process's."""

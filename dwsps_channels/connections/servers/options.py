@@ -1,0 +1,132 @@
+"""Options that the ASGI server was started without, and that it needs among strangers: found in the running server.
+
+``manage.py check`` cannot know them: they are on another command line.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.conf import settings
+
+from dwsps_channels.conf import conf
+from dwsps_channels.connections.servers.connection import beneath
+
+logger = logging.getLogger("dwsps_channels.server_options")
+
+# How many clients may wait to be accepted: what uvicorn has and we advise, and below which we warn.
+BACKLOG: Final = 2048
+MIN_BACKLOG: Final = 512
+# And for how many seconds each of them may wait: below which we warn, and what we advise.
+MIN_HANDSHAKE_TIMEOUT: Final = 10
+HANDSHAKE_TIMEOUT: Final = 20
+
+# A project's other consumers may have larger messages than this app's. As much as Daphne takes by default.
+MIN_MESSAGE_BYTES: Final = 1024 * 1024
+
+
+def message_bytes() -> int:
+    """The advised limit of the server for a message: above that of every session, a worker's too."""
+    return max(MIN_MESSAGE_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+
+
+def warn_of_daphne() -> None:
+    """Warn of how Daphne listens, if it runs this event loop. Call it once, when the app starts."""
+    if settings.DEBUG:
+        return
+    for problem in _problems_of_daphne():
+        logger.warning(
+            'Daphne %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
+        )
+
+
+def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
+    """Say what uvicorn takes from strangers. Once, for the ``send`` of its first websocket connection.
+
+    ``holds_messages``: a message is held up to uvicorn's own limit before the app sees it.
+    """
+    if settings.DEBUG:
+        return
+    for item in beneath(send):
+        config = getattr(item, "config", None)
+        if hasattr(config, "ws_max_size"):
+            for problem in _problems_of_uvicorn(config, holds_messages=holds_messages):
+                logger.warning(
+                    'uvicorn %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
+                )
+            return
+
+
+def warn_of_workers(send: Any) -> None:
+    """Say that the processes of a server that has no broker cannot reach each other, if uvicorn or gunicorn runs several.
+
+    Once, for the ``send`` of the first websocket connection.
+    """
+    for item in beneath(send):
+        config = getattr(item, "config", None)
+        if hasattr(config, "ws_max_size"):
+            if (count := _workers_of(config)) > 1:
+                logger.warning(
+                    "this is one of %d processes, and they cannot reach each other: what is published in one does not "
+                    "get to the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
+                    'one process (docs/how-to/deployment.md, "Several processes")',
+                    count,
+                )
+            return
+
+
+def _workers_of(config: Any) -> int:
+    # Under gunicorn, uvicorn's own number means nothing.
+    gunicorn = getattr(getattr(config.callback_notify, "__self__", None), "cfg", config)
+    return int(gunicorn.workers)
+
+
+def _problems_of_daphne() -> Iterator[str]:
+    reactor: Any = sys.modules.get("twisted.internet.reactor")
+    if getattr(reactor, "_asyncioEventloop", None) is not asyncio.get_running_loop():
+        return
+    for port in reactor.getReaders():
+        server = getattr(getattr(port, "factory", None), "server", None)
+        backlog = getattr(port, "backlog", None)
+        if server is None or backlog is None:
+            continue  # a connection, or what others listen to
+        if backlog < MIN_BACKLOG:
+            yield (
+                f"listens with a backlog of {backlog}: of thousands of clients that come at once it turns many away. "
+                f"Start it with -e tcp:port=PORT:interface=HOST:backlog={BACKLOG} in place of -p and -b"
+            )
+        if server.websocket_connect_timeout < MIN_HANDSHAKE_TIMEOUT:
+            yield (
+                f"gives a client {server.websocket_connect_timeout} s for its handshake: of thousands that come at "
+                f"once it turns many away. Start it with --websocket_connect_timeout {HANDSHAKE_TIMEOUT}"
+            )
+        yield from _problems_of_limit(
+            server.websocket_max_message_size, "--websocket-max-message-size"
+        )
+
+
+def _problems_of_uvicorn(config: Any, *, holds_messages: bool) -> Iterator[str]:
+    if holds_messages:
+        yield from _problems_of_limit(config.ws_max_size, "--ws-max-size")
+    if config.http_protocol_class.__name__ == "HttpToolsProtocol":
+        yield (
+            "takes a request's head of any size, and waits for its end without end. "
+            "Start it with --http dwsps_channels.fastlane:HttpProtocol"
+        )
+
+
+def _problems_of_limit(size: int, option: str) -> Iterator[str]:
+    # What waits for a client may cost as much anyway.
+    allowed = max(conf.MAX_BUFFERED_BYTES, message_bytes())
+    if 0 < size < conf.MAX_MESSAGE_BYTES:
+        yield (
+            f"ends the connection of a client whose message is above {size} bytes, and DWSPS['MAX_MESSAGE_BYTES'] is "
+            f"{conf.MAX_MESSAGE_BYTES}. Start it with {option} {message_bytes()}"
+        )
+    elif not 0 < size <= allowed:
+        yield (
+            f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each "
+            f"client. Start it with {option} {message_bytes()}"
+        )

@@ -1,0 +1,1 @@
+"""The outgoing half of a connection, for each kind of server."""

@@ -1,0 +1,79 @@
+"""The connections of peers that this process has accepted, for as long as their rows allow them.
+
+Admin actions change rows without a signal, and from other processes: so the rows are looked at every second, as
+long as a peer is connected.
+"""
+
+import asyncio
+import logging
+from functools import partial
+
+from dwsps_channels.core.session import Session
+from dwsps_channels.models import Peer
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Forbidden
+from dwsps_channels.threads.pools import in_djangos_thread
+
+logger = logging.getLogger("dwsps_channels.peers")
+
+POLL_SECONDS = 1.0
+
+
+class AcceptedPeers:
+    """Closes a peer's sessions when it was disabled, is not accepted from any more, or got a new secret."""
+
+    def __init__(self) -> None:
+        # Each session with its peer's row as it was when it was accepted.
+        self._sessions: dict[Session, Peer] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    def add(self, session: Session, peer: Peer) -> None:
+        """Watch over ``session``, which came with the secret of ``peer``."""
+        logger.info("peer '%s' connected", peer.name)
+        self._sessions[session] = peer
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._close_when_changed())
+
+    def discard(self, session: Session) -> None:
+        """Forget a session, a peer's or not."""
+        peer = self._sessions.pop(session, None)
+        if peer is not None:
+            logger.info("peer '%s' disconnected", peer.name)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _close_when_changed(self) -> None:
+        try:
+            while self._sessions:
+                await asyncio.sleep(POLL_SECONDS)
+                # Who comes while the rows are looked at is looked at the next time.
+                watched = list(self._sessions.items())
+                try:
+                    ids = {peer.pk for _, peer in watched}
+                    current = await in_djangos_thread(partial(Peer.objects.in_bulk, ids))
+                except Exception:
+                    logger.exception("the peers could not be looked at; their connections stay")
+                    continue
+                for session, peer in watched:
+                    reason = _objection(peer, current.get(peer.pk))
+                    if reason is not None and session in self._sessions:
+                        logger.info("peer '%s' disconnected: %s", peer.name, reason)
+                        del self._sessions[session]
+                        session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))
+        finally:
+            self._watch = None
+
+
+def _objection(accepted: Peer, current: Peer | None) -> str | None:
+    if current is None:
+        return "the peer was removed"
+    if not current.enabled:
+        return "the peer was disabled"
+    if not current.accept:
+        return "the peer is not accepted from any more"
+    if current.secret != accepted.secret:
+        return "the peer has a new secret"
+    return None

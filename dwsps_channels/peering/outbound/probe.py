@@ -1,0 +1,146 @@
+"""The connection test: what a link would find, told in words."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from dwsps_channels.client import (
+    ConnectError,
+    Connection,
+    ConnectionClosed,
+    Refused,
+    open_connection,
+)
+from dwsps_channels.peering.outbound.config import PeerConfig
+from dwsps_channels.peering.outbound.refusal import brings_secret, reason_of
+from dwsps_channels.protocol import surrogates
+from dwsps_channels.protocol.text import printable
+
+OPEN_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+ANSWER_BYTES = 64 * 1024
+
+# What is asked to measure how long an answer takes: every server answers it, and it changes nothing for others.
+_TOPIC = "dwsps.connection-test"
+_ID = 1
+_QUESTION = msgspec.json.encode({"type": "subscribe", "topic": _TOPIC, "id": _ID})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of a test."""
+
+    works: bool
+    """Whether messages would get there."""
+    words: str
+    round_trip: float | None = None
+    """Seconds from a question to its answer; ``None``: there was none."""
+
+
+def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[Finding]:
+    """Test the connections to all ``peers`` at once, from code that is not async; takes 15 s at most.
+
+    ``server_id`` is this server's own.
+    """
+
+    async def run() -> list[Finding]:
+        return await asyncio.gather(*(probe(peer, server_id) for peer in peers))
+
+    # In a thread, as this one may have an event loop of its own.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, run()).result()
+
+
+async def probe(peer: PeerConfig, server_id: str) -> Finding:
+    """Connect to ``peer``, find out who is there, ask, and go."""
+    finding = await _probe(peer, server_id)
+    return replace(finding, words=printable(finding.words))
+
+
+async def _probe(peer: PeerConfig, server_id: str) -> Finding:
+    try:
+        async with open_connection(
+            peer.url,
+            token=peer.secret or None,
+            open_timeout=OPEN_SECONDS,
+            max_size=ANSWER_BYTES,
+        ) as connection:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await _examine(connection, peer, server_id)
+    except Refused as refused:
+        return Finding(False, await reason_of(refused, peer))
+    except ConnectError as error:
+        return Finding(False, error.problem)
+    except ConnectionClosed as closed:
+        reason = f": {closed.reason}" if closed.reason else ""
+        return Finding(False, f"connects, and is closed at once with {closed.code}{reason}")
+    except TimeoutError:
+        return Finding(
+            False, f"connects, but did not answer within {ANSWER_SECONDS:g} s: not a dwsps server?"
+        )
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return Finding(False, "connects, but what is there does not speak the protocol of dwsps")
+    except ValueError as error:  # a URL or a secret that was never validated
+        return Finding(False, str(error))
+
+
+async def _examine(connection: Connection, peer: PeerConfig, server_id: str) -> Finding:
+    asked_at = perf_counter()
+    await connection.send(_QUESTION)
+    hello: _Answer | None = None
+    while True:
+        answer = surrogates.decode(_decoder, await connection.receive())
+        if answer.type == "hello":
+            hello = answer
+        elif answer.type in ("ack", "error"):
+            return _judge(peer, hello, answer, perf_counter() - asked_at, server_id)
+
+
+def _judge(
+    peer: PeerConfig, hello: "_Answer | None", answer: "_Answer", round_trip: float, own_id: str
+) -> Finding:
+    measured = f"round trip {round_trip * 1000:.1f} ms"
+    if hello is not None:
+        who = f"'{hello.server}', version {hello.version}"
+        if hello.server_id == own_id:
+            return Finding(False, f"leads to this server itself ({who})", round_trip)
+        return Finding(True, f"connects and authenticates at {who}; {measured}", round_trip)
+    if peer.dwsps and answer.id != _ID:
+        # dwsps 1.0.1 gives no id back, and knows no secrets.
+        return Finding(True, f"connects; a dwsps 1.0.1 server, it seems; {measured}", round_trip)
+    if answer.id != _ID:
+        return Finding(
+            False,
+            f"connects; a dwsps 1.0.1 server, it seems, and its row does not say so; {measured}",
+            round_trip,
+        )
+    if not peer.secret and brings_secret(peer):
+        # A secret in the URL is not greeted.
+        return Finding(
+            True, f"connects and is let in, but not told by whom; {measured}", round_trip
+        )
+    wants = (
+        "it does not look at the secret, as somebody is logged in there or it is no server of ours"
+        if brings_secret(peer)
+        else "it wants a secret"
+    )
+    return Finding(False, f"connects, but as an ordinary client: {wants}; {measured}", round_trip)
+
+
+class _Answer(Struct):
+    """What a server says, as far as this test cares."""
+
+    type: str = ""
+    id: Any = None
+    server: str = ""
+    server_id: str = ""
+    version: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Answer)

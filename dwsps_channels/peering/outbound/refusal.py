@@ -1,0 +1,55 @@
+"""Why a peer refuses the handshake, in words, as far as it can be found out."""
+
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+
+from dwsps_channels.client import ClientError, Refused, open_connection
+from dwsps_channels.peering.outbound.config import PeerConfig
+
+TOO_MANY = 429
+
+OPEN_SECONDS = 5.0
+
+
+async def reason_of(refused: Refused, peer: PeerConfig) -> str:
+    """Say why ``peer`` refused; take up to 5 s for it.
+
+    Servers answer 403 to a false secret, and to a path at which there is no websocket as well. So on 401 and 403 it
+    connects once more, without the secret: a server of ours lets in whoever brings none.
+    """
+    match refused.status:
+        case 401 | 403 if not brings_secret(peer):
+            return f"refused (HTTP {refused.status}): we have no secret for it"
+        case 401 | 403 if await _lets_in_anybody(peer):
+            return (
+                f"refused (HTTP {refused.status}): the secret is another there, or the peer that has it is disabled "
+                "there or not accepted from"
+            )
+        case 401 | 403:
+            return (
+                f"refused (HTTP {refused.status}), and without a secret as well: is the path right? Or something "
+                "before the server lets nobody in"
+            )
+        case 404:
+            return "refused (HTTP 404): no websocket at that path"
+        case 429:
+            return "refused (HTTP 429): too many false secrets came from this address; try again in a minute"
+    return refused.problem
+
+
+def brings_secret(peer: PeerConfig) -> bool:
+    """Whether connections to ``peer`` bring a secret, in the header or in the URL."""
+    return bool(peer.secret) or "token" in parse_qs(urlsplit(peer.url).query)
+
+
+async def _lets_in_anybody(peer: PeerConfig) -> bool:
+    try:
+        async with open_connection(_without_token(peer.url), open_timeout=OPEN_SECONDS):
+            return True
+    except (ClientError, ValueError):
+        return False
+
+
+def _without_token(url: str) -> str:
+    parts = urlsplit(url)
+    kept = [part for part in parts.query.split("&") if part.partition("=")[0] != "token"]
+    return urlunsplit(parts._replace(query="&".join(kept)))

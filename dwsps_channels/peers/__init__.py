@@ -1,1 +1,0 @@
-"""The rows of peers, and who may come in as one."""

@@ -1,0 +1,333 @@
+"""The messages on the wire: decoded once, encoded once (docs/reference/protocol.md, "Messages")."""
+
+import re
+from contextlib import suppress
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from dwsps_channels.protocol import surrogates
+from dwsps_channels.protocol.depth import is_deeper
+from dwsps_channels.protocol.errors import (
+    InvalidJSON,
+    InvalidMessage,
+    MessageTooDeep,
+    MessageTooLarge,
+    WireError,
+)
+from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.timestamps import RFC3339, now
+from dwsps_channels.protocol.topics import MAX_BYTES
+
+Action = Literal["subscribe", "unsubscribe", "publish", "tap"]
+
+# 53 bits: what a JavaScript client can count to without losing digits.
+MAX_INTEGER_ID: Final = 2**53 - 1
+MAX_STRING_ID: Final = 64
+MAX_ORIGIN: Final = 64
+Id = (
+    Annotated[str, Meta(min_length=1, max_length=MAX_STRING_ID)]
+    | Annotated[int, Meta(ge=-MAX_INTEGER_ID, le=MAX_INTEGER_ID)]
+)
+
+
+class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"):
+    """Client to server."""
+
+    action: ClassVar[Action] = "subscribe"
+    topic: str
+    id: Id | UnsetType = UNSET
+
+
+class Unsubscribe(Struct, frozen=True, gc=False, tag_field="type", tag="unsubscribe"):
+    """Client to server."""
+
+    action: ClassVar[Action] = "unsubscribe"
+    topic: str
+    id: Id | UnsetType = UNSET
+
+
+class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", tag="publish"):
+    """Client to server, and from a peer. ``message`` is the JSON as it was sent, byte for byte."""
+
+    action: ClassVar[Action] = "publish"
+    topic: str
+    message: Raw
+    timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+    from_peer_server: bool = False
+    origin: Raw | UnsetType = UNSET
+    """From a peer of ours: with ``id``, what names the message wherever it gets. Anybody else's is not looked at."""
+
+    @property
+    def name(self) -> tuple[str, int] | None:
+        """Origin and number; ``None``: there are none, as from a dwsps 1.0.1 server, and it cannot be known again."""
+        origin = _part(self.origin, _Origin)
+        return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
+
+
+class Tap(Struct, frozen=True, gc=False, tag_field="type", tag="tap"):
+    """Worker to server: send me what is published here, from ``position`` on."""
+
+    action: ClassVar[Action] = "tap"
+    topic: ClassVar[UnsetType] = UNSET
+    position: dict[str, int] = {}
+    """For each origin the number of the last message that the worker has."""
+    since: float = 0.0
+    """Of other origins: from this moment on, in seconds since the epoch."""
+    id: Id | UnsetType = UNSET
+
+
+class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
+    """Server to peer, first of all: who it has reached."""
+
+    server: str
+    server_id: str
+    version: str
+
+
+class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
+    """Server to worker, before what it asked for: which numbers there were, so that it can tell what is missing."""
+
+    began: dict[str, int]
+    """For each origin that this process knows the number of the first message that it had."""
+    position: dict[str, int]
+    """And of the last one. What comes up to that comes before the ack of the tap; the rest is kept no longer."""
+
+
+class Tapped(Struct, frozen=True, gc=False, tag_field="type", tag="tapped"):
+    """Server to worker: a message that was published here, by a client or the server's own code."""
+
+    origin: str
+    number: int
+    at: float
+    """When it entered, in seconds since the epoch."""
+    topic: str
+    timestamp: str
+    message: Raw
+    publisher: str = ""
+    """The server's id for who has published it; empty for the server's own code."""
+
+
+class Delivery(
+    Struct,
+    frozen=True,
+    gc=False,
+    kw_only=True,
+    omit_defaults=True,
+    rename="camel",
+    tag_field="type",
+    tag="publish",
+):
+    """Server to client: a published message, and the subscription (``context``) because of which it comes."""
+
+    timestamp: str
+    topic: str
+    message: Raw
+    from_peer_server: bool = False
+    context: str
+
+
+class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ack"):
+    """Server to client: the action took effect."""
+
+    action: Action
+    timestamp: str
+    topic: str | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+
+
+class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="error"):
+    """Server to client: the action was not performed, or the connection is about to be closed."""
+
+    code: str
+    reason: str
+    retryable: bool
+    timestamp: str
+    action: Action | UnsetType = UNSET
+    topic: str | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+
+
+Request = Subscribe | Unsubscribe | Publish | Tap
+
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_encode = msgspec.json.Encoder().encode
+
+
+def decode(frame: str | bytes, limit: int, depth: int) -> Request:
+    """The request in one websocket message, text or binary, of at most ``limit`` bytes.
+
+    ``depth`` is how deep the message in it may be nested.
+
+    Raises:
+        InvalidJSON: not UTF-8, or not JSON (NaN is not JSON).
+        InvalidMessage: JSON, but none of the three requests.
+        MessageTooDeep: nested more deeply than ``depth``.
+        MessageTooLarge: longer than ``limit``.
+    """
+    try:
+        # A binary message is checked as a whole: the decoder skips over values that it keeps raw.
+        data = frame if isinstance(frame, str) else str(frame, "utf-8")
+        size = len(data) if data.isascii() else len(data.encode())
+    except UnicodeError:
+        raise InvalidJSON("not UTF-8") from None
+    if size > limit:
+        raise MessageTooLarge(size, limit)
+    # The request itself is a level. Nearly all have no room for the brackets of so many, or have fewer.
+    if (
+        size > 2 * depth
+        and data.count("{") + data.count("[") > depth
+        and is_deeper(data, depth + 1)
+    ):
+        raise MessageTooDeep(depth)
+    try:
+        return _requests.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        refusal = _refusal(error, depth)
+    if not isinstance(refusal, InvalidJSON):
+        raise refusal
+    # Perhaps because of lone surrogates alone.
+    try:
+        request = surrogates.decode_masked(_requests, data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        # Where in the frame that is, counted in what stands for it, would mislead.
+        raise _refusal(error, depth, with_place=False) from None
+    if request is None:
+        raise refusal
+    if isinstance(request.id, str) and not surrogates.is_text(request.id):
+        raise InvalidMessage("id", _EXPECTED["id"])  # it could not be sent back
+    return request
+
+
+def encode(message: Delivery | Ack | Error | Hello | Tapped | Reached) -> Frame:
+    """The frame that carries ``message``."""
+    return Frame(_encode(message))
+
+
+class Subject(NamedTuple):
+    """What an answer is about, as far as it is known."""
+
+    action: Action | UnsetType = UNSET
+    topic: str | UnsetType = UNSET
+    id: str | int | UnsetType = UNSET
+
+
+def error_frame(error: WireError, subject: Subject | None = None) -> Frame:
+    """The frame that reports ``error``."""
+    action, topic, id = subject or Subject()
+    return encode(
+        Error(
+            code=error.code,
+            reason=error.reason,
+            retryable=error.retryable,
+            timestamp=now(),
+            action=action,
+            topic=topic,
+            id=id,
+        )
+    )
+
+
+_EXPECTED = {
+    "type": "one of 'subscribe', 'unsubscribe', 'publish'",
+    "topic": "a string",
+    "message": "there: any JSON value, null included",
+    "timestamp": "a time as in RFC 3339",
+    "id": f"a string of 1 to {MAX_STRING_ID} characters or an integer of at most 53 bits",
+    "fromPeerServer": "true or false",
+}
+
+
+def _refusal(error: Exception, depth: int, *, with_place: bool = True) -> WireError:
+    """Our words for what the decoder found."""
+    if isinstance(error, msgspec.ValidationError):
+        return _invalid_message(str(error))
+    if isinstance(error, RecursionError):
+        return MessageTooDeep(depth)  # and not even JSON
+    problem = str(error).removeprefix("JSON is malformed: ")
+    return InvalidJSON(problem if with_place else problem.partition(" (byte")[0])
+
+
+def _invalid_message(problem: str) -> InvalidMessage:
+    """Our words for what the decoder found: it names the field in back quotes, a path or a bare name."""
+    for field, expected in _EXPECTED.items():
+        if f"`$.{field}`" in problem or f"field `{field}`" in problem:
+            return InvalidMessage(field, expected)
+    return InvalidMessage(None, "a JSON object")
+
+
+class _Echo(Struct):
+    type: Raw | UnsetType = UNSET
+    topic: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+
+
+_echoes = msgspec.json.Decoder(_Echo)
+
+# What is larger is not read for the sake of an error, nor is what is no JSON: a look at both ends has to do.
+_MAX_READ: Final = 256 * 1024
+_EXCERPT: Final = 1024
+
+
+def subject_of(frame: str | bytes) -> Subject:
+    """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
+    if len(frame) <= _MAX_READ:
+        with suppress(msgspec.DecodeError, RecursionError):
+            told = surrogates.decode(_echoes, _escaped(frame))
+            return Subject(
+                _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
+            )
+    return subject_of_excerpt(_escaped(frame[:_EXCERPT]), _escaped(frame[-_EXCERPT:]))
+
+
+def _escaped(text: str | bytes) -> bytes:
+    """``text`` with a lone surrogate's escape for each byte that is no UTF-8: JSON that can be read, if it is else."""
+    characters = text if isinstance(text, str) else str(text, "utf-8", "surrogateescape")
+    return characters.encode("utf-8", "backslashreplace")
+
+
+# A field at the beginning of an object, or several at its end. The latter are in JSON's top-level object, and not in a
+# string, since a quote within a string has a backslash before it.
+_FIRST_FIELD = re.compile(rb'\s*[{,]\s*"(\w{1,32})"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)(?=\s*,)')
+_LAST_FIELDS = re.compile(
+    rb'(?:,\s*"\w{1,32}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|-?[0-9]+|true|false|null)\s*)+}\s*\Z'
+)
+
+
+def subject_of_excerpt(head: bytes, tail: bytes) -> Subject:
+    """As ``subject_of``, of a request of which only its first and its last bytes are known."""
+    found: dict[bytes, bytes] = {}
+    field = _FIRST_FIELD.match(head)
+    while field is not None:
+        found[field[1]] = field[2]
+        field = _FIRST_FIELD.match(head, field.end())
+    if last := _LAST_FIELDS.search(tail):
+        try:
+            told = msgspec.json.decode(b"{" + last[0][1:], type=_Echo)
+        except (msgspec.MsgspecError, UnicodeError):
+            told = _Echo()
+        for name in ("type", "topic", "id"):
+            if (raw := getattr(told, name)) is not UNSET:
+                found[name.encode()] = bytes(raw)
+    return Subject(
+        _part(Raw(found.get(b"type", b"")), Action),
+        _part(Raw(found.get(b"topic", b"")), _EchoedTopic),
+        _part(Raw(found.get(b"id", b"")), Id),
+    )
+
+
+_Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]
+
+# A topic that is too long is not sent back.
+_EchoedTopic = Annotated[str, Meta(max_length=MAX_BYTES)]
+
+
+def _part(raw: Raw | UnsetType, type: Any) -> Any:
+    if raw is UNSET:
+        return UNSET
+    try:
+        return msgspec.json.decode(raw, type=type)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return UNSET

@@ -1,0 +1,77 @@
+"""The messages that ``publish`` has lost, as the log tells of them: with their number, not one by one."""
+
+import atexit
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from dwsps_channels.protocol.text import printable
+
+logger = logging.getLogger("dwsps_channels.publishing")
+
+# Seconds between two lines. What is lost in between is in the next.
+REPORT_INTERVAL: Final = 10.0
+
+# In one line: the most frequent.
+MAX_PROBLEMS: Final = 3
+
+
+class Losses:
+    """Counts, and logs at WARNING: the first at once, then every ten seconds, and what is left when the process ends."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.total = 0
+        """How many messages were lost since the start."""
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._unreported = 0
+        self._problems: Counter[str] = Counter()
+        self._reported_at: float | None = None
+
+    def add(self, problem: str) -> None:
+        """One more is lost, because of ``problem``."""
+        with self._lock:
+            self.total += 1
+            self._unreported += 1
+            self._problems[problem] += 1
+        self.report_if_due()
+
+    def report_if_due(self) -> None:
+        """Log what was not logged yet, unless the last line is too recent."""
+        if not self._unreported:
+            return
+        if self._reported_at is None or self._clock() - self._reported_at >= REPORT_INTERVAL:
+            self.report()
+
+    def report(self) -> None:
+        """Log what was not logged yet."""
+        with self._lock:
+            lost, self._unreported = self._unreported, 0
+            problems, self._problems = self._problems, Counter()
+            self._reported_at = self._clock()
+            total = self.total
+        if lost:
+            logger.warning(
+                "publish() lost messages: %d, %d since the start: %s",
+                lost,
+                total,
+                ", ".join(
+                    f"{printable(problem)} ({count})"
+                    for problem, count in problems.most_common(MAX_PROBLEMS)
+                ),
+            )
+
+    def forget(self) -> None:
+        """Begin again: in a forked process, whose parent tells of its own."""
+        self.__init__(self._clock)  # type: ignore[misc]
+
+
+losses = Losses()
+"""Of this process."""
+
+atexit.register(losses.report)
+os.register_at_fork(after_in_child=losses.forget)

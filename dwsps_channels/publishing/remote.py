@@ -1,0 +1,156 @@
+"""Publishing to the server from any thread, or greenlet, of a process that serves nothing."""
+
+import atexit
+import os
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+from django.core.signals import setting_changed
+from django.dispatch import receiver
+from msgspec import Raw
+
+from dwsps_channels.client.address import Address
+from dwsps_channels.conf import conf
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.breaker import CircuitBreaker
+from dwsps_channels.publishing.contract import Publisher
+from dwsps_channels.publishing.losses import losses
+
+# How long nobody tries after a failure.
+FAILURE_PAUSE: Final = 1.0
+
+# Connections that are kept for the next callers: as many as a server has threads, most of the time.
+MAX_IDLE: Final = 16
+
+
+class NotServing(RuntimeError):
+    """This process serves no websockets, and found nobody who does. ``problem`` is what it found."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(
+            "this process serves no websockets, and cannot reach one that does: CHANNEL_LAYERS has no layer that "
+            f"processes share, such as channels_redis, and DWSPS['SERVER_URL'], {url}, cannot be used: {problem}. "
+            "Set up either, or start the server"
+        )
+        self.url = url
+        self.problem = problem
+
+
+class RemotePublisher:
+    """Publishes over as many connections as there are callers at a time, and keeps them for the next.
+
+    No caller waits for another: each has a connection of its own, and ``DWSPS["PUBLISH_TIMEOUT"]`` seconds. While the
+    server cannot be reached, all but one fail at once.
+    """
+
+    def __init__(self, make: Callable[[], Publisher], url: str | None) -> None:
+        """``url`` is the server's websocket, if that is the way; for messages."""
+        self._make = make
+        self._url = url
+        self._was_there = False
+        self._problem = ""
+        self._breaker = CircuitBreaker(FAILURE_PAUSE)
+        # The one that was used last is taken first. A deque's ends need no lock.
+        self._idle: deque[Publisher] = deque()
+
+    def publish(self, topic: str, message: Raw, timestamp: str) -> int:
+        """Publish; return the number of this process's sessions that it reaches, which is none.
+
+        Raises:
+            NotServing: there is no server, and has been none.
+            Unavailable: the server did not take it, or nobody knows.
+        """
+        timeout = conf.PUBLISH_TIMEOUT
+        deadline = monotonic() + timeout
+        if not self._breaker.allows(timeout):
+            raise self._failed(self._problem)
+        try:
+            publisher = self._idle.pop()
+        except IndexError:
+            publisher = self._make()
+        try:
+            unheard = publisher.publish(topic, message, timestamp, deadline)
+        except Unavailable as error:
+            self._succeed(publisher)
+            losses.add(error.problem)
+            raise
+        except OSError as error:
+            publisher.close()
+            timed_out = isinstance(error, TimeoutError)
+            self._problem = f"no answer within {timeout:g} s" if timed_out else str(error)
+            self._breaker.fail()
+            self.close()  # the others lead to the same
+            raise self._failed(self._problem) from error
+        except BaseException:
+            publisher.close()  # nobody knows what it was doing
+            raise
+        self._succeed(publisher)
+        if unheard:
+            losses.add(unheard)
+        else:
+            losses.report_if_due()
+        return 0
+
+    def _succeed(self, publisher: Publisher) -> None:
+        self._was_there = True
+        self._breaker.succeed()
+        if len(self._idle) < MAX_IDLE:
+            self._idle.append(publisher)
+        else:
+            publisher.close()
+
+    def _failed(self, problem: str) -> NotServing | Unavailable:
+        losses.add(problem)
+        if self._url is not None and not self._was_there:
+            return NotServing(self._url, problem)
+        return Unavailable(f"the server cannot be reached: {problem}")
+
+    def close(self) -> None:
+        """End the connections that nobody is using."""
+        while True:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+
+# By process, channel layer and URL. What a fork brought along stays, unused: to close it would be to end connections
+# that the parent goes on using.
+_publishers: dict[tuple[int, str | None, str], RemotePublisher] = {}
+
+
+def remote_publisher(alias: str | None, url: str) -> RemotePublisher:
+    """This process's publisher: over the channel layer of this alias, or the websocket at ``url``."""
+    key = (os.getpid(), alias, url)
+    publisher = _publishers.get(key)
+    if publisher is None:
+        publisher = _publishers.setdefault(key, _make_publisher(alias, url))
+    return publisher
+
+
+def _make_publisher(alias: str | None, url: str) -> RemotePublisher:
+    # Not at the top: channels-redis, or models, are needed only there.
+    if alias is not None:
+        from dwsps_channels.publishing.broker import BrokerPublisher
+
+        return RemotePublisher(partial(BrokerPublisher, alias), None)
+    from dwsps_channels.publishing.websocket import WebSocketPublisher
+
+    return RemotePublisher(partial(WebSocketPublisher, url), Address.parse(url).shown)
+
+
+@atexit.register
+def _close_all() -> None:
+    for key in list(_publishers):
+        if key[0] == os.getpid():
+            _publishers.pop(key).close()
+
+
+@receiver(setting_changed)
+def _begin_again(setting: str, **kwargs: Any) -> None:
+    # Sent in tests only.
+    if setting in ("CHANNEL_LAYERS", "DWSPS"):
+        _close_all()

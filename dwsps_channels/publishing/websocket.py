@@ -1,0 +1,86 @@
+"""The way to the server over its websocket, with a credential signed with ``SECRET_KEY``."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from django.db import Error as DatabaseError
+from msgspec import Raw
+
+from dwsps_channels.client.blocking_connection import BlockingConnection
+from dwsps_channels.client.errors import ClientError, ConnectError
+from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
+from dwsps_channels.peering.inbound.worker_credentials import Purpose, own_server_id, sign_worker
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.text import printable
+from dwsps_channels.threads.database import again_if_broken, leaving_none_open
+
+
+def look_up_server_id() -> str:
+    """Read the server's id from the database; blocks."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _look_up()
+    # Django refuses queries in a thread with a running event loop.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(_look_up).result()
+
+
+def _look_up() -> str:
+    # A thread that has no connection of its own, as it asks the database nothing else, would keep this one to its end.
+    return leaving_none_open(partial(again_if_broken, own_server_id))
+
+
+class WebSocketPublisher:
+    """Publishes over the websocket at ``url``: see ``Publisher``.
+
+    The connection is kept. The server closes one that is not used for some 40 seconds, as nobody answers its pings
+    meanwhile; the next publish makes another.
+    """
+
+    def __init__(self, url: str, server_id: Callable[[], str] = look_up_server_id) -> None:
+        """``server_id`` gives the server's id, for each connection."""
+        self._url = url
+        self._server_id = server_id
+        self._connection: BlockingConnection | None = None
+        self._last_id = 0
+
+    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
+        """See ``Publisher.publish``."""
+        self._last_id += 1
+        frame = encode("publish", self._last_id, topic, publish_payload(bytes(message), timestamp))
+        try:
+            connection = self._connected(deadline)
+            connection.send(frame, deadline)
+            # Whatever else the server says, such as a greeting, is not for us.
+            while (answer := decode(connection.receive(deadline))).id != self._last_id:
+                pass
+        except DatabaseError as error:
+            raise ConnectionError(f"the server's id cannot be looked up: {error}") from error
+        except ConnectError as error:
+            raise ConnectionError(error.problem) from error
+        except (ClientError, InvalidFrame) as error:
+            raise ConnectionError(str(error)) from error
+        if answer.type == "error":
+            raise Unavailable(f"the server refused: {printable(str(answer.reason))}")
+        return ""
+
+    def _connected(self, deadline: float) -> BlockingConnection:
+        if self._connection is not None and not self._connection.is_open():
+            self.close()
+        if self._connection is None:
+            self._connection = BlockingConnection.open(
+                self._url, token=self._sign, deadline=deadline
+            )
+        return self._connection
+
+    def _sign(self) -> str:
+        return sign_worker(self._server_id(), Purpose.PUBLISH)
+
+    def close(self) -> None:
+        """See ``Publisher.close``."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

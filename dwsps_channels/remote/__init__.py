@@ -1,1 +1,0 @@
-"""Publishing from a process that serves nothing: a task queue's worker, a shell, cron, a WSGI server."""

@@ -1,0 +1,264 @@
+"""The composition root: from the settings to this process's hub, bus and policy, and their start and end.
+
+One runtime a process, on the event loop that serves. ASGI servers differ in what they tell an application of
+their start and end (Daphne: nothing), so it is started by the first session or HTTP request, and hooks itself
+into the server's end.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+from channels.layers import channel_layers
+from django.core.handlers.asgi import ASGIHandler
+from django.core.signals import request_started
+
+from dwsps_channels import __version__
+from dwsps_channels.broker.memory import LocalBus
+from dwsps_channels.conf import conf
+from dwsps_channels.connections.admission import Admission
+from dwsps_channels.connections.servers.options import (
+    warn_of_daphne,
+    warn_of_uvicorn,
+    warn_of_workers,
+)
+from dwsps_channels.connections.transports.flusher import Flusher
+from dwsps_channels.core.backlog import Backlog
+from dwsps_channels.core.broker import Bus
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.session import Session
+from dwsps_channels.core.transport import Transport
+from dwsps_channels.peering.inbound.accepted import AcceptedPeers
+from dwsps_channels.peering.inbound.credentials import Granted
+from dwsps_channels.peering.inbound.failures import Failures
+from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
+from dwsps_channels.policies import AllowAll, Unblocked
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.messages import Hello, encode
+from dwsps_channels.server.shutdown import before_shutdown
+from dwsps_channels.server.signal_events import SignalEvents
+from dwsps_channels.threads.pools import drop_waiting
+
+logger = logging.getLogger("dwsps_channels")
+
+# All within 10 s, the time that service managers commonly give: sessions are told and their close handshakes
+# awaited, then receivers of signals get what is left for them.
+SESSIONS_SECONDS = 6.0
+EVENTS_SECONDS = 1.0
+
+# What a forwarded message may have beyond what its publisher sent: origin, number, flag, timestamp.
+FORWARDING_BYTES = 1024
+
+# What a worker's position may take: an origin and a number for each of 256 runs of processes.
+TAP_BYTES = 32 * 1024
+
+IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+
+
+class Runtime:
+    """What the sessions of one process share."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.limits = conf.limits
+        policy = conf.POLICY()
+        self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
+        self.events = SignalEvents()
+        self.bus = make_bus()
+        self.flusher = Flusher(self.loop)
+        """Of the connections that are written on directly."""
+        self.hub = Hub(
+            uuid4().hex,
+            self.bus.publish,
+            backlog=Backlog(conf.BACKLOG_MESSAGES, conf.BACKLOG_BYTES, conf.BACKLOG_SECONDS),
+        )
+        self.draining = False
+        """Set once the server is going away: no session is accepted any more."""
+        self.failures = Failures()
+        """Who has tried false credentials."""
+        self.workers = WorkerCredentials()
+        """Examines those of this server's own code elsewhere."""
+        self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
+        """How many clients may be connected."""
+        self._is_server_known = False
+        self._sessions: set[Session] = set()
+        self._accepted_peers = AcceptedPeers()
+        self._empty = asyncio.Event()
+        self._drained: asyncio.Task[None] | None = None
+        self._started = self.loop.create_task(self._start())
+
+    async def started(self) -> None:
+        """Wait until the bus receives, so that a first subscriber misses nothing."""
+        if self._started.done():
+            self._started.result()
+        else:
+            await asyncio.shield(self._started)
+
+    def look_at_server(self, send: Any, *, is_lane: bool) -> None:
+        """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone.
+
+        ``is_lane``: on the fast lane, which bounds messages by itself.
+        """
+        if not self._is_server_known:
+            self._is_server_known = True
+            warn_of_uvicorn(send, holds_messages=not is_lane)
+            if isinstance(self.bus, LocalBus):
+                warn_of_workers(send)
+
+    def limits_of(self, role: Role) -> Limits:
+        """The caps on a connection of this role."""
+        match role:
+            case Role.CLIENT:
+                return self.limits
+            case Role.PEER:
+                # What a client there could send has a name and a flag by now.
+                return replace(
+                    self.limits,
+                    message_bytes=self.limits.message_bytes + FORWARDING_BYTES,
+                    rate=None,
+                    rate_bytes=None,
+                )
+            case Role.PUBLISHER:
+                return replace(self.limits, rate=None, rate_bytes=None)
+            case Role.WORKER:
+                # It may be sent all that was kept for it, at once.
+                return replace(
+                    self.limits,
+                    message_bytes=self.limits.message_bytes + TAP_BYTES,
+                    buffered_bytes=self.limits.buffered_bytes + 2 * conf.BACKLOG_BYTES,
+                    rate=None,
+                    rate_bytes=None,
+                )
+
+    def open_session(
+        self, transport: Transport, user: object, granted: Granted, limits: Limits
+    ) -> Session:
+        """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
+        session = Session(
+            self.hub,
+            transport,
+            Identity(
+                client=secrets.token_hex(8),
+                user=user,
+                role=granted.role,
+                peer=granted.peer.name if granted.peer else None,
+            ),
+            policy=self.policy,
+            limits=limits,
+            events=self.events,
+        )
+        self._sessions.add(session)
+        self._empty.clear()
+        session.open()
+        if granted.peer is not None:
+            self._accepted_peers.add(session, granted.peer)
+        if granted.server_id is not None:
+            transport.send(
+                encode(
+                    Hello(server=conf.SERVER_NAME, server_id=granted.server_id, version=__version__)
+                )
+            )
+        if self.draining:
+            _send_away(session)  # the drain began while the connection was being accepted
+        return session
+
+    def close_session(self, session: Session) -> None:
+        """Forget a session whose connection is gone."""
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+        self._accepted_peers.discard(session)
+        session.closed()
+
+    async def drain(self) -> None:
+        """Send every client away, to come back to whoever serves next, and end what was started."""
+        if self._drained is None:
+            self._drained = self.loop.create_task(self._drain())
+        await asyncio.shield(self._drained)
+
+    async def _start(self) -> None:
+        before_shutdown(self.drain)
+        warn_of_daphne()
+        await self.bus.start(self.hub.receive)
+
+    async def _drain(self) -> None:
+        self.draining = True
+        ends = self.loop.time() + SESSIONS_SECONDS + EVENTS_SECONDS
+        if self._sessions:
+            logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
+            for session in list(self._sessions):
+                _send_away(session)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
+        self._accepted_peers.stop()
+        drop_waiting()
+        # Receivers may publish that somebody has left: the bus stops after them.
+        await self.events.finish(ends - self.loop.time())
+        await self.bus.stop()
+
+
+def _send_away(session: Session) -> None:
+    session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+
+
+def shared_layer() -> str | None:
+    """The channel layer that joins this process to others, by its alias; ``None``: there is none."""
+    alias = conf.CHANNEL_LAYER
+    config = None if alias is None else channel_layers.configs.get(alias)
+    return None if config is None or config.get("BACKEND") == IN_MEMORY_LAYER else alias
+
+
+def make_bus() -> Bus:
+    """The bus that the settings ask for."""
+    alias = shared_layer()
+    if alias is None:
+        return LocalBus()
+    # Not at the top: channels-redis is needed only here.
+    from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+    from dwsps_channels.broker.channel_layer.layers import layer_factory
+
+    return ChannelLayerBus(layer_factory(alias), process_id=uuid4().hex, group=conf.group)
+
+
+_current: Runtime | None = None
+
+
+async def obtain() -> Runtime:
+    """The runtime of this event loop, started if it was not."""
+    global _current
+    loop = asyncio.get_running_loop()
+    if _current is None or _current.loop is not loop:
+        _current = Runtime()
+    await _current.started()
+    return _current
+
+
+def current() -> Runtime | None:
+    """The runtime of this process, from whatever thread; ``None``: the process serves nothing (yet, or any more)."""
+    if _current is None or not _current.loop.is_running():
+        return None
+    # A forked process has the parent's loop as it was, running as it seems: nothing runs it there.
+    return _current if _current.pid == os.getpid() else None
+
+
+def start_with_first_request() -> None:
+    """Have the runtime started by the first HTTP request, so that a view can publish before anybody connected."""
+    request_started.connect(_start_with_request, sender=ASGIHandler)
+
+
+async def _start_with_request(**kwargs: Any) -> None:
+    request_started.disconnect(_start_with_request, sender=ASGIHandler)
+    try:
+        await obtain()
+    except Exception:
+        # The page is served all the same; each websocket connection will say it again.
+        logger.exception("the publish/subscribe server could not be started")

@@ -1,0 +1,1 @@
+"""Threads for blocking code, and their database connections."""

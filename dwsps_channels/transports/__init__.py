@@ -1,1 +1,0 @@
-"""The outgoing half of a connection, for each kind of door."""

@@ -1,0 +1,246 @@
+"""The bus on a real Redis, through both of channels-redis's layers."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from redis.asyncio import Redis as AsyncRedis
+
+from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+from dwsps_channels.broker.channel_layer.layers import layer_factory
+from dwsps_channels.conf import conf
+from dwsps_channels.protocol.errors import Unavailable
+from tests.broker.contract import MakeBus, Member, SharedBusContract, publication
+from tests.processes import Redis, wait_until_async
+
+LAYERS = {
+    "core": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+}
+
+
+MakeRedisBus = Callable[..., ChannelLayerBus]
+
+
+@pytest.fixture(params=LAYERS)
+def make_redis_bus(request: pytest.FixtureRequest, redis: Redis) -> Iterator[MakeRedisBus]:
+    def make(**options: Any) -> ChannelLayerBus:
+        return ChannelLayerBus(layer_factory("default"), **{"process_id": "p", **options})
+
+    layer = {"BACKEND": LAYERS[request.param], "CONFIG": {"hosts": [redis.url]}}
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        yield make
+
+
+class TestRedis(SharedBusContract):
+    @pytest.fixture
+    def make_bus(self, make_redis_bus: MakeRedisBus) -> MakeBus:
+        return make_redis_bus
+
+    @pytest.fixture
+    def sever(self, redis: Redis) -> Callable[[], object]:
+        return redis.kill
+
+
+async def connections(redis: Redis) -> int:
+    """How many there are to Redis, but for this one."""
+    client = AsyncRedis.from_url(redis.url)
+    try:
+        return len(await client.client_list()) - 1
+    finally:
+        await client.aclose()
+
+
+async def keys(redis: Redis) -> list[str]:
+    client = AsyncRedis.from_url(redis.url)
+    try:
+        found = await client.keys("*")
+        return [str(key) for key in found]
+    finally:
+        await client.aclose()
+
+
+class Talk:
+    """Two processes, each of which publishes numbers to the other all the time, from 1 on."""
+
+    def __init__(self, make: MakeRedisBus) -> None:
+        self.buses = make(process_id="one"), make(process_id="other")
+        self.members = tuple(Member(bus) for bus in self.buses)
+        self.last = [0, 0]  # the last number that each has published
+        self.accepted = [0, 0]  # how many of them its bus has accepted
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        for member in self.members:
+            await member.start()
+        self._tasks = [asyncio.create_task(self._talk(index)) for index in range(2)]
+        await self.reaches_beyond(self.last)
+
+    async def _talk(self, index: int) -> None:
+        while True:
+            self.last[index] += 1
+            with suppress(Unavailable):
+                await self.members[index].publish(publication(self.last[index]))
+                self.accepted[index] += 1
+            await asyncio.sleep(0.02)
+
+    async def reaches_beyond(self, marks: list[int], timeout: float = 5.0) -> None:
+        """Wait until each has received a number of the other's beyond its mark."""
+        one, other = self.members
+        marks = list(marks)
+        await wait_until_async(
+            lambda: (
+                other.received
+                and one.received
+                and other.numbers[-1] > marks[0]
+                and one.numbers[-1] > marks[1]
+            ),
+            timeout,
+            "both received what the other published",
+        )
+
+    async def hush(self) -> None:
+        """Publish no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def unaccounted(self, index: int) -> int:
+        """How many numbers of that member were accepted, and neither received nor counted as missed."""
+        receiver = 1 - index
+        return (
+            self.accepted[index]
+            - len(self.members[receiver].received)
+            - self.buses[receiver].missed
+        )
+
+
+@pytest.fixture
+async def talk(make_redis_bus: MakeRedisBus) -> AsyncIterator[Talk]:
+    talk = Talk(make_redis_bus)
+    await talk.start()
+    yield talk
+    await talk.hush()
+    for bus in talk.buses:
+        await bus.stop()
+
+
+async def check_account(talk: Talk) -> None:
+    """Nothing came twice or out of order, and nothing was lost in silence."""
+    await talk.hush()
+    await wait_until_async(
+        lambda: talk.unaccounted(0) <= 0 and talk.unaccounted(1) <= 0,
+        what="what was lost was counted",
+    )
+    for member in talk.members:
+        assert member.numbers == sorted(set(member.numbers))
+
+
+async def test_stop_leaves_nothing_behind(make_redis_bus: MakeRedisBus, redis: Redis) -> None:
+    one, other = Member(make_redis_bus()), Member(make_redis_bus())
+    await one.start()
+    await other.start()
+    await one.publish(publication(1))
+    await other.receives(1)
+    assert await connections(redis) >= 2
+    await one.bus.stop()
+    await other.bus.stop()
+    await wait_until_async(lambda: nobody(redis), what="all connections were closed")
+    assert [key for key in await keys(redis) if "group" in key] == []
+
+
+async def test_stop_leaves_nothing_behind_after_an_outage_either(
+    make_redis_bus: MakeRedisBus, redis: Redis
+) -> None:
+    member = Member(bus := make_redis_bus(heartbeat=0.3))
+    await member.start()
+    redis.kill()
+    await wait_until_async(lambda: not bus.connected, 10)
+    redis.start()
+    await wait_until_async(lambda: bus.connected, 10)
+    await bus.stop()
+    await wait_until_async(lambda: nobody(redis), what="all connections were closed")
+
+
+async def nobody(redis: Redis) -> bool:
+    return await connections(redis) == 0
+
+
+async def test_after_redis_was_restarted_both_directions_work_again(
+    talk: Talk, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    redis.restart()
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+
+
+async def test_after_an_outage_both_directions_work_again(
+    talk: Talk, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dwsps_channels.broker")
+    redis.kill()
+    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    with pytest.raises(Unavailable):
+        await talk.members[0].publish(publication())
+    redis.start()
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+    levels = [record.levelname for record in caplog.records if "reached" in record.getMessage()]
+    assert levels.count("WARNING") == 2
+    assert levels.count("INFO") == 2
+
+
+async def test_after_redis_hung_both_directions_work_again(talk: Talk, redis: Redis) -> None:
+    redis.signal(signal.SIGSTOP)
+    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    redis.signal(signal.SIGCONT)
+    await talk.reaches_beyond(talk.last)
+    await check_account(talk)
+
+
+async def test_members_that_were_started_without_redis_find_each_other(
+    make_redis_bus: MakeRedisBus, redis: Redis
+) -> None:
+    redis.kill()
+    talk = Talk(make_redis_bus)
+    for member in talk.members:
+        async with asyncio.timeout(8):
+            await member.start()
+    assert not any(bus.connected for bus in talk.buses)
+    redis.start()
+    await wait_until_async(lambda: all(bus.connected for bus in talk.buses))
+    await talk.members[0].publish(publication(1))
+    await talk.members[1].receives(1)
+    for bus in talk.buses:
+        await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("number", "key"), [(1, "production"), (0, "staging")], ids=["another database", "another key"]
+)
+@pytest.mark.parametrize("layer", LAYERS)
+async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
+    layer: str, number: int, key: str, redis: Redis
+) -> None:
+    async def member(number: int, key: str) -> Member:
+        url = redis.url.removesuffix("/0") + f"/{number}"
+        config = {"BACKEND": LAYERS[layer], "CONFIG": {"hosts": [url]}}
+        with override_settings(SECRET_KEY=key, CHANNEL_LAYERS={"default": config}):
+            made = layer_factory("default")()
+            bus = ChannelLayerBus(lambda: made, process_id="p", group=conf.group)
+        return await Member(bus).start()
+
+    one, two = await member(0, "production"), await member(0, "production")
+    other = await member(number, key)
+    await other.publish(publication(1))
+    await one.publish(publication(2))
+    await two.receives(1)
+    # What others have sent has come by now: Redis hands on in order.
+    assert (one.numbers, two.numbers, other.numbers) == ([], [2], [])
+    for each in (one, two, other):
+        await each.bus.stop()

@@ -1,0 +1,258 @@
+"""What every bus does. An implementation's tests subclass one of these and say how a bus is made."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from dwsps_channels.core.broker import Bus
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.protocol.errors import Unavailable
+from tests.processes import wait_until_async
+
+NOW = "2020-01-21T17:03:13.625Z"
+
+PAYLOADS = [
+    b"null",
+    b"123456789012345678901234567890",
+    b"1.0000000000000000000000001e-7",
+    rb'"\u00e9\/\u2028\n\ud83d\ude00"',
+    '"é ☃ 😀"'.encode(),
+    b'{"b": 1 ,  "a":[ ], "b":2}',
+    b'"' + b"x" * 65_000 + b'"',
+]
+
+
+def publication(message: bytes | int = 0, topic: str = "news.uk", **fields: Any) -> Publication:
+    return Publication(
+        topic, Raw(str(message).encode() if isinstance(message, int) else message), NOW, **fields
+    )
+
+
+class Member:
+    """One process of a server, as far as a bus can tell."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.bus = bus
+        self.received: list[Publication] = []
+
+    async def start(self) -> "Member":
+        await self.bus.start(self.received.append)
+        return self
+
+    @property
+    def messages(self) -> list[bytes]:
+        return [bytes(each.message) for each in self.received]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The messages, where they are numbers."""
+        return [int(message) for message in self.messages]
+
+    async def publish(self, publication: Publication) -> None:
+        """Publish, and wait until the bus has it."""
+        accepted = self.bus.publish(publication)
+        if accepted is not None:
+            await accepted
+
+    async def receives(self, count: int, timeout: float = 10.0) -> None:
+        """Wait for that many messages since the start. More would be found by what is asserted next."""
+        await wait_until_async(
+            lambda: len(self.received) >= count, timeout, f"received {count} messages"
+        )
+
+
+MakeBus = Callable[[], Bus]
+Join = Callable[[], Awaitable[Member]]
+
+
+class BusContract:
+    """For every bus."""
+
+    @pytest.fixture
+    def make_bus(self) -> MakeBus:
+        """Makes buses of one server, each as of a process of its own; not started."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def join(self, make_bus: MakeBus) -> AsyncIterator[Join]:
+        """Starts members, all of one server; they are stopped after the test."""
+        members: list[Member] = []
+
+        async def join() -> Member:
+            members.append(Member(make_bus()))
+            return await members[-1].start()
+
+        yield join
+        for member in members:
+            await member.bus.stop()
+
+    async def test_never_delivers_what_the_process_published_itself(self, join: Join) -> None:
+        member = await join()
+        for number in range(10):
+            await member.publish(publication(number))
+        await member.bus.stop()
+        assert member.received == []
+
+    async def test_takes_publications_that_nobody_waits_for(self, join: Join) -> None:
+        member = await join()
+        for number in range(100):
+            member.bus.publish(publication(number))
+
+    async def test_a_second_stop_changes_nothing(self, join: Join) -> None:
+        member = await join()
+        await member.bus.stop()
+        await member.bus.stop()
+
+    async def test_stops_without_a_start(self, make_bus: MakeBus) -> None:
+        await make_bus().stop()
+
+
+class SharedBusContract(BusContract):
+    """For a bus that reaches other processes."""
+
+    @pytest.fixture
+    def sever(self) -> Callable[[], object]:
+        """Takes away what the buses run over."""
+        raise NotImplementedError
+
+    async def test_carries_a_publication_whole(self, join: Join) -> None:
+        one, other = await join(), await join()
+        sent = [
+            publication(1),
+            publication(
+                b'{"a":1}', topic="☃.1.__proto__", publisher="paris", from_peer_server=True
+            ),
+        ]
+        for each in sent:
+            await one.publish(each)
+        await other.receives(2)
+        assert other.received == sent
+
+    async def test_carries_each_message_byte_for_byte(self, join: Join) -> None:
+        one, other = await join(), await join()
+        for payload in PAYLOADS:
+            await one.publish(publication(payload))
+        await other.receives(len(PAYLOADS))
+        assert other.messages == PAYLOADS
+
+    async def test_every_other_process_gets_each_message_once_in_the_order_of_each_publisher(
+        self, join: Join
+    ) -> None:
+        members = [await join() for _ in range(3)]
+        each = 50
+
+        async def publish_all(index: int) -> None:
+            for number in range(each):
+                await members[index].publish(publication(number, topic=f"by.{index}"))
+
+        await asyncio.gather(*(publish_all(index) for index in range(3)))
+        for index, member in enumerate(members):
+            await member.receives(2 * each)
+            for publisher in range(3):
+                got = [
+                    int(bytes(p.message)) for p in member.received if p.topic == f"by.{publisher}"
+                ]
+                assert got == ([] if publisher == index else list(range(each)))
+
+    async def test_carries_a_burst_without_loss(self, join: Join) -> None:
+        one, other = await join(), await join()
+        count = 5000
+        accepted = [one.bus.publish(publication(number)) for number in range(count)]
+        for each in accepted:
+            assert each is not None
+            await each
+        await other.receives(count)
+        assert other.numbers == list(range(count))
+
+    async def test_carries_both_ways_at_once(self, join: Join) -> None:
+        one, other = await join(), await join()
+        for number in range(100):
+            one.bus.publish(publication(number))
+            other.bus.publish(publication(-number))
+        await one.receives(100)
+        await other.receives(100)
+        assert other.numbers == list(range(100))
+        assert one.numbers == [-number for number in range(100)]
+
+    async def test_a_receiver_that_raises_misses_nothing_else(
+        self, make_bus: MakeBus, join: Join
+    ) -> None:
+        one, bus = await join(), make_bus()
+        received: list[int] = []
+
+        def deliver(publication: Publication) -> None:
+            number = int(bytes(publication.message))
+            if number % 2:
+                raise ValueError("odd")
+            received.append(number)
+
+        await bus.start(deliver)
+        try:
+            for number in range(10):
+                await one.publish(publication(number))
+            await wait_until_async(lambda: len(received) == 5)
+            assert received == [0, 2, 4, 6, 8]
+        finally:
+            await bus.stop()
+
+    async def test_one_that_joins_late_gets_what_is_published_from_then_on(
+        self, join: Join
+    ) -> None:
+        one = await join()
+        await one.publish(publication(1))
+        late = await join()
+        await one.publish(publication(2))
+        await late.receives(1)
+        assert late.numbers == [2]
+
+    async def test_stop_sends_what_was_accepted(self, join: Join) -> None:
+        one, other = await join(), await join()
+        accepted = [one.bus.publish(publication(number)) for number in range(500)]
+        await one.bus.stop()
+        for each in accepted:
+            assert each is not None
+            await each
+        await other.receives(500)
+        assert other.numbers == list(range(500))
+
+    async def test_refuses_publications_before_the_start_and_after_the_stop(
+        self, make_bus: MakeBus
+    ) -> None:
+        member = Member(make_bus())
+        with pytest.raises(Unavailable):
+            await member.publish(publication())
+        await member.start()
+        await member.bus.stop()
+        with pytest.raises(Unavailable):
+            await member.publish(publication())
+
+    async def test_delivers_nothing_after_the_stop(self, join: Join) -> None:
+        one, other, witness = await join(), await join(), await join()
+        await other.bus.stop()
+        await one.publish(publication())
+        await witness.receives(1)
+        assert other.received == []
+
+    async def test_refuses_publications_while_the_others_are_gone(
+        self, join: Join, sever: Callable[[], object]
+    ) -> None:
+        member = await join()
+        await member.publish(publication())
+        sever()
+        with pytest.raises(Unavailable):
+            await member.publish(publication())
+
+    async def test_stops_while_the_others_are_gone(
+        self, join: Join, sever: Callable[[], object]
+    ) -> None:
+        member = await join()
+        sever()
+        accepted = member.bus.publish(publication())
+        assert accepted is not None
+        async with asyncio.timeout(10):
+            await member.bus.stop()
+            with pytest.raises(Unavailable):
+                await accepted

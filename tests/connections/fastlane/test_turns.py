@@ -1,0 +1,171 @@
+"""A flood on one connection is handled bit by bit, so that the others have their turns."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from dwsps_channels.connections.fastlane.protocol import Protocol
+from dwsps_channels.connections.fastlane.turns import CONNECTIONS, TURN_BYTES, TURN_FRAMES, Turns
+from tests.connections.fastlane.pipe import Connection
+from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
+from tests.connections.fastlane.test_lane import Recording, riding
+from tests.connections.transports.contract import turns, until
+
+FLOOD = 10 * TURN_FRAMES
+
+
+@pytest.fixture
+def rider() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+async def connection(rider: Recording) -> Connection:
+    connection = Connection(riding(rider, message_limit=TURN_BYTES))
+    await connection.open()
+    await turns()
+    return connection
+
+
+class TestProtocol:
+    async def test_one_turn_handles_a_part_of_it(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.receive(*(b"%d" % number for number in range(FLOOD)))
+        assert len(rider.messages) == TURN_FRAMES
+        assert not connection.pipe.is_reading()
+        # The next turns take what is left, in order, and then the client is read again.
+        seen = {0, len(rider.messages)}
+        while not connection.pipe.is_reading():
+            await asyncio.sleep(0)
+            seen.add(len(rider.messages))
+        assert rider.messages == [str(number) for number in range(FLOOD)]
+        assert seen == set(range(0, FLOOD + 1, TURN_FRAMES))
+
+    @pytest.mark.parametrize("opcode", [PING, PONG])
+    async def test_control_frames_count(self, connection: Connection, opcode: int) -> None:
+        protocol: Protocol = connection.protocol
+        protocol.data_received(frame(opcode) * FLOOD + frame(PING, b"last"))
+        assert not connection.pipe.is_reading()
+        await until(lambda: (PONG, b"last") in connection.frames())
+        assert connection.pipe.is_reading()
+
+    @pytest.mark.parametrize("size", [0, TURN_BYTES + 1])
+    async def test_fragments_count(
+        self, rider: Recording, connection: Connection, size: int
+    ) -> None:
+        """Of a message that is kept, and of one that is too large for that."""
+        protocol: Protocol = connection.protocol
+        fragments = frame(TEXT, b"x" * size, fin=False) + frame(CONTINUATION, fin=False) * FLOOD
+        protocol.data_received(fragments + frame(CONTINUATION) + frame(PING, b"last"))
+        iterations = 0
+        while not connection.pipe.is_reading():
+            await asyncio.sleep(0)
+            iterations += 1
+        assert iterations >= FLOOD // TURN_FRAMES
+        await until(lambda: (PONG, b"last") in connection.frames())
+        assert rider.messages == ([""] if not size else [])
+
+    async def test_a_large_chunk_waits_for_a_turn(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        """The event loop may read the same socket again at once, if reading goes on."""
+        connection.receive(b"x" * TURN_BYTES)
+        assert rider.messages == []
+        assert not connection.pipe.is_reading()
+        await until(connection.pipe.is_reading)
+        assert len(rider.messages) == 1
+
+    async def test_one_that_has_waited_for_a_message_goes_on_in_its_turn(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        rider.answers = [handled]
+        connection.receive(b"first", *[b"x" * 1000] * FLOOD)
+        await until(lambda: len(rider.messages) == 1)
+        handled.set_result(None)
+        await turns()
+        assert 1 < len(rider.messages) < FLOOD
+        await until(connection.pipe.is_reading)
+        assert len(rider.messages) == FLOOD + 1
+
+    async def test_the_usual_message_costs_no_turn(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.receive(*[b"x"] * (TURN_FRAMES - 1))
+        assert len(rider.messages) == TURN_FRAMES - 1
+        assert connection.pipe.is_reading()
+
+    async def test_who_waits_for_a_turn_is_not_taken_for_silent(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.receive(*[b"x"] * FLOOD)
+        for _ in range(3):
+            connection.protocol.beat()
+        assert rider.told == []
+
+    async def test_a_client_that_leaves_meanwhile_is_forgotten(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.receive(*[b"x"] * FLOOD)
+        connection.pipe.lose()
+        await turns()
+        assert len(rider.messages) == TURN_FRAMES
+        assert rider.told == ["closed"]
+
+    async def test_a_close_behind_a_flood_is_answered(
+        self, rider: Recording, connection: Connection
+    ) -> None:
+        connection.protocol.data_received(frame(TEXT, b"x") * FLOOD + close(1000))
+        await until(lambda: connection.state.connections == set())
+        assert len(rider.messages) == FLOOD
+        assert not connection.pipe.aborted
+
+
+class TestTurns:
+    async def test_each_has_one_before_anybody_has_two_and_few_have_one_at_once(self) -> None:
+        taken: list[list[int]] = []
+        waiting = Turns(asyncio.get_running_loop())
+        count = 2 * CONNECTIONS + 1
+
+        class Flooding:
+            def __init__(self, number: int) -> None:
+                self.number = number
+                self.left = 3
+
+            def take_turn(self) -> None:
+                taken[-1].append(self.number)
+                self.left -= 1
+                if self.left:
+                    waiting.wait(self)
+
+        for number in range(count):
+            waiting.wait(Flooding(number))
+        while sum(map(len, taken)) < 3 * count:
+            taken.append([])
+            await asyncio.sleep(0)
+        assert [number for one in taken for number in one] == [*range(count)] * 3
+        assert max(map(len, taken)) == CONNECTIONS
+
+    async def test_a_defect_costs_others_no_turn(self) -> None:
+        reported: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: reported.append(context["exception"])
+        )
+        done: list[int] = []
+        waiting = Turns(asyncio.get_running_loop())
+
+        def connection(number: int) -> Any:
+            class One:
+                def take_turn(self) -> None:
+                    if number == 0:
+                        raise RuntimeError("a defect")
+                    done.append(number)
+
+            return One()
+
+        for number in range(2 * CONNECTIONS):
+            waiting.wait(connection(number))
+        await until(lambda: len(done) == 2 * CONNECTIONS - 1)
+        assert len(reported) == 1

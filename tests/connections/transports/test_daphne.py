@@ -1,0 +1,219 @@
+"""``DaphneTransport`` on what stands in for Daphne's protocol and Twisted's transport."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from dwsps_channels.connections.servers.connection import DaphneConnection
+from dwsps_channels.connections.transports import outbox
+from dwsps_channels.connections.transports.daphne import DaphneTransport
+from dwsps_channels.connections.transports.flusher import Flusher
+from dwsps_channels.connections.transports.outbox import CROWD
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.frames import websocket_frame
+from tests.connections.fastlane.pipe import Reading
+from tests.connections.fastlane.raw import CLOSE, Received
+from tests.connections.transports.contract import (
+    FAREWELL,
+    TransportContract,
+    frame,
+    text,
+    turns,
+    until,
+)
+from tests.connections.transports.framed import FramedLine
+
+LIMIT = 4096
+
+
+class Twisted:
+    """A transport that takes all while the client reads, and pauses its producer when it does not."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        """What the client has read: one entry for each write."""
+        self.is_read = True
+        self.gone = self.aborted = False
+        self.producer: Any = None
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if self.gone:
+            return
+        self._waiting.append(data)
+        if self.is_read:
+            self._deliver()
+        else:
+            self.producer.pauseProducing()
+
+    def _deliver(self) -> None:
+        self.written += self._waiting
+        self._waiting = []
+
+    def read_on(self) -> None:
+        self.is_read = True
+        if not self.gone:
+            self._deliver()
+        if self.producer is not None:
+            self.producer.resumeProducing()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        assert streaming
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def abortConnection(self) -> None:
+        self.aborted = self.gone = True
+        if self.producer is not None:
+            self.producer.stopProducing()
+
+
+class Protocol:
+    """Autobahn's, as far as it is used."""
+
+    STATE_CLOSING = 2
+    STATE_OPEN = 3
+
+    def __init__(self, transport: Twisted) -> None:
+        self.transport = transport
+        self.state = self.STATE_OPEN
+
+
+class DaphneLine(FramedLine):
+    transport: DaphneTransport
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self.twisted = Twisted()
+        self.protocol = Protocol(self.twisted)
+        self.transport = DaphneTransport(
+            self.send,
+            DaphneConnection(self.protocol, is_bare=True),
+            Flusher(asyncio.get_running_loop()),
+            limit,
+            self.on_overflow,
+            self.lags.append,
+        )
+        self.transport.start()
+        self.client = Reading(self.twisted)  # type: ignore[arg-type]  # it looks for what was written, no more
+        self.events: list[dict[str, Any]] = []
+
+    async def send(self, event: dict[str, Any]) -> None:
+        """Daphne's own way, which is left to what is no message."""
+        self.events.append(event)
+        assert event["type"] == "websocket.close"
+        assert type(event["code"]) is int
+        self.twisted.write(websocket_frame(CLOSE, event["code"].to_bytes(2, "big")))
+        self.protocol.state = self.protocol.STATE_CLOSING
+
+    def on_overflow(self) -> None:
+        self.overflows += 1
+
+    def stop_reading(self) -> None:
+        self.twisted.is_read = False
+
+    def read_on(self) -> None:
+        self.twisted.read_on()
+
+    def vanish(self) -> None:
+        self.twisted.gone = True
+
+    def new_frames(self) -> list[Received]:
+        return list(self.client.frames())
+
+    @property
+    def is_cut_off(self) -> bool:
+        return self.twisted.aborted
+
+
+@pytest.fixture
+async def daphne_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaphneLine]:
+    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr(outbox, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
+    line = DaphneLine(LIMIT)
+    yield line
+    line.transport.drop()
+    await turns()
+
+
+@pytest.fixture
+def line(daphne_line: DaphneLine) -> DaphneLine:
+    return daphne_line
+
+
+class TestContract(TransportContract):
+    @pytest.fixture
+    def line(self, daphne_line: DaphneLine) -> DaphneLine:
+        return daphne_line
+
+
+async def test_frames_of_a_turn_are_one_write(line: DaphneLine) -> None:
+    for number in range(5):
+        line.transport.send(frame(number))
+    await turns()
+    assert len(line.twisted.written) == 1
+    await line.has_received(*(text(number) for number in range(5)))
+
+
+async def test_the_server_gets_its_connection_back_once_closed(line: DaphneLine) -> None:
+    line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+    await line.is_closed()
+    await until(lambda: line.twisted.producer is None)
+
+
+async def test_nothing_follows_a_close_frame_of_the_servers_own(line: DaphneLine) -> None:
+    """As the answer to the client's: the session hears of it only when the connection is gone."""
+    line.protocol.state = line.protocol.STATE_CLOSING
+    line.transport.send(frame(1))
+    await turns()
+    assert line.twisted.written == []
+
+
+async def test_no_relief_is_needed_while_the_client_reads(line: DaphneLine) -> None:
+    line.transport.send(frame(1))
+    assert line.transport.relief() is None
+
+
+async def test_relief_comes_when_the_client_reads(line: DaphneLine) -> None:
+    await line.is_stuck()
+    relief = line.transport.relief()
+    assert relief is not None
+    assert not relief.done()
+    line.read_on()
+    await asyncio.wait_for(relief, 5)
+    assert line.transport.relief() is None
+
+
+async def test_relief_comes_when_the_client_is_gone(line: DaphneLine) -> None:
+    await line.is_stuck()
+    relief = line.transport.relief()
+    assert relief is not None
+    line.twisted.abortConnection()
+    await asyncio.wait_for(relief, 5)
+
+
+async def test_who_no_longer_waits_for_relief_does_not_keep_the_close_from_being_sent(
+    line: DaphneLine,
+) -> None:
+    """As Daphne cancels its applications when it ends."""
+    await line.is_stuck()
+    line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+    await turns()
+    relief = line.transport.relief()
+    assert relief is not None
+    relief.cancel()
+    line.read_on()
+    assert await line.is_closed() == 4200
+
+
+async def test_answers_to_much_that_came_at_once_are_not_waited_with(line: DaphneLine) -> None:
+    """The frames that one segment brings are handled within one turn, however many they are."""
+    for number in range(3 * CROWD):
+        line.transport.send(frame(number))
+        assert line.transport.relief() is None
+    assert len(line.twisted.written) >= 3

@@ -1,0 +1,211 @@
+"""What reaches each connection, whatever mix of deliveries to many and frames of its own is sent."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dwsps_channels.connections.transports.flusher import Flusher
+from dwsps_channels.connections.transports.outbox import Outbox
+from dwsps_channels.protocol.frames import Frame
+from tests.connections.transports.contract import FAREWELL
+
+COUNT = 4
+
+
+class Client:
+    """An outbox on a stream that takes all, and ends with the close."""
+
+    def __init__(self, flusher: Flusher) -> None:
+        self.writes: list[bytes] = []
+        self.outbox = Outbox(self, flusher, self)
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def take_leave(self, code: int, *, patience: float) -> None:
+        self.outbox.put(b"closed")
+        self.outbox.finish()
+
+    def unsent(self) -> int:
+        return 0
+
+    @property
+    def received(self) -> bytes:
+        return b"".join(self.writes)
+
+
+def frame(number: int) -> Frame:
+    return Frame(b"<%d>" % number)
+
+
+def party(clients: list[Client], members: Collection[int]) -> Collection[Outbox]:
+    return dict.fromkeys(clients[member].outbox for member in sorted(members))
+
+
+members = st.frozensets(st.integers(0, COUNT - 1), min_size=1)
+client = st.integers(0, COUNT - 1)
+steps = st.lists(
+    st.one_of(
+        # Mostly the same parties again: that is what makes a run.
+        st.tuples(st.just("deliver"), st.integers(0, 2)),
+        st.tuples(st.just("deliver"), st.integers(0, 2)),
+        st.tuples(st.just("send"), client),
+        st.tuples(st.just("put"), client),
+        st.tuples(st.just("flush"), client),
+        st.tuples(st.just("block"), client),
+        st.tuples(st.just("unblock"), client),
+        st.tuples(st.just("close"), client),
+        st.tuples(st.just("turn"), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@given(st.lists(members, min_size=3, max_size=3), steps)
+def test_everyone_gets_what_it_was_sent_in_order(
+    parties: list[frozenset[int]], steps: list[tuple[str, Any]]
+) -> None:
+    async def run() -> None:
+        flusher = Flusher(asyncio.get_running_loop())
+        clients = [Client(flusher) for _ in range(COUNT)]
+        couriers = [party(clients, members) for members in parties]
+        expected = [b""] * COUNT
+        is_open = [True] * COUNT
+
+        for number, (step, what) in enumerate(steps):
+            sent = frame(number)
+            match step:
+                case "deliver":
+                    flusher.deliver(sent, couriers[what])
+                    receivers: Collection[int] = parties[what]
+                case "send":
+                    clients[what].outbox.send(sent)
+                    receivers = [what]
+                case "put":
+                    clients[what].outbox.put(sent.make_wire())
+                    receivers = [what]
+                case _:
+                    receivers = []
+            for receiver in receivers:
+                if is_open[receiver]:
+                    expected[receiver] += sent.make_wire()
+            match step:
+                case "flush":
+                    clients[what].outbox.flush()
+                case "block":
+                    clients[what].outbox.blocked = True
+                case "unblock":
+                    clients[what].outbox.unblock()
+                case "close" if is_open[what]:
+                    clients[what].outbox.close(4200, FAREWELL)
+                    expected[what] += FAREWELL.make_wire() + b"closed"
+                    is_open[what] = False
+                case "turn":
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for each in clients:
+            each.outbox.unblock()
+            assert each.outbox.is_empty
+        assert [each.received for each in clients] == expected
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+async def flusher() -> Flusher:
+    return Flusher(asyncio.get_running_loop())
+
+
+@pytest.fixture
+def clients(flusher: Flusher) -> list[Client]:
+    return [Client(flusher) for _ in range(COUNT)]
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def test_what_is_delivered_to_a_party_in_a_turn_is_one_write_for_each(
+    flusher: Flusher, clients: list[Client]
+) -> None:
+    everyone = party(clients, range(COUNT))
+    for number in range(5):
+        flusher.deliver(frame(number), everyone)
+    assert [each.writes for each in clients] == [[]] * COUNT
+
+    await turn()
+
+    data = b"".join(frame(number).make_wire() for number in range(5))
+    assert [each.writes for each in clients] == [[data]] * COUNT
+    # Joined once: all have written the very same bytes.
+    assert len({id(each.writes[0]) for each in clients}) == 1
+
+
+async def test_who_is_sent_its_own_meanwhile_has_one_write_too(
+    flusher: Flusher, clients: list[Client]
+) -> None:
+    """As a publisher that subscribes to its own topic."""
+    everyone = party(clients, range(COUNT))
+    flusher.deliver(frame(1), everyone)
+    clients[0].outbox.send(frame(2))
+    flusher.deliver(frame(3), everyone)
+    clients[0].outbox.send(frame(4))
+
+    await turn()
+
+    assert clients[0].writes == [b"".join(frame(number).make_wire() for number in (1, 2, 3, 4))]
+    assert clients[1].writes == [b"".join(frame(number).make_wire() for number in (1, 3))]
+
+
+async def test_a_close_that_discards_takes_the_run_with_it(
+    flusher: Flusher, clients: list[Client]
+) -> None:
+    everyone = party(clients, range(COUNT))
+    flusher.deliver(frame(1), everyone)
+    clients[0].outbox.close(4100, FAREWELL, discard=True)
+    flusher.deliver(frame(2), everyone)
+
+    await turn()
+
+    assert clients[0].received == FAREWELL.make_wire() + b"closed"
+    assert clients[1].received == frame(1).make_wire() + frame(2).make_wire()
+
+
+async def test_one_whose_connection_broke_takes_nothing_and_disturbs_nobody(
+    flusher: Flusher, clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(clients[0], "write", broken)
+    everyone = party(clients, range(COUNT))
+    flusher.deliver(frame(1), everyone)
+    await turn()
+    flusher.deliver(frame(2), everyone)
+    await turn()
+
+    assert not clients[0].outbox.is_open
+    assert [each.received for each in clients[1:]] == [
+        frame(1).make_wire() + frame(2).make_wire()
+    ] * (COUNT - 1)
+
+
+async def test_nothing_is_kept_of_a_turn_that_is_over(
+    flusher: Flusher, clients: list[Client]
+) -> None:
+    flusher.deliver(frame(1), party(clients, range(COUNT)))
+    clients[0].outbox.send(frame(2))
+    await turn()
+    clients[0].outbox.close(4100, FAREWELL, discard=True)
+    await turn()
+
+    assert not flusher.run.party
+    assert not flusher.run.frames

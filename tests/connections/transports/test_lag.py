@@ -1,0 +1,107 @@
+"""How long publishers wait for a client that is behind."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from dwsps_channels.connections.transports import lag
+from dwsps_channels.connections.transports.lag import LOOK_BYTES, Lag
+from dwsps_channels.connections.transports.unsent import unsent_by_kernel
+from tests.connections.transports.contract import turns, until
+
+
+class Queue:
+    """What is on its way to a client, and what is told of it."""
+
+    def __init__(self, size: int = 100 * LOOK_BYTES) -> None:
+        self.size = size
+        self.asked = 0
+        self.read_each_time = 0
+        self.told: list[bool] = []
+
+    def __call__(self) -> int:
+        self.asked += 1
+        self.size -= self.read_each_time
+        return self.size
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+
+
+async def test_as_long_as_the_client_reads_they_wait() -> None:
+    queue = Queue()
+    queue.read_each_time = LOOK_BYTES
+    behind = Lag(queue, queue.told.append)
+    await until(lambda: queue.asked > 10)
+    assert queue.told == [True]
+    relief = behind.relief()
+    assert relief is not None
+    behind.end()
+    await relief
+    behind.end()
+    assert queue.told == [True, False]
+    assert behind.relief() is None
+
+
+async def test_if_it_reads_too_little_they_go_on() -> None:
+    queue = Queue()
+    queue.read_each_time = LOOK_BYTES - 1
+    behind = Lag(queue, queue.told.append)
+    relief = behind.relief()
+    assert relief is not None
+    await relief
+    assert queue.told == [True, False]
+    assert queue.asked == 2
+    behind.end()
+    assert queue.told == [True, False]
+
+
+async def test_one_that_gives_up_waiting_does_so_alone() -> None:
+    queue = Queue()
+    queue.read_each_time = LOOK_BYTES
+    behind = Lag(queue, queue.told.append)
+    one, other = behind.relief(), behind.relief()
+    assert one is not None
+    assert other is not None
+    one.cancel()
+    await turns()
+    assert not other.done()
+    behind.end()
+    await other
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection over TCP, as it is not the same for a pair of Unix sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+        with one, other:
+            yield one, other
+
+
+async def test_the_kernel_tells_what_was_not_read(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    one, other = pair
+    assert unsent_by_kernel(one) == 0
+    one.setblocking(False)
+    sent = 0
+    while True:
+        try:
+            sent += one.send(bytes(1 << 16))
+        except BlockingIOError:
+            break
+    stuck = unsent_by_kernel(one)
+    assert 0 < stuck <= sent
+    received = 0
+    while received < sent:
+        received += len(await asyncio.to_thread(other.recv, 1 << 20))
+    await until(lambda: unsent_by_kernel(one) == 0)
+    one.close()
+    assert unsent_by_kernel(one) == 0
+    assert unsent_by_kernel(None) == 0

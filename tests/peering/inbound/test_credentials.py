@@ -1,0 +1,288 @@
+"""Who a connection is, by what it brings."""
+
+import asyncio
+import base64
+import json
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import pytest
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import User
+from django.test import override_settings
+from django.utils.crypto import constant_time_compare
+
+from dwsps_channels.core.identity import Role
+from dwsps_channels.models import Peer, server_id
+from dwsps_channels.peering.inbound.credentials import (
+    ORDINARY,
+    Denied,
+    Granted,
+    Presented,
+    examine,
+    presented,
+)
+from dwsps_channels.peering.inbound.failures import FREE, Failures
+from dwsps_channels.peering.inbound.worker_credentials import (
+    Purpose,
+    WorkerCredentials,
+    sign_worker,
+)
+from dwsps_channels.server import runtime
+from dwsps_channels.testing import Closed, PubSubCommunicator
+from tests.core.recording import Clock
+
+SECRET = "the-secret-of-this-peer"
+OTHER = "the-secret-of-another-peer"
+
+db = pytest.mark.django_db(transaction=True)
+
+
+def scope(*headers: tuple[bytes, bytes], query: bytes = b"") -> dict[str, Any]:
+    return {"headers": list(headers), "query_string": query}
+
+
+def in_header(token: str) -> Presented:
+    return Presented(token, in_header=True)
+
+
+async def examined(credential: Presented) -> Granted | Denied:
+    return await examine(credential, WorkerCredentials())
+
+
+async def workers_credential(purpose: Purpose = Purpose.FORWARD) -> str:
+    return sign_worker(await database_sync_to_async(server_id)(), purpose)
+
+
+def bearer(token: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {token}".encode())]
+
+
+async def create(name: str = "far", **values: Any) -> Peer:
+    return await Peer.objects.acreate(
+        **{"name": name, "url": f"ws://{name}.example/", "secret": SECRET} | values
+    )
+
+
+class TestPresented:
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            (scope(), None),
+            (scope(query=b"a=b&tokens=c"), None),
+            (scope((b"authorization", b"Basic dXNlcjpwdw==")), None),
+            (scope((b"authorization", b"Bearer abc")), Presented("abc", True)),
+            (scope((b"authorization", b"bearer  abc ")), Presented("abc", True)),
+            (scope(query=b"token=abc"), Presented("abc", False)),
+            (scope(query=b"a=b&token=a%2Bb%20c"), Presented("a+b c", False)),
+            (scope(query=b"token="), Presented("", False)),
+            (scope(query=b"token=first&token=last"), Presented("last", False)),
+            (scope((b"authorization", b"Bearer abc"), query=b"token=x"), Presented("abc", True)),
+            (
+                scope((b"authorization", b"Basic x"), query=b"token=abc"),
+                Presented("abc", False),
+            ),
+            (scope((b"authorization", b"Bearer \xff\x00")), Presented("\xff\x00", True)),
+            (scope(query=b"a=&&token=x&b"), Presented("x", False)),
+            (scope(query=b"a=token=x"), None),
+            (scope(query=b"token=x&a=token=y"), Presented("x", False)),
+            (scope(query=b"atoken=" * 10_000), None),
+            (scope(query=b"token=%ff\xfe%00"), Presented("\ufffd\xfe\x00", False)),
+        ],
+    )
+    def test_what_a_connection_brings(
+        self, given: dict[str, Any], expected: Presented | None
+    ) -> None:
+        assert presented(given) == expected
+
+    def test_a_scope_may_have_no_query(self) -> None:
+        assert presented({"headers": []}) is None
+
+    def test_its_repr_does_not_show_it(self) -> None:
+        assert SECRET not in repr(in_header(SECRET))
+        assert SECRET not in repr(Granted(Role.PEER, Peer(name="far", secret=SECRET)))
+
+
+@db
+class TestPeers:
+    async def test_its_secret_makes_a_peer_and_only_the_header_is_greeted(self) -> None:
+        peer = await create()
+        own = await database_sync_to_async(server_id)()
+        assert await examined(in_header(SECRET)) == Granted(Role.PEER, peer, own)
+        assert await examined(Presented(SECRET, False)) == Granted(Role.PEER, peer, None)
+
+    @pytest.mark.parametrize(
+        "token", ["", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "é☃", "\x00"]
+    )
+    async def test_another_secret_makes_none(self, token: str) -> None:
+        await create()
+        assert await examined(in_header(token)) == Denied("wrong secret")
+
+    async def test_no_secret_is_nobodys(self) -> None:
+        await create(secret="")
+        assert await examined(in_header("")) == Denied("wrong secret")
+
+    async def test_one_that_can_be_decrypted_no_more_is_nobodys(self) -> None:
+        await create()
+        with override_settings(SECRET_KEY="another-key"):
+            for token in (SECRET, ""):
+                assert await examined(in_header(token)) == Denied("wrong secret")
+
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            ({"enabled": False}, "peer 'far' is disabled"),
+            ({"accept": False}, "peer 'far' is not accepted from"),
+            ({"enabled": False, "accept": False}, "peer 'far' is disabled"),
+        ],
+    )
+    async def test_each_refusal_has_its_own_word(self, row: dict[str, Any], reason: str) -> None:
+        await create(**row)
+        assert await examined(in_header(SECRET)) == Denied(reason)
+
+    async def test_of_two_rows_with_one_secret_the_one_that_is_accepted_from_counts(self) -> None:
+        await create("one", accept=False)
+        two = await create("two")
+        answer = await examined(in_header(SECRET))
+        assert isinstance(answer, Granted)
+        assert answer.peer == two
+
+    async def test_every_secret_is_compared_whichever_fits(self) -> None:
+        for number in range(4):
+            await create(f"far-{number}", secret=f"{OTHER}-{number}")
+        counts = []
+        for token in (f"{OTHER}-0", f"{OTHER}-3", "wrong"):
+            with mock.patch(
+                "dwsps_channels.peering.inbound.credentials.constant_time_compare",
+                wraps=constant_time_compare,
+            ) as compare:
+                await examined(in_header(token))
+            counts.append(compare.call_count)
+        assert counts == [4, 4, 4]
+
+
+@pytest.fixture
+def waits() -> Iterator[list[float]]:
+    """For how long refusals were held back, in place of doing it."""
+    found: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        found.append(seconds)
+        clock.now += seconds
+
+    clock = Clock()
+    with mock.patch.object(runtime, "Failures", partial(Failures, clock, sleep)):
+        yield found
+
+
+@db
+class TestConnections:
+    async def test_a_peer_is_greeted_first_of_all_and_may_forward(self) -> None:
+        await create()
+        async with PubSubCommunicator(headers=bearer(SECRET)) as link, PubSubCommunicator() as one:
+            hello = await link.receive_json_from(5)
+            assert hello.keys() == {"type", "server", "server_id", "version"}
+            assert hello["type"] == "hello"
+            await one.subscribe("news")
+            await link.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True, "id": 1}
+            )
+            assert (await link.receive_json_from(5))["type"] == "ack"
+            assert (await one.receive())["fromPeerServer"] is True
+
+    async def test_a_peer_that_knows_no_other_way_comes_by_its_url_and_is_not_greeted(self) -> None:
+        await create()
+        async with PubSubCommunicator(path=f"/ws/pubsub/?token={SECRET}") as link:
+            await link.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await link.receive_json_from(5))["type"] == "ack"
+
+    async def test_who_brings_nothing_is_a_client(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await client.receive_json_from(5))["code"] == "forbidden"
+
+    async def test_a_worker_may_tap_and_nobody_else(self) -> None:
+        await create()
+        for headers, answer in (
+            (bearer(await workers_credential()), "reached"),
+            (bearer(await workers_credential(Purpose.PUBLISH)), "error"),
+            (bearer(SECRET), "error"),
+            ([], "error"),
+        ):
+            async with PubSubCommunicator(headers=headers) as client:
+                await client.send_json_to({"type": "tap", "since": 2.0**40})
+                frames = [await client.receive_json_from(5)]
+                if frames[0]["type"] == "hello":
+                    frames.append(await client.receive_json_from(5))
+                assert frames[-1]["type"] == answer
+
+    @pytest.mark.parametrize("by_url", [False, True])
+    async def test_a_false_secret_is_refused_and_logged_without_it(
+        self, by_url: bool, waits: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.DEBUG)
+        path = "/ws/pubsub/" + (f"?token={OTHER}" if by_url else "")
+        with pytest.raises(Closed):
+            async with PubSubCommunicator(path=path, headers=[] if by_url else bearer(OTHER)):
+                pass
+        assert "refused: wrong secret" in caplog.text
+        assert OTHER not in caplog.text
+        assert waits == []
+
+    async def test_who_fails_again_and_again_waits_for_the_answer(self, waits: list[float]) -> None:
+        await create()
+        # One runtime for all of them: it is what remembers.
+        async with PubSubCommunicator():
+            for _ in range(FREE + 3):
+                with pytest.raises(Closed):
+                    async with PubSubCommunicator(headers=bearer(OTHER)):
+                        pass
+            assert waits == [0.25, 0.5, 1.0]
+            # A worker has no turn to wait for, nor has a client without credentials.
+            async with (
+                PubSubCommunicator(headers=bearer(await workers_credential())),
+                PubSubCommunicator(),
+            ):
+                pass
+        assert len(waits) == 3
+
+    async def test_many_at_once_are_turned_away_unexamined(
+        self, waits: list[float], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await create()
+
+        async def is_refused() -> bool:
+            try:
+                async with PubSubCommunicator(headers=bearer(OTHER)):
+                    return False
+            except Closed:
+                return True
+
+        async with PubSubCommunicator():
+            assert all(await asyncio.gather(*(is_refused() for _ in range(30))))
+        examined = caplog.text.count("wrong secret")
+        assert FREE < examined < 10
+        assert 0 < caplog.text.count("too many false credentials from this address") <= examined
+
+    async def test_a_token_by_which_the_project_knew_a_user_is_none_of_ours(self) -> None:
+        headers = bearer(base64.b64encode(json.dumps({"user": 1}).encode()).decode())
+        async with PubSubCommunicator(user=User(username="ada"), headers=headers) as client:
+            await client.subscribe("news")
+
+    async def test_nor_does_a_user_become_a_peer_by_it(self) -> None:
+        await create()
+        async with PubSubCommunicator(user=User(username="ada"), headers=bearer(SECRET)) as client:
+            await client.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            assert (await client.receive_json_from(5))["code"] == "forbidden"
+
+    def test_what_everybody_has_is_a_clients(self) -> None:
+        assert Granted(Role.CLIENT) == ORDINARY

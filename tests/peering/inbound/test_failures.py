@@ -1,0 +1,155 @@
+"""Who is slowed down, and for how long."""
+
+import asyncio
+
+import pytest
+
+from dwsps_channels.peering.inbound import failures as module
+from dwsps_channels.peering.inbound.failures import (
+    FORGOTTEN_SECONDS,
+    FREE,
+    MAX_ADDRESSES,
+    MAX_SECONDS,
+    MAX_WAITING,
+    WAIT_SECONDS,
+    Failures,
+    TooManyFailures,
+)
+from tests.core.recording import Clock
+
+
+class Door:
+    """Tries credentials, in a time that passes only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.failures = Failures(self.clock, self._sleep)
+        self.examined = 0
+
+    async def _sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+        self.clock.now += seconds
+
+    async def wrong(self, address: str = "a") -> float:
+        """Try a false one; the seconds until the answer."""
+        began = self.clock.now
+        async with self.failures.turn(address) as failed:
+            self.examined += 1
+            await asyncio.sleep(0)
+            failed()
+        return self.clock.now - began
+
+    async def right(self, address: str = "a") -> float:
+        began = self.clock.now
+        async with self.failures.turn(address):
+            self.examined += 1
+            await asyncio.sleep(0)
+        return self.clock.now - began
+
+
+@pytest.fixture
+def door() -> Door:
+    return Door()
+
+
+async def test_the_first_ones_cost_nothing_and_then_the_wait_doubles_up_to_its_end(
+    door: Door,
+) -> None:
+    waits = [await door.wrong() for _ in range(FREE + 6)]
+    assert waits == [0.0] * FREE + [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
+
+
+async def test_whoever_comes_again_and_again_is_always_answered_in_time(door: Door) -> None:
+    """Within the 5 s that Daphne gives a handshake, and with an answer, not a word that it is too often."""
+    assert MAX_SECONDS < WAIT_SECONDS < 5.0
+    for _ in range(50):
+        assert await door.wrong() <= WAIT_SECONDS
+    assert door.examined == 50
+
+
+async def test_many_at_once_get_no_more_tries_than_one_after_the_other(door: Door) -> None:
+    began = door.clock.now
+    tries = [asyncio.create_task(door.wrong()) for _ in range(1_000)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    turned_away = [answer for answer in answers if isinstance(answer, TooManyFailures)]
+    assert len(turned_away) == 1_000 - door.examined
+    # As many as fit in the time that they wait: the free ones, then 0.25, 0.5, 1 and 2 s apart.
+    assert FREE < door.examined <= FREE + 4
+    assert [error.is_first for error in turned_away].count(True) <= door.examined
+    assert door.clock.now - began <= WAIT_SECONDS + MAX_SECONDS
+
+
+async def test_many_right_ones_at_once_wait_for_nothing(door: Door) -> None:
+    waits = await asyncio.gather(*(door.right() for _ in range(MAX_WAITING)))
+    assert set(waits) == {0.0}
+    assert not door.failures._records
+
+
+async def test_a_right_one_has_its_turn_after_false_ones(door: Door) -> None:
+    for _ in range(10):
+        await door.wrong()
+    assert await door.right() <= MAX_SECONDS
+
+
+async def test_an_address_does_not_pay_for_another(door: Door) -> None:
+    for _ in range(20):
+        await door.wrong()
+    assert await door.wrong("b") == 0.0
+
+
+async def test_the_addresses_of_one_network_are_one(door: Door) -> None:
+    for number in range(FREE):
+        await door.wrong(f"2001:db8::{number}")
+    assert await door.wrong("2001:db8::ffff") > 0.0
+    assert await door.wrong("2001:db8:0:1::1") == 0.0
+
+
+async def test_it_is_forgotten_after_a_while_without_failures(door: Door) -> None:
+    for _ in range(20):
+        await door.wrong()
+    door.clock.now += FORGOTTEN_SECONDS
+    await door.wrong()
+    door.clock.now += MAX_SECONDS
+    await door.wrong()
+    assert await door.wrong() == MAX_SECONDS
+    door.clock.now += FORGOTTEN_SECONDS + 1
+    assert [await door.wrong() for _ in range(FREE + 1)] == [0.0] * FREE + [0.25]
+
+
+async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(door: Door) -> None:
+    never = asyncio.Event()
+
+    async def hang() -> None:
+        async with door.failures.turn("a"):
+            await never.wait()
+
+    hanging, waiting = asyncio.create_task(hang()), asyncio.create_task(door.wrong())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    hanging.cancel()
+    await asyncio.wait([hanging, waiting])
+    assert await door.right() == 0.0
+    assert not door.failures._records
+
+
+async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ADDRESSES", 1)
+    async with door.failures.turn("a"):
+        await door.wrong("b")
+        for _ in range(FREE):
+            await door.wrong("a")
+    assert await door.wrong("a") > 0
+
+
+async def test_many_addresses_cost_no_more_memory_than_some(door: Door) -> None:
+    for _ in range(FREE):
+        await door.wrong("regular")
+    for number in range(MAX_ADDRESSES + 100):
+        await door.wrong(f"address-{number}")
+        if number % 1000 == 0:
+            await door.wrong("regular")
+    assert len(door.failures._records) == MAX_ADDRESSES
+    assert await door.wrong("regular") > 0
+    assert await door.wrong("address-0") == 0.0

@@ -1,0 +1,665 @@
+"""All links together, on a real server, with peers that do what a test tells them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from dwsps_channels.client import Connection, connection
+from dwsps_channels.peering.outbound import forwarder as module
+from dwsps_channels.peering.outbound import link, tap
+from dwsps_channels.peering.outbound.config import PeerConfig
+from dwsps_channels.peering.outbound.forwarder import Forwarder
+from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.peering.outbound.link import Link
+from tests.peering.far_server import SERVER_ID, FarServer
+from tests.peering.outbound.test_tap import signer
+from tests.processes import Server, ServerFactory, wait_until_async
+from tests.wire.client import WireClient, connected
+
+OWN_ID = "a" * 32
+
+
+class MemoryStore:
+    """Rows and statuses in memory; ``away``: as a database that is not there."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, PeerConfig] = {}
+        self.healths: dict[int, PeerHealth] = {}
+        self.away = False
+        self.calls = 0
+
+    def add(self, far: FarServer, name: str = "far", **row: object) -> PeerConfig:
+        id = len(self.healths) + len(self.rows) + 1
+        config = PeerConfig(id, name, far.url, "secret", enabled_at=time.time())
+        self.rows[id] = replace(config, **row)  # type: ignore[arg-type]
+        return self.rows[id]
+
+    def change(self, id: int, **row: object) -> None:
+        self.rows[id] = replace(self.rows[id], **row)  # type: ignore[arg-type]
+
+    def has_acked(self, id: int, count: int) -> bool:
+        return id in self.healths and self.healths[id].acked == count
+
+    def says(self, state: State) -> bool:
+        return {health.state for health in self.healths.values()} == {state}
+
+    async def peers(self) -> Sequence[PeerConfig]:
+        self._reach()
+        return list(self.rows.values())
+
+    async def position(self, peer: int) -> Mapping[str, int]:
+        self._reach()
+        await asyncio.sleep(0)
+        return self.healths[peer].position if peer in self.healths else {}
+
+    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+        self._reach()
+        self.healths |= healths
+
+    def _reach(self) -> None:
+        self.calls += 1
+        if self.away:
+            raise ConnectionError("the database is away")
+
+
+class Running:
+    """A forwarder that runs."""
+
+    def __init__(self, store: MemoryStore, server: Server) -> None:
+        self.changes: list[tuple[str, State]] = []
+        self.forwarder = Forwarder(
+            store,
+            server_id=OWN_ID,
+            url=server.url,
+            sign=signer(server),
+            outbox_messages=10_000,
+            outbox_bytes=2**24,
+            on_change=lambda link: self.changes.append((link.config.name, link.state)),
+        )
+        self.task = asyncio.create_task(self.forwarder.run())
+
+    def link(self, name: str = "far") -> Link | None:
+        return next((each for each in self.forwarder.links if each.config.name == name), None)
+
+    def is_at(self, state: State, name: str = "far") -> bool:
+        link = self.link(name)
+        return link is not None and link.state is state
+
+    async def has(self, state: State, name: str = "far") -> None:
+        await wait_until_async(partial(self.is_at, state, name), 20, f"{name} {state}")
+
+    async def is_tapping(self) -> None:
+        await wait_until_async(lambda: self.forwarder._tap.connected, 20)
+
+    async def end(self) -> None:
+        if not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+            await self.forwarder.close()
+
+
+StartForwarder = Callable[[], Running]
+
+
+@pytest.fixture(scope="module")
+def server_kind() -> str:
+    return "daphne"
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(link, "BACKOFF_BASE", 0.01)
+    monkeypatch.setattr(link, "LOOP_SECONDS", 0.02)
+    monkeypatch.setattr(connection, "CLOSE_SECONDS", 0.3)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def start_forwarder(store: MemoryStore, server: Server) -> AsyncIterator[StartForwarder]:
+    started = []
+
+    def start() -> Running:
+        started.append(Running(store, server))
+        return started[-1]
+
+    yield start
+    for running in started:
+        await running.end()
+
+
+@pytest.fixture
+async def fars() -> AsyncIterator[list[FarServer]]:
+    """Two servers to forward to."""
+    servers = [await FarServer().start() for _ in range(2)]
+    assert isinstance(servers[1].greeting, dict)
+    servers[1].greeting |= {"server_id": "e" * 32}
+    yield servers
+    for server in servers:
+        await server.stop()
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[WireClient]:
+    async with connected(server.url) as client:
+        yield client
+
+
+def messages(far: FarServer) -> list[object]:
+    """What it was sent, each message once."""
+    return list({(f["origin"], f["id"]): f["message"] for f in far.frames}.values())
+
+
+async def gets(far: FarServer, *expected: object) -> None:
+    await wait_until_async(lambda: len(messages(far)) >= len(expected), 20, f"{expected[-1]} comes")
+    assert messages(far) == list(expected)
+
+
+class Traffic:
+    """Publishes numbers from 1 on, as fast as the server takes them, until it is stopped."""
+
+    def __init__(self, server: Server) -> None:
+        self.last = 0
+        self._stopping = False
+        self._task = asyncio.create_task(self._publish(server))
+
+    async def _publish(self, server: Server) -> None:
+        async with connected(server.url) as client:
+            while not self._stopping:
+                await client.publish("news.traffic", self.last + 1)
+                self.last += 1
+
+    async def goes_on(self) -> None:
+        """Wait for some more."""
+        enough = self.last + 25
+        await wait_until_async(lambda: self.last > enough, 20)
+
+    async def stop(self) -> list[object]:
+        """All that was published."""
+        self._stopping = True
+        await self._task
+        return list(range(1, self.last + 1))
+
+
+class TestRows:
+    async def test_each_message_goes_to_each_peer(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        for far, name in zip(fars, ("one", "two"), strict=True):
+            store.add(far, name)
+        start_forwarder()
+        for number in range(50):
+            await client.publish("a", number)
+        for far in fars:
+            await gets(far, *range(50))
+        assert fars[0].frames == fars[1].frames
+
+    async def test_a_row_that_is_added_under_load_misses_nothing_since_it_was_enabled(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        server: Server,
+    ) -> None:
+        store.add(fars[0], "one")
+        running = start_forwarder()
+        traffic = Traffic(server)
+        await traffic.goes_on()
+        missed = traffic.last
+        store.add(fars[1], "two", enabled_at=time.time())
+        await traffic.goes_on()
+        await running.has(State.CONNECTED, "two")
+        await traffic.goes_on()
+        published = await traffic.stop()
+        await gets(fars[0], *published)
+        await wait_until_async(lambda: traffic.last in messages(fars[1]), 20)
+        # At most one was published in the moment of the count.
+        first = messages(fars[1])[0]
+        assert first in (missed + 1, missed + 2)
+        assert messages(fars[1]) == published[published.index(first) :]
+
+    async def test_two_rows_that_are_added_at_once_under_load_get_the_same(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        server: Server,
+    ) -> None:
+        running = start_forwarder()
+        traffic = Traffic(server)
+        await traffic.goes_on()
+        since = time.time()
+        for far, name in zip(fars, ("one", "two"), strict=True):
+            store.add(far, name, enabled_at=since)
+        await running.has(State.CONNECTED, "one")
+        await running.has(State.CONNECTED, "two")
+        await traffic.goes_on()
+        await traffic.stop()
+        for far in fars:
+            await wait_until_async(partial(has_got, far, traffic.last), 20)
+        assert messages(fars[0]) == messages(fars[1])
+        first, last = messages(fars[0])[0], messages(fars[0])[-1]
+        assert isinstance(first, int)
+        assert messages(fars[0]) == list(range(first, traffic.last + 1))
+        assert last == traffic.last
+
+    async def test_a_row_that_changes_under_load_loses_nothing(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        server: Server,
+    ) -> None:
+        row = store.add(fars[0])
+        running = start_forwarder()
+        await running.has(State.CONNECTED)
+        traffic = Traffic(server)
+        for topics in (("news",), ("news", "sport"), ()):
+            # Its goodbye takes a while: the server does not answer it.
+            for session in fars[0].sessions:
+                session.transport.pause_reading()
+            await traffic.goes_on()
+            before = len(fars[0].requests)
+            store.change(row.id, topics=topics)
+            await wait_until_async(partial(came_again, fars[0], before), 20)
+            await traffic.goes_on()
+        await gets(fars[0], *await traffic.stop())
+        for session in fars[0].sessions:
+            session.transport.abort()
+
+    async def test_a_row_that_changes_twice_before_the_link_has_ended(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        row = store.add(fars[0])
+        running = start_forwarder()
+        await running.has(State.CONNECTED)
+        fars[0].answer = lambda frame: None
+        await client.publish("a", 1)
+        await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
+        [session] = fars[0].sessions
+        session.transport.pause_reading()
+        fars[0].answer = fars[0].ack
+        for name in ("second", "third"):
+            store.change(row.id, name=name)
+            await wait_until_async(partial(running.link, name))
+        await running.has(State.CONNECTED, "third")
+        await client.publish("a", 2)
+        await gets(fars[0], 1, 2)
+        assert len(fars[0].requests) == 2
+        session.transport.abort()
+
+    async def test_a_row_that_is_removed_ends_its_link_only(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        rows = [store.add(far, name) for far, name in zip(fars, ("one", "two"), strict=True)]
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        await running.has(State.CONNECTED, "two")
+        del store.rows[rows[0].id]
+        await wait_until_async(lambda: not fars[0].sessions)
+        await client.publish("a", 1)
+        await gets(fars[1], 1)
+        assert fars[0].frames == []
+        assert running.changes[-1] == ("one", State.DISABLED)
+
+    async def test_those_that_are_removed_at_once_do_not_wait_for_each_other(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        closing, let_go = 0, asyncio.Event()
+        close = Connection.close
+
+        async def slowly(connection: Connection) -> None:
+            nonlocal closing
+            closing += 1
+            await let_go.wait()
+            await close(connection)
+
+        for far, name in zip(fars, ("one", "two"), strict=True):
+            store.add(far, name)
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        await running.has(State.CONNECTED, "two")
+        monkeypatch.setattr(Connection, "close", slowly)
+        store.rows.clear()
+        await wait_until_async(lambda: closing == 2)
+        let_go.set()
+        await wait_until_async(lambda: not any(far.sessions for far in fars))
+
+
+def has_got(far: FarServer, message: object) -> bool:
+    return message in messages(far)
+
+
+def came_again(far: FarServer, before: int) -> bool:
+    return len(far.requests) > before
+
+
+class TestResuming:
+    async def test_a_second_run_goes_on_where_the_first_one_stopped(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        store.add(fars[0])
+        first = start_forwarder()
+        for number in range(10):
+            await client.publish("a", number)
+        await gets(fars[0], *range(10))
+        await wait_until_async(partial(store.has_acked, 1, 10))
+        await first.end()
+        for number in range(10, 20):
+            await client.publish("a", number)
+        start_forwarder()
+        await gets(fars[0], *range(20))
+        assert len(fars[0].frames) == 20
+
+    async def test_what_was_not_acknowledged_in_the_first_run_is_sent_again(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        store.add(fars[0])
+        fars[0].answer = lambda frame: fars[0].ack(frame) if frame["message"] < 3 else None
+        first = start_forwarder()
+        for number in range(6):
+            await client.publish("a", number)
+        await wait_until_async(lambda: len(fars[0].frames) == 6, 20)
+        await wait_until_async(partial(store.has_acked, 1, 3))
+        await first.end()
+        fars[0].answer = fars[0].ack
+        start_forwarder()
+        await wait_until_async(lambda: len(fars[0].frames) == 9, 20)
+        assert [frame["message"] for frame in fars[0].frames] == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+
+    async def test_each_peer_goes_on_from_its_own_position(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        one = store.add(fars[0], "one")
+        store.add(fars[1], "two")
+        first = start_forwarder()
+        await client.publish("a", 1)
+        for far in fars:
+            await gets(far, 1)
+        for id in store.rows:
+            await wait_until_async(partial(store.has_acked, id, 1))
+        await fars[1].stop()
+        await client.publish("a", 2)
+        await gets(fars[0], 1, 2)
+        await wait_until_async(partial(store.has_acked, one.id, 2))
+        await first.end()
+        await fars[1].start()
+        start_forwarder()
+        await gets(fars[1], 1, 2)
+        await client.publish("a", 3)
+        for far in fars:
+            await gets(far, 1, 2, 3)
+            assert len(far.frames) == 3
+
+
+class TestWhatTheServerNoLongerHas:
+    async def test_it_is_counted_for_each_peer_and_said_once(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_server: ServerFactory,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        server = start_server("fastlane", dwsps={"BACKLOG_MESSAGES": 5})
+        store.add(fars[0], "one")
+        store.add(fars[1], "two", topics=("elsewhere",))
+        first = Running(store, server)
+        async with connected(server.url) as client:
+            await first.is_tapping()
+            await client.publish("elsewhere", 0)
+            for number in range(1, 21):
+                await client.publish("a", number)
+            await gets(fars[0], *range(21))
+            await gets(fars[1], 0)
+            await first.end()
+            # All that the second has not got is of before: nothing is missing.
+            second = Running(store, server)
+            await second.is_tapping()
+            await client.publish("elsewhere", 21)
+            await gets(fars[1], 0, 21)
+            await second.end()
+            assert [health.dropped for health in store.healths.values()] == [0, 0]
+            for number in range(22, 42):
+                await client.publish("a", number)
+            third = Running(store, server)
+            await gets(fars[0], *range(22), *range(37, 42))
+        said = "15 messages are lost to 'one', 'two': the server had them no longer"
+        await wait_until_async(lambda: said in caplog.text)
+        await wait_until_async(
+            lambda: [health.dropped for health in store.healths.values()] == [15, 15]
+        )
+        # A peer that is enabled again begins to count again.
+        rows, store.rows = store.rows, {}
+        await wait_until_async(lambda: not third.forwarder.links)
+        store.rows = rows
+        await wait_until_async(lambda: len(third.forwarder.links) == len(rows))
+        await third.end()
+        assert [health.dropped for health in store.healths.values()] == [0, 0]
+        assert caplog.text.count("messages are lost") == 1
+
+    async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_server: ServerFactory,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(tap, "ROUTINE_SECONDS", 0.1)
+        monkeypatch.setattr(tap, "BACKOFF_CAP", 0.1)
+        server = start_server("fastlane")
+        store.add(fars[0])
+        running = Running(store, server)
+        await running.has(State.CONNECTED)
+        await running.is_tapping()
+        server.kill()
+        await wait_until_async(lambda: store.says(State.BACKING_OFF), 20)
+        problem = "this worker has no connection to its own server: "
+        assert store.healths[1].last_error.startswith(problem)
+        server.start()
+        await wait_until_async(lambda: store.says(State.CONNECTED), 20)
+        assert store.healths[1].last_error == ""
+        await running.end()
+
+
+class TestAStoreThatIsAway:
+    async def test_what_is_connected_goes_on_and_changes_count_afterwards(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store.add(fars[0], "one")
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        store.away = True
+        called = store.calls
+        await wait_until_async(lambda: store.calls > called + 5)
+        store.add(fars[1], "two")
+        await client.publish("a", 1)
+        await gets(fars[0], 1)
+        store.away = False
+        await gets(fars[1], 1)
+        assert caplog.text.count("the peers' rows cannot be read or written") == 1
+        assert caplog.text.count("can be read and written again") == 1
+        assert not running.task.done()
+
+    async def test_it_can_be_closed(
+        self, store: MemoryStore, fars: list[FarServer], start_forwarder: StartForwarder
+    ) -> None:
+        store.add(fars[0])
+        running = start_forwarder()
+        await running.has(State.CONNECTED)
+        store.away = True
+        await running.end()
+        await wait_until_async(lambda: not fars[0].sessions)
+
+
+class TestLoops:
+    async def test_a_link_to_this_server_itself_is_not_used(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        fars[0].greeting = {"type": "hello", "server_id": OWN_ID}
+        row = store.add(fars[0])
+        running = start_forwarder()
+        await running.is_tapping()
+        await client.publish("a", 1)
+        await wait_until_async(lambda: row.id in store.healths)
+        await wait_until_async(lambda: store.healths[row.id].state is State.LOOP)
+        assert store.healths[row.id].last_error == "leads to this server itself"
+        assert fars[0].frames == []
+
+    async def test_of_two_links_to_one_server_one_is_used(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        store.add(fars[0], "one")
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        fars[1].greeting = fars[0].greeting
+        store.add(fars[1], "two")
+        await running.has(State.LOOP, "two")
+        link = running.link("two")
+        assert link is not None
+        await wait_until_async(lambda: link.health().last_error)
+        assert link.health().last_error == "leads to the same server as 'one'"
+        await client.publish("a", 1)
+        await gets(fars[0], 1)
+        assert fars[1].frames == []
+
+    async def test_the_second_takes_nothing_over_while_the_first_is_away(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        """Else what the first still has to send would be lost."""
+        store.add(fars[0], "one")
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        fars[1].greeting = fars[0].greeting
+        store.add(fars[1], "two")
+        await running.has(State.LOOP, "two")
+        await fars[0].stop()
+        await client.publish("a", 1)
+        tried = len(fars[1].requests)
+        await wait_until_async(partial(came_again, fars[1], tried + 2))
+        await fars[0].start()
+        await gets(fars[0], 1)
+        assert fars[1].frames == []
+
+    async def test_when_the_first_is_removed_the_second_is_used(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        one = store.add(fars[0], "one")
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        fars[1].greeting = {"type": "hello", "server_id": SERVER_ID}
+        store.add(fars[1], "two")
+        await running.has(State.LOOP, "two")
+        del store.rows[one.id]
+        await running.has(State.CONNECTED, "two")
+        await client.publish("a", 1)
+        await gets(fars[1], 1)
+
+
+class TestFlush:
+    async def test_it_waits_for_those_that_are_connected(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        for far, name in zip(fars, ("one", "two"), strict=True):
+            store.add(far, name)
+        running = start_forwarder()
+        await running.has(State.CONNECTED, "one")
+        await running.has(State.CONNECTED, "two")
+        await fars[1].stop()
+        fars[0].answer = lambda frame: None
+        for number in range(5):
+            await client.publish("a", number)
+        await wait_until_async(lambda: len(fars[0].frames) == 5, 20)
+        flushing = asyncio.create_task(running.forwarder.flush(20))
+        for frame in fars[0].frames:
+            assert not flushing.done()
+            await fars[0].say(fars[0].ack(frame))
+        assert await flushing == 5  # those for the other one
+
+    async def test_but_not_for_ever(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: WireClient,
+    ) -> None:
+        store.add(fars[0])
+        running = start_forwarder()
+        await running.has(State.CONNECTED)
+        fars[0].answer = lambda frame: None
+        await client.publish("a", 1)
+        await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
+        assert await running.forwarder.flush(0.05) == 1
+
+
+async def test_what_is_on_file_after_the_end_says_so(
+    store: MemoryStore, fars: list[FarServer], start_forwarder: StartForwarder, client: WireClient
+) -> None:
+    row = store.add(fars[0])
+    running = start_forwarder()
+    await client.publish("a", 1)
+    await gets(fars[0], 1)
+    await running.end()
+    health = store.healths[row.id]
+    assert health.last_error == "the worker has stopped"
+    assert list(health.position.values()) == [fars[0].frames[0]["id"]]

@@ -1,0 +1,944 @@
+"""A link, against servers that do what a test tells them."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from dwsps_channels.client import Backoff
+from dwsps_channels.peering.outbound import link as module
+from dwsps_channels.peering.outbound.config import PeerConfig
+from dwsps_channels.peering.outbound.health import State
+from dwsps_channels.peering.outbound.link import Link
+from dwsps_channels.peering.outbound.outbox import WINDOW, Outbox, Outgoing
+from tests.peering.far_server import SERVER_ID, FarServer, Frame
+from tests.processes import wait_until_async
+
+SECRET = "the-secret-of-this-peer"
+ORIGIN = "0" * 32
+
+
+def outgoing(number: int, topic: str = "news", *, at: float = 1.0, size: int = 0) -> Outgoing:
+    frame = {
+        "type": "publish",
+        "topic": topic,
+        "message": "x" * size or number,
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "fromPeerServer": True,
+        "id": number,
+        "origin": ORIGIN,
+    }
+    return Outgoing(ORIGIN, number, at, topic, json.dumps(frame).encode())
+
+
+@dataclass
+class Claims:
+    """Says what a test wants it to say of each server."""
+
+    objections: dict[str, str] = field(default_factory=dict)
+    claimed: list[str] = field(default_factory=list)
+    released: int = 0
+
+    def claim(self, link: Link, server_id: str) -> str | None:
+        self.claimed.append(server_id)
+        return self.objections.get(server_id)
+
+    def release(self, link: Link) -> None:
+        self.released += 1
+
+
+class Running:
+    """A link that runs, and all that it went through."""
+
+    def __init__(self, config: PeerConfig, messages: int) -> None:
+        self.claims = Claims()
+        self.states: list[State] = []
+        self.outbox = Outbox(config.name, messages, 2**24)
+        backoff = Backoff(0.01, 0.02, stable_after=30.0)
+        self.link = Link(
+            config, self.outbox, self.claims, on_change=self._on_change, backoff=backoff
+        )
+        self.task = asyncio.create_task(self.link.run())
+
+    def _on_change(self, link: Link) -> None:
+        if self.states[-1:] != [link.state]:
+            self.states.append(link.state)
+
+    def put(self, *numbers: int) -> None:
+        for number in numbers:
+            self.link.put(outgoing(number))
+
+    async def has(self, state: State) -> None:
+        await wait_until_async(lambda: self.link.state is state, what=f"{state}")
+
+    async def has_been(self, state: State) -> None:
+        await wait_until_async(lambda: state in self.states, what=f"{state}")
+
+    async def is_done(self, acked: int) -> None:
+        """Wait until so many are acknowledged, and nothing is left."""
+        await wait_until_async(
+            lambda: (self.outbox.acked, len(self.outbox)) == (acked, 0), what=f"{acked} acked"
+        )
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+StartLink = Callable[..., Running]
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_running() -> AsyncIterator[None]:
+    yield
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HELLO_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LOOP_SECONDS", 0.02)
+
+
+@pytest.fixture
+async def start_link() -> AsyncIterator[StartLink]:
+    started = []
+
+    def start(url: str, *, messages: int = 10_000, secret: str = SECRET, **row: object) -> Running:
+        config = replace(PeerConfig(1, "far", url, secret), **row)  # type: ignore[arg-type]
+        started.append(Running(config, messages))
+        return started[-1]
+
+    yield start
+    for running in started:
+        await running.end()
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[FarServer]:
+    server = await FarServer().start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def old() -> AsyncIterator[FarServer]:
+    """It is of dwsps 1.0.1."""
+    server = await FarServer(old=True).start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(params=["ours", "dwsps 1.0.1"])
+async def either(request: pytest.FixtureRequest) -> AsyncIterator[FarServer]:
+    server = await FarServer(old=request.param != "ours").start()
+    yield server
+    await server.stop()
+
+
+def has_acked(link: Running, count: int) -> bool:
+    return link.outbox.acked >= count
+
+
+def is_in(far: FarServer, times: int) -> bool:
+    """Whether a link is connected, for the so manieth time."""
+    return len(far.requests) == times and bool(far.sessions)
+
+
+class TestForwarding:
+    async def test_what_is_put_arrives_in_order_as_it_was_made(
+        self, either: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(either.url, dwsps=either.old)
+        link.put(*range(1, 21))
+        await link.is_done(20)
+        link.put(*range(21, 41))
+        await link.is_done(40)
+        assert either.frames == [json.loads(outgoing(number).frame) for number in range(1, 41)]
+        health = link.link.health()
+        assert (health.forwarded, health.acked, health.queued, health.resent) == (40, 40, 0, 0)
+        assert health.position == {ORIGIN: 40}
+        assert link.states == [State.CONNECTING, State.CONNECTED]
+
+    async def test_the_secret_goes_in_the_header(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        await start_link(far.url).has(State.CONNECTED)
+        assert far.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
+
+    async def test_without_a_secret_nothing_goes_in_the_header(
+        self, old: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "HELLO_SECONDS", 3600.0)  # nor is a greeting waited for
+        link = start_link(f"{old.url}?token=abc", secret="")
+        await link.has(State.CONNECTED)
+        assert "Authorization" not in old.requests[0].headers
+        assert old.requests[0].path == "/ws/?token=abc"
+
+    @pytest.mark.parametrize(
+        ("topics", "numbers"),
+        [
+            ((), [1, 2, 3, 4]),
+            (("news",), [1, 2]),
+            (("news.uk",), [2]),
+            (("sport", "news.uk"), [2, 4]),
+        ],
+    )
+    async def test_only_the_topics_of_the_row_go_out(
+        self, topics: tuple[str, ...], numbers: list[int], far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url, topics=topics)
+        for number, topic in enumerate(("news", "news.uk", "newsroom", "sport.uk"), 1):
+            link.link.put(outgoing(number, topic))
+        await link.is_done(len(numbers))
+        assert far.numbers == numbers
+
+    async def test_what_entered_before_it_was_enabled_is_not_for_it(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url, enabled_at=5.0)
+        for number, at in ((1, 4.9), (2, 5.0), (3, 6.0)):
+            link.link.put(outgoing(number, at=at))
+        await link.is_done(2)
+        assert far.numbers == [2, 3]
+
+    async def test_no_more_than_the_window_is_unacknowledged(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        unanswered: list[Frame] = []
+        most = 0
+
+        def answer(frame: Frame) -> None:
+            nonlocal most
+            unanswered.append(frame)
+            most = max(most, len(unanswered))
+
+        far.answer = answer
+        link = start_link(far.url)
+        link.put(*range(1, WINDOW * 3))
+        await wait_until_async(lambda: len(unanswered) == WINDOW)
+        for acked in (1, 2, 100, WINDOW, WINDOW * 2, WINDOW * 3 - 1):
+            # So many more come as are acknowledged.
+            while far.numbers[-1] - len(unanswered) < acked:
+                await far.say(far.ack(unanswered.pop(0)))
+            sent = min(acked + WINDOW, WINDOW * 3 - 1)
+            await wait_until_async(partial(far.has_got, sent))
+        await link.is_done(WINDOW * 3 - 1)
+        assert most == WINDOW
+        assert far.numbers == list(range(1, WINDOW * 3))
+
+
+class TestBreaks:
+    async def test_what_was_not_acknowledged_is_sent_again_under_the_same_name(
+        self, either: FarServer, start_link: StartLink
+    ) -> None:
+        def answer(frame: Frame) -> Frame | None:
+            return either.ack(frame) if frame["id"] <= 3 else None
+
+        either.answer = answer
+        link = start_link(either.url, dwsps=either.old)
+        link.put(*range(1, 11))
+        await wait_until_async(lambda: len(either.frames) == 10 and link.outbox.acked == 3)
+        either.answer = either.ack
+        either.cut()
+        await link.has_been(State.BACKING_OFF)
+        link.put(11)
+        await link.is_done(11)
+        assert either.numbers == [*range(1, 11), *range(4, 12)]
+        assert {frame["origin"] for frame in either.frames} == {ORIGIN}
+        assert either.frames[3] == either.frames[10]
+        assert (link.outbox.forwarded, link.outbox.resent) == (11, 7)
+
+    async def test_a_server_that_is_down_at_the_start_gets_all_when_it_is_up(
+        self, start_link: StartLink
+    ) -> None:
+        far = FarServer()
+        link = start_link(far.url)
+        link.put(1, 2, 3)
+        await link.has_been(State.BACKING_OFF)
+        assert "cannot be reached" in link.link.health().last_error
+        await far.start()
+        await link.is_done(3)
+        assert far.numbers == [1, 2, 3]
+        assert link.link.health().last_error == ""
+        await link.end()
+        await far.stop()
+
+    async def test_it_survives_a_server_that_comes_and_goes_under_load(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        for round in range(10):
+            link.put(*range(round * 50 + 1, round * 50 + 51))
+            await wait_until_async(partial(has_acked, link, round * 50 + 1))
+            await far.stop()
+            await far.start()
+        await link.is_done(500)
+        seen = list(dict.fromkeys(far.numbers))
+        assert seen == list(range(1, 501))
+
+    @pytest.mark.parametrize(
+        ("code", "state"),
+        [
+            (1000, State.BACKING_OFF),
+            (1001, State.BACKING_OFF),
+            (1011, State.BACKING_OFF),
+            (3000, State.BACKING_OFF),
+            (4001, State.REFUSED),
+            (4003, State.REFUSED),
+            (4099, State.REFUSED),
+            (4100, State.BACKING_OFF),
+            (4200, State.BACKING_OFF),
+        ],
+    )
+    async def test_it_comes_back_whatever_it_was_closed_with(
+        self, code: int, state: State, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        errors: list[str] = []
+        link.link._on_change = lambda changed: errors.append(
+            f"{changed.state}: {changed.health().last_error}"
+        )
+        await far.close(code, "because")
+        await wait_until_async(partial(is_in, far, 2))
+        link.put(1)
+        await link.is_done(1)
+        assert errors[0] == f"{state}: closed with {code}: because"
+
+    async def test_a_reason_that_only_the_farewell_gives_is_told(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        await far.say({"type": "error", "code": "forbidden", "reason": "the peer was disabled"})
+        await far.close(4003)
+        await link.has_been(State.REFUSED)
+        await wait_until_async(lambda: "closed with 4003: the peer was disabled" in caplog.text)
+
+    async def test_who_sends_it_away_again_and_again_is_not_hammered(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        delays: list[float | None] = []
+        link = start_link(far.url)
+        backoff = link.link._backoff
+        given = backoff.delay
+
+        def delay(code: int | None = None) -> float | None:
+            delays.append(given(code))
+            return delays[-1]
+
+        monkeypatch.setattr(backoff, "delay", delay)
+        for connections in range(1, 5):
+            await wait_until_async(partial(is_in, far, connections))
+            await far.close(4200, "going away")
+        await wait_until_async(lambda: len(delays) == 4)
+        assert delays[0] == 0.0
+        assert all(delays[1:])
+
+    async def test_a_link_that_breaks_often_is_not_slowed_as_long_as_it_brings_messages_across(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = start_link(far.url)
+        backoff = link.link._backoff = Backoff(
+            0.001, 3600.0, stable_after=3600.0, uniform=lambda: 1.0
+        )
+        delays: list[float | None] = []
+        given = backoff.delay
+
+        def delay(code: int | None = None) -> float | None:
+            delays.append(given(code))
+            return delays[-1]
+
+        monkeypatch.setattr(backoff, "delay", delay)
+        for number in range(1, 31):
+            link.put(number)
+            await link.is_done(number)
+            far.cut()
+            await wait_until_async(lambda: len(delays) == number)  # noqa: B023
+        assert set(delays) == {0.001}
+
+    async def test_a_silent_server_is_noticed(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+        monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT", 0.2)
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        link.put(1)
+        await wait_until_async(lambda: far.numbers == [1])
+        # A proxy swallows all from here on: nothing is read, and nothing is closed.
+        [session] = far.sessions
+        session.transport.pause_reading()
+        far.answer = far.ack
+        await link.is_done(1)
+        assert far.numbers == [1, 1]
+        assert State.BACKING_OFF in link.states
+        session.transport.abort()
+
+    async def test_a_server_that_answers_heartbeats_and_no_message_is_connected_to_anew(
+        self,
+        far: FarServer,
+        start_link: StartLink,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        link.put(1)
+        await wait_until_async(lambda: far.numbers == [1])
+        await wait_until_async(lambda: "no message was answered" in caplog.text)
+        far.answer = far.ack
+        await link.is_done(1)
+
+    async def test_what_is_no_answer_gives_it_no_more_time(
+        self,
+        far: FarServer,
+        start_link: StartLink,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        link.put(1)
+
+        async def noticed() -> bool:
+            await far.say({"type": "publish", "topic": "a", "context": "a", "message": 1})
+            await far.say(far.greeting or {})
+            return "no message was answered" in caplog.text
+
+        await wait_until_async(noticed)
+
+    async def test_each_message_has_its_time_from_when_it_is_sent(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        patience = link.link._patience
+        assert patience is not None
+        assert patience.when() is None  # nothing is awaited
+        far.answer = lambda frame: None
+        now = asyncio.get_running_loop().time
+        link.put(1, 2)
+        await wait_until_async(lambda: far.has_got(2))
+        due = patience.when()
+        assert due is not None
+        assert due <= now() + module.ANSWER_SECONDS
+        await far.say(far.ack(far.frames[0]))
+        await wait_until_async(lambda: link.outbox.acked == 1)
+        later = patience.when()
+        assert later is not None
+        assert later > due
+        await far.say(far.ack(far.frames[1]))
+        await link.is_done(2)
+        assert patience.when() is None
+
+    async def test_the_round_trip_is_measured(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        await wait_until_async(lambda: link.link.health().round_trip)
+
+    async def test_a_full_outbox_is_logged_once_an_outage_and_the_oldest_go(
+        self, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        far = FarServer()
+        link = start_link(far.url, messages=3)
+        link.put(*range(1, 11))
+        await far.start()
+        await link.is_done(3)
+        assert far.numbers == [8, 9, 10]
+        assert link.link.health().dropped == 7
+        assert caplog.text.count("its outbox is full") == 1
+        await link.end()
+        await far.stop()
+
+    async def test_an_outage_makes_one_line_in_the_log(
+        self, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        link = start_link(FarServer().url)
+        tried = 0
+
+        def count(changed: Link) -> None:
+            nonlocal tried
+            tried += changed.state is State.CONNECTING
+
+        link.link._on_change = count
+        await wait_until_async(lambda: tried > 5)
+        assert len([r for r in caplog.records if r.levelno >= logging.INFO]) == 1
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("status", "state"),
+        [
+            (HTTPStatus.FORBIDDEN, State.REFUSED),
+            (HTTPStatus.UNAUTHORIZED, State.REFUSED),
+            (HTTPStatus.NOT_FOUND, State.REFUSED),
+            (HTTPStatus.FOUND, State.REFUSED),
+            (HTTPStatus.TOO_MANY_REQUESTS, State.BACKING_OFF),
+            (HTTPStatus.BAD_GATEWAY, State.BACKING_OFF),
+            (HTTPStatus.SERVICE_UNAVAILABLE, State.BACKING_OFF),
+        ],
+    )
+    async def test_a_handshake_that_is_refused_is_tried_again(
+        self, status: HTTPStatus, state: State, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.status = status
+        link = start_link(far.url)
+        link.put(1)
+        await link.has_been(state)
+        assert str(status.value) in link.link.health().last_error
+        far.status = None
+        await link.is_done(1)
+        assert {State.REFUSED, State.BACKING_OFF} & set(link.states) == {state}
+
+    async def test_a_peer_that_does_not_greet_is_red_and_loses_no_message(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        """It takes us for an ordinary client, or it is a dwsps 1.0.1 server and its row does not say so."""
+        greeting, far.greeting = far.greeting, None
+        link = start_link(far.url)
+        link.put(1, 2)
+        await link.has_been(State.REFUSED)
+        assert "as an ordinary client" in link.link.health().last_error
+        assert "dwsps 1.0.1" in link.link.health().last_error
+        assert State.CONNECTED not in link.states
+        assert far.frames == []
+        far.greeting = greeting
+        await link.is_done(2)
+        assert far.numbers == [1, 2]
+
+    @pytest.mark.parametrize("row", [{"dwsps": True}, {"secret": ""}])
+    async def test_a_peer_that_takes_us_for_an_ordinary_client_is_red_and_loses_no_message(
+        self, row: dict[str, Any], far: FarServer, start_link: StartLink
+    ) -> None:
+        """Also where no greeting is to be expected: for a secret in the URL, or from what seems dwsps 1.0.1."""
+        far.answer = lambda frame: error(frame, "forbidden")
+        link = start_link(far.url, **row)
+        errors: list[str] = []
+        link.link._on_change = lambda changed: errors.append(
+            f"{changed.state}: {changed.health().last_error}"
+        )
+        link.put(1, 2)
+        await wait_until_async(lambda: any(told.startswith("refused") for told in errors))
+        assert any("as an ordinary client" in told for told in errors)
+        assert link.outbox.dropped == 0
+        far.answer = far.ack
+        await link.is_done(2)
+
+    async def test_why_it_is_refused_is_found_out_once_a_minute(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.status = HTTPStatus.FORBIDDEN
+        link = start_link(far.url)
+        await wait_until_async(lambda: len(far.requests) >= 6)
+        assert "without a secret as well: is the path right?" in link.link.health().last_error
+        without = [r for r in far.requests if "Authorization" not in r.headers]
+        assert without == far.requests[1:2]
+
+    async def test_a_reason_that_is_old_is_found_out_again(
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "REASON_SECONDS", 0.0)
+        far.status = HTTPStatus.FORBIDDEN
+        start_link(far.url)
+        await wait_until_async(
+            lambda: len([r for r in far.requests if "Authorization" not in r.headers]) >= 2
+        )
+
+    async def test_an_error_that_may_pass_has_all_sent_again_in_order(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        def answer(frame: Frame) -> Frame | None:
+            if frame["id"] != 3 or len(far.sessions) != 1 or len(far.requests) > 1:
+                return far.ack(frame)
+            return error(frame, "unavailable", retryable=True)
+
+        far.answer = answer
+        link = start_link(far.url)
+        link.put(1, 2, 3, 4, 5)
+        await link.is_done(5)
+        second = far.numbers[far.numbers.index(3) :]
+        assert second[second.index(3, 1) :] == [3, 4, 5]
+        assert link.outbox.dropped == 0
+        assert link.outbox.position == {ORIGIN: 5}
+
+    async def test_an_error_for_good_is_counted_and_the_rest_goes_on(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        far.answer = lambda frame: (
+            far.ack(frame) if frame["id"] % 2 else error(frame, "message_too_large")
+        )
+        link = start_link(far.url)
+        link.put(*range(1, 11))
+        await wait_until_async(lambda: len(link.outbox) == 0)
+        assert (link.outbox.acked, link.outbox.dropped) == (5, 5)
+        assert link.outbox.position == {ORIGIN: 10}
+        assert len(far.requests) == 1
+        # One who refuses everything is to fill no log.
+        [refusal] = [r.getMessage() for r in caplog.records if "for good" in r.getMessage()]
+        assert "refused a message to 'news' for good: said the test" in refusal
+
+    @pytest.mark.parametrize(
+        "code", ["invalid_json", "invalid_message", "message_too_deep", "message_too_large"]
+    )
+    async def test_an_error_about_what_could_not_be_read_stands_for_the_ack(
+        self, code: str, far: FarServer, start_link: StartLink
+    ) -> None:
+        """Else the message would be sent for ever: nested too deeply for that server, say."""
+        unreadable = {"type": "error", "code": code, "reason": "?", "retryable": False}
+        far.answer = lambda frame: unreadable if frame["id"] == 2 else far.ack(frame)
+        link = start_link(far.url)
+        link.put(1, 2, 3)
+        await wait_until_async(lambda: len(link.outbox) == 0)
+        assert (link.outbox.acked, link.outbox.dropped, len(far.requests)) == (2, 1, 1)
+
+    async def test_a_message_that_the_server_closes_at_is_dropped_and_the_rest_goes_on(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        """Some servers end a connection at a frame above their own limit, with 1009."""
+        closing: set[asyncio.Task[None]] = set()
+        # The sessions themselves: the id of one that is gone may be that of the next.
+        closed: list[ServerConnection] = []
+
+        def answer(frame: Frame) -> Frame | None:
+            if far.sessions[0] in closed:
+                return None
+            if len(str(frame["message"])) < 500:
+                return far.ack(frame)
+            closed.append(far.sessions[0])
+            closing.add(asyncio.create_task(far.close(1009)))
+            return None
+
+        far.answer = answer
+        link = start_link(far.url)
+        for number in range(1, 11):
+            link.link.put(outgoing(number, size=500 + number if number in (4, 7) else 10))
+        await link.is_done(8)
+        assert link.outbox.dropped == 2
+        assert link.outbox.position == {ORIGIN: 10}
+        await asyncio.wait(closing)
+
+    async def test_a_frame_that_is_too_large_for_the_link_costs_none_of_its_messages(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The link closes with 1009 then: its own code is not taken for the peer's."""
+        far.answer = lambda frame: "x" * (module.MAX_ANSWER_BYTES + 1)
+        link = start_link(far.url)
+        link.put(1, 2)
+        problem = f"sent a frame of more than {module.MAX_ANSWER_BYTES} bytes"
+        await wait_until_async(lambda: problem in caplog.text)
+        far.answer = far.ack
+        await link.is_done(2)
+        assert link.outbox.dropped == 0
+
+
+def error(frame: Frame, code: str, *, retryable: bool = False) -> Frame:
+    return {
+        "type": "error",
+        "code": code,
+        "reason": "said the test",
+        "retryable": retryable,
+        "action": "publish",
+        "topic": frame["topic"],
+        "id": frame["id"],
+    }
+
+
+class TestNonsense:
+    async def test_a_peer_that_sends_what_nobody_asked_for_is_left(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        delivery: Frame = {"type": "publish", "topic": "a", "context": "a", "message": 1}
+
+        async def left() -> bool:
+            await far.say(delivery)
+            return "sends too much that nobody asked for" in caplog.text
+
+        await wait_until_async(left)
+        link.put(1)
+        await link.is_done(1)
+
+    @pytest.mark.parametrize(
+        "nonsense",
+        [
+            "no json",
+            "null",
+            "[]",
+            '"ack"',
+            b"\xff\xfe",
+            "[" * 100_000,
+            '{"type":5}',
+            '{"type":"ack","action":"publish","id":999}',
+            '{"type":"ack","action":"publish","id":null}',
+            '{"type":"ack","action":"publish","id":"1"}',
+        ],
+    )
+    async def test_the_connection_is_made_anew_and_nothing_is_lost(
+        self, nonsense: str | bytes, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.answer = lambda frame: nonsense if len(far.requests) == 1 else far.ack(frame)
+        link = start_link(far.url)
+        link.put(1, 2, 3)
+        await link.is_done(3)
+        assert State.BACKING_OFF in link.states
+        assert list(dict.fromkeys(far.numbers)) == [1, 2, 3]
+
+    async def test_acks_out_of_order_are_not_believed(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        first: list[Frame] = []
+
+        def answer(frame: Frame) -> Frame | None:
+            if len(far.requests) > 1:
+                return far.ack(frame)
+            first.append(frame)
+            return far.ack(frame) if len(first) == 2 else None
+
+        far.answer = answer
+        link = start_link(far.url)
+        link.put(1, 2)
+        await link.is_done(2)
+        assert far.numbers == [1, 2, 1, 2]
+
+    async def test_an_ack_of_nothing_is_not_believed(
+        self, old: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(old.url, dwsps=True)
+        await link.has(State.CONNECTED)
+        await old.say({"type": "ack", "action": "publish", "topic": "news"})
+        await link.has_been(State.BACKING_OFF)
+        link.put(1)
+        await link.is_done(1)
+
+    async def test_what_is_no_answer_is_passed_over(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        await far.say({"type": "publish", "topic": "news", "message": 1, "context": "news"})
+        await far.say({"type": "ack", "action": "subscribe", "topic": "news"})
+        await far.say({"type": "of a later protocol"})
+        link.put(1)
+        await link.is_done(1)
+        assert link.states == [State.CONNECTING, State.CONNECTED]
+
+    async def test_lines_of_the_log_cannot_be_forged(
+        self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        far.answer = lambda frame: (
+            error(frame, "invalid_topic") | {"reason": "x\nCRITICAL" + "y" * 9999}
+        )
+        link = start_link(far.url)
+        link.put(1)
+        await wait_until_async(lambda: "for good" in caplog.text)
+        [record] = [r for r in caplog.records if "for good" in r.getMessage()]
+        assert "\n" not in record.getMessage()
+        assert len(record.getMessage()) < 700
+
+    @pytest.mark.parametrize("url", ["", "ftp://example.org", "ws://", "ws://user:pw@example.org/"])
+    async def test_a_row_with_a_url_that_is_none_leaves_the_link_alive(
+        self, url: str, start_link: StartLink
+    ) -> None:
+        """Rows change past their validation, too."""
+        link = start_link(url)
+        await link.has_been(State.BACKING_OFF)
+        assert "the server's URL" in link.link.health().last_error
+        assert not link.task.done()
+
+    async def test_a_defect_is_logged_and_the_link_goes_on(
+        self,
+        far: FarServer,
+        start_link: StartLink,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        link = start_link(far.url)
+        acknowledge = link.outbox.acknowledge
+        monkeypatch.setattr(link.outbox, "acknowledge", lambda: 1 / 0)
+        link.put(1)
+        await wait_until_async(lambda: "the link to peer 'far' failed" in caplog.text)
+        monkeypatch.setattr(link.outbox, "acknowledge", acknowledge)
+        await link.is_done(1)
+
+
+class TestLoops:
+    async def test_where_it_may_not_lead_nothing_is_sent_nor_kept(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        link.claims.objections[SERVER_ID] = "leads to this server itself"
+        link.put(1, 2)
+        await link.has_been(State.LOOP)
+        assert link.link.health().last_error == "leads to this server itself"
+        assert link.claims.claimed[0] == SERVER_ID
+        await wait_until_async(lambda: link.link.state is State.LOOP and len(link.outbox) == 0)
+        link.put(3)
+        assert len(link.outbox) == 0
+        assert far.frames == []
+        assert State.CONNECTED not in link.states
+
+    async def test_it_looks_again_and_then_starts_with_what_comes(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        link.claims.objections[SERVER_ID] = "leads to the same server as 'other'"
+        link.put(1)
+        await link.has(State.LOOP)
+        link.claims.objections.clear()
+        await link.has(State.CONNECTED)
+        link.put(2)
+        await link.is_done(1)
+        assert far.numbers == [2]
+
+    async def test_a_hello_that_was_long_on_its_way_counts(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        hello, far.greeting = far.greeting, None
+        link = start_link(far.url, dwsps=True)
+        link.claims.objections[SERVER_ID] = "leads to this server itself"
+        await link.has(State.CONNECTED)
+        assert hello is not None
+        await far.say(hello)
+        await link.has_been(State.LOOP)
+
+    async def test_a_hello_that_names_nobody_claims_nothing(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.greeting = {"type": "hello"}
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        assert link.claims.claimed == []
+
+    async def test_a_claim_outlives_the_connection_but_not_the_link(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        await link.has(State.CONNECTED)
+        far.cut()
+        await link.has_been(State.BACKING_OFF)
+        await link.has(State.CONNECTED)
+        assert link.claims.released == 0
+        await link.end()
+        assert link.claims.released == 1
+
+
+class TestItsEnd:
+    async def test_it_says_goodbye_and_gives_back_what_was_not_acknowledged(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        link.put(1, 2, 3)
+        await wait_until_async(lambda: far.numbers == [1, 2, 3])
+        [session] = far.sessions
+        await link.end()
+        assert session.close_code == 1000
+        assert link.outbox.awaited is None
+        assert len(link.outbox) == 3
+        assert link.states == [State.CONNECTING, State.CONNECTED, State.DISABLED]
+
+    async def test_it_ends_at_any_time(self, start_link: StartLink, far: FarServer) -> None:
+        for turns in range(30):
+            link = start_link(far.url)
+            link.put(1)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await link.end()
+            assert link.task.cancelled()
+            assert link.outbox.awaited is None
+
+
+async def _lost(far: FarServer, link: Running) -> None:
+    far.cut()
+    await link.has_been(State.BACKING_OFF)
+
+
+async def _refused(far: FarServer, link: Running) -> None:
+    far.status = HTTPStatus.FORBIDDEN
+    await _lost(far, link)
+    await link.has_been(State.REFUSED)
+
+
+async def _redirected(far: FarServer, link: Running) -> None:
+    far.status = HTTPStatus.FOUND
+    await _lost(far, link)
+    await link.has_been(State.REFUSED)
+
+
+async def _confused(far: FarServer, link: Running) -> None:
+    await far.say("nonsense")
+    await link.has_been(State.BACKING_OFF)
+
+
+@pytest.mark.parametrize("happens", [_lost, _refused, _redirected, _confused])
+@pytest.mark.parametrize("in_url", [False, True])
+async def test_the_secret_is_shown_nowhere(
+    happens: Callable[[FarServer, Running], Awaitable[None]],
+    in_url: bool,
+    far: FarServer,
+    start_link: StartLink,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="")
+    for name in ("websockets", "asyncio", "dwsps_channels"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    url, secret = (f"{far.url}?token={SECRET}", "") if in_url else (far.url, SECRET)
+    link = start_link(url, secret=secret)
+    told: list[str] = []
+
+    def tell(changed: Link) -> None:
+        told.append(repr(changed.health()))
+        link._on_change(changed)
+
+    link.link._on_change = tell
+    await link.has(State.CONNECTED)
+    link.put(1)
+    await link.is_done(1)
+    await happens(far, link)
+    await link.end()
+    assert len(told) > 2
+    assert caplog.records
+    for text in (caplog.text, *told, repr(link.link), repr(link.link.config), repr(link.outbox)):
+        assert SECRET not in text
+
+
+EVIL = "\x1b[2J\x9b31m\x85\nFAKE \u202eLINE\u2028\x00" + "x" * 10_000
+
+
+async def test_nothing_a_peer_says_gets_into_the_log_as_it_is(
+    far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuses(frame: Frame) -> Frame:
+        return far.ack(frame) | {"type": "error", "code": EVIL, "reason": EVIL}
+
+    far.answer = refuses
+    running = start_link(far.url)
+    running.link.put(outgoing(1, "news\u202e"))
+    await running.has(State.CONNECTED)
+    await wait_until_async(lambda: running.outbox.dropped == 1)
+    await far.say({"type": "error", "code": "forbidden", "reason": EVIL})
+    await far.close(4003, EVIL[:40])
+    await running.has_been(State.REFUSED)
+    for text in (
+        running.link.health().last_error,
+        *(record.getMessage() for record in caplog.records),
+    ):
+        assert text.isprintable(), repr(text)
+        assert len(text) < 1_500
+    assert "for good" in caplog.text
