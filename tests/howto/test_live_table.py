@@ -5,6 +5,7 @@ from playwright.sync_api import expect
 from tests.browser import Window
 from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
 from tests.howto.project import Base
+from tests.howto.subscribing import become, may_subscribe
 
 # Messages of before a change, which arrive after it.
 LATE = """
@@ -71,6 +72,10 @@ def test_table_follows_the_queryset(
     admin.find("select[name=action]").select_option("serve")
     admin.find("button[name=index]").click()
     shows(board)
+
+    assert may_subscribe(board, "kitchen.orders")
+    become(board, base.bob)
+    assert not may_subscribe(board, "kitchen.orders")
 
     only_missed_the_server(board)
     admin.complaints.clear()  # it has no icon, and its scripts are Django's
