@@ -1,5 +1,6 @@
 """The browser client's own tests, run by Node: one file of `tests/js` at a time."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import dwsps_channels
 from dwsps_channels.protocol.errors import WireError
 from tests.processes import ROOT, Server, ServerFactory, missing, require
 
@@ -14,7 +16,8 @@ FOLDER = ROOT / "tests" / "js"
 FILES = sorted(FOLDER.glob("*.test.mjs"))
 AGAINST_A_SERVER = FOLDER / "e2e.test.mjs"
 AGAINST_A_LIMIT = FOLDER / "limited.test.mjs"
-TYPES = ROOT / "dwsps_channels" / "static" / "dwsps_channels" / "dwsps.d.ts"
+PACKAGE = ROOT / "dwsps_channels" / "static" / "dwsps_channels"
+PARTS = PACKAGE / f"client-{dwsps_channels.__version__}"
 
 OLDEST_NODE = (20, 19)
 
@@ -51,10 +54,35 @@ def test_passes_against_a_rate_limit(node: str, start_server: ServerFactory) -> 
 
 
 def test_types_name_every_error_code_of_the_server() -> None:
-    declared = TYPES.read_text().partition("export type ServerErrorCode =")[2].partition("\n\n")[0]
+    declared = (
+        (PACKAGE / "dwsps.d.ts")
+        .read_text()
+        .partition("export type ServerErrorCode =")[2]
+        .partition("\n\n")[0]
+    )
     assert sorted(re.findall(r"'(\w+)'", declared)) == sorted(
         error.code for error in WireError.__subclasses__()
     )
+
+
+def test_package_has_the_version_of_the_app() -> None:
+    """After `__version__`, change package.json, the name of the folder, and the imports in dwsps.js."""
+    manifest = json.loads((PACKAGE / "package.json").read_text())
+    assert manifest["version"] == dwsps_channels.__version__
+    assert list(PACKAGE.glob("client-*")) == [PARTS]
+
+
+def test_script_names_each_of_its_parts() -> None:
+    """So a browser fetches all in one round trip, in place of one for each level of imports."""
+    imported = re.findall(
+        r"^import .*'\./(.+)';$", (PACKAGE / "dwsps.js").read_text(), re.MULTILINE
+    )
+    assert sorted(imported) == sorted(f"{PARTS.name}/{part.name}" for part in PARTS.glob("*.js"))
+
+
+def test_package_has_the_licence_of_the_repository() -> None:
+    """A copy: npm leaves out a link."""
+    assert (PACKAGE / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 def run(node: str, file: Path, **env: str) -> None:

@@ -1,0 +1,178 @@
+import { resolveAddress } from './address.js';
+import { Backoff } from './backoff.js';
+import { Timer } from './timer.js';
+
+/** A connection that lasts for so many ms is stable: the next delays start at `minDelay` again. */
+const STABLE_AFTER = 10_000
+
+/** A websocket that is replaced if it breaks, until `close`. */
+export class Connection {
+  #locate = null // returns the URL for each connection, if the user gave a function
+  #url = ''
+  #WebSocket
+  #options
+  #handlers
+  #backoff
+  #current = null // identifies the current attempt and its socket; events of an older one are ignored
+  #socket = null
+  #isReady = false
+  #problem = '' // why this connection ends, as far as known; used if the close itself gives no reason
+  #heardAt = 0
+  #connectTimer = new Timer() // ends an attempt that takes too long, or starts the next one
+  #stableTimer = new Timer()
+  #silenceTimer = new Timer()
+
+  /**
+   * @param {object} options  `timeout`, `keepAlive`, `minDelay`, `maxDelay`, in ms
+   * @param {object} handlers  `opened()`, `received(data)`, `silent()`, `lost({ code, reason, attempt, delay })`,
+   *   `ended(code, reason)`; nothing comes after the last one
+   * @throws {TypeError} the URL cannot be resolved
+   */
+  constructor(url, WebSocket, options, handlers) {
+    this.#WebSocket = WebSocket
+    this.#options = options
+    this.#handlers = handlers
+    this.#backoff = new Backoff(options)
+    if (typeof url === 'function') this.#locate = url
+    else this.#url = resolveAddress(url)
+  }
+
+  /** The address, resolved; empty until a function has returned the first. */
+  get url() {
+    return this.#url
+  }
+
+  /** Whether `send` may be called. */
+  get isReady() {
+    return this.#isReady
+  }
+
+  /** The time of the last frame, on `performance`'s clock. */
+  get heardAt() {
+    return this.#heardAt
+  }
+
+  open() {
+    this.#connect()
+    globalThis.addEventListener?.('online', this.#wake)
+    globalThis.document?.addEventListener('visibilitychange', this.#wake)
+  }
+
+  send(text) {
+    this.#socket.send(text)
+  }
+
+  /** Keep what the server said about this connection, in case that the close gives no reason. */
+  explain(reason) {
+    this.#problem = reason
+  }
+
+  /** Give up a silent socket without waiting for its closing handshake, which may take minutes, and reconnect. */
+  abandon(reason) {
+    const socket = this.#socket
+    this.#lose(1006, reason)
+    socket?.close()
+  }
+
+  /** Close for good. No handler is called. */
+  close() {
+    const socket = this.#socket
+    this.#stop()
+    socket?.close(1000)
+  }
+
+  #connect() {
+    const current = (this.#current = {})
+    this.#problem = ''
+    if (this.#locate) this.#locateAndDial(current)
+    else this.#dial(current)
+    this.#connectTimer.start(this.#options.timeout, () => {
+      this.abandon(this.#socket ? 'the server did not accept the connection' : 'the function gave no URL in time')
+    })
+  }
+
+  async #locateAndDial(current) {
+    await null // so that listeners added in this turn hear of an immediate failure
+    try {
+      const url = await this.#locate.call(null)
+      if (this.#current !== current) return
+      this.#url = resolveAddress(url)
+      this.#dial(current)
+    } catch (error) {
+      if (this.#current === current) this.#lose(1006, `no connection: ${error?.message ?? error}`)
+    }
+  }
+
+  #dial(current) {
+    const socket = new this.#WebSocket(this.#url)
+    const ifCurrent = (handle) => (event) => {
+      if (this.#current === current) handle(event)
+    }
+    this.#socket = socket
+    socket.binaryType = 'arraybuffer'
+    socket.onopen = ifCurrent(() => this.#opened())
+    socket.onmessage = ifCurrent((event) => {
+      this.#heardAt = performance.now()
+      this.#handlers.received(event.data)
+    })
+    socket.onerror = ifCurrent((event) => (this.#problem ||= event.message ?? '')) // only ws gives a message
+    socket.onclose = ifCurrent((event) => this.#lose(event.code, event.reason))
+  }
+
+  #opened() {
+    this.#isReady = true
+    this.#heardAt = performance.now()
+    this.#connectTimer.stop()
+    this.#stableTimer.start(STABLE_AFTER, () => this.#backoff.reset())
+    this.#watch()
+    this.#handlers.opened()
+  }
+
+  /** Report a silence of `keepAlive`, again and again: browsers neither send nor show pings. */
+  #watch() {
+    const { keepAlive } = this.#options
+    if (!keepAlive) return
+    const left = this.#heardAt + keepAlive - performance.now()
+    if (left <= 0) this.#handlers.silent()
+    this.#silenceTimer.start(left > 0 ? left : keepAlive, () => this.#watch())
+  }
+
+  /** Do not wait any longer: the network is back, or the page is visible again. */
+  #wake = ({ type }) => {
+    if (type === 'visibilitychange' && globalThis.document.visibilityState !== 'visible') return
+    if (!this.#current) this.#reconnect()
+    else if (this.#isReady && this.#options.keepAlive) this.#handlers.silent() // the machine may have slept
+  }
+
+  #reconnect() {
+    try {
+      this.#connect()
+    } catch (error) {
+      this.#lose(1006, error.message) // the user's WebSocket class may throw, and no caller is there to catch it
+    }
+  }
+
+  #lose(code, closeReason) {
+    const reason = closeReason || this.#problem
+    const retry = this.#backoff.next(code)
+    if (!retry) {
+      this.#stop()
+      return this.#handlers.ended(code, reason)
+    }
+    this.#release()
+    this.#connectTimer.start(retry.delay, () => this.#reconnect())
+    this.#handlers.lost({ code, reason, ...retry })
+  }
+
+  #release() {
+    for (const timer of [this.#connectTimer, this.#stableTimer, this.#silenceTimer]) timer.stop()
+    this.#current = this.#socket = null
+    this.#isReady = false
+  }
+
+  #stop() {
+    this.#release()
+    globalThis.removeEventListener?.('online', this.#wake)
+    globalThis.document?.removeEventListener('visibilitychange', this.#wake)
+  }
+}
