@@ -18,12 +18,15 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import SessionMiddlewareStack
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.contrib.staticfiles.storage import StaticFilesStorage
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.files.storage import Storage
 from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 from django.urls import path
+from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from dwsps_channels import policies
 from dwsps_channels.auth import AuthMiddlewareStack as OurAuthMiddlewareStack
@@ -378,6 +381,26 @@ class TestChannelLayer:
         message = found_only("E009", DWSPS={}, CHANNEL_LAYERS=layers)
         assert hint in str(message.hint)
         assert ids(DWSPS={"CHANNEL_LAYER": None}, CHANNEL_LAYERS=layers) == []
+
+
+class RewritesImports(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # whitenoise has no types
+    support_js_module_import_aggregation = True
+
+
+class TestStaticFiles:
+    def ids_with(self, storage: type[Storage] | str, **settings: Any) -> list[str]:
+        dotted = storage if isinstance(storage, str) else f"{storage.__module__}.{storage.__name__}"
+        return ids(DWSPS={}, STORAGES={"staticfiles": {"BACKEND": dotted}}, **settings)
+
+    def test_W010_the_modules_of_the_client_are_deleted(self, tmp_path: Path) -> None:
+        kept = {"STATIC_ROOT": tmp_path, "WHITENOISE_KEEP_ONLY_HASHED_FILES": True}
+        assert self.ids_with(CompressedManifestStaticFilesStorage, **kept) == ["W010"]
+        assert self.ids_with(RewritesImports, **kept) == []
+        assert self.ids_with(StaticFilesStorage, **kept) == []
+        assert self.ids_with(CompressedManifestStaticFilesStorage, STATIC_ROOT=tmp_path) == []
+
+    def test_a_storage_that_cannot_be_made_is_left_to_django(self) -> None:
+        assert self.ids_with("no.such.Storage") == []
 
 
 class TestStrangers:

@@ -11,6 +11,8 @@ from django.template import Context, Template
 from django.test import override_settings
 from django.urls import set_script_prefix
 
+import dwsps_channels
+
 
 def render(tag: str) -> str:
     return Template("{% load dwsps %}" + tag).render(Context())
@@ -57,6 +59,21 @@ def test_script_is_the_static_url_of_the_client() -> None:
 @override_settings(STATIC_URL="https://static.example.org/")
 def test_script_is_where_the_static_files_are() -> None:
     assert render("{% dwsps_script %}") == "https://static.example.org/dwsps_channels/dwsps.js"
+
+
+def preloaded() -> list[str]:
+    return re.findall(
+        r'^<link rel="modulepreload" href="(.+)">$', render("{% dwsps_preload %}"), re.M
+    )
+
+
+@override_settings(STATIC_URL="https://static.example.org/a/")
+def test_preload_names_the_client_and_its_parts() -> None:
+    first, *parts = preloaded()
+    folder = f"https://static.example.org/a/dwsps_channels/client-{dwsps_channels.__version__}/"
+    assert first == render("{% dwsps_script %}")
+    assert f"{folder}connection.js" in parts
+    assert all(part.startswith(folder) for part in parts)
 
 
 # The demo page, which may connect to where its websocket is and to nothing else.

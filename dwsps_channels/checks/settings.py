@@ -10,9 +10,10 @@ from typing import Any
 
 from channels.layers import channel_layers
 from django.apps import apps
-from django.conf import settings
+from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import storages
 from django.utils.module_loading import import_string
 
 from dwsps_channels.checks.application import CannotLoad, load, ways_of
@@ -109,6 +110,29 @@ def check_application(**kwargs: Any) -> list[CheckMessage]:
                 )
             ]
     return []
+
+
+@register("dwsps_channels")
+def check_static_files(**kwargs: Any) -> list[CheckMessage]:
+    """Check that browsers can load all modules of the client."""
+    if not apps.is_installed("django.contrib.staticfiles"):
+        return []
+    try:
+        storage = storages[STATICFILES_STORAGE_ALIAS]
+    except ImproperlyConfigured:
+        return []  # Django reports it
+    keeps_only_hashed_names = getattr(storage, "keep_only_hashed_files", False)
+    rewrites_imports = getattr(storage, "support_js_module_import_aggregation", False)
+    if not keeps_only_hashed_names or rewrites_imports:
+        return []
+    return [
+        Warning(
+            "WHITENOISE_KEEP_ONLY_HASHED_FILES deletes modules that dwsps.js imports: pages cannot load the client",
+            hint="a subclass of the static files storage with support_js_module_import_aggregation = True imports the "
+            "files that are kept",
+            id="dwsps_channels.W010",
+        )
+    ]
 
 
 @register("dwsps_channels", Tags.security)

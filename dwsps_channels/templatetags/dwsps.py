@@ -1,25 +1,34 @@
-"""What a page needs to reach this server: `{% load dwsps %}`.
+"""Template tags for pages that connect to this server: `{% load dwsps %}`.
 
-A page hands both to its module through data attributes, so that no script has to be inline:
+A page passes the two addresses to its module in data attributes, so that no script has to be inline:
 
-    <body data-url="{% dwsps_url %}" data-script="{% dwsps_script %}">
+    {% dwsps_preload %}
     <script type="module" src="{% static 'page.js' %}"></script>
+    …
+    <body data-url="{% dwsps_url %}" data-script="{% dwsps_script %}">
 
 and `page.js` begins with
 
     const { url, script } = document.body.dataset
     const { PSClient } = await import(script)
     const client = new PSClient(url)
+
+`{% dwsps_preload %}` may be left out: it only saves time.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urljoin
 
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.template import Library
 from django.templatetags.static import static
 from django.urls import get_script_prefix
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
 
+import dwsps_channels
 from dwsps_channels.conf import conf
 
 register = Library()
@@ -28,6 +37,8 @@ register = Library()
 DEFAULT_PATH = "/ws/pubsub/"
 
 SCRIPT = "dwsps_channels/dwsps.js"
+# The folder of the modules that it imports, seen from it.
+PARTS = f"client-{dwsps_channels.__version__}"
 
 
 @register.simple_tag(name="dwsps_url")
@@ -54,3 +65,24 @@ def websocket_url(path: str | None = None) -> str:
 def dwsps_script() -> str:
     """Write the URL of the browser client, an ES module that exports `PSClient`."""
     return static(SCRIPT)
+
+
+@register.simple_tag
+def dwsps_preload() -> SafeString:
+    """Write `<link rel="modulepreload">` for each module of the browser client, for the page's head.
+
+    With it, the browser fetches all of them while it fetches the page's own script. Without it, it learns of the first
+    when that script runs, and of the others from the first.
+    """
+    urls = [dwsps_script(), *_part_urls()]
+    return format_html_join("\n", '<link rel="modulepreload" href="{}">', ((url,) for url in urls))
+
+
+def _part_urls() -> list[str]:
+    """Give the URLs that a browser makes of the relative imports in the script."""
+    folder = Path(dwsps_channels.__file__).with_name("static") / "dwsps_channels" / PARTS
+    names = sorted(path.name for path in folder.glob("*.js"))
+    if getattr(staticfiles_storage, "support_js_module_import_aggregation", False):
+        # The storage has written its own names into the script.
+        return [static(f"dwsps_channels/{PARTS}/{name}") for name in names]
+    return [urljoin(dwsps_script(), f"{PARTS}/{name}") for name in names]

@@ -1,7 +1,7 @@
 /** The page: two forms, a connection and a log. */
 
-import { inexact, read } from './json.js'
-import { Log, element } from './log.js'
+import { inexact, read } from './json.js';
+import { Log, element } from './log.js';
 
 const { url, script } = document.body.dataset
 const find = (id) => document.getElementById(id)
