@@ -198,13 +198,16 @@ class TestReceivers:
         assert ran[0][1] is ran[1][1]
 
     async def test_a_slow_one_delays_neither_delivery_nor_connecting_nor_djangos_thread(
-        self,
+        self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        may_go_on, waits = threading.Event(), threading.Event()
+        # As in a server: in a test receivers share the test's thread.
+        monkeypatch.setattr(signal_events, "is_under_test", lambda: False)
+        may_go_on, waits, is_done = threading.Event(), threading.Event(), threading.Event()
 
         def slow(**told: Any) -> None:
             waits.set()
             may_go_on.wait(20)
+            is_done.set()
 
         try:
             with receiving(signals.connected, slow):
@@ -215,7 +218,8 @@ class TestReceivers:
                         await two.publish("a", 1)
                         assert (await one.receive())["message"] == 1
                         assert await sync_to_async(threading.current_thread)() is not None
-                assert not may_go_on.is_set()
+                        assert not is_done.is_set()
+                        may_go_on.set()  # the last to leave waits for the receivers
         finally:
             may_go_on.set()
         await (await runtime.obtain()).events.finish(5)
