@@ -6,9 +6,16 @@ PYTHON ?= python3
 # Most tests wait for other processes most of the time.
 TEST_PROCESSES ?= 4
 
+# The many processes of a test run import the same modules: without bytecode each of them compiles all of Django.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALLED := $(VENV)/.installed
+# One stamp a list of requirements: `make run` installs no linter, and the second time nothing at all.
+RUN_INSTALLED := $(VENV)/.installed-run
+TEST_INSTALLED := $(VENV)/.installed-test
+LINT_INSTALLED := $(VENV)/.installed-lint
+DEV_INSTALLED := $(VENV)/.installed-dev
 DOCS_INSTALLED := $(VENV)/.installed-docs
 
 # Where HOST means every address, a browser still needs one to go to.
@@ -30,37 +37,55 @@ apt = { \
 
 .PHONY: help
 help:
-	@echo 'make run     set up and serve the demo project on http://$(SHOWN_HOST):$(PORT) (HOST=…, PORT=…)'
-	@echo 'make test    set up, lint and run every test'
-	@echo 'make lint    ruff, mypy, missing migrations'
-	@echo 'make format  let ruff rewrite the code'
-	@echo 'make bench   measure the server against others: 20 minutes, or 2 with QUICK=1'
-	@echo 'make docs    build the site of docs/ into build/site (make docs-serve shows it while you write)'
-	@echo 'make venv    set up the virtual environment in $(VENV) only'
-	@echo 'make clean   remove what the above made; the database stays'
+	@echo 'make run        set up and serve the demo project on http://$(SHOWN_HOST):$(PORT) (HOST=…, PORT=…)'
+	@echo 'make test-fast  set up and run the tests that start no process: half a minute'
+	@echo 'make test       set up, lint and run every test: 5 minutes'
+	@echo 'make test-all   the same on each supported Python and Django (SESSIONS=… for some of them)'
+	@echo 'make coverage   run every test and report the lines that none of them runs'
+	@echo 'make lint       ruff, mypy, missing migrations'
+	@echo 'make format     let ruff rewrite the code'
+	@echo 'make hooks      lint what is committed, before each commit'
+	@echo 'make docs       build the site of docs/ into build/site (make docs-serve shows it while you write)'
+	@echo 'make bench      measure the server against others: 20 minutes, or 2 with QUICK=1'
+	@echo 'make venv       set up the virtual environment in $(VENV) for all of these'
+	@echo 'make clean      remove what the above made; the database stays'
 
 .PHONY: venv
-venv: $(INSTALLED)
+venv: $(DEV_INSTALLED)
 
-# An environment that is half made, or whose Python is gone, is made anew.
-$(INSTALLED): requirements.txt
+# $(call install,file): install the requirements of one file.
+install = echo 'installing $(1) into $(VENV)' && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1)
+
+# An environment that is half made, or whose Python is gone, is replaced.
+$(RUN_INSTALLED): requirements.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt,python3 python3-venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with PYTHON=…" >&2; exit 1; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@echo 'installing requirements into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(call install,$<)
 	@touch $@
 
-$(DOCS_INSTALLED): requirements/docs.txt $(INSTALLED)
-	@echo 'installing $< into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+$(TEST_INSTALLED): requirements/test.txt $(RUN_INSTALLED)
+	@$(call install,$<)
+	@touch $@
+
+$(LINT_INSTALLED): requirements/lint.txt $(TEST_INSTALLED)
+	@$(call install,$<)
+	@touch $@
+
+$(DEV_INSTALLED): requirements/dev.txt $(LINT_INSTALLED)
+	@$(call install,$<)
+	@touch $@
+
+$(DOCS_INSTALLED): requirements/docs.txt $(RUN_INSTALLED)
+	@$(call install,$<)
 	@touch $@
 
 # DEBUG is on by default here and nowhere else.
 .PHONY: run
 run: export DEBUG := $(or $(DEBUG),1)
-run: $(INSTALLED)
+run: $(RUN_INSTALLED)
 	@$(BIN)/python manage.py migrate --verbosity 0
 	@echo
 	@echo '  page       http://$(SHOWN_HOST):$(PORT)/'
@@ -71,14 +96,14 @@ run: $(INSTALLED)
 	@exec $(BIN)/python manage.py runpubsub --serve "$(if $(findstring :,$(HOST)),[$(HOST)],$(HOST)):$(PORT)"
 
 .PHONY: lint
-lint: $(INSTALLED)
+lint: $(LINT_INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	DJANGO_SETTINGS_MODULE=tests.settings $(BIN)/python manage.py makemigrations --check --dry-run
 
 .PHONY: format
-format: $(INSTALLED)
+format: $(LINT_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
@@ -102,9 +127,32 @@ $(NODE_INSTALLED): tests/js/package.json | test-tools
 		npm install --no-package-lock --no-audit --no-fund --silent --prefix tests/js && touch $@; \
 	fi
 
+PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
 .PHONY: test
 test: lint test-tools $(NODE_INSTALLED) $(DOCS_INSTALLED)
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST)
+
+# They compute and do not wait: more processes than processors would not help.
+.PHONY: test-fast
+test-fast: $(TEST_INSTALLED)
+	$(BIN)/python -m pytest -n auto -m "not processes"
+
+.PHONY: test-all
+test-all: $(DEV_INSTALLED) test-tools $(NODE_INSTALLED)
+	$(BIN)/nox $(if $(SESSIONS),--sessions $(SESSIONS))
+
+# Child processes count, unless they are killed.
+.PHONY: coverage
+coverage: $(TEST_INSTALLED) test-tools $(NODE_INSTALLED) $(DOCS_INSTALLED)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+.PHONY: hooks
+hooks: $(DEV_INSTALLED)
+	$(BIN)/pre-commit install
 
 # Material for MkDocs advertises its successor at each build.
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
@@ -120,7 +168,7 @@ docs-serve: $(DOCS_INSTALLED)
 
 .PHONY: clean
 clean:
-	rm -rf $(VENV) tests/js/node_modules build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .nox tests/js/node_modules build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # What is missing here is left out of the benchmarks, with a word.
@@ -145,7 +193,7 @@ $(RIVALS_NODE): benchmarks/package.json | bench-tools
 	@mkdir -p $(@D) && touch $@
 
 # One by one, so that one that cannot be installed does not keep the others out.
-$(RIVALS_INSTALLED): benchmarks/requirements.txt | $(INSTALLED)
+$(RIVALS_INSTALLED): benchmarks/requirements.txt | $(RUN_INSTALLED)
 	@$(RIVALS_BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear benchmarks/.venv
 	@grep -v '^#' $< | while read -r requirement; do \
 		$(RIVALS_BIN)/python -m pip install --quiet --disable-pip-version-check "$$requirement" || \
@@ -154,7 +202,7 @@ $(RIVALS_INSTALLED): benchmarks/requirements.txt | $(INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: $(INSTALLED) bench-tools $(RIVALS_NODE) $(RIVALS_INSTALLED)
+bench: $(RUN_INSTALLED) bench-tools $(RIVALS_NODE) $(RIVALS_INSTALLED)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 .PHONY: clean-bench

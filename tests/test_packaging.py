@@ -8,6 +8,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import dwsps_channels
 from tests.processes import ROOT
 
@@ -18,6 +20,7 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]  # type: ignore[no-any-return]
 
 
+@pytest.mark.processes
 def test_wheel_holds_every_file_of_the_app_and_no_other(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
@@ -39,13 +42,38 @@ def test_wheel_holds_every_file_of_the_app_and_no_other(tmp_path: Path) -> None:
     assert "dwsps_channels/py.typed" in shipped
 
 
-def test_requirements_are_those_of_the_package() -> None:
-    """Written twice: as what the app needs, and as all that the demo project and the tests need."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+def requirements(file: str) -> list[str]:
+    """The requirements in a file, without those of the files that it names."""
+    lines = (line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("-r ")]
+
+
+def test_demo_runs_with_the_package_and_all_its_extras() -> None:
+    """Both lists name the same oldest versions."""
     extras = pyproject()["optional-dependencies"].values()
     declared = [*pyproject()["dependencies"], *(one for extra in extras for one in extra)]
-    listed = filter(None, (line.partition("#")[0].strip() for line in lines))
-    assert sorted(listed) == sorted(declared)
+    demo_only = {"dj-database-url", "whitenoise"}
+    listed = requirements("requirements.txt")
+    assert {name_of(line) for line in listed} >= demo_only
+    assert sorted(line for line in listed if name_of(line) not in demo_only) == sorted(declared)
+
+
+def test_looking_at_the_demo_installs_no_tool_of_its_contributors() -> None:
+    demo = {name_of(line) for line in requirements("requirements.txt")}
+    tools = [
+        name_of(line)
+        for file in (ROOT / "requirements").glob("*.txt")
+        for line in requirements(str(file.relative_to(ROOT)))
+    ]
+    assert {"pytest", "playwright", "mypy", "ruff", "nox", "mkdocs"} <= set(tools)
+    assert demo.isdisjoint(tools)
+    assert len(tools) == len(set(tools))  # each is in one list
+
+
+def name_of(requirement: str) -> str:
+    found = re.match(r"[\w-]+", requirement)
+    assert found is not None
+    return found[0]
 
 
 def test_classifiers_name_no_python_that_is_not_allowed() -> None:
