@@ -1,6 +1,7 @@
 """Fixtures for tests that need real servers; `tests/processes.py` has what they are made of."""
 
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -37,11 +38,56 @@ LONG_FIRST = (
 )
 
 
+# What these fixtures give is a process, or is made by one. Tests that take them get the marker `processes`.
+PROCESS_FIXTURES = {
+    "base",  # of tests/howto
+    "browser",
+    "certificate",
+    "migrated_database",
+    "node",
+    "postgres",
+    "program",  # of tests/test_benchmarks.py
+    "redis",
+    "site",
+    "yardstick",
+}
+
+# What a process is started with, as Python's audit events have it.
+STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: needs time to have passed since the first test")
+    config.addinivalue_line("markers", "processes: starts processes; left out by `make test-fast`")
+    sys.addaudithook(forbid_processes)
+
+
+running: list[pytest.Item] = []
+
+
+def forbid_processes(event: str, arguments: tuple[object, ...]) -> None:
+    """Keep the tests of `make test-fast` from starting a process: one takes longer than a hundred of them."""
+    if event in STARTS and running and running[0].get_closest_marker("processes") is None:
+        raise AssertionError(
+            "a test without the marker `processes` starts a process: take one of the fixtures in "
+            "tests/conftest.py, or mark it with @pytest.mark.processes"
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    running[:] = [item]
+    try:
+        return (yield)
+    finally:
+        running.clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if PROCESS_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
+
     def place(item: pytest.Item) -> int:
         if item.get_closest_marker("last") is not None:
             return len(LONG_FIRST) + 1

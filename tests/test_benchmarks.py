@@ -576,6 +576,7 @@ def test_yardstick_loses_nothing_of_who_reads_late_and_lets_nobody_wait(
         assert received(late)["message"] == f"{number}{filling}"
 
 
+@pytest.mark.processes
 def test_yardstick_loses_nothing_under_its_loads() -> None:
     require(generator.COMPILER)
     loads = [load for load in all_loads(quick=False) if YARDSTICK.takes(load)]
@@ -595,6 +596,7 @@ def test_yardstick_loses_nothing_under_its_loads() -> None:
 # The whole of it
 
 
+@pytest.mark.processes
 def test_help_names_contestants_and_loads() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes import ROOT
 
 # What the examples take for granted: settings, a policy, and fixtures.
@@ -59,6 +61,7 @@ def user(transactional_db):
 }
 
 
+@pytest.mark.processes
 def test_examples_pass_as_printed(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "how-to" / "testing.md").read_text()
     examples = [

@@ -332,6 +332,7 @@ def test_a_circle_is_found() -> None:
         (OUTBOUND, DJANGO),
     ],
 )
+@pytest.mark.processes
 def test_to_import_a_room_loads_nothing_that_it_must_not(
     name: str, unwanted: tuple[str, ...]
 ) -> None:

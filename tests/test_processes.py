@@ -8,6 +8,8 @@ import pytest
 
 from tests.processes import HOST, ROOT, Child, Redis, free_port, wait_until, wait_until_async
 
+pytestmark = pytest.mark.processes
+
 LISTEN = """
 import socket, sys
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))

@@ -44,6 +44,7 @@ def settings(*names: str, cwd: Path = ROOT, **env: str) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.processes
 def test_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:
     env = base_environment(tmp_path / "db.sqlite3")
     del env["SECRET_KEY"]
@@ -54,6 +55,7 @@ def test_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:
     assert "ImproperlyConfigured: SECRET_KEY is not set: set it to a long random string" in last
 
 
+@pytest.mark.processes
 def test_defaults_are_those_of_one_closed_process(tmp_path: Path) -> None:
     default = settings(
         "DEBUG", "ALLOWED_HOSTS", "DATABASES", "CHANNEL_LAYERS", "DWSPS", cwd=tmp_path
@@ -66,6 +68,7 @@ def test_defaults_are_those_of_one_closed_process(tmp_path: Path) -> None:
     assert default["DWSPS"] == {}
 
 
+@pytest.mark.processes
 def test_settings_come_from_the_environment() -> None:
     given = settings(
         *("DEBUG", "SECRET_KEY", "ALLOWED_HOSTS", "DATABASES", "CHANNEL_LAYERS", "DWSPS"),
@@ -107,6 +110,7 @@ SECURE = {
 }
 
 
+@pytest.mark.processes
 def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Path) -> None:
     env = base_environment(tmp_path / "db.sqlite3")
     command = [sys.executable, "manage.py", "check", "--deploy", "--tag", "security"]
@@ -120,6 +124,7 @@ def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Pat
     assert {"security.W004", "security.W012", "security.W016"} <= ids()
 
 
+@pytest.mark.processes
 def test_that_everybody_may_do_everything_is_warned_of_unless_it_is_meant(tmp_path: Path) -> None:
     env = base_environment(tmp_path / "db.sqlite3")
     policy = env.pop("DWSPS_POLICY")
@@ -135,6 +140,7 @@ def test_that_everybody_may_do_everything_is_warned_of_unless_it_is_meant(tmp_pa
     assert not is_warned_of(DWSPS_POLICY=policy)
 
 
+@pytest.mark.processes
 def test_nothing_that_needs_tls_is_on_by_default() -> None:
     names = ("SECURE_SSL_REDIRECT", "SECURE_HSTS_SECONDS", "SECURE_PROXY_SSL_HEADER")
     assert list(settings(*names).values()) == [False, 0, None]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 from websockets.asyncio.client import connect
 
 from tests.processes import (
@@ -36,6 +37,7 @@ print([
 """
 
 
+@pytest.mark.processes
 async def test_the_worker_the_door_the_commands_and_the_admin(tmp_path: Path) -> None:
     database = tmp_path / "main.sqlite3"
     env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "tests.routed_settings"}

@@ -198,6 +198,7 @@ async def test_subscription_keeps_its_client(scripted: ScriptedServer) -> None:
     await in_thread(use)
 
 
+@pytest.mark.processes
 async def test_client_says_after_a_fork_that_it_cannot_be_used(scripted: ScriptedServer) -> None:
     program = f"""
 import os, sys
@@ -224,6 +225,7 @@ print(messages.get(timeout=5).message)
     ]
 
 
+@pytest.mark.processes
 async def test_program_that_does_not_close_it_ends_all_the_same(scripted: ScriptedServer) -> None:
     program = f"""
 from dwsps_channels.client import BlockingClient

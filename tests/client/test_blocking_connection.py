@@ -183,6 +183,7 @@ async def test_what_is_there_may_not_be_a_server_or_nobody_is_there() -> None:
         await opened("ws://169.254.169.254/")
 
 
+@pytest.mark.processes
 async def test_tls_is_trusted_only_with_reason(
     scripted: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -319,6 +319,7 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.processes
 async def test_tls_is_trusted_only_with_reason(scripted: ScriptedServer, tmp_path: Path) -> None:
     async with tcp_server(Swallower(scripted.port), self_signed(tmp_path)) as port:
         with pytest.raises(TLSFailed, match=r"certificate is not trusted: self.signed"):

@@ -205,6 +205,7 @@ def test_command_line_says_what_is_wrong(server: Server, arguments: list[str], w
     assert "s3cr3t" not in done.stderr + done.stdout
 
 
+@pytest.mark.processes
 def test_command_line_does_not_wait_for_ever_for_a_server() -> None:
     done = subprocess.run(
         [
@@ -220,6 +221,7 @@ def test_command_line_does_not_wait_for_ever_for_a_server() -> None:
     assert "cannot be reached" in done.stderr
 
 
+@pytest.mark.processes
 def test_nothing_of_django_is_loaded() -> None:
     program = "import sys, dwsps_channels.client.__main__; print(*sys.modules)"
     done = subprocess.run(

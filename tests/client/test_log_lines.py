@@ -108,6 +108,7 @@ async def test_a_url_has_none_of_it(character: str) -> None:
             pass
 
 
+@pytest.mark.processes
 async def test_a_message_on_the_command_line_is_whole_and_moves_no_cursor(
     scripted: ScriptedServer,
 ) -> None:

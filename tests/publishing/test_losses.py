@@ -55,6 +55,7 @@ def test_what_is_left_is_told_once_it_is_due_and_at_the_end(
     assert len(caplog.records) == 3
 
 
+@pytest.mark.processes
 def test_a_forked_process_tells_of_its_own_only() -> None:
     from dwsps_channels.publishing.losses import losses
 

@@ -176,6 +176,7 @@ class TestEndedLoop:
 
 
 class TestReactor:
+    @pytest.mark.processes
     def test_the_reactor_stops_once_the_hook_is_done(self) -> None:
         """In a process of its own: a reactor runs once."""
         done = subprocess.run(
