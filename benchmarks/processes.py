@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks import HOST, ROOT
 
-START_SECONDS = 20.0
-STOP_SECONDS = 5.0
-POLL_SECONDS = 0.01
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 5.0
+POLL_INTERVAL = 0.01
 LOG_LINES = 5
 
 # For the connections: some of all, and what a server opens besides.
@@ -106,20 +106,20 @@ class Server:
         return self._process.pid
 
     def _wait_until_it_accepts(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             if self._process.poll() is not None:
                 raise Failure(f"it did not start: {self.last_words()}")
             with suppress(OSError), socket.create_connection((HOST, self._port), timeout=1.0):
                 return
             if time.monotonic() > deadline:
-                raise Failure(f"it did not come up within {START_SECONDS:g} s")
-            time.sleep(POLL_SECONDS)
+                raise Failure(f"it did not come up within {START_TIMEOUT:g} s")
+            time.sleep(POLL_INTERVAL)
 
     def resident_bytes(self) -> int:
         """What of its memory is in the machine's, once that has stopped changing."""
         before, now = -1, self._resident_bytes()
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + STOP_TIMEOUT
         while now != before and time.monotonic() < deadline:
             time.sleep(0.25)
             before, now = now, self._resident_bytes()
@@ -140,7 +140,7 @@ class Server:
             if self._process.poll() is None:
                 self._process.send_signal(number)
                 with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(STOP_SECONDS)
+                    self._process.wait(STOP_TIMEOUT)
 
 
 def _leash() -> list[str]:

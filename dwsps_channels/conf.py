@@ -200,19 +200,19 @@ class Conf:
         )
 
     @property
-    def BACKLOG_MESSAGES(self) -> int:
+    def TAIL_MESSAGES(self) -> int:
         """How many messages are kept for a worker that is away."""
-        return _checked("BACKLOG_MESSAGES", 10_000, _is_count, "a whole number above 0")
+        return _checked("TAIL_MESSAGES", 10_000, _is_count, "a whole number above 0")
 
     @property
-    def BACKLOG_BYTES(self) -> int:
+    def TAIL_BYTES(self) -> int:
         """How many bytes of messages are kept for a worker that is away."""
-        return _checked("BACKLOG_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
+        return _checked("TAIL_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
 
     @property
-    def BACKLOG_SECONDS(self) -> float:
+    def TAIL_MAX_AGE(self) -> float:
         """For how many seconds messages are kept for a worker that is away."""
-        return _checked("BACKLOG_SECONDS", 300.0, _is_positive, "a number above 0")
+        return _checked("TAIL_MAX_AGE", 300.0, _is_positive, "a number above 0")
 
     @property
     def OUTBOX_MESSAGES(self) -> int:

@@ -52,7 +52,7 @@ LANE: Final = "dwsps.fastlane"
 TURN_FRAMES: Final = 64
 
 # What a client that was sent away has to complete the close handshake before the server is let go.
-HANDSHAKE_SECONDS = 5.0
+CLOSE_HANDSHAKE_TIMEOUT = 5.0
 
 
 class PubSubConsumer(AsyncConsumer):
@@ -143,7 +143,7 @@ class PubSubConsumer(AsyncConsumer):
             # Daphne's way to end: what a client is told in time is up to us.
             session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
             with suppress(TimeoutError):
-                await asyncio.wait_for(_gone(receive), HANDSHAKE_SECONDS)
+                await asyncio.wait_for(_gone(receive), CLOSE_HANDSHAKE_TIMEOUT)
             raise
         finally:
             transport.drop()

@@ -30,9 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 KINDS = ("daphne", "uvicorn", "fastlane")
 
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
-POLL_SECONDS = 0.01
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 20.0
+POLL_INTERVAL = 0.01
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "")
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(_late(condition, timeout, what))
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     return result
 
 
@@ -71,7 +71,7 @@ async def wait_until_async(
                 return result
             if time.monotonic() > deadline:
                 raise AssertionError(_late(condition, timeout, what))
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL)
 
 
 def _late(condition: Callable[[], object], timeout: float, what: str) -> str:
@@ -168,7 +168,7 @@ class Child:
                 start_new_session=True,
             )
         try:
-            wait_until(self._accepts, START_SECONDS, f"{self.name} accepts connections")
+            wait_until(self._accepts, START_TIMEOUT, f"{self.name} accepts connections")
         except BaseException as error:
             self.close()
             if isinstance(error, AssertionError):
@@ -210,14 +210,14 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = STOP_SECONDS) -> int:
+    def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         """Wait for its end and return the exit status; AssertionError after `timeout` seconds."""
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self.name} did not end within {timeout:g} s") from None
 
-    def terminate(self, timeout: float = STOP_SECONDS) -> int:
+    def terminate(self, timeout: float = STOP_TIMEOUT) -> int:
         """Ask it to end, wait for that, and return the exit status."""
         self.signal(signal.SIGTERM)
         return self.wait(timeout)

@@ -32,9 +32,9 @@ DEFAULTS = {
     "RATE_BURST": 100,
     "RATE_LIMIT_BYTES": None,
     "RATE_BURST_BYTES": 1024 * 1024,
-    "BACKLOG_MESSAGES": 10_000,
-    "BACKLOG_BYTES": 16 * 1024 * 1024,
-    "BACKLOG_SECONDS": 300.0,
+    "TAIL_MESSAGES": 10_000,
+    "TAIL_BYTES": 16 * 1024 * 1024,
+    "TAIL_MAX_AGE": 300.0,
     "OUTBOX_MESSAGES": 10_000,
     "OUTBOX_BYTES": 16 * 1024 * 1024,
 }
@@ -73,7 +73,7 @@ GOOD: list[tuple[str, Any]] = [
     ("RATE_LIMIT_BYTES", None),
     ("RATE_LIMIT_BYTES", 10_000.5),
     ("RATE_BURST_BYTES", 1),
-    ("BACKLOG_SECONDS", 0.5),
+    ("TAIL_MAX_AGE", 0.5),
 ]
 
 COUNTS = [
@@ -85,8 +85,8 @@ COUNTS = [
     "MAX_BUFFERED_BYTES",
     "RATE_BURST",
     "RATE_BURST_BYTES",
-    "BACKLOG_MESSAGES",
-    "BACKLOG_BYTES",
+    "TAIL_MESSAGES",
+    "TAIL_BYTES",
     "OUTBOX_MESSAGES",
     "OUTBOX_BYTES",
 ]
@@ -152,7 +152,7 @@ BAD: list[tuple[str, Any]] = [
     *(("MAX_MESSAGE_DEPTH", value) for value in (*NO_COUNT, 513)),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
-    *(("BACKLOG_SECONDS", value) for value in (0, -1, "5 min", True, None, float("nan"))),
+    *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(("PUBLISH_TIMEOUT", value) for value in (0, -1, "2 s", True, None, float("nan"))),
 ]
 

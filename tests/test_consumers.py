@@ -252,7 +252,7 @@ class TestEnd:
     async def test_a_cancelled_connection_does_not_wait_for_ever(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("dwsps_channels.consumers.HANDSHAKE_SECONDS", 0.01)
+        monkeypatch.setattr("dwsps_channels.consumers.CLOSE_HANDSHAKE_TIMEOUT", 0.01)
         client = await connected(communicator())
         client.future.cancel()
         await asyncio.wait({client.future}, timeout=5)

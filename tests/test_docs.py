@@ -21,7 +21,7 @@ from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
 from dwsps_channels.peering.outbound import outbox
 from dwsps_channels.peering.outbound.health import State
-from dwsps_channels.peering.outbound.link import HEARTBEAT_SECONDS
+from dwsps_channels.peering.outbound.link import HEARTBEAT_INTERVAL
 from dwsps_channels.protocol import errors
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.server import runtime
@@ -217,11 +217,11 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
     assert shown == {
         "the outbox": [conf.conf.OUTBOX_MESSAGES, conf.conf.OUTBOX_BYTES // mib],
         "the backlog": [
-            conf.conf.BACKLOG_MESSAGES,
-            conf.conf.BACKLOG_BYTES // mib,
-            conf.conf.BACKLOG_SECONDS // 60,
+            conf.conf.TAIL_MESSAGES,
+            conf.conf.TAIL_BYTES // mib,
+            conf.conf.TAIL_MAX_AGE // 60,
         ],
-        "deduplication": [seen.MAX_IDS, seen.MAX_SECONDS // 60],
+        "deduplication": [seen.MAX_IDS, seen.MAX_AGE // 60],
         "sent and not acknowledged": [outbox.WINDOW],
     }
 
@@ -306,11 +306,11 @@ def test_units_leave_processes_the_time_they_take_to_end() -> None:
     text = section("how-to/deployment.md", "systemd")
     times = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)]
     assert len(times) == text.count("ExecStart=") == 2
-    assert min(times) > 10 >= runtime.SESSIONS_SECONDS + runtime.EVENTS_SECONDS
-    assert min(times) > 10 >= worker.FLUSH_SECONDS + worker.EVENTS_SECONDS
+    assert min(times) > 10 >= runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE
+    assert min(times) > 10 >= worker.FLUSH_GRACE + worker.EVENTS_GRACE
 
 
 def test_the_proxy_waits_longer_than_pings_are_apart() -> None:
     daphne_and_uvicorn = 20
     [timeout] = re.findall(r"proxy_read_timeout (\d+)s;", section("how-to/deployment.md", "nginx"))
-    assert int(timeout) > 2 * max(daphne_and_uvicorn, HEARTBEAT_SECONDS)
+    assert int(timeout) > 2 * max(daphne_and_uvicorn, HEARTBEAT_INTERVAL)

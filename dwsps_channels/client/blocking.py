@@ -20,7 +20,7 @@ from dwsps_channels.client.subscription import Subscription
 T = TypeVar("T")
 
 # What calls that are cut off by the end have to say so to their threads.
-FAREWELL_SECONDS: Final = 1.0
+CUT_OFF_GRACE: Final = 1.0
 
 
 class BlockingClient:
@@ -277,7 +277,7 @@ class _LoopThread:
             await self._end.wait()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=FAREWELL_SECONDS)
+            await asyncio.wait(others, timeout=CUT_OFF_GRACE)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Do it in the thread, and wait for what comes of it.

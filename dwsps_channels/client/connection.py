@@ -39,14 +39,14 @@ logger = logging.getLogger("dwsps_channels.client")
 
 # The largest frame that ASGI servers take by default has 16 MiB; a delivery has a context and a timestamp more.
 MAX_FRAME_BYTES: Final = 17 * 1024 * 1024
-CLOSE_SECONDS: Final = 2.0
-TRY_SECONDS: Final = 3.0  # for each address of a host but the last
+CLOSE_TIMEOUT: Final = 2.0
+TRY_TIMEOUT: Final = 3.0  # for each address of a host but the last
 
 # What is read at a time: 512 of the smallest frames; of large ones more. And for how long, before others get their turn.
 SLICE_BYTES: Final = 1024
 LARGEST_SLICE_BYTES: Final = 16 * 1024
 FEW_FRAMES: Final = 16
-TURN_SECONDS: Final = 0.005
+TURN_INTERVAL: Final = 0.005
 
 # Pings and pongs that a server may send: one every 20 seconds is usual.
 CONTROL_RATE: Final = 100.0
@@ -108,7 +108,7 @@ class Connection:
         """Say goodbye, and wait a moment for the answer. Returns when the connection is gone."""
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
                     await self._websocket.close(code, reason)
         finally:
             self._websocket.transport.abort()
@@ -238,7 +238,7 @@ async def _open(
         compression=None,
         proxy=None,
         open_timeout=None,
-        close_timeout=CLOSE_SECONDS,
+        close_timeout=CLOSE_TIMEOUT,
         ping_interval=None,  # keep_alive does it, and knows a busy server from a dead one
         max_size=max_size,
         logger=WithoutDebug(logger),
@@ -288,7 +288,7 @@ async def _connect_tcp(address: Address) -> socket.socket:
             connection.setblocking(False)
             # One that never answers is not to eat up the time of the others; the last one has what is left.
             last = position == len(found) - 1
-            async with asyncio.timeout(None if last else TRY_SECONDS):
+            async with asyncio.timeout(None if last else TRY_TIMEOUT):
                 await loop.sock_connect(connection, where)
             return connection
         except OSError as error:
@@ -397,7 +397,7 @@ class _WebSocket(ClientConnection):
 
     def _take_turn(self) -> None:
         self._turn = None
-        ends_at = monotonic() + TURN_SECONDS  # the loop's own time may stand still within a turn
+        ends_at = monotonic() + TURN_INTERVAL  # the loop's own time may stand still within a turn
         while self._unread and not self.recv_messages.paused:
             part = bytes(self._unread[: self._slice])
             del self._unread[: self._slice]

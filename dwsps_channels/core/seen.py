@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import monotonic
 
 MAX_IDS = 65_536
-MAX_SECONDS = 300.0
+MAX_AGE = 300.0
 
 Key = tuple[str, int]
 """Origin and number of a publication."""
@@ -20,7 +20,7 @@ class Seen:
     def __init__(
         self,
         ids: int = MAX_IDS,
-        seconds: float = MAX_SECONDS,
+        seconds: float = MAX_AGE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._ids = ids

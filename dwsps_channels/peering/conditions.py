@@ -12,7 +12,7 @@ from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
 from dwsps_channels.peering.outbound.health import State
 from dwsps_channels.peering.store import running_workers, worker_is_running
 
-STALE_SECONDS = 5.0
+STALE_TIMEOUT = 5.0
 """The worker tells of each peer every second. Of a worker that says nothing for so long, nothing is believed."""
 
 
@@ -80,7 +80,7 @@ def _condition(peer: Peer, worker_is_running: bool) -> Condition:
         words = "waiting for the worker" if worker_is_running else "no worker is running"
         return Condition("no_worker", words, Tone.WAITING, status)
     state = State(status.state)
-    if not worker_is_running or timezone.now() - status.seen_at > timedelta(seconds=STALE_SECONDS):
+    if not worker_is_running or timezone.now() - status.seen_at > timedelta(seconds=STALE_TIMEOUT):
         words = f"stale: {_words(state)} when last heard of, {_ago(status.seen_at)} ago"
         return Condition("stale", words, Tone.BAD, status)
     since = f", for {_ago(status.since)}" if status.since else ""

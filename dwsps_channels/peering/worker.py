@@ -26,12 +26,12 @@ from dwsps_channels.peering.outbound.link import Link
 logger = logging.getLogger("dwsps_channels.worker")
 
 # A worker that dies is followed by a standby within the lease and one look at it: less than 10 s.
-LEASE_SECONDS = 6.0
-RENEW_SECONDS = 1.5
+LEASE_TIMEOUT = 6.0
+RENEW_INTERVAL = 1.5
 
 # How long the peers may take, at the end, to acknowledge what was sent, and receivers of signals for the last ones.
-FLUSH_SECONDS = 6.0
-EVENTS_SECONDS = 1.0
+FLUSH_GRACE = 6.0
+EVENTS_GRACE = 1.0
 
 
 class DatabaseStore:
@@ -71,7 +71,7 @@ class Worker:
             try:
                 wanted = await database_sync_to_async(store.has_peers)()
                 if wanted and await database_sync_to_async(store.acquire)(
-                    self._holder, LEASE_SECONDS
+                    self._holder, LEASE_TIMEOUT
                 ):
                     self._told, self._lease_end = "", None
                     await self._forward()
@@ -82,7 +82,7 @@ class Worker:
                 logger.exception("forwarding is not possible for now; trying again")
             else:
                 self._tell_why_not(lease_end)
-            await self._pause(RENEW_SECONDS)
+            await self._pause(RENEW_INTERVAL)
 
     def _tell_why_not(self, lease_end: datetime | None) -> None:
         """Log once why this worker does not forward. ``None``: there are no peers; else another worker has the lease."""
@@ -122,7 +122,7 @@ class Worker:
             elif stopping.done():
                 # No more is taken in: else there would be no end to it.
                 await _end(running)
-                if left := await forwarder.flush(FLUSH_SECONDS):
+                if left := await forwarder.flush(FLUSH_GRACE):
                     logger.info("stopping with %d messages that peers have not acknowledged", left)
         finally:
             is_ours = not lost.done() or lost.result()
@@ -131,7 +131,7 @@ class Worker:
             await _end(lost)
             if is_ours:
                 await self._release()
-            await events.finish(EVENTS_SECONDS)
+            await events.finish(EVENTS_GRACE)
             await _end(sending)
         if not running.cancelled():
             await running  # raises what ended it
@@ -145,9 +145,9 @@ class Worker:
     async def _renew(self) -> bool:
         """Keep the lease; returns false when it is lost, true when it is needed no more, as there are no peers."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(RENEW_INTERVAL)
             try:
-                if not await database_sync_to_async(store.acquire)(self._holder, LEASE_SECONDS):
+                if not await database_sync_to_async(store.acquire)(self._holder, LEASE_TIMEOUT):
                     return False
                 if not await database_sync_to_async(store.has_peers)():
                     return True

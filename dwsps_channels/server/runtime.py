@@ -51,8 +51,8 @@ logger = logging.getLogger("dwsps_channels")
 
 # All within 10 s, the time that service managers commonly give: sessions are told and their close handshakes
 # awaited, then receivers of signals get what is left for them.
-SESSIONS_SECONDS = 6.0
-EVENTS_SECONDS = 1.0
+SESSIONS_GRACE = 6.0
+EVENTS_GRACE = 1.0
 
 # What a forwarded message may have beyond what its publisher sent: origin, number, flag, timestamp.
 FORWARDING_BYTES = 1024
@@ -79,7 +79,7 @@ class Runtime:
         self.hub = Hub(
             uuid4().hex,
             self.bus.publish,
-            backlog=Backlog(conf.BACKLOG_MESSAGES, conf.BACKLOG_BYTES, conf.BACKLOG_SECONDS),
+            backlog=Backlog(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
@@ -134,7 +134,7 @@ class Runtime:
                 return replace(
                     self.limits,
                     message_bytes=self.limits.message_bytes + TAP_BYTES,
-                    buffered_bytes=self.limits.buffered_bytes + 2 * conf.BACKLOG_BYTES,
+                    buffered_bytes=self.limits.buffered_bytes + 2 * conf.TAIL_BYTES,
                     rate=None,
                     rate_bytes=None,
                 )
@@ -192,13 +192,13 @@ class Runtime:
 
     async def _drain(self) -> None:
         self.draining = True
-        ends = self.loop.time() + SESSIONS_SECONDS + EVENTS_SECONDS
+        ends = self.loop.time() + SESSIONS_GRACE + EVENTS_GRACE
         if self._sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
             for session in list(self._sessions):
                 _send_away(session)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), SESSIONS_SECONDS)
+                await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)
         self._accepted_peers.stop()
         drop_waiting()
         # Receivers may publish that somebody has left: the bus stops after them.

@@ -28,7 +28,7 @@ from dwsps_channels.server.shutdown import end_signals
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # What an HTTP request that is under way has to end, once the server is told to.
-REQUEST_SECONDS = 5
+REQUEST_GRACE = 5
 
 FAST_PACKAGES = ("uvloop", "httptools")
 
@@ -135,7 +135,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
             access_log=False,
             lifespan="off",
             workers=1,  # whatever WEB_CONCURRENCY says
-            timeout_graceful_shutdown=REQUEST_SECONDS,
+            timeout_graceful_shutdown=REQUEST_GRACE,
             **options,
         )
     )

@@ -13,7 +13,7 @@ from dwsps_channels.capturing import is_under_test
 T = TypeVar("T")
 
 # How long async code may meet a connection that has died, or that CONN_MAX_AGE says is too old.
-REFRESH_SECONDS = 1.0
+REFRESH_INTERVAL = 1.0
 
 
 def close_old_connections() -> None:
@@ -95,7 +95,7 @@ class Refresher:
 
     async def refresh(self) -> None:
         """Close what is old, unless that was done within the last second."""
-        if monotonic() - self._refreshed >= REFRESH_SECONDS:
+        if monotonic() - self._refreshed >= REFRESH_INTERVAL:
             self._refreshed = monotonic()
             await sync_to_async(close_old_connections)()
 

@@ -120,7 +120,7 @@ def test_a_flood_leaves_others_their_turns(
     new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CONTROL_BURST", 10**9)
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "TURN_INTERVAL", 0.0)
     in_turn = most = total = 0
     handle = module._WebSocket.process_event
 
@@ -490,7 +490,7 @@ async def test_reader_that_is_slow_does_not_make_the_server_dead(
 async def test_close_of_a_connection_to_a_dead_server_does_not_wait_for_ever(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dwsps_channels.client.connection.CLOSE_SECONDS", 0.1)
+    monkeypatch.setattr("dwsps_channels.client.connection.CLOSE_TIMEOUT", 0.1)
     swallower = Swallower(scripted.port)
     async with (
         tcp_server(swallower) as port,

@@ -44,8 +44,8 @@ def same_project(server: Server, transactional_db: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(forwarder, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(worker, "RENEW_INTERVAL", 0.05)
+    monkeypatch.setattr(forwarder, "POLL_INTERVAL", 0.05)
     monkeypatch.setattr(link, "BACKOFF_BASE", 0.01)
 
 
@@ -286,7 +286,7 @@ class TestStopping:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level(logging.INFO)
-        monkeypatch.setattr(worker, "FLUSH_SECONDS", 0.1)
+        monkeypatch.setattr(worker, "FLUSH_GRACE", 0.1)
         far.answer = lambda frame: None
         first = start_worker()
         await client.publish("news", 1)

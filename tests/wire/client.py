@@ -8,7 +8,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-RECEIVE_SECONDS = 10.0
+RECEIVE_TIMEOUT = 10.0
 
 
 class WireClient:
@@ -20,7 +20,7 @@ class WireClient:
     async def send(self, message: object) -> None:
         await self.connection.send(json.dumps(message))
 
-    async def receive(self, timeout: float = RECEIVE_SECONDS) -> Any:
+    async def receive(self, timeout: float = RECEIVE_TIMEOUT) -> Any:
         async with asyncio.timeout(timeout):
             return json.loads(await self.connection.recv())
 

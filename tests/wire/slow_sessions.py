@@ -5,10 +5,10 @@ from typing import Any
 
 from django.contrib.sessions.backends.db import SessionStore as Store
 
-SECONDS = 0.1
+DELAY = 0.1
 
 
 class SessionStore(Store):
     def load(self) -> dict[str, Any]:
-        time.sleep(SECONDS)
+        time.sleep(DELAY)
         return super().load()

@@ -11,7 +11,7 @@ from tests.processes import Redis, ServerFactory
 from tests.wire.client import connected
 from tests.wire.raw import SlowReader, raw_websocket
 
-DRAIN_SECONDS = 10.0
+DRAIN_TIMEOUT = 10.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -23,7 +23,7 @@ async def test_a_signal_to_end_sends_every_session_away_to_come_back(
         await one.subscribe("news")
         await two.subscribe("news")
         server.signal(number)
-        ended = asyncio.create_task(asyncio.to_thread(server.wait, DRAIN_SECONDS))
+        ended = asyncio.create_task(asyncio.to_thread(server.wait, DRAIN_TIMEOUT))
         for client in (one, two):
             error = await client.receive()
             assert (error["type"], error["code"], error["retryable"]) == (
@@ -47,7 +47,7 @@ async def test_what_was_acknowledged_before_sigterm_is_delivered(
         await reader.subscribe("news")
         for number in range(500):
             await writer.publish("news", number)
-        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
         assert [(await reader.receive())["message"] for _ in range(500)] == list(range(500))
         assert (await reader.receive())["code"] == "unavailable"
         with pytest.raises(ConnectionClosed):
@@ -67,7 +67,7 @@ async def test_client_that_does_not_read_cannot_hold_up_the_end(
                 12
             ):  # more than the kernel takes, less than what the server would close it for
                 await writer.publish("slow", "x" * 60_000)
-        assert await asyncio.to_thread(server.terminate, DRAIN_SECONDS) == 0
+        assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
 
 
 async def test_sigterm_without_sessions_ends_the_server(
@@ -76,7 +76,7 @@ async def test_sigterm_without_sessions_ends_the_server(
     server = start_server(server_kind)
     async with connected(server.url) as client:
         await client.subscribe("news")
-    assert await asyncio.to_thread(server.terminate, DRAIN_SECONDS) == 0
+    assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
     assert "Traceback" not in server.log
 
 
@@ -106,7 +106,7 @@ async def test_receivers_may_publish_that_clients_of_a_server_that_ends_have_lef
             client = await connections.enter_async_context(connected(leaving.url))
             await client.subscribe("news")
         await watcher.subscribe("presence")
-        ended = asyncio.create_task(asyncio.to_thread(leaving.terminate, DRAIN_SECONDS))
+        ended = asyncio.create_task(asyncio.to_thread(leaving.terminate, DRAIN_TIMEOUT))
         left = [(await watcher.receive())["message"] for _ in range(clients)]
         assert len(set(left)) == clients
         assert await ended == 0

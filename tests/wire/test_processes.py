@@ -9,7 +9,7 @@ import pytest
 from tests.processes import ROOT, Redis, Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 
-FIND_EACH_OTHER_SECONDS = 5.0
+FIND_EACH_OTHER_TIMEOUT = 5.0
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ async def test_processes_find_each_other_again_after_redis_was_restarted(
 
         await wait_until_async(is_unavailable, 10, "a publish is refused while Redis is away")
         await asyncio.to_thread(redis.start)
-        async with asyncio.timeout(FIND_EACH_OTHER_SECONDS):
+        async with asyncio.timeout(FIND_EACH_OTHER_TIMEOUT):
             await asyncio.gather(
                 _until_heard(pair[0], two, "from.one"), _until_heard(pair[1], one, "from.two")
             )

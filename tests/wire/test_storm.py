@@ -9,7 +9,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
 from tests.processes import Postgres, Server, ServerFactory
-from tests.wire.slow_sessions import SECONDS
+from tests.wire.slow_sessions import DELAY
 
 # In one thread their look-ups would take 24 s; in four, 6 s, which is longer than a look-up waits for a thread.
 CLIENTS = 240
@@ -74,5 +74,5 @@ async def come_back(
             failures[rejected.response.status_code] += 1
         except (InvalidHandshake, OSError, TimeoutError) as error:
             failures[type(error)] += 1
-        await asyncio.sleep(random.random() * min(5.0, SECONDS * 2.0**attempt))
+        await asyncio.sleep(random.random() * min(5.0, DELAY * 2.0**attempt))
     raise AssertionError(f"never came back: {failures}")

@@ -22,14 +22,14 @@ MAX_HEADERS: Final = 100
 MAX_PIPELINED: Final = 16
 
 # From the connection to the end of the first request's head, and from the beginning of each further one to its end.
-HEAD_SECONDS = 10.0
+HEAD_TIMEOUT = 10.0
 # A body has as long, and a second more for each of these.
 BODY_BYTES_PER_SECOND: Final = 500
 
 # What a client that is refused may go on sending before it is cut off. To throw it away costs little, and only a client
 # that is not cut off reads why it was refused.
 LINGER_BYTES: Final = 16 * 1024 * 1024
-LINGER_SECONDS: Final = 2.0
+LINGER_TIMEOUT: Final = 2.0
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -149,7 +149,7 @@ class HttpProtocol(HttpToolsProtocol):
         raise ValueError(fault[1])
 
     def _on_late(self) -> None:
-        left = self._since + HEAD_SECONDS + self._body_bytes / BODY_BYTES_PER_SECOND
+        left = self._since + HEAD_TIMEOUT + self._body_bytes / BODY_BYTES_PER_SECOND
         left -= self.loop.time()
         if self.flow.read_paused:
             # The application has not taken what is here yet, and the client cannot go on.
@@ -166,7 +166,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer the request with ``status``, if that can be done, and end the connection."""
         logger.info("HTTP request refused: %s", reason)
         self._discarded = 0
-        self._call_in(LINGER_SECONDS, self.transport.abort)
+        self._call_in(LINGER_TIMEOUT, self.transport.abort)
         transport, cycle = self.transport, self.cycle
         if cycle is None:
             is_free = True
@@ -192,7 +192,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _receive_in_time(self) -> None:
         self._since, self._body_bytes = self.loop.time(), 0
-        self._call_in(HEAD_SECONDS, self._on_late)
+        self._call_in(HEAD_TIMEOUT, self._on_late)
 
     def _call_in(self, seconds: float, callback: Callable[[], None]) -> None:
         self._stop_timer()

@@ -23,7 +23,7 @@ from dwsps_channels.connections.fastlane.heartbeat import Heartbeat
 from dwsps_channels.connections.fastlane.lane import EXTENSION, Lane, Rider
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import CLOSING_SECONDS, CROWD, Outbox
+from dwsps_channels.connections.transports.outbox import CLOSE_TIMEOUT, CROWD, Outbox
 from dwsps_channels.connections.transports.unsent import unsent
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
@@ -51,10 +51,10 @@ from dwsps_channels.protocol.frames import websocket_frame
 logger = logging.getLogger("uvicorn.error")
 
 # What a client that is refused or has broken the protocol has to read why, before the connection is cut off.
-LINGER_SECONDS = 2.0
+LINGER_TIMEOUT = 2.0
 LINGER_BYTES = 256 * 1024
 # And one that does not answer pings, to answer all the same.
-SILENT_SECONDS = 1.0
+SILENT_CLOSE_TIMEOUT = 1.0
 
 _PING = websocket_frame(PING, b"")
 
@@ -425,7 +425,7 @@ class Protocol(asyncio.Protocol):
             self._rider.fall_silent()
         else:
             self._tell_end(INTERNAL_ERROR, "keepalive ping timeout")
-            self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_SECONDS)
+            self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_CLOSE_TIMEOUT)
 
     # The end
 
@@ -437,7 +437,7 @@ class Protocol(asyncio.Protocol):
         """See ``outbox.Closing``."""
         self.close(code, patience=patience)
 
-    def close(self, code: int, reason: str = "", *, patience: float = CLOSING_SECONDS) -> None:
+    def close(self, code: int, reason: str = "", *, patience: float = CLOSE_TIMEOUT) -> None:
         """Send a close frame, and give the client ``patience`` seconds to answer with its own."""
         if self._state is OPEN:
             self._state = CLOSING
@@ -458,7 +458,7 @@ class Protocol(asyncio.Protocol):
         self._reader = None
         self._lingers = linger
         self.outbox.finish()
-        self._cut_off_in(LINGER_SECONDS)
+        self._cut_off_in(LINGER_TIMEOUT)
         self.outbox.flush()
         self._end()
 

@@ -15,8 +15,8 @@ logger = logging.getLogger("dwsps_channels.transport")
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 # How long a client that is being closed has to read what is still on its way.
-CLOSING_SECONDS = 5.0
-CLOSING_SECONDS_WHEN_SLOW = 1.0
+CLOSE_TIMEOUT = 5.0
+SLOW_CLOSE_TIMEOUT = 1.0
 
 # While more than this waits for a client, its own frames are not read: one that sends without reading is slowed,
 # and not closed for the acks it causes.
@@ -136,7 +136,7 @@ class AsgiTransport:
         self._waiting.append(farewell)
         self._buffered += len(farewell.data)
         self._code = int(code)  # autobahn takes no other kind of integer
-        patience = CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
+        patience = SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT
         # Also once the application is done: uvicorn alone would wait ten seconds for the client's close.
         self._loop.call_later(patience, self._connection.abort)
         self._relieve()

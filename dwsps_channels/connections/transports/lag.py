@@ -13,7 +13,7 @@ BURST_FACTOR: Final = 4
 
 # Publishers wait for a client that is behind as long as it reads at least so much, looked at so often. One that reads
 # less is slow: it holds nobody up, and is closed once more than its limit waits.
-LOOK_SECONDS: Final = 2.0
+LOOK_INTERVAL: Final = 2.0
 LOOK_BYTES: Final = 512 * 1024
 
 
@@ -33,7 +33,7 @@ class Lag:
         self._tell = tell
         self._relief: asyncio.Future[None] = loop.create_future()
         self._last = queued()
-        self._timer = loop.call_later(LOOK_SECONDS, self._look)
+        self._timer = loop.call_later(LOOK_INTERVAL, self._look)
         tell(True)
 
     def relief(self) -> "asyncio.Future[None] | None":
@@ -60,7 +60,7 @@ class Lag:
             self.end()
         else:
             self._last = queued
-            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+            self._timer = asyncio.get_running_loop().call_later(LOOK_INTERVAL, self._look)
 
 
 def room(limit: int, lag: Lag | None) -> int:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import asyncio
 
 # How long a client that is being closed has to read what is still on its way, and to answer.
-CLOSING_SECONDS: Final = 5.0
-CLOSING_SECONDS_WHEN_SLOW: Final = 1.0
+CLOSE_TIMEOUT: Final = 5.0
+SLOW_CLOSE_TIMEOUT: Final = 1.0
 
 # Who sends this many frames within one turn need not wait for its end.
 CROWD: Final = 32
@@ -130,9 +130,7 @@ class Outbox:
         # What comes from now on is the last, however much waits.
         self._limit = None
         self.send(farewell)
-        closing.take_leave(
-            int(code), patience=CLOSING_SECONDS_WHEN_SLOW if discard else CLOSING_SECONDS
-        )
+        closing.take_leave(int(code), patience=SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT)
 
     # For the connection
 

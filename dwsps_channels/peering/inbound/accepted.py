@@ -16,7 +16,7 @@ from dwsps_channels.threads.pools import in_djangos_thread
 
 logger = logging.getLogger("dwsps_channels.peers")
 
-POLL_SECONDS = 1.0
+POLL_INTERVAL = 1.0
 
 
 class AcceptedPeers:
@@ -48,7 +48,7 @@ class AcceptedPeers:
     async def _close_when_changed(self) -> None:
         try:
             while self._sessions:
-                await asyncio.sleep(POLL_SECONDS)
+                await asyncio.sleep(POLL_INTERVAL)
                 # Who comes while the rows are looked at is looked at the next time.
                 watched = list(self._sessions.items())
                 try:

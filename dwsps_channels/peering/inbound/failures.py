@@ -11,13 +11,13 @@ from dwsps_channels.connections.addresses import network_of
 
 FREE = 3
 """So many failures cost nothing: somebody mistyped a secret."""
-FIRST_SECONDS = 0.25
+FIRST_DELAY = 0.25
 # Servers give a handshake little time, Daphne 5 s: whoever comes again and again is to be answered within it.
-MAX_SECONDS = 2.0
-WAIT_SECONDS = 3.0
+MAX_DELAY = 2.0
+WAIT_TIMEOUT = 3.0
 """If its turn does not come within it, a try is turned away unexamined."""
 MAX_WAITING = 100
-FORGOTTEN_SECONDS = 300.0
+FORGET_TIMEOUT = 300.0
 MAX_ADDRESSES = 10_000
 
 
@@ -74,9 +74,9 @@ class Failures:
         network = network_of(address)
         now = self._clock()
         record = self._records.get(network)
-        if record is None or (now - record.last > FORGOTTEN_SECONDS and not record.waiting):
+        if record is None or (now - record.last > FORGET_TIMEOUT and not record.waiting):
             record = self._records[network] = _Record(last=now)
-        deadline = now + WAIT_SECONDS
+        deadline = now + WAIT_TIMEOUT
         if record.waiting >= MAX_WAITING or record.ready_at > deadline:
             raise self._turned_away(record)
         record.waiting += 1
@@ -101,7 +101,7 @@ class Failures:
         if record.failures >= FREE:
             # The exponent is bounded, so that the power is.
             doublings = min(record.failures - FREE, 10)
-            record.ready_at = now + min(MAX_SECONDS, FIRST_SECONDS * 2.0**doublings)
+            record.ready_at = now + min(MAX_DELAY, FIRST_DELAY * 2.0**doublings)
         self._records[network] = record
         self._records.move_to_end(network)
         if len(self._records) > MAX_ADDRESSES:

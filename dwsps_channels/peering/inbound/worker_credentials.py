@@ -21,7 +21,7 @@ from dwsps_channels.models import server_id
 from dwsps_channels.models.secrets import WORKER_PREFIX
 from dwsps_channels.threads.pools import look_up
 
-SECONDS = 60
+LIFETIME = 60
 """It is signed for each connection; the time is for clocks that differ, either way."""
 
 
@@ -89,15 +89,15 @@ class WorkerCredentials:
         if stated["server"] != self._own_id:
             raise Rejected("a worker's credential for another server with the same SECRET_KEY")
         now = time()
-        if abs(now - stated["at"]) > SECONDS:
+        if abs(now - stated["at"]) > LIFETIME:
             raise Rejected(
-                f"a worker's credential that is not of this minute: do the clocks agree to within {SECONDS} s?"
+                f"a worker's credential that is not of this minute: do the clocks agree to within {LIFETIME} s?"
             )
         self._forget(now)
         nonce = stated["nonce"]
         if nonce in self._used:
             raise Rejected("a worker's credential that was used before")
-        self._used[nonce] = stated["at"] + SECONDS
+        self._used[nonce] = stated["at"] + LIFETIME
         return _ROLES[Purpose(stated["purpose"])]
 
     def _forget(self, now: float) -> None:

@@ -15,7 +15,7 @@ from dwsps_channels.peering.outbound.tap import Start, Tap
 logger = logging.getLogger("dwsps_channels.peering")
 
 # How often the rows are looked at, and the statuses written.
-POLL_SECONDS = 1.0
+POLL_INTERVAL = 1.0
 
 
 class Store(Protocol):
@@ -141,7 +141,7 @@ class Forwarder:
 
     async def _keep_in_step(self) -> None:
         while True:
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL)
             self._tell_missed()
             try:
                 await self._reconcile()

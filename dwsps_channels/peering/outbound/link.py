@@ -29,21 +29,21 @@ logger = logging.getLogger("dwsps_channels.peering")
 
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 30.0
-STABLE_SECONDS = 30.0
-HEARTBEAT_SECONDS = 20.0
+STABLE_INTERVAL = 30.0
+HEARTBEAT_INTERVAL = 20.0
 HEARTBEAT_TIMEOUT = 20.0
 
 # A server of ours that knows us by the secret says hello with its first frame, at once.
-HELLO_SECONDS = 5.0
+HELLO_TIMEOUT = 5.0
 
 # A peer that answers heartbeats and no message is of no use: the connection is replaced.
-ANSWER_SECONDS = 60.0
+ANSWER_TIMEOUT = 60.0
 
 # A loop stays one until somebody changes a row.
-LOOP_SECONDS = 30.0
+LOOP_RETRY_INTERVAL = 30.0
 
 # The reason of a refusal is found out again after this time: the other side may have mended one fault of two.
-REASON_SECONDS = 60.0
+REASON_INTERVAL = 60.0
 
 # Answers are small: so much at once is nothing that a peer has to say to a link.
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -92,7 +92,7 @@ class Link:
         self.outbox = outbox
         self._claims = claims
         self._on_change = on_change
-        self._backoff = backoff or Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=STABLE_SECONDS)
+        self._backoff = backoff or Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=STABLE_INTERVAL)
         self._state = State.CONNECTING
         self._since = time()
         self._last_error = ""
@@ -169,7 +169,7 @@ class Link:
             async with open_connection(
                 self.config.url,
                 token=self.config.secret or None,
-                heartbeat=HEARTBEAT_SECONDS,
+                heartbeat=HEARTBEAT_INTERVAL,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 max_size=MAX_ANSWER_BYTES,
             ) as connection:
@@ -179,7 +179,7 @@ class Link:
         except _Loop as loop:
             self.outbox.clear()
             self._enter(State.LOOP, str(loop))
-            return LOOP_SECONDS
+            return LOOP_RETRY_INTERVAL
         except Refused as refused:
             problem = await self._reason_of(refused)
             # 429: others at our address guess. From 500 on: a proxy's word for a server that is down.
@@ -220,7 +220,7 @@ class Link:
         """Why the peer refuses. It is found out once a minute: that takes another connection."""
         if self._refused is not None:
             status, reason, found_at = self._refused
-            if status == refused.status and monotonic() - found_at < REASON_SECONDS:
+            if status == refused.status and monotonic() - found_at < REASON_INTERVAL:
                 return reason
         reason = await reason_of(refused, self.config)
         self._refused = refused.status, reason, monotonic()
@@ -241,7 +241,7 @@ class Link:
                 while True:
                     self._understand(await connection.receive())
         except TimeoutError:
-            raise _Confused(f"no message was answered for {ANSWER_SECONDS:g} s") from None
+            raise _Confused(f"no message was answered for {ANSWER_TIMEOUT:g} s") from None
         finally:
             self._patience = None
             sending.cancel()
@@ -250,13 +250,13 @@ class Link:
     def _await_answer(self) -> None:
         """Give the peer its time to answer the first message that was sent; whatever else it says is no answer."""
         if self._patience is not None:
-            due = asyncio.get_running_loop().time() + ANSWER_SECONDS
+            due = asyncio.get_running_loop().time() + ANSWER_TIMEOUT
             self._patience.reschedule(due if self.outbox.awaited is not None else None)
 
     async def _greeting(self, connection: Connection) -> None:
         """Wait for the hello of a server of ours."""
         try:
-            async with asyncio.timeout(HELLO_SECONDS):
+            async with asyncio.timeout(HELLO_TIMEOUT):
                 while True:
                     answer = _decoded(await connection.receive())
                     if answer.type != "error" or answer.action:

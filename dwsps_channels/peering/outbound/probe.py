@@ -22,8 +22,8 @@ from dwsps_channels.peering.outbound.refusal import brings_secret, reason_of
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.text import printable
 
-OPEN_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
+OPEN_TIMEOUT = 5.0
+ANSWER_TIMEOUT = 5.0
 ANSWER_BYTES = 64 * 1024
 
 # What is asked to measure how long an answer takes: every server answers it, and it changes nothing for others.
@@ -68,10 +68,10 @@ async def _probe(peer: PeerConfig, server_id: str) -> Finding:
         async with open_connection(
             peer.url,
             token=peer.secret or None,
-            open_timeout=OPEN_SECONDS,
+            open_timeout=OPEN_TIMEOUT,
             max_size=ANSWER_BYTES,
         ) as connection:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await _examine(connection, peer, server_id)
     except Refused as refused:
         return Finding(False, await reason_of(refused, peer))
@@ -82,7 +82,7 @@ async def _probe(peer: PeerConfig, server_id: str) -> Finding:
         return Finding(False, f"connects, and is closed at once with {closed.code}{reason}")
     except TimeoutError:
         return Finding(
-            False, f"connects, but did not answer within {ANSWER_SECONDS:g} s: not a dwsps server?"
+            False, f"connects, but did not answer within {ANSWER_TIMEOUT:g} s: not a dwsps server?"
         )
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return Finding(False, "connects, but what is there does not speak the protocol of dwsps")

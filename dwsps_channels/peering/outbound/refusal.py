@@ -7,7 +7,7 @@ from dwsps_channels.peering.outbound.config import PeerConfig
 
 TOO_MANY = 429
 
-OPEN_SECONDS = 5.0
+OPEN_TIMEOUT = 5.0
 
 
 async def reason_of(refused: Refused, peer: PeerConfig) -> str:
@@ -43,7 +43,7 @@ def brings_secret(peer: PeerConfig) -> bool:
 
 async def _lets_in_anybody(peer: PeerConfig) -> bool:
     try:
-        async with open_connection(_without_token(peer.url), open_timeout=OPEN_SECONDS):
+        async with open_connection(_without_token(peer.url), open_timeout=OPEN_TIMEOUT):
             return True
     except (ClientError, ValueError):
         return False

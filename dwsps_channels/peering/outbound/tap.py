@@ -29,7 +29,7 @@ BACKOFF_BASE = 0.1
 BACKOFF_CAP = 2.0
 
 # Servers are restarted every day: only one that stays away for longer is worth a warning.
-ROUTINE_SECONDS = 5.0
+ROUTINE_GRACE = 5.0
 
 
 class Start(Struct, frozen=True):
@@ -86,9 +86,7 @@ class Tap:
         """Since when there is no connection, in seconds since the epoch, and why; ``None``: not for longer than a restart."""
         if self._lost_at is None or self._logged is None:
             return None
-        return (
-            None if time() - self._lost_at < ROUTINE_SECONDS else (self._lost_at, self._logged[1])
-        )
+        return None if time() - self._lost_at < ROUTINE_GRACE else (self._lost_at, self._logged[1])
 
     def begin_anew(self) -> None:
         """Ask the server again for all from what ``start`` says.
@@ -155,7 +153,7 @@ class Tap:
     def _log(self, problem: str, *, routine: bool = True) -> None:
         if self._lost_at is None:
             self._lost_at = time()
-        brief = time() - self._lost_at < ROUTINE_SECONDS
+        brief = time() - self._lost_at < ROUTINE_GRACE
         level = logging.INFO if routine and brief else logging.WARNING
         if self._logged != (level, problem):
             self._logged = level, problem

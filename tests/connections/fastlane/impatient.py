@@ -3,6 +3,6 @@
 from dwsps_channels.connections.fastlane import http
 from project.asgi import application
 
-http.HEAD_SECONDS = 0.5
+http.HEAD_TIMEOUT = 0.5
 
 __all__ = ["application"]

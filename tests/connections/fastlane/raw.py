@@ -9,7 +9,7 @@ from typing import NamedTuple
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = b"MDEyMzQ1Njc4OWFiY2RlZg=="
 ACCEPT = b"BACScCJPNqyz+UBoqMH89VmURoA="  # to that key, by RFC 6455, section 4.2.2
-SECONDS = 10.0
+TIMEOUT = 10.0
 
 
 def frame(
@@ -52,7 +52,7 @@ class RawClient:
     """One connection to a server that runs in another process."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._read = b""
 

@@ -69,7 +69,7 @@ async def connection() -> HttpConnection:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    monkeypatch.setattr(http, "HEAD_TIMEOUT", 0.05)
 
 
 class TestHead:
@@ -167,7 +167,7 @@ class TestTime:
         connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         for _ in range(10):
             connection.send(b"x" * 10_000)
-            await asyncio.sleep(http.HEAD_SECONDS / 5)
+            await asyncio.sleep(http.HEAD_TIMEOUT / 5)
         await until(lambda: connection.received.endswith(b"\r\n0\r\n\r\n"))
         assert b"200 OK" in connection.received
 
@@ -217,7 +217,7 @@ class TestTime:
             while len(timers) < 3:  # it has looked, and waits on
                 timers.add(connection.protocol._timer)
                 await asyncio.sleep(0.01)
-        monkeypatch.setattr(http, "HEAD_SECONDS", 10.0)  # for what is left, on a busy machine
+        monkeypatch.setattr(http, "HEAD_TIMEOUT", 10.0)  # for what is left, on a busy machine
         go.set()
         await until(lambda: connection.pipe.is_reading())
         connection.send(b"x")

@@ -99,8 +99,8 @@ class LaneLine(FramedLine):
 
 @pytest.fixture
 async def lane_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LaneLine]:
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
+    monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(outbox, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = LaneLine(LIMIT)
     await line.connection.open()
     await turns()

@@ -23,7 +23,7 @@ from tests.processes import HOST, Server, ServerFactory, wait_until, wait_until_
 from tests.wire.client import WireClient, connected
 
 MIB = 1024 * 1024
-DRAIN_SECONDS = 10.0
+DRAIN_TIMEOUT = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ class TestEnd:
             connected(url(server), ssl=trust) as two,
         ):
             await one.subscribe("news")
-            ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+            ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
             for client in (one, two):
                 assert (await client.receive())["code"] == "unavailable"
                 with pytest.raises(ConnectionClosed) as closed:
@@ -192,7 +192,7 @@ class TestEnd:
                 # More than the kernel takes, less than what the server would close it for.
                 for _ in range(12):
                     await writer.publish("slow", "x" * 60_000)
-            assert await asyncio.to_thread(server.terminate, DRAIN_SECONDS) == 0
+            assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
         assert "Traceback" not in server.log
 
 
@@ -202,7 +202,7 @@ class TestSlowReader:
     ) -> None:
         """40 MiB go past it: memory stays, the other reader gets every message."""
         # What is kept for a worker that is away is not what is measured here.
-        server, count = start_encrypted(dwsps={"BACKLOG_BYTES": 1}), 700
+        server, count = start_encrypted(dwsps={"TAIL_BYTES": 1}), 700
         with encrypted_client(server.port, trust) as slow:
             slow.subscribe("slow")
             async with (
@@ -382,7 +382,7 @@ async def test_clients_that_vanish_are_forgotten(
                 vanish(client)
                 await until_closed(server, end, f"the server lets go of who {vanish.__name__}")
             await other.publish_and_receive("news", 1)
-        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_SECONDS))
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
         assert (await other.receive())["code"] == "unavailable"
     assert await ended == 0
     assert "sessions closed, as the server is going away: 1" in server.log

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.processes import Redis, Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 
-PLACING_SECONDS = 30.0
-DRAIN_SECONDS = 15.0
+PLACING_TIMEOUT = 30.0
+DRAIN_TIMEOUT = 15.0
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def placed(server: Server, count: int) -> AsyncIterator[list[list[WireClie
                     stack.push_async_exit(own.pop_all())
             return len(found) == 2 and all(len(clients) == count for clients in found.values())
 
-        await wait_until_async(is_full, PLACING_SECONDS, "both workers have clients")
+        await wait_until_async(is_full, PLACING_TIMEOUT, "both workers have clients")
         yield list(found.values())
 
 
@@ -111,7 +111,7 @@ async def test_sigterm_sends_the_clients_of_each_away_to_come_back(
                 await client.receive()
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4200
-        assert await asyncio.to_thread(server.wait, DRAIN_SECONDS) == 0
+        assert await asyncio.to_thread(server.wait, DRAIN_TIMEOUT) == 0
     assert not any(map(is_running, workers))
     assert server.log.count("sessions closed, as the server is going away: 2") == 2
     assert "Traceback" not in server.log

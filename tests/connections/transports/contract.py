@@ -11,7 +11,7 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
 
-SECONDS = 10.0
+TIMEOUT = 10.0
 
 FAREWELL = Frame(b'{"type":"error","code":"unavailable"}')
 
@@ -160,7 +160,7 @@ class TransportContract(ABC):
     async def test_more_than_the_limit_for_a_stuck_client_is_an_overflow_told_once(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         size = len(frame(0))
         for number in range(3 * line.limit // size):
@@ -181,7 +181,7 @@ class TransportContract(ABC):
         relief = line.transport.caught_up()
         assert relief is not None
         line.read_on()
-        await asyncio.wait_for(relief, SECONDS)
+        await asyncio.wait_for(relief, TIMEOUT)
         assert line.lags == [True, False]
         assert line.transport.caught_up() is None
         assert line.overflows == 0
@@ -189,7 +189,7 @@ class TransportContract(ABC):
     async def test_nobody_waits_for_a_client_that_does_not_read(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         await self.falls_behind(line)
         await until(lambda: line.lags == [True, False])
@@ -212,7 +212,7 @@ class TransportContract(ABC):
         else:
             line.transport.close(CloseCode.SLOW_CONSUMER, FAREWELL, discard=True)
         line.read_on()
-        await asyncio.wait_for(relief, SECONDS)
+        await asyncio.wait_for(relief, TIMEOUT)
         assert line.lags == [True, False]
 
     async def falls_behind(self, line: Line) -> None:
@@ -242,7 +242,7 @@ class TransportContract(ABC):
     async def test_a_client_too_slow_is_told_so_and_closed(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         for number in range(3 * line.limit // len(frame(0))):
             line.transport.send(frame(number))
@@ -309,7 +309,7 @@ def frame(content: object) -> Frame:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until ``condition`` holds."""
-    async with asyncio.timeout(SECONDS):
+    async with asyncio.timeout(TIMEOUT):
         while not condition():  # noqa: ASYNC110  (no implementation tells when it holds)
             await asyncio.sleep(0.001)
 

@@ -138,8 +138,8 @@ class AsgiContract(TransportContract):
 
     @pytest.fixture
     async def line(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-        monkeypatch.setattr(asgi, "CLOSING_SECONDS", 0.2)
-        monkeypatch.setattr(asgi, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
+        monkeypatch.setattr(asgi, "CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr(asgi, "SLOW_CLOSE_TIMEOUT", 0.2)
         line = self.line_class(LIMIT)
         await turns()
         yield line

@@ -133,8 +133,8 @@ class DaphneLine(FramedLine):
 
 @pytest.fixture
 async def daphne_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaphneLine]:
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS", 0.2)
-    monkeypatch.setattr(outbox, "CLOSING_SECONDS_WHEN_SLOW", 0.2)
+    monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(outbox, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = DaphneLine(LIMIT)
     yield line
     line.transport.drop()

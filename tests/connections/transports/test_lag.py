@@ -29,7 +29,7 @@ class Queue:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lag, "LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
 
 
 async def test_as_long_as_the_client_reads_they_wait() -> None:

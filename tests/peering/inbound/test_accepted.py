@@ -22,13 +22,13 @@ from tests.processes import wait_until_async
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-POLL_SECONDS = 0.02
+POLL_INTERVAL = 0.02
 
 
 @pytest.fixture(autouse=True)
 def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert accepted_peers.POLL_SECONDS <= 1.0  # two seconds, with the query and the closing
-    monkeypatch.setattr(accepted_peers, "POLL_SECONDS", POLL_SECONDS)
+    assert accepted_peers.POLL_INTERVAL <= 1.0  # two seconds, with the query and the closing
+    monkeypatch.setattr(accepted_peers, "POLL_INTERVAL", POLL_INTERVAL)
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import pytest
 
 from dwsps_channels.peering.inbound import failures as module
 from dwsps_channels.peering.inbound.failures import (
-    FORGOTTEN_SECONDS,
+    FORGET_TIMEOUT,
     FREE,
     MAX_ADDRESSES,
-    MAX_SECONDS,
+    MAX_DELAY,
     MAX_WAITING,
-    WAIT_SECONDS,
+    WAIT_TIMEOUT,
     Failures,
     TooManyFailures,
 )
@@ -61,9 +61,9 @@ async def test_the_first_ones_cost_nothing_and_then_the_wait_doubles_up_to_its_e
 
 async def test_whoever_comes_again_and_again_is_always_answered_in_time(door: Door) -> None:
     """Within the 5 s that Daphne gives a handshake, and with an answer, not a word that it is too often."""
-    assert MAX_SECONDS < WAIT_SECONDS < 5.0
+    assert MAX_DELAY < WAIT_TIMEOUT < 5.0
     for _ in range(50):
-        assert await door.wrong() <= WAIT_SECONDS
+        assert await door.wrong() <= WAIT_TIMEOUT
     assert door.examined == 50
 
 
@@ -76,7 +76,7 @@ async def test_many_at_once_get_no_more_tries_than_one_after_the_other(door: Doo
     # As many as fit in the time that they wait: the free ones, then 0.25, 0.5, 1 and 2 s apart.
     assert FREE < door.examined <= FREE + 4
     assert [error.is_first for error in turned_away].count(True) <= door.examined
-    assert door.clock.now - began <= WAIT_SECONDS + MAX_SECONDS
+    assert door.clock.now - began <= WAIT_TIMEOUT + MAX_DELAY
 
 
 async def test_many_right_ones_at_once_wait_for_nothing(door: Door) -> None:
@@ -88,7 +88,7 @@ async def test_many_right_ones_at_once_wait_for_nothing(door: Door) -> None:
 async def test_a_right_one_has_its_turn_after_false_ones(door: Door) -> None:
     for _ in range(10):
         await door.wrong()
-    assert await door.right() <= MAX_SECONDS
+    assert await door.right() <= MAX_DELAY
 
 
 async def test_an_address_does_not_pay_for_another(door: Door) -> None:
@@ -107,12 +107,12 @@ async def test_the_addresses_of_one_network_are_one(door: Door) -> None:
 async def test_it_is_forgotten_after_a_while_without_failures(door: Door) -> None:
     for _ in range(20):
         await door.wrong()
-    door.clock.now += FORGOTTEN_SECONDS
+    door.clock.now += FORGET_TIMEOUT
     await door.wrong()
-    door.clock.now += MAX_SECONDS
+    door.clock.now += MAX_DELAY
     await door.wrong()
-    assert await door.wrong() == MAX_SECONDS
-    door.clock.now += FORGOTTEN_SECONDS + 1
+    assert await door.wrong() == MAX_DELAY
+    door.clock.now += FORGET_TIMEOUT + 1
     assert [await door.wrong() for _ in range(FREE + 1)] == [0.0] * FREE + [0.25]
 
 

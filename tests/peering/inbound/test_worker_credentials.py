@@ -12,7 +12,7 @@ from django.test import override_settings
 from dwsps_channels.core.identity import Role
 from dwsps_channels.peering.inbound import worker_credentials
 from dwsps_channels.peering.inbound.worker_credentials import (
-    SECONDS,
+    LIFETIME,
     Purpose,
     Rejected,
     WorkerCredentials,
@@ -95,7 +95,7 @@ async def test_it_is_good_for_a_minute_by_clocks_that_differ_either_way(
     direction: int, credentials: WorkerCredentials, clock: Clock
 ) -> None:
     clock.now = 100_000.0
-    for age, good in ((SECONDS, True), (SECONDS + 1, False)):
+    for age, good in ((LIFETIME, True), (LIFETIME + 1, False)):
         clock.now = 100_000.0
         token = forward()
         clock.now += direction * age
@@ -109,14 +109,14 @@ async def test_what_was_used_is_remembered_for_as_long_as_it_would_be_good_and_n
     credentials: WorkerCredentials, clock: Clock
 ) -> None:
     early = forward()
-    clock.now -= SECONDS  # by the server's clock it is signed a minute from now
+    clock.now -= LIFETIME  # by the server's clock it is signed a minute from now
     await credentials.examine(early, in_header=True)
-    clock.now += 2 * SECONDS
+    clock.now += 2 * LIFETIME
     assert "used before" in await refusal(credentials, early)
     for _ in range(1_000):
         await credentials.examine(forward(), in_header=True)
         clock.now += 1
-    assert len(credentials._used) <= SECONDS + 2
+    assert len(credentials._used) <= LIFETIME + 2
 
 
 async def test_a_fallback_key_signs_none(credentials: WorkerCredentials, settings: Any) -> None:

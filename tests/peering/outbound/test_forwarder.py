@@ -112,10 +112,10 @@ def server_kind() -> str:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(module, "POLL_INTERVAL", 0.02)
     monkeypatch.setattr(link, "BACKOFF_BASE", 0.01)
-    monkeypatch.setattr(link, "LOOP_SECONDS", 0.02)
-    monkeypatch.setattr(connection, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(link, "LOOP_RETRY_INTERVAL", 0.02)
+    monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.3)
 
 
 @pytest.fixture
@@ -436,7 +436,7 @@ class TestWhatTheServerNoLongerHas:
         start_server: ServerFactory,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        server = start_server("fastlane", dwsps={"BACKLOG_MESSAGES": 5})
+        server = start_server("fastlane", dwsps={"TAIL_MESSAGES": 5})
         store.add(fars[0], "one")
         store.add(fars[1], "two", topics=("elsewhere",))
         first = Running(store, server)
@@ -480,7 +480,7 @@ class TestWhatTheServerNoLongerHas:
         start_server: ServerFactory,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(tap, "ROUTINE_SECONDS", 0.1)
+        monkeypatch.setattr(tap, "ROUTINE_GRACE", 0.1)
         monkeypatch.setattr(tap, "BACKOFF_CAP", 0.1)
         server = start_server("fastlane")
         store.add(fars[0])

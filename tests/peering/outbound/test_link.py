@@ -103,8 +103,8 @@ async def nothing_left_running() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HELLO_SECONDS", 0.1)
-    monkeypatch.setattr(module, "LOOP_SECONDS", 0.02)
+    monkeypatch.setattr(module, "HELLO_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "LOOP_RETRY_INTERVAL", 0.02)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ class TestForwarding:
     async def test_without_a_secret_nothing_goes_in_the_header(
         self, old: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "HELLO_SECONDS", 3600.0)  # nor is a greeting waited for
+        monkeypatch.setattr(module, "HELLO_TIMEOUT", 3600.0)  # nor is a greeting waited for
         link = start_link(f"{old.url}?token=abc", secret="")
         await link.has(State.CONNECTED)
         assert "Authorization" not in old.requests[0].headers
@@ -368,7 +368,7 @@ class TestBreaks:
     async def test_a_silent_server_is_noticed(
         self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+        monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
         monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT", 0.2)
         far.answer = lambda frame: None
         link = start_link(far.url)
@@ -390,7 +390,7 @@ class TestBreaks:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
         far.answer = lambda frame: None
         link = start_link(far.url)
         link.put(1)
@@ -406,7 +406,7 @@ class TestBreaks:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.3)
+        monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.3)
         far.answer = lambda frame: None
         link = start_link(far.url)
         await link.has(State.CONNECTED)
@@ -433,7 +433,7 @@ class TestBreaks:
         await wait_until_async(lambda: far.has_got(2))
         due = patience.when()
         assert due is not None
-        assert due <= now() + module.ANSWER_SECONDS
+        assert due <= now() + module.ANSWER_TIMEOUT
         await far.say(far.ack(far.frames[0]))
         await wait_until_async(lambda: link.outbox.acked == 1)
         later = patience.when()
@@ -446,7 +446,7 @@ class TestBreaks:
     async def test_the_round_trip_is_measured(
         self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.01)
+        monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.01)
         link = start_link(far.url)
         await link.has(State.CONNECTED)
         await wait_until_async(lambda: link.link.health().round_trip)
@@ -552,7 +552,7 @@ class TestRefusals:
     async def test_a_reason_that_is_old_is_found_out_again(
         self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(module, "REASON_SECONDS", 0.0)
+        monkeypatch.setattr(module, "REASON_INTERVAL", 0.0)
         far.status = HTTPStatus.FORBIDDEN
         start_link(far.url)
         await wait_until_async(

@@ -153,7 +153,7 @@ async def test_who_speaks_another_protocol_is_recognised(frame: str | bytes) -> 
 async def test_who_does_not_answer_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probe_module, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(probe_module, "ANSWER_TIMEOUT", 0.1)
 
     async def handler(connection: ServerConnection) -> None:
         async for _ in connection:
@@ -167,7 +167,7 @@ async def test_who_does_not_answer_is_not_waited_for_long(
 async def test_who_answers_no_handshake_is_not_waited_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probe_module, "OPEN_SECONDS", 0.1)
+    monkeypatch.setattr(probe_module, "OPEN_TIMEOUT", 0.1)
     # The kernel accepts; nobody reads.
     with socket.create_server((HOST, 0)) as silent:
         found = await probe(config(f"ws://{HOST}:{silent.getsockname()[1]}/"), OURS)
@@ -260,7 +260,7 @@ async def test_many_are_tested_at_once_and_from_within_a_running_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Twenty that say nothing take as long as one."""
-    monkeypatch.setattr(probe_module, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(probe_module, "ANSWER_TIMEOUT", 0.5)
     met: list[ServerConnection] = []
     all_there = asyncio.Event()
 

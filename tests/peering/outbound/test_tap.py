@@ -165,7 +165,7 @@ class TestOfAServer:
     async def test_it_says_how_far_the_server_was_once_all_that_it_had_has_come(
         self, start_server: ServerFactory, start_reader: StartReader
     ) -> None:
-        server = start_server("fastlane", dwsps={"BACKLOG_MESSAGES": 3})
+        server = start_server("fastlane", dwsps={"TAIL_MESSAGES": 3})
         since = time.time()
         async with connected(server.url) as client:
             for number in range(5):
