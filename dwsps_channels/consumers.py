@@ -31,8 +31,8 @@ from dwsps_channels.connections.transports.flusher import Flusher
 from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.peering.inbound import credentials
-from dwsps_channels.peering.inbound.failures import TooManyFailures
+from dwsps_channels.peering.inbound import authentication
+from dwsps_channels.peering.inbound.throttle import TooManyFailures
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.text import printable
@@ -87,7 +87,7 @@ class PubSubConsumer(AsyncConsumer):
             await reject(scope, send, 503)
             return
         try:
-            granted = await _examine(scope, receive, server)
+            authenticated = await _authenticate(scope, receive, server)
         except Gone:
             return
         except (Busy, DatabaseError) as error:
@@ -99,12 +99,14 @@ class PubSubConsumer(AsyncConsumer):
             logger.log(level, "connections from %s refused: %s", _host(scope), error)
             await reject(scope, send, 429)
             return
-        if granted is None:
+        if authenticated is None:
             await reject(scope, send, 403)
             return
         try:
             # The server's own connections, a worker's and its peers', do not depend on how many clients there are.
-            place = server.admission.enter(_host(scope)) if granted.role is Role.CLIENT else None
+            place = (
+                server.admission.enter(_host(scope)) if authenticated.role is Role.CLIENT else None
+            )
         except Full:
             await reject(scope, send, 503)
             return
@@ -114,18 +116,18 @@ class PubSubConsumer(AsyncConsumer):
             server.look_at_server(send, is_lane=lane is not None)
             if lane is not None:
                 # From here on the connection is the session's, and this call need not wait for its end.
-                _ride(lane, server, scope.get("user"), granted, place)
+                _ride(lane, server, scope.get("user"), authenticated, place)
                 place = None
                 return
-            await self._serve(server, granted, receive)
+            await self._serve(server, authenticated, receive)
         finally:
             if place is not None:
                 place.leave()
 
     async def _serve(
-        self, server: "runtime.Runtime", granted: credentials.Granted, receive: Any
+        self, server: "runtime.Runtime", authenticated: authentication.Authenticated, receive: Any
     ) -> None:
-        limits = server.limits_of(granted.role)
+        limits = server.limits_of(authenticated.role)
         connection = connection_of(self.base_send)
         transport = _transport(
             self.base_send,
@@ -135,7 +137,7 @@ class PubSubConsumer(AsyncConsumer):
             lambda: session.fall_behind(),
             lambda is_behind: session.lag(is_behind),
         )
-        session = server.open_session(transport, self.scope.get("user"), granted, limits)
+        session = server.open_session(transport, self.scope.get("user"), authenticated, limits)
         transport.start()
         try:
             await _receive(session, transport, connection, receive)
@@ -186,46 +188,47 @@ def _ride(
     lane: "Lane",
     server: "runtime.Runtime",
     user: object,
-    granted: credentials.Granted,
+    authenticated: authentication.Authenticated,
     place: Place | None,
 ) -> None:
-    limits = server.limits_of(granted.role)
+    limits = server.limits_of(authenticated.role)
 
     def board(transport: Transport) -> _Rider:
-        return _Rider(server, server.open_session(transport, user, granted, limits), place)
+        return _Rider(server, server.open_session(transport, user, authenticated, limits), place)
 
     lane.ride(limits.buffered_bytes, board, limits.message_bytes)
 
 
-async def _examine(
+async def _authenticate(
     scope: Any, receive: Any, server: "runtime.Runtime"
-) -> credentials.Granted | None:
-    """What the client's credentials give it; ``None``: they are false, which was logged.
+) -> authentication.Authenticated | None:
+    """Authenticate the client. ``None``: its credential is false, and the reason was logged.
 
     Raises:
-        Gone: the client went away meanwhile.
-        Busy, DatabaseError: nobody can say for now.
-        TooManyFailures: they were not looked at.
+        Gone: the client disconnected meanwhile.
+        Busy, DatabaseError: the credential cannot be checked at the moment.
+        TooManyFailures: the credential was not checked.
     """
-    presented = credentials.presented(scope)
+    credential = authentication.credential_in(scope)
     # A token that the project's own middleware knew the user by is none of ours.
-    if presented is None or getattr(scope.get("user"), "is_authenticated", False):
-        return credentials.ORDINARY
-    answer = await while_connected(receive, _examine_in_turn(presented, scope, server))
-    if isinstance(answer, credentials.Granted):
+    if credential is None or getattr(scope.get("user"), "is_authenticated", False):
+        return authentication.UNAUTHENTICATED
+    answer = await while_connected(receive, _authenticate_in_turn(credential, scope, server))
+    if isinstance(answer, authentication.Authenticated):
         return answer
     logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
     return None
 
 
-async def _examine_in_turn(
-    presented: credentials.Presented, scope: Any, server: "runtime.Runtime"
-) -> credentials.Granted | credentials.Denied:
-    if presented.is_workers:
-        return await credentials.examine(presented, server.workers)  # nobody guesses a signature
-    async with server.failures.turn(_host(scope)) as failed:
-        answer = await credentials.examine(presented, server.workers)
-        if isinstance(answer, credentials.Denied):
+async def _authenticate_in_turn(
+    credential: authentication.Credential, scope: Any, server: "runtime.Runtime"
+) -> authentication.Authenticated | authentication.Rejected:
+    if credential.is_workers:
+        # Nobody guesses a signature.
+        return await authentication.authenticate(credential, server.workers)
+    async with server.throttle.turn(_host(scope)) as failed:
+        answer = await authentication.authenticate(credential, server.workers)
+        if isinstance(answer, authentication.Rejected):
             failed()
         return answer
 

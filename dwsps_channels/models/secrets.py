@@ -10,7 +10,7 @@ from dwsps_channels.models.encryption import PREFIX
 MIN_LENGTH = 16
 MAX_LENGTH = 256
 
-# What begins with it is taken for the credential of a worker (credentials.py), and never compared to a peer's.
+# What begins with it is taken for the credential of a worker (authentication.py), and never compared to a peer's.
 WORKER_PREFIX = "worker."
 
 # What an Authorization header can carry.

@@ -36,8 +36,8 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
-from dwsps_channels.peering.inbound.credentials import Granted
-from dwsps_channels.peering.inbound.failures import Failures
+from dwsps_channels.peering.inbound.authentication import Authenticated
+from dwsps_channels.peering.inbound.throttle import Throttle
 from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, Unblocked
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -83,10 +83,10 @@ class Runtime:
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
-        self.failures = Failures()
-        """Who has tried false credentials."""
+        self.throttle = Throttle()
+        """Delays guessing of secrets."""
         self.workers = WorkerCredentials()
-        """Examines those of this server's own code elsewhere."""
+        """Authenticates this server's own code in other processes."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """How many clients may be connected."""
         self._is_server_known = False
@@ -140,7 +140,7 @@ class Runtime:
                 )
 
     def open_session(
-        self, transport: Transport, user: object, granted: Granted, limits: Limits
+        self, transport: Transport, user: object, authenticated: Authenticated, limits: Limits
     ) -> Session:
         """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
         session = Session(
@@ -149,8 +149,8 @@ class Runtime:
             Identity(
                 client=secrets.token_hex(8),
                 user=user,
-                role=granted.role,
-                peer=granted.peer.name if granted.peer else None,
+                role=authenticated.role,
+                peer=authenticated.peer.name if authenticated.peer else None,
             ),
             policy=self.policy,
             limits=limits,
@@ -159,12 +159,16 @@ class Runtime:
         self._sessions.add(session)
         self._empty.clear()
         session.open()
-        if granted.peer is not None:
-            self._accepted_peers.add(session, granted.peer)
-        if granted.server_id is not None:
+        if authenticated.peer is not None:
+            self._accepted_peers.add(session, authenticated.peer)
+        if authenticated.server_id is not None:
             transport.send(
                 encode(
-                    Hello(server=conf.SERVER_NAME, server_id=granted.server_id, version=__version__)
+                    Hello(
+                        server=conf.SERVER_NAME,
+                        server_id=authenticated.server_id,
+                        version=__version__,
+                    )
                 )
             )
         if self.draining:

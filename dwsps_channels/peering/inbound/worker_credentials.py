@@ -1,8 +1,8 @@
-"""The credential of this server's own code in another process: the worker, and whoever publishes from outside.
+"""The credential of this server's own code in another process: the worker, and ``publish()`` from outside.
 
-It is signed with ``SECRET_KEY``, and with no fallback of it: an old key that leaked opens nothing. It names the server, so
-that another one with the same key does not take it, and what it is for. It is good for a minute, and once: each process
-remembers those that it has seen.
+It is signed with ``SECRET_KEY`` and never with a fallback, so a leaked old key opens nothing. It names the server, because
+another server may share the key, and its purpose. It is valid for a minute and accepted once per process, which remembers
+the nonces that it has seen.
 """
 
 from collections import OrderedDict
@@ -22,14 +22,14 @@ from dwsps_channels.models.secrets import WORKER_PREFIX
 from dwsps_channels.threads.pools import look_up
 
 LIFETIME = 60
-"""It is signed for each connection; the time is for clocks that differ, either way."""
+"""A credential is signed for each connection. The time allows for clocks that differ, either way."""
 
 
 class Purpose(StrEnum):
-    """What a credential is for."""
+    """The purpose that a credential is limited to."""
 
     FORWARD = "forward"
-    """The worker: to be sent all that is published."""
+    """The worker: it may request the feed."""
     PUBLISH = "publish"
     """``publish()`` in a process that serves nothing."""
 
@@ -37,12 +37,12 @@ class Purpose(StrEnum):
 _ROLES = {Purpose.FORWARD: Role.WORKER, Purpose.PUBLISH: Role.PUBLISHER}
 
 
-class Rejected(Exception):
-    """A credential that gives nothing; its text says why, for the log."""
+class InvalidCredential(Exception):
+    """A worker's credential that gives no role. The text is the reason, for the log."""
 
 
 def own_server_id() -> str:
-    """This server's id; empty in a project without a database, which has no peers either."""
+    """Return this server's id; an empty string in a project without a database, which has no peers either."""
     try:
         return server_id()
     except ImproperlyConfigured:
@@ -65,54 +65,56 @@ async def _look_up_own_id() -> str:
 
 
 class WorkerCredentials:
-    """Examines the credentials that come to one process."""
+    """Authenticates the workers that connect to one process."""
 
     def __init__(self, own_id: Callable[[], Awaitable[str]] = _look_up_own_id) -> None:
         self._look_up_own_id = own_id
         self._own_id: str | None = None
-        # The nonces that were used, each with the time until which its credential would be good, the oldest first.
+        # Nonce to the time at which its credential expires, oldest first.
         self._used: OrderedDict[str, float] = OrderedDict()
 
-    async def examine(self, token: str, *, in_header: bool) -> Role:
-        """Give the role that ``token`` stands for. Asks the database once, for the server's id.
+    async def authenticate(self, token: str, *, in_header: bool) -> Role:
+        """Return the role that ``token`` gives. Queries the database once, for the server's id.
 
         Raises:
-            Rejected: it stands for none.
+            InvalidCredential: it gives none.
             Busy, DatabaseError: as ``look_up`` does.
         """
         if not in_header:
             # URLs get into logs.
-            raise Rejected("a worker's credential in a URL: it comes in a header only")
+            raise InvalidCredential("a worker's credential in a URL: it comes in a header only")
         stated = _unsigned(token)
         if self._own_id is None:
             self._own_id = await self._look_up_own_id()
         if stated["server"] != self._own_id:
-            raise Rejected("a worker's credential for another server with the same SECRET_KEY")
+            raise InvalidCredential(
+                "a worker's credential for another server with the same SECRET_KEY"
+            )
         now = time()
         if abs(now - stated["at"]) > LIFETIME:
-            raise Rejected(
+            raise InvalidCredential(
                 f"a worker's credential that is not of this minute: do the clocks agree to within {LIFETIME} s?"
             )
         self._forget(now)
         nonce = stated["nonce"]
         if nonce in self._used:
-            raise Rejected("a worker's credential that was used before")
+            raise InvalidCredential("a worker's credential that was used before")
         self._used[nonce] = stated["at"] + LIFETIME
         return _ROLES[Purpose(stated["purpose"])]
 
     def _forget(self, now: float) -> None:
-        # Nearly in order, as clocks differ: what stays is forgotten when its predecessors are.
+        # The order is approximate, as clocks differ: a late one is forgotten after its predecessors.
         while self._used and next(iter(self._used.values())) < now:
             self._used.popitem(last=False)
 
 
 def _unsigned(token: str) -> dict[str, Any]:
     try:
-        # Only what this module has signed gets beyond this line.
+        # Past this line it is known to be signed by this module.
         stated: dict[str, Any] = _signer().unsign_object(token.removeprefix(WORKER_PREFIX))
         return stated
     except (BadSignature, ValueError):
-        raise Rejected(
+        raise InvalidCredential(
             "a worker's credential that was signed with another SECRET_KEY; a fallback is not enough"
         ) from None
 

@@ -17,7 +17,7 @@ from dwsps_channels.peering.inbound import accepted as accepted_peers
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
-from tests.peering.inbound.test_credentials import OTHER, SECRET, bearer, create
+from tests.peering.inbound.test_authentication import OTHER, SECRET, bearer, create
 from tests.processes import wait_until_async
 
 pytestmark = pytest.mark.django_db(transaction=True)

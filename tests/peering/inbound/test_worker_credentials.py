@@ -13,8 +13,8 @@ from dwsps_channels.core.identity import Role
 from dwsps_channels.peering.inbound import worker_credentials
 from dwsps_channels.peering.inbound.worker_credentials import (
     LIFETIME,
+    InvalidCredential,
     Purpose,
-    Rejected,
     WorkerCredentials,
     sign_worker,
 )
@@ -45,21 +45,21 @@ def forward() -> str:
 
 
 async def refusal(credentials: WorkerCredentials, token: str, *, in_header: bool = True) -> str:
-    with pytest.raises(Rejected) as caught:
-        await credentials.examine(token, in_header=in_header)
+    with pytest.raises(InvalidCredential) as caught:
+        await credentials.authenticate(token, in_header=in_header)
     return str(caught.value)
 
 
 async def test_it_gives_what_it_is_for_and_no_more(credentials: WorkerCredentials) -> None:
     for purpose, role in ((Purpose.FORWARD, Role.WORKER), (Purpose.PUBLISH, Role.PUBLISHER)):
-        assert await credentials.examine(sign_worker(OURS, purpose), in_header=True) is role
+        assert await credentials.authenticate(sign_worker(OURS, purpose), in_header=True) is role
 
 
 async def test_it_works_once(credentials: WorkerCredentials) -> None:
     token = forward()
-    await credentials.examine(token, in_header=True)
+    await credentials.authenticate(token, in_header=True)
     assert "used before" in await refusal(credentials, token)
-    await credentials.examine(forward(), in_header=True)
+    await credentials.authenticate(forward(), in_header=True)
 
 
 async def test_of_many_that_come_at_once_with_the_same_one_is_let_in() -> None:
@@ -70,12 +70,14 @@ async def test_of_many_that_come_at_once_with_the_same_one_is_let_in() -> None:
         return OURS
 
     credentials, token = WorkerCredentials(own_id), forward()
-    tries = [asyncio.create_task(credentials.examine(token, in_header=True)) for _ in range(20)]
+    tries = [
+        asyncio.create_task(credentials.authenticate(token, in_header=True)) for _ in range(20)
+    ]
     await asyncio.sleep(0)
     go.set()
     answers = await asyncio.gather(*tries, return_exceptions=True)
     assert answers.count(Role.WORKER) == 1
-    assert sum(isinstance(answer, Rejected) for answer in answers) == 19
+    assert sum(isinstance(answer, InvalidCredential) for answer in answers) == 19
 
 
 async def test_it_is_for_one_server(credentials: WorkerCredentials) -> None:
@@ -87,7 +89,7 @@ async def test_it_comes_in_a_header_only(credentials: WorkerCredentials) -> None
     token = forward()
     assert "in a header only" in await refusal(credentials, token, in_header=False)
     # That did not use it up: nobody gains by it, but the log.
-    await credentials.examine(token, in_header=True)
+    await credentials.authenticate(token, in_header=True)
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -100,7 +102,7 @@ async def test_it_is_good_for_a_minute_by_clocks_that_differ_either_way(
         token = forward()
         clock.now += direction * age
         if good:
-            await credentials.examine(token, in_header=True)
+            await credentials.authenticate(token, in_header=True)
         else:
             assert "clocks" in await refusal(credentials, token)
 
@@ -110,11 +112,11 @@ async def test_what_was_used_is_remembered_for_as_long_as_it_would_be_good_and_n
 ) -> None:
     early = forward()
     clock.now -= LIFETIME  # by the server's clock it is signed a minute from now
-    await credentials.examine(early, in_header=True)
+    await credentials.authenticate(early, in_header=True)
     clock.now += 2 * LIFETIME
     assert "used before" in await refusal(credentials, early)
     for _ in range(1_000):
-        await credentials.examine(forward(), in_header=True)
+        await credentials.authenticate(forward(), in_header=True)
         clock.now += 1
     assert len(credentials._used) <= LIFETIME + 2
 
@@ -125,7 +127,7 @@ async def test_a_fallback_key_signs_none(credentials: WorkerCredentials, setting
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     with override_settings(SECRET_KEY="another-key"):
         assert "another SECRET_KEY" in await refusal(credentials, old)
-        await credentials.examine(forward(), in_header=True)
+        await credentials.authenticate(forward(), in_header=True)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,6 @@ async def test_the_servers_id_is_looked_up_once() -> None:
     credentials = WorkerCredentials()
     with mock.patch.object(worker_credentials, "server_id", return_value=OURS) as looked_up:
         for _ in range(3):
-            await credentials.examine(forward(), in_header=True)
+            await credentials.authenticate(forward(), in_header=True)
     assert looked_up.call_count == 1
     assert isinstance((await runtime.obtain()).workers, WorkerCredentials)

@@ -1,4 +1,4 @@
-"""Slows down guessing: the more credentials from an address were false, the longer it waits for its next try."""
+"""The throttle against guessing secrets: each failure of an address delays its next attempt."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,21 +10,21 @@ from time import monotonic
 from dwsps_channels.connections.addresses import network_of
 
 FREE = 3
-"""So many failures cost nothing: somebody mistyped a secret."""
+"""This many failures cost nothing: a mistyped secret is no attack."""
 FIRST_DELAY = 0.25
-# Servers give a handshake little time, Daphne 5 s: whoever comes again and again is to be answered within it.
+# Servers limit the handshake, Daphne to 5 s: even the slowest answer has to fit into that.
 MAX_DELAY = 2.0
 WAIT_TIMEOUT = 3.0
-"""If its turn does not come within it, a try is turned away unexamined."""
+"""An attempt that waits longer for its turn is rejected unchecked."""
 MAX_WAITING = 100
 FORGET_TIMEOUT = 300.0
 MAX_ADDRESSES = 10_000
 
 
 class TooManyFailures(Exception):
-    """A credential that is not examined: others of its address were false, and too many wait for their turn.
+    """The credential was not checked: its address has failed before, and too many attempts wait for their turn.
 
-    ``is_first`` is true for the first one since the address was last examined.
+    ``is_first`` is true for the first such attempt since the address last had a turn.
     """
 
     def __init__(self, *, is_first: bool) -> None:
@@ -34,24 +34,25 @@ class TooManyFailures(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """What is known of an address."""
+    """The failures of one address."""
 
     failures: int = 0
     last: float = 0.0
-    """When it last failed."""
+    """The time of the last failure."""
     ready_at: float = 0.0
-    """When its next try may be examined."""
+    """The time from which the next attempt may be checked."""
     waiting: int = 0
-    """Tries that are being examined or wait for it."""
-    told: bool = False
-    examining: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Attempts that have their turn or wait for it."""
+    is_reported: bool = False
+    """Whether an attempt was rejected unchecked since the last turn."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Failures:
-    """Examines the credentials of an address one after the other, at intervals that grow with its failures.
+class Throttle:
+    """Checks the credentials of an address one at a time, with pauses that grow with its failures.
 
-    So many connections at once gain nothing. It forgets an address that did not fail for five minutes, and the
-    oldest when there are many. The /64 of an IPv6 address counts as one: whoever has one address of it has all.
+    So parallel connections gain nothing. An address is forgotten five minutes after its last failure; if there are too
+    many addresses, the oldest is forgotten first. An IPv6 /64 counts as one address: it usually belongs to one host.
     """
 
     def __init__(
@@ -66,10 +67,10 @@ class Failures:
 
     @asynccontextmanager
     async def turn(self, address: str) -> AsyncIterator[Callable[[], None]]:
-        """Wait until a credential from ``address`` may be examined. If it is false, call what is given.
+        """Wait until a credential from ``address`` may be checked. Call what is yielded if it is false.
 
         Raises:
-            TooManyFailures: it may not be examined soon.
+            TooManyFailures: the address would have to wait too long.
         """
         network = network_of(address)
         now = self._clock()
@@ -78,19 +79,19 @@ class Failures:
             record = self._records[network] = _Record(last=now)
         deadline = now + WAIT_TIMEOUT
         if record.waiting >= MAX_WAITING or record.ready_at > deadline:
-            raise self._turned_away(record)
+            raise self._rejection(record)
         record.waiting += 1
         try:
-            async with record.examining:
+            async with record.turn:
                 if record.ready_at > deadline:
-                    raise self._turned_away(record)
+                    raise self._rejection(record)
                 if (pause := record.ready_at - self._clock()) > 0:
                     await self._sleep(pause)
-                record.told = False
+                record.is_reported = False
                 yield lambda: self._failed(network, record)
         finally:
             record.waiting -= 1
-            # It may have been dropped in the meantime, and another one be there in its place.
+            # Meanwhile it may have been forgotten, and replaced.
             if self._records.get(network) is record and not (record.failures or record.waiting):
                 del self._records[network]
 
@@ -99,7 +100,7 @@ class Failures:
         record.failures += 1
         record.last = now
         if record.failures >= FREE:
-            # The exponent is bounded, so that the power is.
+            # A bounded exponent, so that the power cannot overflow.
             doublings = min(record.failures - FREE, 10)
             record.ready_at = now + min(MAX_DELAY, FIRST_DELAY * 2.0**doublings)
         self._records[network] = record
@@ -107,6 +108,6 @@ class Failures:
         if len(self._records) > MAX_ADDRESSES:
             self._records.popitem(last=False)
 
-    def _turned_away(self, record: _Record) -> TooManyFailures:
-        is_first, record.told = not record.told, True
+    def _rejection(self, record: _Record) -> TooManyFailures:
+        is_first, record.is_reported = not record.is_reported, True
         return TooManyFailures(is_first=is_first)

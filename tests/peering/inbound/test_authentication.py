@@ -17,15 +17,15 @@ from django.utils.crypto import constant_time_compare
 
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
-from dwsps_channels.peering.inbound.credentials import (
-    ORDINARY,
-    Denied,
-    Granted,
-    Presented,
-    examine,
-    presented,
+from dwsps_channels.peering.inbound.authentication import (
+    UNAUTHENTICATED,
+    Authenticated,
+    Credential,
+    Rejected,
+    authenticate,
+    credential_in,
 )
-from dwsps_channels.peering.inbound.failures import FREE, Failures
+from dwsps_channels.peering.inbound.throttle import FREE, Throttle
 from dwsps_channels.peering.inbound.worker_credentials import (
     Purpose,
     WorkerCredentials,
@@ -45,12 +45,12 @@ def scope(*headers: tuple[bytes, bytes], query: bytes = b"") -> dict[str, Any]:
     return {"headers": list(headers), "query_string": query}
 
 
-def in_header(token: str) -> Presented:
-    return Presented(token, in_header=True)
+def in_header(token: str) -> Credential:
+    return Credential(token, in_header=True)
 
 
-async def examined(credential: Presented) -> Granted | Denied:
-    return await examine(credential, WorkerCredentials())
+async def authenticated(credential: Credential) -> Authenticated | Rejected:
+    return await authenticate(credential, WorkerCredentials())
 
 
 async def workers_credential(purpose: Purpose = Purpose.FORWARD) -> str:
@@ -74,36 +74,36 @@ class TestPresented:
             (scope(), None),
             (scope(query=b"a=b&tokens=c"), None),
             (scope((b"authorization", b"Basic dXNlcjpwdw==")), None),
-            (scope((b"authorization", b"Bearer abc")), Presented("abc", True)),
-            (scope((b"authorization", b"bearer  abc ")), Presented("abc", True)),
-            (scope(query=b"token=abc"), Presented("abc", False)),
-            (scope(query=b"a=b&token=a%2Bb%20c"), Presented("a+b c", False)),
-            (scope(query=b"token="), Presented("", False)),
-            (scope(query=b"token=first&token=last"), Presented("last", False)),
-            (scope((b"authorization", b"Bearer abc"), query=b"token=x"), Presented("abc", True)),
+            (scope((b"authorization", b"Bearer abc")), Credential("abc", True)),
+            (scope((b"authorization", b"bearer  abc ")), Credential("abc", True)),
+            (scope(query=b"token=abc"), Credential("abc", False)),
+            (scope(query=b"a=b&token=a%2Bb%20c"), Credential("a+b c", False)),
+            (scope(query=b"token="), Credential("", False)),
+            (scope(query=b"token=first&token=last"), Credential("last", False)),
+            (scope((b"authorization", b"Bearer abc"), query=b"token=x"), Credential("abc", True)),
             (
                 scope((b"authorization", b"Basic x"), query=b"token=abc"),
-                Presented("abc", False),
+                Credential("abc", False),
             ),
-            (scope((b"authorization", b"Bearer \xff\x00")), Presented("\xff\x00", True)),
-            (scope(query=b"a=&&token=x&b"), Presented("x", False)),
+            (scope((b"authorization", b"Bearer \xff\x00")), Credential("\xff\x00", True)),
+            (scope(query=b"a=&&token=x&b"), Credential("x", False)),
             (scope(query=b"a=token=x"), None),
-            (scope(query=b"token=x&a=token=y"), Presented("x", False)),
+            (scope(query=b"token=x&a=token=y"), Credential("x", False)),
             (scope(query=b"atoken=" * 10_000), None),
-            (scope(query=b"token=%ff\xfe%00"), Presented("\ufffd\xfe\x00", False)),
+            (scope(query=b"token=%ff\xfe%00"), Credential("\ufffd\xfe\x00", False)),
         ],
     )
     def test_what_a_connection_brings(
-        self, given: dict[str, Any], expected: Presented | None
+        self, given: dict[str, Any], expected: Credential | None
     ) -> None:
-        assert presented(given) == expected
+        assert credential_in(given) == expected
 
     def test_a_scope_may_have_no_query(self) -> None:
-        assert presented({"headers": []}) is None
+        assert credential_in({"headers": []}) is None
 
     def test_its_repr_does_not_show_it(self) -> None:
         assert SECRET not in repr(in_header(SECRET))
-        assert SECRET not in repr(Granted(Role.PEER, Peer(name="far", secret=SECRET)))
+        assert SECRET not in repr(Authenticated(Role.PEER, Peer(name="far", secret=SECRET)))
 
 
 @db
@@ -111,25 +111,27 @@ class TestPeers:
     async def test_its_secret_makes_a_peer_and_only_the_header_is_greeted(self) -> None:
         peer = await create()
         own = await database_sync_to_async(server_id)()
-        assert await examined(in_header(SECRET)) == Granted(Role.PEER, peer, own)
-        assert await examined(Presented(SECRET, False)) == Granted(Role.PEER, peer, None)
+        assert await authenticated(in_header(SECRET)) == Authenticated(Role.PEER, peer, own)
+        assert await authenticated(Credential(SECRET, False)) == Authenticated(
+            Role.PEER, peer, None
+        )
 
     @pytest.mark.parametrize(
         "token", ["", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "é☃", "\x00"]
     )
     async def test_another_secret_makes_none(self, token: str) -> None:
         await create()
-        assert await examined(in_header(token)) == Denied("wrong secret")
+        assert await authenticated(in_header(token)) == Rejected("wrong secret")
 
     async def test_no_secret_is_nobodys(self) -> None:
         await create(secret="")
-        assert await examined(in_header("")) == Denied("wrong secret")
+        assert await authenticated(in_header("")) == Rejected("wrong secret")
 
     async def test_one_that_can_be_decrypted_no_more_is_nobodys(self) -> None:
         await create()
         with override_settings(SECRET_KEY="another-key"):
             for token in (SECRET, ""):
-                assert await examined(in_header(token)) == Denied("wrong secret")
+                assert await authenticated(in_header(token)) == Rejected("wrong secret")
 
     @pytest.mark.parametrize(
         ("row", "reason"),
@@ -141,13 +143,13 @@ class TestPeers:
     )
     async def test_each_refusal_has_its_own_word(self, row: dict[str, Any], reason: str) -> None:
         await create(**row)
-        assert await examined(in_header(SECRET)) == Denied(reason)
+        assert await authenticated(in_header(SECRET)) == Rejected(reason)
 
     async def test_of_two_rows_with_one_secret_the_one_that_is_accepted_from_counts(self) -> None:
         await create("one", accept=False)
         two = await create("two")
-        answer = await examined(in_header(SECRET))
-        assert isinstance(answer, Granted)
+        answer = await authenticated(in_header(SECRET))
+        assert isinstance(answer, Authenticated)
         assert answer.peer == two
 
     async def test_every_secret_is_compared_whichever_fits(self) -> None:
@@ -156,10 +158,10 @@ class TestPeers:
         counts = []
         for token in (f"{OTHER}-0", f"{OTHER}-3", "wrong"):
             with mock.patch(
-                "dwsps_channels.peering.inbound.credentials.constant_time_compare",
+                "dwsps_channels.peering.inbound.authentication.constant_time_compare",
                 wraps=constant_time_compare,
             ) as compare:
-                await examined(in_header(token))
+                await authenticated(in_header(token))
             counts.append(compare.call_count)
         assert counts == [4, 4, 4]
 
@@ -174,7 +176,7 @@ def waits() -> Iterator[list[float]]:
         clock.now += seconds
 
     clock = Clock()
-    with mock.patch.object(runtime, "Failures", partial(Failures, clock, sleep)):
+    with mock.patch.object(runtime, "Throttle", partial(Throttle, clock, sleep)):
         yield found
 
 
@@ -267,9 +269,9 @@ class TestConnections:
 
         async with PubSubCommunicator():
             assert all(await asyncio.gather(*(is_refused() for _ in range(30))))
-        examined = caplog.text.count("wrong secret")
-        assert FREE < examined < 10
-        assert 0 < caplog.text.count("too many false credentials from this address") <= examined
+        attempts = caplog.text.count("wrong secret")
+        assert FREE < attempts < 10
+        assert 0 < caplog.text.count("too many false credentials from this address") <= attempts
 
     async def test_a_token_by_which_the_project_knew_a_user_is_none_of_ours(self) -> None:
         headers = bearer(base64.b64encode(json.dumps({"user": 1}).encode()).decode())
@@ -285,4 +287,4 @@ class TestConnections:
             assert (await client.receive_json_from(5))["code"] == "forbidden"
 
     def test_what_everybody_has_is_a_clients(self) -> None:
-        assert Granted(Role.CLIENT) == ORDINARY
+        assert Authenticated(Role.CLIENT) == UNAUTHENTICATED

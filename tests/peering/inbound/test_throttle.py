@@ -4,15 +4,15 @@ import asyncio
 
 import pytest
 
-from dwsps_channels.peering.inbound import failures as module
-from dwsps_channels.peering.inbound.failures import (
+from dwsps_channels.peering.inbound import throttle as module
+from dwsps_channels.peering.inbound.throttle import (
     FORGET_TIMEOUT,
     FREE,
     MAX_ADDRESSES,
     MAX_DELAY,
     MAX_WAITING,
     WAIT_TIMEOUT,
-    Failures,
+    Throttle,
     TooManyFailures,
 )
 from tests.core.recording import Clock
@@ -23,8 +23,8 @@ class Door:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.failures = Failures(self.clock, self._sleep)
-        self.examined = 0
+        self.throttle = Throttle(self.clock, self._sleep)
+        self.admitted = 0
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
@@ -33,16 +33,16 @@ class Door:
     async def wrong(self, address: str = "a") -> float:
         """Try a false one; the seconds until the answer."""
         began = self.clock.now
-        async with self.failures.turn(address) as failed:
-            self.examined += 1
+        async with self.throttle.turn(address) as failed:
+            self.admitted += 1
             await asyncio.sleep(0)
             failed()
         return self.clock.now - began
 
     async def right(self, address: str = "a") -> float:
         began = self.clock.now
-        async with self.failures.turn(address):
-            self.examined += 1
+        async with self.throttle.turn(address):
+            self.admitted += 1
             await asyncio.sleep(0)
         return self.clock.now - began
 
@@ -64,7 +64,7 @@ async def test_whoever_comes_again_and_again_is_always_answered_in_time(door: Do
     assert MAX_DELAY < WAIT_TIMEOUT < 5.0
     for _ in range(50):
         assert await door.wrong() <= WAIT_TIMEOUT
-    assert door.examined == 50
+    assert door.admitted == 50
 
 
 async def test_many_at_once_get_no_more_tries_than_one_after_the_other(door: Door) -> None:
@@ -72,17 +72,17 @@ async def test_many_at_once_get_no_more_tries_than_one_after_the_other(door: Doo
     tries = [asyncio.create_task(door.wrong()) for _ in range(1_000)]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     turned_away = [answer for answer in answers if isinstance(answer, TooManyFailures)]
-    assert len(turned_away) == 1_000 - door.examined
+    assert len(turned_away) == 1_000 - door.admitted
     # As many as fit in the time that they wait: the free ones, then 0.25, 0.5, 1 and 2 s apart.
-    assert FREE < door.examined <= FREE + 4
-    assert [error.is_first for error in turned_away].count(True) <= door.examined
+    assert FREE < door.admitted <= FREE + 4
+    assert [error.is_first for error in turned_away].count(True) <= door.admitted
     assert door.clock.now - began <= WAIT_TIMEOUT + MAX_DELAY
 
 
 async def test_many_right_ones_at_once_wait_for_nothing(door: Door) -> None:
     waits = await asyncio.gather(*(door.right() for _ in range(MAX_WAITING)))
     assert set(waits) == {0.0}
-    assert not door.failures._records
+    assert not door.throttle._records
 
 
 async def test_a_right_one_has_its_turn_after_false_ones(door: Door) -> None:
@@ -120,7 +120,7 @@ async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(door
     never = asyncio.Event()
 
     async def hang() -> None:
-        async with door.failures.turn("a"):
+        async with door.throttle.turn("a"):
             await never.wait()
 
     hanging, waiting = asyncio.create_task(hang()), asyncio.create_task(door.wrong())
@@ -129,14 +129,14 @@ async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(door
     hanging.cancel()
     await asyncio.wait([hanging, waiting])
     assert await door.right() == 0.0
-    assert not door.failures._records
+    assert not door.throttle._records
 
 
 async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ADDRESSES", 1)
-    async with door.failures.turn("a"):
+    async with door.throttle.turn("a"):
         await door.wrong("b")
         for _ in range(FREE):
             await door.wrong("a")
@@ -150,6 +150,6 @@ async def test_many_addresses_cost_no_more_memory_than_some(door: Door) -> None:
         await door.wrong(f"address-{number}")
         if number % 1000 == 0:
             await door.wrong("regular")
-    assert len(door.failures._records) == MAX_ADDRESSES
+    assert len(door.throttle._records) == MAX_ADDRESSES
     assert await door.wrong("regular") > 0
     assert await door.wrong("address-0") == 0.0

@@ -1,0 +1,115 @@
+"""The role of a connection, from the credential that it presents (docs/reference/protocol.md, "Peers").
+
+A peer presents its secret: in the ``Authorization`` header, or in the URL if it is a dwsps 1.0.1 server, which cannot
+set headers. The worker, and code that publishes from another process, presents a credential signed with ``SECRET_KEY``
+(worker_credentials.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from django.utils.crypto import constant_time_compare
+
+from dwsps_channels.core.identity import Role
+from dwsps_channels.models import Peer, server_id
+from dwsps_channels.models.secrets import WORKER_PREFIX
+from dwsps_channels.peering.inbound.worker_credentials import InvalidCredential, WorkerCredentials
+from dwsps_channels.threads.pools import look_up
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The role, and the peer, that a connection has from now on."""
+
+    role: Role
+    peer: Peer | None = None
+    """The peer's row as it is now, if the role is ``Role.PEER``."""
+    server_id: str | None = None
+    """This server's id for the greeting of a peer; ``None``: no greeting is sent."""
+
+
+UNAUTHENTICATED = Authenticated(Role.CLIENT)
+"""A connection without a credential: an ordinary client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A credential that gives no role."""
+
+    reason: str
+    """For the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential as the client sent it. Its ``repr`` hides the token."""
+
+    token: str
+    in_header: bool
+    """``False``: it came in the URL."""
+
+    @property
+    def is_workers(self) -> bool:
+        """Whether it claims to be the worker's."""
+        return self.token.startswith(WORKER_PREFIX)
+
+    def __repr__(self) -> str:
+        return f"Credential(in_header={self.in_header})"
+
+
+def credential_in(scope: Mapping[str, Any]) -> Credential | None:
+    """Extract the credential from the ASGI scope of a websocket connection; ``None`` if it has none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return Credential(value[7:].strip().decode("latin-1"), in_header=True)
+    token = _last_token(scope.get("query_string", b""))
+    return None if token is None else Credential(token, in_header=False)
+
+
+def _last_token(query: bytes) -> str | None:
+    """Find the value of the last ``token`` in a query. Nothing else is parsed, as a query may have any size."""
+    end = len(query)
+    while (at := query.rfind(b"token=", 0, end)) > 0 and query[at - 1 : at] != b"&":
+        end = at
+    if at < 0:
+        return None
+    value = query[at + len(b"token=") :].partition(b"&")[0]
+    return unquote_plus(value.decode("latin-1"))
+
+
+async def authenticate(
+    credential: Credential, workers: WorkerCredentials
+) -> Authenticated | Rejected:
+    """Determine the role that ``credential`` gives.
+
+    Queries the database: for every peer's secret, for a worker's the first time only.
+
+    Raises:
+        Busy, DatabaseError: as ``look_up`` does.
+    """
+    if not credential.is_workers:
+        return await look_up(_authenticate_peer, credential)
+    try:
+        role = await workers.authenticate(credential.token, in_header=credential.in_header)
+    except InvalidCredential as error:
+        return Rejected(str(error))
+    return Authenticated(role)
+
+
+def _authenticate_peer(credential: Credential) -> Authenticated | Rejected:
+    # Every secret is compared, each in constant time, so that the duration reveals nothing.
+    found = [peer for peer in Peer.objects.order_by("pk") if _matches(peer, credential.token)]
+    accepted = [peer for peer in found if peer.enabled and peer.accept]
+    if accepted:
+        return Authenticated(Role.PEER, accepted[0], server_id() if credential.in_header else None)
+    if not found:
+        return Rejected("wrong secret")
+    if not found[0].enabled:
+        return Rejected(f"peer '{found[0].name}' is disabled")
+    return Rejected(f"peer '{found[0].name}' is not accepted from")
+
+
+def _matches(peer: Peer, token: str) -> bool:
+    return bool(peer.secret) and constant_time_compare(peer.secret, token)
