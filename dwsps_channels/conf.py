@@ -29,7 +29,7 @@ class Conf:
 
     @property
     def SERVER_NAME(self) -> str:
-        """What the server is called in logs and by its peers. Processes of the same name on one bus are one server."""
+        """What the server is called in logs and by its peers. Processes of the same name on one broker are one server."""
         return _checked(
             "SERVER_NAME", "dwsps", _is_name, "1 to 64 ASCII letters, digits, '.', '-' or '_'"
         )
@@ -237,7 +237,7 @@ class Conf:
         mark = salted_hmac("dwsps_channels.broker", repr(numbers), secret=key, algorithm="sha256")
         # As the database of tests has another name: they share a developer's Redis, too.
         test = ".test" if is_under_test() else ""
-        return f"dwsps.bus.{self.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
+        return f"dwsps.broker.{self.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
 
     @property
     def limits(self) -> Limits:

@@ -377,7 +377,7 @@ def test_to_import_a_room_loads_nothing_that_it_must_not(
         ("core.hub", "from dwsps_channels.corella import x"),
         ("core.hub", "from ..broker import memory"),
         ("core.hub", "from .. import broker"),
-        ("core.deep.down", "from ...broker.memory import LocalBus"),
+        ("core.deep.down", "from ...broker.memory import MemoryBroker"),
         ("broker.memory", "from dwsps_channels.peering import outbox"),
         ("broker.memory", "from dwsps_channels.server.runtime import obtain"),
         ("broker.memory", "from ..client import client"),
@@ -427,7 +427,7 @@ def test_a_breach_is_found(module: str, source: str) -> None:
             "broker.channel_layer.broker",
             "import asyncio\nfrom channels.layers import get_channel_layer\nfrom ..core import hub",
         ),
-        ("broker.channel_layer.broker", "from dwsps_channels.core.broker import Bus"),
+        ("broker.channel_layer.broker", "from dwsps_channels.core.broker import Broker"),
         (
             "peering.store",
             "from django.db import models\nfrom dwsps_channels.models import Peer",
@@ -451,8 +451,8 @@ def test_what_is_allowed_is_no_breach(module: str, source: str) -> None:
 
 def test_in_a_package_one_dot_is_the_package_itself() -> None:
     assert breaches("from .hub import Hub", CORE, is_package=True) == []
-    assert len(breaches("from .bus import local", PACKAGE + ".core", is_package=False)) == 1
-    assert len(breaches("from ..bus import local", CORE, is_package=True)) == 1
+    assert len(breaches("from .broker import local", PACKAGE + ".core", is_package=False)) == 1
+    assert len(breaches("from ..broker import local", CORE, is_package=True)) == 1
 
 
 def test_a_breach_tells_where_it_is() -> None:

@@ -1,12 +1,12 @@
-"""The bus of a server that is one process."""
+"""The broker of a server that is one process."""
 
 from collections.abc import Callable
 
 from dwsps_channels.core.publication import Publication
 
 
-class LocalBus:
-    """Nobody else is there."""
+class MemoryBroker:
+    """A broker that reaches nobody: no other process is there."""
 
     async def start(self, deliver: Callable[[Publication], None]) -> None:
         """Do nothing."""

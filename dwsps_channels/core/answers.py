@@ -1,4 +1,4 @@
-"""The answers to a session's frames: in the order of the frames, though some have to wait for the bus."""
+"""The answers to a session's frames: in the order of the frames, though some have to wait for the broker."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator

@@ -1,4 +1,4 @@
-"""The contract of a bus. Every implementation passes ``tests/broker/contract.py``."""
+"""The contract of a broker. Every implementation passes ``tests/broker/contract.py``."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,7 +7,7 @@ from dwsps_channels.core.promises import Promise
 from dwsps_channels.core.publication import Publication
 
 
-class Bus(Protocol):
+class Broker(Protocol):
     """Carries publications between the processes of one server.
 
     Each process gets what the others publish once, in the order of each publisher, and never what it published
@@ -23,8 +23,8 @@ class Bus(Protocol):
     def publish(self, publication: Publication) -> Promise | None:
         """Hand a publication to every other process.
 
-        ``None``: there is nobody else. Else a promise that is kept once the bus has accepted it; it raises
-        ``Unavailable`` where the bus did not. Handed over in the order of the calls, awaited or not.
+        ``None``: there is nobody else. Else a promise that is kept once the broker has accepted it; it raises
+        ``Unavailable`` where the broker did not. Handed over in the order of the calls, awaited or not.
         """
 
     async def stop(self) -> None:

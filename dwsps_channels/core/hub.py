@@ -45,7 +45,7 @@ class Hub:
         self._published = 0
         # The first and the last number of each of this server's processes, as far as they have published anything.
         self._own = {origin: (1, 0)}
-        # What each peer has forwarded, and the bus has not accepted yet.
+        # What each peer has forwarded, and the broker has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
         self._taps: set[Tap] = set()
         self.lagging: set[Subscriber] = set()
@@ -89,7 +89,7 @@ class Hub:
         """Publish what a client, or the server's own code, has to say here. ``publisher`` is the client's id.
 
         Deliver to this process's subscribers, then hand over to the worker and to the other processes. Await what
-        is returned, if anything, before you report success: the ack follows the bus's acceptance.
+        is returned, if anything, before you report success: the ack follows the broker's acceptance.
 
         Raises:
             InvalidTopic: before anything was delivered.
@@ -136,7 +136,7 @@ class Hub:
             self.deliver(publication)
 
     def receive(self, publication: Publication) -> None:
-        """Take from the bus what another process has published or relayed."""
+        """Take from the broker what another process has published or relayed."""
         if not publication.from_peer_server:
             self._remember_own(publication)
             self.deliver(publication)

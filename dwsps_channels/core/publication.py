@@ -7,7 +7,7 @@ from dwsps_channels.protocol.messages import Delivery, encode
 
 
 class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the hub delivers and the bus carries.
+    """What the hub delivers and the broker carries.
 
     ``origin`` and ``number`` are the same wherever it gets, and however often: by them it is known again.
     """

@@ -93,7 +93,7 @@ class Session:
         self._events = events
         self._limiter = RateLimiter.of(limits, clock)
         self._subscriber = Subscriber(transport)
-        # Made for the first answer that has to wait for the bus: most sessions have none.
+        # Made for the first answer that has to wait for the broker: most sessions have none.
         self._answers: Answers | None = None
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
@@ -284,7 +284,7 @@ class Session:
         return accepted
 
     def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
-        """The answer to a publish that the bus has accepted or not."""
+        """The answer to a publish that the broker has accepted or not."""
         if error is not None:
             return self._error(error, subject)
         return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))

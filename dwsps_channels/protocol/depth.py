@@ -4,7 +4,7 @@ from array import array
 from itertools import accumulate
 from typing import Final
 
-# The setting's upper bound. A message is read two levels deeper on the bus, and Python's own decoder, which uses a
+# The setting's upper bound. A message is read two levels deeper on the broker, and Python's own decoder, which uses a
 # thousand levels of the stack at most, is to have room for its caller's.
 MAX_DEPTH: Final = 512
 

@@ -1,4 +1,4 @@
-"""The composition root: from the settings to this process's hub, bus and policy, and their start and end.
+"""The composition root: from the settings to this process's hub, broker and policy, and their start and end.
 
 One runtime a process, on the event loop that serves. ASGI servers differ in what they tell an application of
 their start and end (Daphne: nothing), so it is started by the first session or HTTP request, and hooks itself
@@ -19,7 +19,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 
 from dwsps_channels import __version__
-from dwsps_channels.broker.memory import LocalBus
+from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.admission import Admission
 from dwsps_channels.connections.servers.options import (
@@ -29,7 +29,7 @@ from dwsps_channels.connections.servers.options import (
 )
 from dwsps_channels.connections.transports.flusher import Flusher
 from dwsps_channels.core.backlog import Backlog
-from dwsps_channels.core.broker import Bus
+from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
@@ -73,12 +73,12 @@ class Runtime:
         policy = conf.POLICY()
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
         self.events = SignalEvents()
-        self.bus = make_bus()
+        self.broker = make_broker()
         self.flusher = Flusher(self.loop)
         """Of the connections that are written on directly."""
         self.hub = Hub(
             uuid4().hex,
-            self.bus.publish,
+            self.broker.publish,
             backlog=Backlog(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
         )
         self.draining = False
@@ -97,7 +97,7 @@ class Runtime:
         self._started = self.loop.create_task(self._start())
 
     async def started(self) -> None:
-        """Wait until the bus receives, so that a first subscriber misses nothing."""
+        """Wait until the broker receives, so that a first subscriber misses nothing."""
         if self._started.done():
             self._started.result()
         else:
@@ -111,7 +111,7 @@ class Runtime:
         if not self._is_server_known:
             self._is_server_known = True
             warn_of_uvicorn(send, holds_messages=not is_lane)
-            if isinstance(self.bus, LocalBus):
+            if isinstance(self.broker, MemoryBroker):
                 warn_of_workers(send)
 
     def limits_of(self, role: Role) -> Limits:
@@ -192,7 +192,7 @@ class Runtime:
     async def _start(self) -> None:
         before_shutdown(self.drain)
         warn_of_daphne()
-        await self.bus.start(self.hub.receive)
+        await self.broker.start(self.hub.receive)
 
     async def _drain(self) -> None:
         self.draining = True
@@ -205,9 +205,9 @@ class Runtime:
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)
         self._accepted_peers.stop()
         drop_waiting()
-        # Receivers may publish that somebody has left: the bus stops after them.
+        # Receivers may publish that somebody has left: the broker stops after them.
         await self.events.finish(ends - self.loop.time())
-        await self.bus.stop()
+        await self.broker.stop()
 
 
 def _send_away(session: Session) -> None:
@@ -221,16 +221,16 @@ def shared_layer() -> str | None:
     return None if config is None or config.get("BACKEND") == IN_MEMORY_LAYER else alias
 
 
-def make_bus() -> Bus:
-    """The bus that the settings ask for."""
+def make_broker() -> Broker:
+    """The broker that the settings ask for."""
     alias = shared_layer()
     if alias is None:
-        return LocalBus()
+        return MemoryBroker()
     # Not at the top: channels-redis is needed only here.
-    from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+    from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
     from dwsps_channels.broker.channel_layer.layers import layer_factory
 
-    return ChannelLayerBus(layer_factory(alias), process_id=uuid4().hex, group=conf.group)
+    return ChannelLayerBroker(layer_factory(alias), process_id=uuid4().hex, group=conf.group)
 
 
 _current: Runtime | None = None

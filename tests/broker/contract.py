@@ -1,4 +1,4 @@
-"""What every bus does. An implementation's tests subclass one of these and say how a bus is made."""
+"""What every broker does. An implementation's tests subclass one of these and say how a broker is made."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from dwsps_channels.core.broker import Bus
+from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from tests.processes import wait_until_async
@@ -32,14 +32,14 @@ def publication(message: bytes | int = 0, topic: str = "news.uk", **fields: Any)
 
 
 class Member:
-    """One process of a server, as far as a bus can tell."""
+    """One process of a server, as far as a broker can tell."""
 
-    def __init__(self, bus: Bus) -> None:
-        self.bus = bus
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
         self.received: list[Publication] = []
 
     async def start(self) -> "Member":
-        await self.bus.start(self.received.append)
+        await self.broker.start(self.received.append)
         return self
 
     @property
@@ -52,8 +52,8 @@ class Member:
         return [int(message) for message in self.messages]
 
     async def publish(self, publication: Publication) -> None:
-        """Publish, and wait until the bus has it."""
-        accepted = self.bus.publish(publication)
+        """Publish, and wait until the broker has it."""
+        accepted = self.broker.publish(publication)
         if accepted is not None:
             await accepted
 
@@ -64,58 +64,58 @@ class Member:
         )
 
 
-MakeBus = Callable[[], Bus]
+MakeBroker = Callable[[], Broker]
 Join = Callable[[], Awaitable[Member]]
 
 
-class BusContract:
-    """For every bus."""
+class BrokerContract:
+    """For every broker."""
 
     @pytest.fixture
-    def make_bus(self) -> MakeBus:
-        """Makes buses of one server, each as of a process of its own; not started."""
+    def make_broker(self) -> MakeBroker:
+        """Makes brokers of one server, each as of a process of its own; not started."""
         raise NotImplementedError
 
     @pytest.fixture
-    async def join(self, make_bus: MakeBus) -> AsyncIterator[Join]:
+    async def join(self, make_broker: MakeBroker) -> AsyncIterator[Join]:
         """Starts members, all of one server; they are stopped after the test."""
         members: list[Member] = []
 
         async def join() -> Member:
-            members.append(Member(make_bus()))
+            members.append(Member(make_broker()))
             return await members[-1].start()
 
         yield join
         for member in members:
-            await member.bus.stop()
+            await member.broker.stop()
 
     async def test_never_delivers_what_the_process_published_itself(self, join: Join) -> None:
         member = await join()
         for number in range(10):
             await member.publish(publication(number))
-        await member.bus.stop()
+        await member.broker.stop()
         assert member.received == []
 
     async def test_takes_publications_that_nobody_waits_for(self, join: Join) -> None:
         member = await join()
         for number in range(100):
-            member.bus.publish(publication(number))
+            member.broker.publish(publication(number))
 
     async def test_a_second_stop_changes_nothing(self, join: Join) -> None:
         member = await join()
-        await member.bus.stop()
-        await member.bus.stop()
+        await member.broker.stop()
+        await member.broker.stop()
 
-    async def test_stops_without_a_start(self, make_bus: MakeBus) -> None:
-        await make_bus().stop()
+    async def test_stops_without_a_start(self, make_broker: MakeBroker) -> None:
+        await make_broker().stop()
 
 
-class SharedBusContract(BusContract):
-    """For a bus that reaches other processes."""
+class SharedBrokerContract(BrokerContract):
+    """For a broker that reaches other processes."""
 
     @pytest.fixture
     def sever(self) -> Callable[[], object]:
-        """Takes away what the buses run over."""
+        """Takes away what the brokers run over."""
         raise NotImplementedError
 
     async def test_carries_a_publication_whole(self, join: Join) -> None:
@@ -160,7 +160,7 @@ class SharedBusContract(BusContract):
     async def test_carries_a_burst_without_loss(self, join: Join) -> None:
         one, other = await join(), await join()
         count = 5000
-        accepted = [one.bus.publish(publication(number)) for number in range(count)]
+        accepted = [one.broker.publish(publication(number)) for number in range(count)]
         for each in accepted:
             assert each is not None
             await each
@@ -170,17 +170,17 @@ class SharedBusContract(BusContract):
     async def test_carries_both_ways_at_once(self, join: Join) -> None:
         one, other = await join(), await join()
         for number in range(100):
-            one.bus.publish(publication(number))
-            other.bus.publish(publication(-number))
+            one.broker.publish(publication(number))
+            other.broker.publish(publication(-number))
         await one.receives(100)
         await other.receives(100)
         assert other.numbers == list(range(100))
         assert one.numbers == [-number for number in range(100)]
 
     async def test_a_receiver_that_raises_misses_nothing_else(
-        self, make_bus: MakeBus, join: Join
+        self, make_broker: MakeBroker, join: Join
     ) -> None:
-        one, bus = await join(), make_bus()
+        one, broker = await join(), make_broker()
         received: list[int] = []
 
         def deliver(publication: Publication) -> None:
@@ -189,14 +189,14 @@ class SharedBusContract(BusContract):
                 raise ValueError("odd")
             received.append(number)
 
-        await bus.start(deliver)
+        await broker.start(deliver)
         try:
             for number in range(10):
                 await one.publish(publication(number))
             await wait_until_async(lambda: len(received) == 5)
             assert received == [0, 2, 4, 6, 8]
         finally:
-            await bus.stop()
+            await broker.stop()
 
     async def test_one_that_joins_late_gets_what_is_published_from_then_on(
         self, join: Join
@@ -210,8 +210,8 @@ class SharedBusContract(BusContract):
 
     async def test_stop_sends_what_was_accepted(self, join: Join) -> None:
         one, other = await join(), await join()
-        accepted = [one.bus.publish(publication(number)) for number in range(500)]
-        await one.bus.stop()
+        accepted = [one.broker.publish(publication(number)) for number in range(500)]
+        await one.broker.stop()
         for each in accepted:
             assert each is not None
             await each
@@ -219,19 +219,19 @@ class SharedBusContract(BusContract):
         assert other.numbers == list(range(500))
 
     async def test_refuses_publications_before_the_start_and_after_the_stop(
-        self, make_bus: MakeBus
+        self, make_broker: MakeBroker
     ) -> None:
-        member = Member(make_bus())
+        member = Member(make_broker())
         with pytest.raises(Unavailable):
             await member.publish(publication())
         await member.start()
-        await member.bus.stop()
+        await member.broker.stop()
         with pytest.raises(Unavailable):
             await member.publish(publication())
 
     async def test_delivers_nothing_after_the_stop(self, join: Join) -> None:
         one, other, witness = await join(), await join(), await join()
-        await other.bus.stop()
+        await other.broker.stop()
         await one.publish(publication())
         await witness.receives(1)
         assert other.received == []
@@ -250,9 +250,9 @@ class SharedBusContract(BusContract):
     ) -> None:
         member = await join()
         sever()
-        accepted = member.bus.publish(publication())
+        accepted = member.broker.publish(publication())
         assert accepted is not None
         async with asyncio.timeout(10):
-            await member.bus.stop()
+            await member.broker.stop()
             with pytest.raises(Unavailable):
                 await accepted

@@ -1,13 +1,13 @@
 import pytest
 
-from dwsps_channels.broker.memory import LocalBus
-from tests.broker.contract import BusContract, MakeBus, publication
+from dwsps_channels.broker.memory import MemoryBroker
+from tests.broker.contract import BrokerContract, MakeBroker, publication
 
 
-class TestLocalBus(BusContract):
+class TestMemoryBroker(BrokerContract):
     @pytest.fixture
-    def make_bus(self) -> MakeBus:
-        return LocalBus
+    def make_broker(self) -> MakeBroker:
+        return MemoryBroker
 
     def test_has_accepted_at_once(self) -> None:
-        assert LocalBus().publish(publication()) is None  # type: ignore[func-returns-value]
+        assert MemoryBroker().publish(publication()) is None  # type: ignore[func-returns-value]

@@ -127,19 +127,19 @@ ORIGIN = "0123456789abcdef"
 
 
 class World:
-    """The server around the sessions: a hub, a bus and the events, all written down."""
+    """The server around the sessions: a hub, a broker and the events, all written down."""
 
     def __init__(self, origin: str = ORIGIN) -> None:
         self.hub = Hub(origin, self._broadcast)
         self.events = RecordingEvents()
         self.broadcast: list[Publication] = []
-        """What was handed to the bus."""
-        self.bus_answers: Future[None] | None = None
-        """What the bus returns."""
+        """What was handed to the broker."""
+        self.broker_answers: Future[None] | None = None
+        """What the broker returns."""
 
     def _broadcast(self, publication: Publication) -> "Future[None] | None":
         self.broadcast.append(publication)
-        return self.bus_answers
+        return self.broker_answers
 
     def connect(
         self,

@@ -98,9 +98,9 @@ class TestRelaying:
 
     async def test_a_peer_cannot_hold_up_what_another_forwards(self, world: World) -> None:
         good, bad = (world.connect(identity=peer(name, name)) for name in ("good", "bad"))
-        world.bus_answers = promise()
+        world.broker_answers = promise()
         assert bad.send(forwarded(1, origin="good's")) == []
-        world.bus_answers = None
+        world.broker_answers = None
         [answer] = good.send(forwarded(1, origin="good's"))
         assert answer["type"] == "ack"
 
@@ -138,9 +138,9 @@ class TestRelaying:
     async def test_a_copy_of_what_is_still_on_its_way_is_to_be_sent_again(
         self, world: World
     ) -> None:
-        """Its link was cut, and the bus has not answered the first one."""
+        """Its link was cut, and the broker has not answered the first one."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.bus_answers = accepted = promise()
+        world.broker_answers = accepted = promise()
         assert link.send(forwarded(1)) == []
         [answer] = world.connect(identity=peer("link")).send(forwarded(1))
         assert (answer["code"], answer["retryable"]) == ("unavailable", True)
@@ -161,9 +161,9 @@ class TestRelaying:
         world.connect(identity=peer("link")).send(forwarded(1))
         assert tapped.transport.take() == []
 
-    async def test_nobody_gets_it_before_the_bus_has_accepted_it(self, world: World) -> None:
+    async def test_nobody_gets_it_before_the_broker_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.bus_answers = accepted = promise()
+        world.broker_answers = accepted = promise()
         assert link.send(forwarded(1)) == []
         assert subscriber.transport.take() == []
         accepted.set_result(None)
@@ -171,27 +171,29 @@ class TestRelaying:
         assert messages(subscriber) == [1]
         assert [each["type"] for each in link.transport.take()] == ["ack"]
 
-    async def test_what_the_bus_refused_is_taken_when_it_is_sent_again(self, world: World) -> None:
+    async def test_what_the_broker_refused_is_taken_when_it_is_sent_again(
+        self, world: World
+    ) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.bus_answers = refused = promise()
+        world.broker_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
         [answer] = link.transport.take()
         assert is_error(answer, "unavailable", action="publish", topic="news", id=1)
         assert subscriber.transport.take() == []
-        world.bus_answers = None
+        world.broker_answers = None
         assert [each["type"] for each in link.send(forwarded(1))] == ["ack"]
         assert messages(subscriber) == [1]
 
-    async def test_nothing_gets_ahead_of_what_the_bus_refused(self, world: World) -> None:
+    async def test_nothing_gets_ahead_of_what_the_broker_refused(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.bus_answers = refused = promise()
+        world.broker_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
         link.transport.take()
-        world.bus_answers = None  # it is back, and the rest of what was on its way comes in
+        world.broker_answers = None  # it is back, and the rest of what was on its way comes in
         for number in (2, 3):
             [answer] = link.send(forwarded(number))
             assert is_error(answer, "unavailable", action="publish", topic="news", id=number)
@@ -206,7 +208,7 @@ class TestRelaying:
         promises = []
         for number in (1, 2, 3):
             promises.append(promise())
-            world.bus_answers = promises[-1]
+            world.broker_answers = promises[-1]
             assert link.send(forwarded(number)) == []
         assert subscriber.transport.take() == []
         for accepted in promises:
@@ -216,21 +218,21 @@ class TestRelaying:
         assert [answer["id"] for answer in link.transport.take()] == [1, 2, 3]
 
     @pytest.mark.parametrize("is_told", [False, True], ids=["in the same turn", "later"])
-    async def test_nothing_gets_ahead_of_those_that_the_bus_refused_together(
+    async def test_nothing_gets_ahead_of_those_that_the_broker_refused_together(
         self, world: World, is_told: bool
     ) -> None:
         """As where Redis goes: what was being sent is refused, and what stood in line behind it."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         promises = [promise() for _ in range(3)]
         for number, accepted in enumerate(promises, 1):
-            world.bus_answers = accepted
+            world.broker_answers = accepted
             link.send(forwarded(number))
         promises[0].set_result(None)
         for accepted in promises[1:]:
             accepted.set_exception(Unavailable("redis is away"))
         if is_told:
             await turn()
-        world.bus_answers = None  # it is back
+        world.broker_answers = None  # it is back
         answers = link.send(forwarded(4))
         await turn()
         assert messages(subscriber) == [1]
@@ -248,16 +250,16 @@ class TestRelaying:
 
     async def test_what_comes_without_a_name_waits_for_nothing(self, world: World) -> None:
         link = world.connect(identity=peer("old"))
-        world.bus_answers = refused = promise()
+        world.broker_answers = refused = promise()
         refused.set_exception(Unavailable("redis is away"))
         link.send(publish("news", 1, fromPeerServer=True))
         await turn()
         assert [each["code"] for each in link.transport.take()] == ["unavailable"]
-        world.bus_answers = None
+        world.broker_answers = None
         [answer] = link.send(publish("news", 2, fromPeerServer=True))
         assert answer["type"] == "ack"
 
-    def test_what_the_bus_brings_again_is_not_delivered_again(self, world: World) -> None:
+    def test_what_the_broker_brings_again_is_not_delivered_again(self, world: World) -> None:
         """Another process took it, was killed before its ack, and took it again."""
         subscriber, link = reader(world), World().connect(identity=peer("link"))
         assert link.send(forwarded(1))

@@ -1,4 +1,4 @@
-"""The rules of docs/reference/protocol.md for one connection, where policy and bus answer at once."""
+"""The rules of docs/reference/protocol.md for one connection, where policy and broker answer at once."""
 
 import tracemalloc
 
@@ -230,7 +230,7 @@ def test_context_from_a_client_is_ignored(world: World, context: object) -> None
     assert got == [delivery("news", "news"), ack("publish", "news")]
 
 
-def test_each_publish_is_handed_to_the_bus_once_whoever_subscribes(world: World) -> None:
+def test_each_publish_is_handed_to_the_broker_once_whoever_subscribes(world: World) -> None:
     clients = [world.connect(str(number)) for number in range(3)]
     for client in clients:
         client.send(subscribe("news"))

@@ -1,4 +1,4 @@
-"""What policies decide, and sessions that have to wait for a policy or for the bus."""
+"""What policies decide, and sessions that have to wait for a policy or for the broker."""
 
 import asyncio
 import logging
@@ -256,11 +256,11 @@ async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
     assert world.is_empty()
 
 
-# The bus.
+# The broker.
 
 
-async def test_the_ack_waits_for_the_bus_and_the_delivery_here_does_not(world: World) -> None:
-    world.bus_answers = accepted = promise()
+async def test_the_ack_waits_for_the_broker_and_the_delivery_here_does_not(world: World) -> None:
+    world.broker_answers = accepted = promise()
     client = world.connect()
     client.send(subscribe("news"))
 
@@ -272,27 +272,27 @@ async def test_the_ack_waits_for_the_bus_and_the_delivery_here_does_not(world: W
 
 
 @pytest.mark.parametrize("policy_waits", [False, True])
-async def test_what_the_bus_refuses_is_an_error_that_may_be_tried_again(
+async def test_what_the_broker_refuses_is_an_error_that_may_be_tried_again(
     world: World, policy_waits: bool
 ) -> None:
-    world.bus_answers = accepted = promise()
+    world.broker_answers = accepted = promise()
     client = world.connect(
         policy=RecordingPolicy(lambda: answer_later(True) if policy_waits else True)
     )
 
     await settle(client.session.receive(publish("news", id=1)))
-    accepted.set_exception(Unavailable("the bus is down"))
+    accepted.set_exception(Unavailable("the broker is down"))
     await turn()
 
     (told,) = client.transport.take()
     assert is_error(told, "unavailable", action="publish", topic="news", id=1)
-    assert told["reason"] == "the bus is down"
+    assert told["reason"] == "the broker is down"
 
 
-async def test_a_bus_that_breaks_is_told_in_the_log_alone(
+async def test_a_broker_that_breaks_is_told_in_the_log_alone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.bus_answers = accepted = promise()
+    world.broker_answers = accepted = promise()
     client = world.connect()
 
     client.send(publish("news", id=1))
@@ -305,13 +305,13 @@ async def test_a_bus_that_breaks_is_told_in_the_log_alone(
     assert [record.name for record in caplog.records] == ["dwsps_channels.session"]
 
 
-async def test_policy_and_bus_are_waited_for_one_after_the_other(world: World) -> None:
+async def test_policy_and_broker_are_waited_for_one_after_the_other(world: World) -> None:
     async def decide() -> bool:
         await asyncio.sleep(0)
         assert world.broadcast == []
         return True
 
-    world.bus_answers = accepted = promise()
+    world.broker_answers = accepted = promise()
     client = world.connect(policy=RecordingPolicy(decide))
 
     await client.start(publish("news", id=1))
@@ -323,12 +323,12 @@ async def test_policy_and_bus_are_waited_for_one_after_the_other(world: World) -
     assert client.transport.take() == [ack("publish", "news", id=1)]
 
 
-async def test_many_publishes_may_wait_for_the_bus_at_once(world: World) -> None:
+async def test_many_publishes_may_wait_for_the_broker_at_once(world: World) -> None:
     promises = [promise() for _ in range(3)]
     client = world.connect()
 
     for id, accepted in enumerate(promises):
-        world.bus_answers = accepted
+        world.broker_answers = accepted
         assert client.send(publish("news", id=id)) == []
     assert len(world.broadcast) == 3
 
@@ -344,7 +344,7 @@ async def test_many_publishes_may_wait_for_the_bus_at_once(world: World) -> None
 
 
 async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> None:
-    world.bus_answers = accepted = promise()
+    world.broker_answers = accepted = promise()
     client = world.connect()
 
     client.send(publish("news", id=1))
@@ -353,23 +353,23 @@ async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> 
     assert client.send("{") == []
     assert world.hub.reach("news") == 1
 
-    accepted.set_exception(Unavailable("the bus is down"))
+    accepted.set_exception(Unavailable("the broker is down"))
     await turn()
     first, second, third, fourth = client.transport.take()
     assert is_error(first, "unavailable", action="publish", topic="news", id=1)
     assert second == ack("subscribe", "news", id=2)
     assert is_error(third, "invalid_topic", action="subscribe", topic="", id=3)
     assert is_error(fourth, "invalid_json")
-    world.bus_answers = None
+    world.broker_answers = None
     assert [told["type"] for told in client.send(publish("news", id=5))] == ["publish", "ack"]
 
 
-async def test_a_publisher_too_many_ahead_of_the_bus_is_not_read(world: World) -> None:
+async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World) -> None:
     client = world.connect()
     promises = []
     for id in range(MAX_WAITING):
         promises.append(promise())
-        world.bus_answers = promises[-1]
+        world.broker_answers = promises[-1]
         pending = client.session.receive(publish("news", id=id))
         assert (pending is None) == (id < MAX_WAITING - 1)
     assert pending is not None
@@ -382,14 +382,14 @@ async def test_a_publisher_too_many_ahead_of_the_bus_is_not_read(world: World) -
     assert client.transport.take() == [ack("publish", "news", id=0)]
 
 
-async def test_a_publisher_is_read_on_when_the_bus_has_answered_but_that_was_not_told(
+async def test_a_publisher_is_read_on_when_the_broker_has_answered_but_that_was_not_told(
     world: World,
 ) -> None:
     """A promise that was kept in this very turn is told in the next: to wait for it must not keep that from coming."""
     client = world.connect()
     promises = [promise() for _ in range(MAX_WAITING)]
     for id, accepted in enumerate(promises):
-        world.bus_answers = accepted
+        world.broker_answers = accepted
         pending = client.session.receive(publish("news", id=id))
     for accepted in promises:
         accepted.set_result(None)
@@ -401,13 +401,13 @@ async def test_a_publisher_is_read_on_when_the_bus_has_answered_but_that_was_not
     assert [told["id"] for told in client.transport.take()] == list(range(MAX_WAITING))
 
 
-async def test_an_answer_of_the_bus_to_a_client_that_has_gone_is_nobodys(
+async def test_an_answer_of_the_broker_to_a_client_that_has_gone_is_nobodys(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     promises = [promise() for _ in range(2)]
     client = world.connect()
     for id, accepted in enumerate(promises):
-        world.bus_answers = accepted
+        world.broker_answers = accepted
         client.send(publish("news", id=id))
 
     client.session.closed()
@@ -419,7 +419,7 @@ async def test_an_answer_of_the_bus_to_a_client_that_has_gone_is_nobodys(
     assert caplog.records == []
 
 
-async def test_the_session_lives_on_after_errors_of_policy_and_bus(world: World) -> None:
+async def test_the_session_lives_on_after_errors_of_policy_and_broker(world: World) -> None:
     answers = iter([raise_later(RateLimited(1)), answer_later(False), answer_later(True)])
     client = world.connect(policy=RecordingPolicy(lambda: next(answers)))
 
@@ -504,16 +504,16 @@ class TestReadersThatAreBehind:
         reader.session.lag(True)
         assert world.hub.lagging == set()
 
-    async def test_the_bus_is_waited_for_as_well(self, world: World) -> None:
+    async def test_the_broker_is_waited_for_as_well(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
         reader.session.lag(True)
         reader.transport.relief = promise()
-        world.bus_answers = promise()
+        world.broker_answers = promise()
         waiting = asyncio.ensure_future(publisher.start(publish("news", id=1)))
         await turn()
         assert publisher.transport.take() == []
-        world.bus_answers.set_result(None)
+        world.broker_answers.set_result(None)
         await turn()
         assert publisher.transport.take() == [ack("publish", "news", id=1)]
         assert not waiting.done()

@@ -26,7 +26,7 @@ from django.test import override_settings
 from django.urls import path
 
 from dwsps_channels import apublish, publish
-from dwsps_channels.broker.memory import LocalBus
+from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.protocol.errors import (
     InvalidTopic,
     MessageTooDeep,
@@ -239,7 +239,7 @@ class TestTransactions:
         assert (await client.receive())["message"] == "at once"
         assert await client.received_nothing()
 
-    async def test_a_bus_that_fails_on_commit_is_logged_and_the_rest_of_the_commit_runs(
+    async def test_a_broker_that_fails_on_commit_is_logged_and_the_rest_of_the_commit_runs(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         committed: list[str] = []
@@ -249,7 +249,7 @@ class TestTransactions:
                 publish("news", 1)
                 transaction.on_commit(lambda: committed.append("the rest"))
 
-        async with serving_with(FailingBus()):
+        async with serving_with(FailingBroker()):
             await in_thread(run)
         assert committed == ["the rest"]
         assert lost(caplog) == [
@@ -471,7 +471,7 @@ class TestFirstRequest:
         ]
 
 
-class SlowBus(LocalBus):
+class SlowBroker(MemoryBroker):
     """Accepts when the test says so."""
 
     def __init__(self) -> None:
@@ -481,7 +481,7 @@ class SlowBus(LocalBus):
         return self.accepts
 
 
-class StartingBus(LocalBus):
+class StartingBroker(MemoryBroker):
     """Takes its time to start, and takes nothing before."""
 
     def __init__(self) -> None:
@@ -494,11 +494,11 @@ class StartingBus(LocalBus):
 
     def publish(self, publication: Any) -> Any:
         if not self.may_start.is_set():
-            return FailingBus().publish(publication)
+            return FailingBroker().publish(publication)
         return None
 
 
-class FailingBus(LocalBus):
+class FailingBroker(MemoryBroker):
     def publish(self, publication: Any) -> Any:
         async def fail() -> None:
             raise Unavailable("the others are away")
@@ -507,49 +507,49 @@ class FailingBus(LocalBus):
 
 
 @asynccontextmanager
-async def serving_with(bus: Any) -> AsyncIterator[None]:
-    """A runtime on ``bus``."""
+async def serving_with(broker: Any) -> AsyncIterator[None]:
+    """A runtime on ``broker``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "make_bus", lambda: bus)
+        patch.setattr(runtime, "make_broker", lambda: broker)
         await runtime.obtain()
         yield
 
 
 class TestOtherProcesses:
-    async def test_apublish_returns_once_the_bus_has_accepted(self) -> None:
-        bus = SlowBus()
-        async with serving_with(bus):
+    async def test_apublish_returns_once_the_broker_has_accepted(self) -> None:
+        broker = SlowBroker()
+        async with serving_with(broker):
             task = asyncio.create_task(apublish("a", 1))
             await asyncio.sleep(0)
             assert not task.done()
-            bus.accepts.set_result(None)
+            broker.accepts.set_result(None)
             assert await task == 0
 
     async def test_so_does_publish_in_a_thread(self) -> None:
-        bus = SlowBus()
-        async with serving_with(bus):
+        broker = SlowBroker()
+        async with serving_with(broker):
             task = asyncio.create_task(in_thread(lambda: publish("a", 1, on_commit=False)))
             await asyncio.sleep(0)
             assert not task.done()
-            bus.accepts.set_result(None)
+            broker.accepts.set_result(None)
             assert await task == 0
 
     async def test_publish_in_the_loop_does_not_wait(self) -> None:
-        bus = SlowBus()
-        async with serving_with(bus):
+        broker = SlowBroker()
+        async with serving_with(broker):
             assert publish("a", 1) == 0
-            bus.accepts.set_result(None)
+            broker.accepts.set_result(None)
             await until(lambda: not api._under_way)
 
-    async def test_what_the_bus_refuses_is_raised_where_it_can_be(self) -> None:
-        async with serving_with(FailingBus()):
+    async def test_what_the_broker_refuses_is_raised_where_it_can_be(self) -> None:
+        async with serving_with(FailingBroker()):
             with pytest.raises(Unavailable, match="the others are away"):
                 await apublish("a", 1)
             with pytest.raises(Unavailable, match="the others are away"):
                 await in_thread(lambda: publish("a", 1, on_commit=False))
 
     async def test_and_logged_where_it_cannot(self, caplog: pytest.LogCaptureFixture) -> None:
-        async with serving_with(FailingBus()):
+        async with serving_with(FailingBroker()):
             assert publish("a", 1) == 0
             await until(lambda: not api._under_way)
         assert lost(caplog) == [
@@ -561,7 +561,7 @@ class TestOtherProcesses:
         self, call: Callable[..., Awaitable[Any]], caplog: pytest.LogCaptureFixture
     ) -> None:
         with override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.1}):
-            async with serving_with(SlowBus()), asyncio.timeout(5):
+            async with serving_with(SlowBroker()), asyncio.timeout(5):
                 with pytest.raises(Unavailable, match=r"within 0.1 s"):
                     await call("a", 1)
         assert losses.total == 1
@@ -572,15 +572,15 @@ class TestOtherProcesses:
     async def test_a_server_that_is_starting_is_waited_for(
         self, call: Callable[..., Awaitable[Any]]
     ) -> None:
-        bus = StartingBus()
+        broker = StartingBroker()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtime, "make_bus", lambda: bus)
+            patch.setattr(runtime, "make_broker", lambda: broker)
             starting = asyncio.create_task(runtime.obtain())
-            await bus.begun.wait()
+            await broker.begun.wait()
             publishing: asyncio.Future[Any] = asyncio.ensure_future(call("a", 1))
             done, _ = await asyncio.wait([publishing], timeout=0.05)
             assert not done
-            bus.may_start.set()
+            broker.may_start.set()
             assert await publishing == 0
             await starting
 
@@ -603,7 +603,7 @@ class TestOtherProcesses:
                 assert await client.received_nothing()  # later either
 
     async def test_this_processes_sessions_have_it_all_the_same(self) -> None:
-        async with serving_with(FailingBus()), PubSubCommunicator() as client:
+        async with serving_with(FailingBroker()), PubSubCommunicator() as client:
             await client.subscribe("a")
             with pytest.raises(Unavailable):
                 await apublish("a", 1)

@@ -60,7 +60,7 @@ async def test_nested_messages_of_one_client_cost_no_other_client_any(
     count = 200
     async with clients(pair) as (one, two), connected(pair[0].url) as hostile:
         await two.subscribe("news")
-        # Between those that the bus takes and those that nobody reads.
+        # Between those that the broker takes and those that nobody reads.
         depths = [128, 129, 500, 900, 980, 990, 995, 1000, 5000]
         for number in range(count):
             nested = depths[number % len(depths)]

@@ -68,7 +68,7 @@ class Batch(Struct, frozen=True):
 
 # The publications are JSON within the message, because JSON keeps each payload byte for byte (msgspec.Raw), and
 # because a layer may copy or pack a message value by value: one text is cheap, a thousand dicts are not.
-class _Envelope(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dwsps.bus"):
+class _Envelope(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="dwsps.broker"):
     sender: str
     first: Annotated[int, Meta(ge=0)]
     batch: str

@@ -1,4 +1,4 @@
-"""The bus of a server whose processes share a Django channel layer."""
+"""The broker of a server whose processes share a Django channel layer."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ _RETRY_PAUSE: Final = 0.1
 _COMPLAINT_PAUSE: Final = 60.0
 
 
-class ChannelLayerBus:
+class ChannelLayerBroker:
     """A member of one group of a channel layer, by one channel of its own.
 
     Publications that arrive while others are on their way leave together: throughput is not bound to one round trip
@@ -63,7 +63,7 @@ class ChannelLayerBus:
         make_layer: "Callable[[], BaseChannelLayer]",
         *,
         process_id: str,
-        group: str = "dwsps.bus",
+        group: str = "dwsps.broker",
         heartbeat: float = 1.0,
         max_waiting: int = 10_000,
         max_waiting_bytes: int = 16 * 1024 * 1024,
@@ -118,14 +118,14 @@ class ChannelLayerBus:
         return self._senders.missed
 
     async def start(self, deliver: Callable[[Publication], None]) -> None:
-        """Begin to receive: see ``Bus.start``. Takes at most some three heartbeats.
+        """Begin to receive: see ``Broker.start``. Takes at most some three heartbeats.
 
         Raises:
             RuntimeError: it was started before.
             Exception: what ``make_layer`` raises.
         """
         if self._deliver is not None:
-            raise RuntimeError("a bus can be started once")
+            raise RuntimeError("a broker can be started once")
         self._layer = self._make_layer()
         self._deliver = deliver
         # Made here and not earlier: a process that was forked off a configured one is another sender.
@@ -135,7 +135,7 @@ class ChannelLayerBus:
         await self._settled.wait()
 
     def publish(self, publication: Publication) -> asyncio.Future[None]:
-        """Hand over to every other process: see ``Bus.publish``. Call it on the loop that ``start`` ran on."""
+        """Hand over to every other process: see ``Broker.publish``. Call it on the loop that ``start`` ran on."""
         if self._stopping or self._deliver is None:
             return refused("the server is not running")
         if not self.connected:
@@ -145,7 +145,7 @@ class ChannelLayerBus:
         return answer
 
     async def stop(self) -> None:
-        """Send what was accepted, then leave the group and close the layer: see ``Bus.stop``."""
+        """Send what was accepted, then leave the group and close the layer: see ``Broker.stop``."""
         if self._stopping or self._deliver is None:
             return
         self._stopping = True

@@ -1,4 +1,4 @@
-"""The channel layers that a bus may run over, where they differ."""
+"""The channel layers that a broker may run over, where they differ."""
 
 import asyncio
 import inspect
@@ -22,7 +22,7 @@ _CANCEL_PAUSE: Final = 0.05
 
 
 def layer_factory(alias: str) -> Callable[[], "BaseChannelLayer"]:
-    """What makes layers as ``CHANNEL_LAYERS[alias]`` says, but fit for a bus.
+    """What makes layers as ``CHANNEL_LAYERS[alias]`` says, but fit for a broker.
 
     Settings are read when a layer is made.
 

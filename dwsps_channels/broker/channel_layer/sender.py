@@ -1,4 +1,4 @@
-"""Publishing to a ``ChannelLayerBus`` from a process that is no member of it."""
+"""Publishing to a ``ChannelLayerBroker`` from a process that is no member of it."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ChannelLayerSender:
-    """Sends to the group of a ``ChannelLayerBus``, and receives nothing. It blocks; for one caller at a time."""
+    """Sends to the group of a ``ChannelLayerBroker``, and receives nothing. It blocks; for one caller at a time."""
 
     def __init__(self, make_layer: "Callable[[], BaseChannelLayer]", *, group: str) -> None:
         self._make_layer = make_layer

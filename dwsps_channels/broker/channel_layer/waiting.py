@@ -1,4 +1,4 @@
-"""Publications on this side of the bus: waiting for their turn, in order, each with its publisher's answer."""
+"""Publications on this side of the broker: waiting for their turn, in order, each with its publisher's answer."""
 
 import asyncio
 from collections import deque
@@ -60,7 +60,7 @@ class WaitingLine:
 
 
 def accept(batch: Iterable[Waiting]) -> None:
-    """Tell the publishers that the bus has it."""
+    """Tell the publishers that the broker has it."""
     for waiting in batch:
         # A publisher that was cancelled has cancelled its answer, and only that.
         if not waiting.accepted.done():
@@ -68,7 +68,7 @@ def accept(batch: Iterable[Waiting]) -> None:
 
 
 def refuse(batch: Iterable[Waiting], problem: str) -> None:
-    """Tell the publishers that have no answer yet that the bus does not have it."""
+    """Tell the publishers that have no answer yet that the broker does not have it."""
     for waiting in batch:
         if not waiting.accepted.done():
             _refuse(waiting.accepted, problem)

@@ -60,7 +60,7 @@ def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
 
 
 def warn_of_workers(send: Any) -> None:
-    """Say that the processes of a server that has no broker cannot reach each other, if uvicorn or gunicorn runs several.
+    """Say that the processes of a server whose broker is in memory cannot reach each other, if uvicorn or gunicorn runs several.
 
     Once, for the ``send`` of the first websocket connection.
     """

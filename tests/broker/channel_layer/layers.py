@@ -9,7 +9,7 @@ Message = dict[str, Any]
 
 
 class Layer(InMemoryChannelLayer):
-    """In memory; shared by the buses of a test, as Redis would be."""
+    """In memory; shared by the brokers of a test, as Redis would be."""
 
     def __init__(self) -> None:
         super().__init__(capacity=10_000)

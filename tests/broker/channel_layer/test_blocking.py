@@ -1,4 +1,4 @@
-"""What is sent without an event loop reaches a bus on a real Redis, whatever options the layer has."""
+"""What is sent without an event loop reaches a broker on a real Redis, whatever options the layer has."""
 
 import asyncio
 import signal
@@ -13,7 +13,7 @@ from redis import Redis as Client
 from redis.asyncio import Connection
 
 from dwsps_channels.broker.channel_layer.blocking import NOBODY, AnyLayer, blocking_layer
-from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.layers import layer_factory
 from dwsps_channels.broker.channel_layer.sender import ChannelLayerSender
 from tests.broker.channel_layer.test_redis import LAYERS
@@ -33,7 +33,7 @@ def soon(seconds: float = 5.0) -> float:
 
 
 def make_sender() -> ChannelLayerSender:
-    return ChannelLayerSender(layer_factory("default"), group="dwsps.bus")
+    return ChannelLayerSender(layer_factory("default"), group="dwsps.broker")
 
 
 def layer_settings(backend: str, **config: Any) -> dict[str, Any]:
@@ -44,8 +44,8 @@ async def crosses(backend: str, members_hosts: Hosts | None = None, **config: An
     """Two members get each once and in order, byte for byte."""
     members_config = {**config, "hosts": members_hosts or config["hosts"]}
     with override_settings(**layer_settings(backend, **members_config)):
-        buses = [ChannelLayerBus(layer_factory("default"), process_id=name) for name in "ab"]
-        members = [await Member(bus).start() for bus in buses]
+        brokers = [ChannelLayerBroker(layer_factory("default"), process_id=name) for name in "ab"]
+        members = [await Member(broker).start() for broker in brokers]
     with override_settings(**layer_settings(backend, **config)):
         sender = make_sender()
 
@@ -57,11 +57,11 @@ async def crosses(backend: str, members_hosts: Hosts | None = None, **config: An
             for member in members:
                 await member.receives(len(PAYLOADS))
                 assert member.messages == PAYLOADS
-            assert [bus.missed for bus in buses] == [0, 0]
+            assert [broker.missed for broker in brokers] == [0, 0]
         finally:
             sender.close()
-            for bus in buses:
-                await bus.stop()
+            for broker in brokers:
+                await broker.stop()
 
 
 @pytest.mark.parametrize(
@@ -165,11 +165,11 @@ def test_what_exceeds_a_members_capacity_is_told(redis: Redis) -> None:
 
         async def join() -> None:
             layer = make()
-            await layer.group_add("dwsps.bus", await layer.new_channel())
+            await layer.group_add("dwsps.broker", await layer.new_channel())
             await layer.close_pools()
 
         asyncio.run(join())
-        sender = ChannelLayerSender(make, group="dwsps.bus")
+        sender = ChannelLayerSender(make, group="dwsps.broker")
         assert sender.publish(publication(), soon()) == ""
         assert "too much waiting" in sender.publish(publication(), soon())
         sender.close()

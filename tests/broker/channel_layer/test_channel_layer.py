@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from dwsps_channels.broker.channel_layer.batch import Batch
-from dwsps_channels.broker.channel_layer.broker import MAX_BATCH_BYTES, ChannelLayerBus
+from dwsps_channels.broker.channel_layer.broker import MAX_BATCH_BYTES, ChannelLayerBroker
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.channel_layer.layers import Layer
-from tests.broker.contract import MakeBus, Member, SharedBusContract, publication
+from tests.broker.contract import MakeBroker, Member, SharedBrokerContract, publication
 from tests.processes import wait_until_async
 
-GROUP = "dwsps.bus.test"
+GROUP = "dwsps.broker.test"
 LOGGER = "dwsps_channels.broker"
 
 
-def make(layer: Layer, **options: Any) -> ChannelLayerBus:
-    return ChannelLayerBus(lambda: layer, **{"process_id": "p", "group": GROUP, **options})
+def make(layer: Layer, **options: Any) -> ChannelLayerBroker:
+    return ChannelLayerBroker(lambda: layer, **{"process_id": "p", "group": GROUP, **options})
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def layer() -> Layer:
     return Layer()
 
 
-class TestInMemory(SharedBusContract):
+class TestInMemory(SharedBrokerContract):
     @pytest.fixture
-    def make_bus(self, layer: Layer) -> MakeBus:
+    def make_broker(self, layer: Layer) -> MakeBroker:
         return lambda: make(layer)
 
     @pytest.fixture
@@ -38,21 +38,21 @@ class TestInMemory(SharedBusContract):
 
 
 class Pair:
-    """Two buses with a quick heartbeat on one layer."""
+    """Two brokers with a quick heartbeat on one layer."""
 
     def __init__(self, layer: Layer) -> None:
-        self.one_bus = make(layer, process_id="one", heartbeat=0.1)
-        self.other_bus = make(layer, process_id="other", heartbeat=0.1)
-        self.one = Member(self.one_bus)
-        self.other = Member(self.other_bus)
+        self.one_broker = make(layer, process_id="one", heartbeat=0.1)
+        self.other_broker = make(layer, process_id="other", heartbeat=0.1)
+        self.one = Member(self.one_broker)
+        self.other = Member(self.other_broker)
 
     @property
     def connected(self) -> bool:
-        return self.one_bus.connected and self.other_bus.connected
+        return self.one_broker.connected and self.other_broker.connected
 
     @property
     def cut_off(self) -> bool:
-        return not self.one_bus.connected and not self.other_bus.connected
+        return not self.one_broker.connected and not self.other_broker.connected
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ async def pair(layer: Layer) -> AsyncIterator[Pair]:
     assert pair.connected
     yield pair
     layer.open.set()
-    await pair.one_bus.stop()
-    await pair.other_bus.stop()
+    await pair.one_broker.stop()
+    await pair.other_broker.stop()
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
@@ -81,10 +81,10 @@ class TestBatches:
     ) -> None:
         layer.open.clear()
         for number in range(10):
-            pair.one_bus.publish(publication(number))
+            pair.one_broker.publish(publication(number))
         await asyncio.sleep(0)  # the sender has taken those, and is stuck
         for number in range(10, 100):
-            pair.one_bus.publish(publication(number))
+            pair.one_broker.publish(publication(number))
             await asyncio.sleep(0)
         layer.open.set()
         await pair.other.receives(100)
@@ -94,7 +94,7 @@ class TestBatches:
     async def test_are_bounded_in_bytes(self, layer: Layer, pair: Pair) -> None:
         large = b'"' + b"x" * 60_000 + b'"'
         for _ in range(20):
-            pair.one_bus.publish(publication(large))
+            pair.one_broker.publish(publication(large))
         await pair.other.receives(20)
         assert 5 <= len(layer.sent) <= 10
         assert all(len(message["batch"]) <= MAX_BATCH_BYTES for message in layer.sent)
@@ -104,7 +104,7 @@ class TestBatches:
     ) -> None:
         huge = b'"' + b"x" * (2 * MAX_BATCH_BYTES) + b'"'
         for message in (b"1", huge, b"2"):
-            pair.one_bus.publish(publication(message))
+            pair.one_broker.publish(publication(message))
         await pair.other.receives(3)
         assert pair.other.messages == [b"1", huge, b"2"]
         assert len(layer.sent) == 3
@@ -113,9 +113,9 @@ class TestBatches:
         self, layer: Layer, pair: Pair
     ) -> None:
         layer.open.clear()
-        first = pair.one_bus.publish(publication(1))
+        first = pair.one_broker.publish(publication(1))
         await asyncio.sleep(0)
-        second = pair.one_bus.publish(publication(2))
+        second = pair.one_broker.publish(publication(2))
         await asyncio.sleep(0)
         assert not first.done()
         assert not second.done()
@@ -127,7 +127,7 @@ class TestBatches:
         self, layer: Layer, pair: Pair
     ) -> None:
         layer.open.clear()
-        answers = [pair.one_bus.publish(publication(number)) for number in range(3)]
+        answers = [pair.one_broker.publish(publication(number)) for number in range(3)]
         answers[1].cancel()
         layer.open.set()
         await answers[0]
@@ -138,57 +138,57 @@ class TestBatches:
 
 class TestBounds:
     async def test_refuses_at_once_when_too_many_wait(self, layer: Layer) -> None:
-        bus = make(layer, max_waiting=3)
-        await Member(bus).start()
-        answers = [bus.publish(publication(number)) for number in range(5)]
+        broker = make(layer, max_waiting=3)
+        await Member(broker).start()
+        answers = [broker.publish(publication(number)) for number in range(5)]
         assert [answer.done() for answer in answers] == [False, False, False, True, True]
         for refused in answers[3:]:
             with pytest.raises(Unavailable, match="fast enough"):
                 await refused
         for accepted in answers[:3]:
             await accepted
-        await bus.publish(publication())
-        await bus.stop()
+        await broker.publish(publication())
+        await broker.stop()
 
     async def test_refuses_at_once_when_too_many_bytes_wait(self, layer: Layer) -> None:
-        bus = make(layer, max_waiting_bytes=100_000)
-        await Member(bus).start()
+        broker = make(layer, max_waiting_bytes=100_000)
+        await Member(broker).start()
         large = publication(b'"' + b"x" * 40_000 + b'"')
-        answers = [bus.publish(large) for _ in range(3)]
+        answers = [broker.publish(large) for _ in range(3)]
         assert [answer.done() for answer in answers] == [False, False, True]
         with pytest.raises(Unavailable, match="fast enough"):
             await answers[2]
-        await bus.stop()
+        await broker.stop()
 
     async def test_bytes_that_were_sent_wait_no_longer(self, layer: Layer) -> None:
-        bus = make(layer, max_waiting_bytes=100_000)
-        await Member(bus).start()
+        broker = make(layer, max_waiting_bytes=100_000)
+        await Member(broker).start()
         for _ in range(5):
-            await bus.publish(publication(b'"' + b"x" * 60_000 + b'"'))
-        await bus.stop()
+            await broker.publish(publication(b'"' + b"x" * 60_000 + b'"'))
+        await broker.stop()
 
     async def test_refuses_those_in_line_behind_one_that_fails(self, layer: Layer) -> None:
-        bus = make(layer)
-        await Member(bus).start()
+        broker = make(layer)
+        await Member(broker).start()
         layer.open.clear()
-        first = bus.publish(publication(1))
+        first = broker.publish(publication(1))
         await asyncio.sleep(0)
-        second = bus.publish(publication(2))
+        second = broker.publish(publication(2))
         layer.mute = True
         layer.open.set()
         for answer in (first, second):
             with pytest.raises(Unavailable, match="could not be told"):
                 await answer
         assert layer.sent == []
-        await bus.stop()
+        await broker.stop()
 
     async def test_refuses_those_in_line_when_nothing_goes_through(
         self, layer: Layer, pair: Pair
     ) -> None:
         layer.open.clear()
-        first = pair.one_bus.publish(publication(1))
+        first = pair.one_broker.publish(publication(1))
         await asyncio.sleep(0)
-        second = pair.one_bus.publish(publication(2))
+        second = pair.one_broker.publish(publication(2))
         for answer in (first, second):
             with pytest.raises(Unavailable):
                 await answer
@@ -202,9 +202,9 @@ class TestBounds:
         )
         layer.away = True
         for number in range(10):
-            pair.one_bus.publish(publication(number))
+            pair.one_broker.publish(publication(number))
         await wait_until_async(lambda: pair.cut_off)
-        pair.one_bus.publish(publication())
+        pair.one_broker.publish(publication())
         gc.collect()
         await asyncio.sleep(0)
         assert noise == []
@@ -227,8 +227,8 @@ class TestGaps:
         await pair.one.publish(publication(4))
         await pair.other.receives(2)
         assert pair.other.numbers == [0, 4]
-        assert (pair.other_bus.gaps, pair.other_bus.missed) == (1, 3)
-        assert (pair.one_bus.gaps, pair.one_bus.missed) == (0, 0)
+        assert (pair.other_broker.gaps, pair.other_broker.missed) == (1, 3)
+        assert (pair.one_broker.gaps, pair.one_broker.missed) == (0, 0)
         (warning,) = logged(caplog, logging.WARNING)
         assert warning.startswith("missed 3 messages of process one:")
         assert "number 4 came where 1 was due" in warning
@@ -237,12 +237,12 @@ class TestGaps:
         await pair.one.publish(publication(0))
         layer.losing = True
         await pair.one.publish(publication(1))
-        await wait_until_async(lambda: pair.other_bus.gaps)
-        assert (pair.other_bus.gaps, pair.other_bus.missed) == (1, 1)
+        await wait_until_async(lambda: pair.other_broker.gaps)
+        assert (pair.other_broker.gaps, pair.other_broker.missed) == (1, 1)
 
     async def test_are_found_by_one_that_has_only_just_joined(self, layer: Layer) -> None:
-        buses = [make(layer, heartbeat=600.0) for _ in range(2)]
-        old, new = (Member(bus) for bus in buses)
+        brokers = [make(layer, heartbeat=600.0) for _ in range(2)]
+        old, new = (Member(broker) for broker in brokers)
         await old.start()
         await old.publish(publication(0))
         await new.start()
@@ -253,16 +253,16 @@ class TestGaps:
         await old.publish(publication(2))
         await new.receives(1)
         assert new.numbers == [2]
-        assert buses[1].missed == 1
-        for bus in buses:
-            await bus.stop()
+        assert brokers[1].missed == 1
+        for broker in brokers:
+            await broker.stop()
 
     async def test_there_are_none_without_loss(self, layer: Layer, pair: Pair) -> None:
         for number in range(100):
             await pair.one.publish(publication(number))
         await pair.other.receives(100)
-        await pair.one_bus.stop()
-        assert pair.other_bus.gaps == 0
+        await pair.one_broker.stop()
+        assert pair.other_broker.gaps == 0
 
     async def test_what_arrives_twice_is_delivered_once(self, layer: Layer, pair: Pair) -> None:
         layer.twice = True
@@ -272,23 +272,23 @@ class TestGaps:
         await pair.one.publish(publication(10))
         await pair.other.receives(11)
         assert pair.other.numbers == list(range(11))
-        assert pair.other_bus.gaps == 0
+        assert pair.other_broker.gaps == 0
 
     async def test_a_process_id_that_is_used_again_is_another_process(self, layer: Layer) -> None:
-        buses = [make(layer, process_id="same") for _ in range(3)]
-        first, second, third = (Member(bus) for bus in buses)
+        brokers = [make(layer, process_id="same") for _ in range(3)]
+        first, second, third = (Member(broker) for broker in brokers)
         await first.start()
         await third.start()
         for number in range(3):
             await first.publish(publication(number))
-        await first.bus.stop()
+        await first.broker.stop()
         await second.start()
         await second.publish(publication(3))
         await third.receives(4)
         assert third.numbers == [0, 1, 2, 3]
-        assert buses[2].gaps == 0
-        await second.bus.stop()
-        await third.bus.stop()
+        assert brokers[2].gaps == 0
+        await second.broker.stop()
+        await third.broker.stop()
 
 
 class TestMalformedMessages:
@@ -296,19 +296,19 @@ class TestMalformedMessages:
         "message",
         [
             {"type": "somebody.elses"},
-            {"type": "dwsps.bus"},
-            {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": "[{"},
-            {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": '[{"topic":1}]'},
+            {"type": "dwsps.broker"},
+            {"type": "dwsps.broker", "sender": "x", "first": 0, "batch": "[{"},
+            {"type": "dwsps.broker", "sender": "x", "first": 0, "batch": '[{"topic":1}]'},
             {
-                "type": "dwsps.bus",
+                "type": "dwsps.broker",
                 "sender": "x",
                 "first": 0,
                 "batch": '[{"topic":"a","timestamp":"","message":' + "[" * 100_000,
             },
-            {"type": "dwsps.bus", "sender": "x", "first": -1, "batch": "[]"},
-            {"type": "dwsps.bus", "sender": None, "first": 0, "batch": "[]"},
-            {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": b"\xff"},
-            {"type": "dwsps.bus", "sender": "x", "first": 0, "batch": '"\ud800"'},
+            {"type": "dwsps.broker", "sender": "x", "first": -1, "batch": "[]"},
+            {"type": "dwsps.broker", "sender": None, "first": 0, "batch": "[]"},
+            {"type": "dwsps.broker", "sender": "x", "first": 0, "batch": b"\xff"},
+            {"type": "dwsps.broker", "sender": "x", "first": 0, "batch": '"\ud800"'},
             {},
         ],
         ids=lambda message: repr(message)[:80],
@@ -325,7 +325,7 @@ class TestMalformedMessages:
         await pair.other.receives(1)
         assert pair.other.numbers == [1]
         warnings = logged(caplog, logging.WARNING)
-        assert len(warnings) == 2  # one of each bus
+        assert len(warnings) == 2  # one of each broker
         assert all("skipped a message" in warning for warning in warnings)
 
     async def test_one_that_cannot_be_read_costs_no_other_of_its_batch(
@@ -337,7 +337,7 @@ class TestMalformedMessages:
         )
         await pair.other.receives(2)
         assert pair.other.numbers == [1, 2]
-        assert pair.other_bus.missed == 1
+        assert pair.other_broker.missed == 1
         assert all("cannot be read" in warning for warning in logged(caplog, logging.WARNING))
 
     async def test_what_the_layer_cannot_decode_is_logged_and_skipped(
@@ -376,28 +376,28 @@ class TestOutage:
         await pair.one.publish(publication(1))
         await pair.other.receives(1)
         warnings, infos = logged(caplog, logging.WARNING), logged(caplog, logging.INFO)
-        assert len(warnings) == 2  # one of each bus
+        assert len(warnings) == 2  # one of each broker
         assert all("cannot be reached: the layer is away" in warning for warning in warnings)
         assert len(infos) == 2
         assert all("can be reached again, after" in info for info in infos)
 
     async def test_is_noticed_by_the_first_publication_that_fails(self, layer: Layer) -> None:
-        bus = make(layer, heartbeat=600.0)
-        await Member(bus).start()
+        broker = make(layer, heartbeat=600.0)
+        await Member(broker).start()
         layer.away = True
         with pytest.raises(Unavailable, match="could not be told"):
-            await bus.publish(publication())
-        await wait_until_async(lambda: not bus.connected)
+            await broker.publish(publication())
+        await wait_until_async(lambda: not broker.connected)
         with pytest.raises(Unavailable, match="cannot be reached"):
-            await bus.publish(publication())
-        await bus.stop()
+            await broker.publish(publication())
+        await broker.stop()
 
     async def test_a_failure_without_one_refuses_what_it_concerns_and_nothing_else(
         self, layer: Layer, pair: Pair
     ) -> None:
         await pair.one.publish(publication(0))
         layer.away = True
-        answer = pair.one_bus.publish(publication(1))
+        answer = pair.one_broker.publish(publication(1))
         await asyncio.sleep(0)
         layer.away = False
         with pytest.raises(Unavailable):
@@ -406,7 +406,7 @@ class TestOutage:
         await pair.one.publish(publication(2))
         await pair.other.receives(2)
         assert pair.other.numbers == [0, 2]
-        assert pair.other_bus.missed == 1
+        assert pair.other_broker.missed == 1
 
     async def test_a_group_that_was_forgotten_is_joined_again(
         self, layer: Layer, pair: Pair
@@ -417,28 +417,28 @@ class TestOutage:
         await pair.other.receives(1)
         assert pair.connected
 
-    async def test_a_start_during_it_returns_and_the_bus_goes_on_trying(
+    async def test_a_start_during_it_returns_and_the_broker_goes_on_trying(
         self, layer: Layer, caplog: pytest.LogCaptureFixture
     ) -> None:
         layer.away = True
-        bus = make(layer, heartbeat=0.1)
-        await Member(bus).start()
-        assert not bus.connected
+        broker = make(layer, heartbeat=0.1)
+        await Member(broker).start()
+        assert not broker.connected
         assert len(logged(caplog, logging.WARNING)) == 1
         with pytest.raises(Unavailable):
-            await bus.publish(publication())
+            await broker.publish(publication())
         layer.away = False
-        await wait_until_async(lambda: bus.connected)
-        await bus.publish(publication())
-        await bus.stop()
+        await wait_until_async(lambda: broker.connected)
+        await broker.publish(publication())
+        await broker.stop()
 
     async def test_a_heartbeat_that_cannot_be_sent_is_not_waited_for(self, layer: Layer) -> None:
         layer.mute = True
-        bus = make(layer, heartbeat=600.0)
+        broker = make(layer, heartbeat=600.0)
         async with asyncio.timeout(5):
-            await Member(bus).start()
-        assert not bus.connected
-        await bus.stop()
+            await Member(broker).start()
+        assert not broker.connected
+        await broker.stop()
 
     async def test_a_layer_that_cannot_be_closed_is_replaced(self) -> None:
         layers: list[Layer] = []
@@ -447,12 +447,12 @@ class TestOutage:
             layers.append(Layer())
             return layers[-1]
 
-        bus = ChannelLayerBus(make_layer, process_id="p", heartbeat=0.1)
-        await Member(bus).start()
+        broker = ChannelLayerBroker(make_layer, process_id="p", heartbeat=0.1)
+        await Member(broker).start()
         layers[0].away = True
         await wait_until_async(lambda: len(layers) == 2)
-        await wait_until_async(lambda: bus.connected)
-        await bus.stop()
+        await wait_until_async(lambda: broker.connected)
+        await broker.stop()
 
     async def test_a_layer_that_cannot_even_be_made_is_not_the_end(
         self, layer: Layer, pair: Pair
@@ -466,13 +466,13 @@ class TestOutage:
                 raise OSError("no")
             return layer
 
-        bus = ChannelLayerBus(make_layer, process_id="p", group=GROUP, heartbeat=0.1)
-        await Member(bus).start()
+        broker = ChannelLayerBroker(make_layer, process_id="p", group=GROUP, heartbeat=0.1)
+        await Member(broker).start()
         layer.away = True
         await wait_until_async(lambda: made > 2)
         layer.away = False
-        await wait_until_async(lambda: bus.connected)
-        await bus.stop()
+        await wait_until_async(lambda: broker.connected)
+        await broker.stop()
 
 
 class TestStart:
@@ -481,26 +481,26 @@ class TestStart:
             raise LookupError("no such layer")
 
         with pytest.raises(LookupError):
-            await Member(ChannelLayerBus(make_layer, process_id="p")).start()
+            await Member(ChannelLayerBroker(make_layer, process_id="p")).start()
 
     async def test_is_possible_once(self, pair: Pair) -> None:
         with pytest.raises(RuntimeError, match="once"):
             await pair.one.start()
 
     async def test_stop_leaves_the_group(self, layer: Layer, pair: Pair) -> None:
-        await pair.one_bus.stop()
-        await pair.other_bus.stop()
+        await pair.one_broker.stop()
+        await pair.other_broker.stop()
         assert layer.groups == {}
-        assert not pair.one_bus.connected
+        assert not pair.one_broker.connected
 
     async def test_servers_with_groups_of_their_own_share_a_layer(
         self, layer: Layer, pair: Pair
     ) -> None:
-        another = Member(bus := make(layer, group="dwsps.bus.another"))
+        another = Member(broker := make(layer, group="dwsps.broker.another"))
         await another.start()
         await pair.one.publish(publication(1))
         await another.publish(publication(2))
         await pair.other.receives(1)
-        await bus.stop()
+        await broker.stop()
         assert pair.other.numbers == [1]
         assert another.received == []

@@ -3,7 +3,7 @@
 import pytest
 
 from dwsps_channels.broker.channel_layer.batch import Batch
-from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.gossip import MAX_TOLD, OUTSIDE, PATIENCE, TELL_FOR, Gossip
 from dwsps_channels.broker.channel_layer.senders import Senders
 from tests.broker.channel_layer.layers import Layer
@@ -126,21 +126,22 @@ def test_it_crosses_with_a_heartbeat() -> None:
     assert "heard" not in Batch("process", 7, []).message()
 
 
-async def test_a_bus_counts_what_it_alone_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_broker_counts_what_it_alone_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dwsps_channels.broker.channel_layer.gossip.PATIENCE", 0.0)
     layer = Layer()
-    buses = [
-        ChannelLayerBus(lambda: layer, process_id=name, heartbeat=0.05) for name in ("one", "two")
+    brokers = [
+        ChannelLayerBroker(lambda: layer, process_id=name, heartbeat=0.05)
+        for name in ("one", "two")
     ]
-    members = [await Member(bus).start() for bus in buses]
-    for bus in buses:
-        bus._gossip._since -= TELL_FOR
+    members = [await Member(broker).start() for broker in brokers]
+    for broker in brokers:
+        broker._gossip._since -= TELL_FOR
     # The message of a cron job, on its way to the second process alone.
-    channel = buses[1]._channel
+    channel = brokers[1]._channel
     assert channel is not None
     await layer.send(channel, batch(0).message())
     await members[1].receives(1)
-    await wait_until_async(lambda: buses[0].missed == 1)
-    assert (buses[0].gaps, buses[1].missed) == (1, 0)
-    for bus in buses:
-        await bus.stop()
+    await wait_until_async(lambda: brokers[0].missed == 1)
+    assert (brokers[0].gaps, brokers[1].missed) == (1, 0)
+    for broker in brokers:
+        await broker.stop()

@@ -26,8 +26,8 @@ class PlainLayer(BaseChannelLayer):
 
 
 def make(backend: str, **config: Any) -> Any:
-    with override_settings(CHANNEL_LAYERS={"bus": {"BACKEND": backend, "CONFIG": config}}):
-        return layer_factory("bus")()
+    with override_settings(CHANNEL_LAYERS={"broker": {"BACKEND": backend, "CONFIG": config}}):
+        return layer_factory("broker")()
 
 
 def test_settings_are_read_when_a_layer_is_made() -> None:
@@ -70,10 +70,10 @@ def test_a_layer_that_takes_no_capacity_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
-        ({}, "bus"),
-        ({"bus": {}}, "BACKEND"),
-        ({"bus": {"BACKEND": "no.such.Layer"}}, "no"),
-        ({"bus": {"BACKEND": "channels.layers.NoSuchLayer"}}, "NoSuchLayer"),
+        ({}, "broker"),
+        ({"broker": {}}, "BACKEND"),
+        ({"broker": {"BACKEND": "no.such.Layer"}}, "no"),
+        ({"broker": {"BACKEND": "channels.layers.NoSuchLayer"}}, "NoSuchLayer"),
     ],
 )
 def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) -> None:
@@ -81,7 +81,7 @@ def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) 
         override_settings(CHANNEL_LAYERS=layers),
         pytest.raises(ImproperlyConfigured, match=named),
     ):
-        layer_factory("bus")()
+        layer_factory("broker")()
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_a_mistake_in_the_settings_is_named(layers: dict[str, Any], named: str) 
 )
 def test_the_number_of_a_redis_database_is_found(hosts: Any, numbers: list[int]) -> None:
     layer = {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": hosts}}
-    with override_settings(CHANNEL_LAYERS={"bus": layer, "empty": {}}):
-        assert database_numbers("bus") == numbers
+    with override_settings(CHANNEL_LAYERS={"broker": layer, "empty": {}}):
+        assert database_numbers("broker") == numbers
         assert (
             database_numbers("empty") == database_numbers("other") == database_numbers(None) == []
         )

@@ -1,4 +1,4 @@
-"""The bus on a real Redis, through both of channels-redis's layers."""
+"""The broker on a real Redis, through both of channels-redis's layers."""
 
 import asyncio
 import logging
@@ -11,11 +11,11 @@ import pytest
 from django.test import override_settings
 from redis.asyncio import Redis as AsyncRedis
 
-from dwsps_channels.broker.channel_layer.broker import ChannelLayerBus
+from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.layers import layer_factory
 from dwsps_channels.conf import conf
 from dwsps_channels.protocol.errors import Unavailable
-from tests.broker.contract import MakeBus, Member, SharedBusContract, publication
+from tests.broker.contract import MakeBroker, Member, SharedBrokerContract, publication
 from tests.processes import Redis, wait_until_async
 
 LAYERS = {
@@ -24,23 +24,23 @@ LAYERS = {
 }
 
 
-MakeRedisBus = Callable[..., ChannelLayerBus]
+MakeRedisBroker = Callable[..., ChannelLayerBroker]
 
 
 @pytest.fixture(params=LAYERS)
-def make_redis_bus(request: pytest.FixtureRequest, redis: Redis) -> Iterator[MakeRedisBus]:
-    def make(**options: Any) -> ChannelLayerBus:
-        return ChannelLayerBus(layer_factory("default"), **{"process_id": "p", **options})
+def make_redis_broker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[MakeRedisBroker]:
+    def make(**options: Any) -> ChannelLayerBroker:
+        return ChannelLayerBroker(layer_factory("default"), **{"process_id": "p", **options})
 
     layer = {"BACKEND": LAYERS[request.param], "CONFIG": {"hosts": [redis.url]}}
     with override_settings(CHANNEL_LAYERS={"default": layer}):
         yield make
 
 
-class TestRedis(SharedBusContract):
+class TestRedis(SharedBrokerContract):
     @pytest.fixture
-    def make_bus(self, make_redis_bus: MakeRedisBus) -> MakeBus:
-        return make_redis_bus
+    def make_broker(self, make_redis_broker: MakeRedisBroker) -> MakeBroker:
+        return make_redis_broker
 
     @pytest.fixture
     def sever(self, redis: Redis) -> Callable[[], object]:
@@ -68,11 +68,11 @@ async def keys(redis: Redis) -> list[str]:
 class Talk:
     """Two processes, each of which publishes numbers to the other all the time, from 1 on."""
 
-    def __init__(self, make: MakeRedisBus) -> None:
-        self.buses = make(process_id="one"), make(process_id="other")
-        self.members = tuple(Member(bus) for bus in self.buses)
+    def __init__(self, make: MakeRedisBroker) -> None:
+        self.brokers = make(process_id="one"), make(process_id="other")
+        self.members = tuple(Member(broker) for broker in self.brokers)
         self.last = [0, 0]  # the last number that each has published
-        self.accepted = [0, 0]  # how many of them its bus has accepted
+        self.accepted = [0, 0]  # how many of them its broker has accepted
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -116,18 +116,18 @@ class Talk:
         return (
             self.accepted[index]
             - len(self.members[receiver].received)
-            - self.buses[receiver].missed
+            - self.brokers[receiver].missed
         )
 
 
 @pytest.fixture
-async def talk(make_redis_bus: MakeRedisBus) -> AsyncIterator[Talk]:
-    talk = Talk(make_redis_bus)
+async def talk(make_redis_broker: MakeRedisBroker) -> AsyncIterator[Talk]:
+    talk = Talk(make_redis_broker)
     await talk.start()
     yield talk
     await talk.hush()
-    for bus in talk.buses:
-        await bus.stop()
+    for broker in talk.brokers:
+        await broker.stop()
 
 
 async def check_account(talk: Talk) -> None:
@@ -141,29 +141,29 @@ async def check_account(talk: Talk) -> None:
         assert member.numbers == sorted(set(member.numbers))
 
 
-async def test_stop_leaves_nothing_behind(make_redis_bus: MakeRedisBus, redis: Redis) -> None:
-    one, other = Member(make_redis_bus()), Member(make_redis_bus())
+async def test_stop_leaves_nothing_behind(make_redis_broker: MakeRedisBroker, redis: Redis) -> None:
+    one, other = Member(make_redis_broker()), Member(make_redis_broker())
     await one.start()
     await other.start()
     await one.publish(publication(1))
     await other.receives(1)
     assert await connections(redis) >= 2
-    await one.bus.stop()
-    await other.bus.stop()
+    await one.broker.stop()
+    await other.broker.stop()
     await wait_until_async(lambda: nobody(redis), what="all connections were closed")
     assert [key for key in await keys(redis) if "group" in key] == []
 
 
 async def test_stop_leaves_nothing_behind_after_an_outage_either(
-    make_redis_bus: MakeRedisBus, redis: Redis
+    make_redis_broker: MakeRedisBroker, redis: Redis
 ) -> None:
-    member = Member(bus := make_redis_bus(heartbeat=0.3))
+    member = Member(broker := make_redis_broker(heartbeat=0.3))
     await member.start()
     redis.kill()
-    await wait_until_async(lambda: not bus.connected, 10)
+    await wait_until_async(lambda: not broker.connected, 10)
     redis.start()
-    await wait_until_async(lambda: bus.connected, 10)
-    await bus.stop()
+    await wait_until_async(lambda: broker.connected, 10)
+    await broker.stop()
     await wait_until_async(lambda: nobody(redis), what="all connections were closed")
 
 
@@ -184,7 +184,9 @@ async def test_after_an_outage_both_directions_work_again(
 ) -> None:
     caplog.set_level(logging.INFO, "dwsps_channels.broker")
     redis.kill()
-    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    await wait_until_async(
+        lambda: not any(broker.connected for broker in talk.brokers), 10, "both noticed"
+    )
     with pytest.raises(Unavailable):
         await talk.members[0].publish(publication())
     redis.start()
@@ -197,27 +199,29 @@ async def test_after_an_outage_both_directions_work_again(
 
 async def test_after_redis_hung_both_directions_work_again(talk: Talk, redis: Redis) -> None:
     redis.signal(signal.SIGSTOP)
-    await wait_until_async(lambda: not any(bus.connected for bus in talk.buses), 10, "both noticed")
+    await wait_until_async(
+        lambda: not any(broker.connected for broker in talk.brokers), 10, "both noticed"
+    )
     redis.signal(signal.SIGCONT)
     await talk.reaches_beyond(talk.last)
     await check_account(talk)
 
 
 async def test_members_that_were_started_without_redis_find_each_other(
-    make_redis_bus: MakeRedisBus, redis: Redis
+    make_redis_broker: MakeRedisBroker, redis: Redis
 ) -> None:
     redis.kill()
-    talk = Talk(make_redis_bus)
+    talk = Talk(make_redis_broker)
     for member in talk.members:
         async with asyncio.timeout(8):
             await member.start()
-    assert not any(bus.connected for bus in talk.buses)
+    assert not any(broker.connected for broker in talk.brokers)
     redis.start()
-    await wait_until_async(lambda: all(bus.connected for bus in talk.buses))
+    await wait_until_async(lambda: all(broker.connected for broker in talk.brokers))
     await talk.members[0].publish(publication(1))
     await talk.members[1].receives(1)
-    for bus in talk.buses:
-        await bus.stop()
+    for broker in talk.brokers:
+        await broker.stop()
 
 
 @pytest.mark.parametrize(
@@ -232,8 +236,8 @@ async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
         config = {"BACKEND": LAYERS[layer], "CONFIG": {"hosts": [url]}}
         with override_settings(SECRET_KEY=key, CHANNEL_LAYERS={"default": config}):
             made = layer_factory("default")()
-            bus = ChannelLayerBus(lambda: made, process_id="p", group=conf.group)
-        return await Member(bus).start()
+            broker = ChannelLayerBroker(lambda: made, process_id="p", group=conf.group)
+        return await Member(broker).start()
 
     one, two = await member(0, "production"), await member(0, "production")
     other = await member(number, key)
@@ -243,4 +247,4 @@ async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
     # What others have sent has come by now: Redis hands on in order.
     assert (one.numbers, two.numbers, other.numbers) == ([], [2], [])
     for each in (one, two, other):
-        await each.bus.stop()
+        await each.broker.stop()

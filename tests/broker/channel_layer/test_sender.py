@@ -1,4 +1,4 @@
-"""Publishing to a bus from a process that is no member of it: see tests/broker/channel_layer/test_blocking.py for real layers."""
+"""Publishing to a broker from a process that is no member of it: see tests/broker/channel_layer/test_blocking.py for real layers."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ def layer() -> Layer:
 
 @pytest.fixture
 def sender(layer: Layer) -> ChannelLayerSender:
-    return ChannelLayerSender(lambda: layer, group="dwsps.bus")
+    return ChannelLayerSender(lambda: layer, group="dwsps.broker")
 
 
 def soon(seconds: float = 5.0) -> float:
@@ -93,7 +93,7 @@ def test_a_layer_that_cannot_be_made_is_told_too() -> None:
         raise ConnectionError("no such layer")
 
     with pytest.raises(ConnectionError, match="no such layer"):
-        ChannelLayerSender(make, group="dwsps.bus").publish(publication(1), soon())
+        ChannelLayerSender(make, group="dwsps.broker").publish(publication(1), soon())
 
 
 def test_where_threads_are_greenlets_it_says_what_to_use(
