@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from dwsps_channels.core.promises import Promise
+from dwsps_channels.core.futures import Future
 from dwsps_channels.core.publication import Publication
 
 
@@ -20,11 +20,11 @@ class Broker(Protocol):
         Return once this process receives, or once it is known that it cannot for now: then go on trying.
         """
 
-    def publish(self, publication: Publication) -> Promise | None:
+    def publish(self, publication: Publication) -> Future | None:
         """Hand a publication to every other process.
 
-        ``None``: there is nobody else. Else a promise that is kept once the broker has accepted it; it raises
-        ``Unavailable`` where the broker did not. Handed over in the order of the calls, awaited or not.
+        ``None``: there is nobody else. Else a future that is done once the broker has accepted it; it raises
+        ``Unavailable`` if the broker did not. Handed over in the order of the calls, awaited or not.
         """
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
-from dwsps_channels.core.promises import Promise, is_broken
+from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.transport import Transport
@@ -26,14 +26,14 @@ class Hub:
     """The subscriptions of one process, and all that is published in it.
 
     ``origin`` names this run of this process among all servers. ``broadcast`` hands a publication to the server's
-    other processes. It returns ``None`` where that is done at once, else a promise that is kept once they can be
+    other processes. It returns ``None`` if that is done at once, else a future that is done once they can be
     relied on to get it.
     """
 
     def __init__(
         self,
         origin: str,
-        broadcast: Callable[[Publication], Promise | None],
+        broadcast: Callable[[Publication], Future | None],
         *,
         backlog: Backlog | None = None,
         seen: Seen | None = None,
@@ -85,7 +85,7 @@ class Hub:
 
     def publish(
         self, topic: str, message: Raw, timestamp: str, publisher: str = ""
-    ) -> Promise | None:
+    ) -> Future | None:
         """Publish what a client, or the server's own code, has to say here. ``publisher`` is the client's id.
 
         Deliver to this process's subscribers, then hand over to the worker and to the other processes. Await what
@@ -104,11 +104,11 @@ class Hub:
             tap(entry)
         return self._broadcast(publication)
 
-    def relay(self, publication: Publication) -> Promise | None:
+    def relay(self, publication: Publication) -> Future | None:
         """Publish what a peer, its ``publisher``, has forwarded, unless it was seen before; as ``publish`` otherwise.
 
         Handed to the other processes first: if that fails nobody has it, and the peer sends it again. So it is
-        delivered here when the promise is kept, before anybody hears of that who asks later.
+        delivered here when the future is done, before anybody hears of that who asks later.
 
         Raises:
             InvalidTopic: before anything was delivered.
@@ -128,9 +128,9 @@ class Hub:
             accepted.add_done_callback(partial(self._relayed, publication, name))
         return accepted
 
-    def _relayed(self, publication: Publication, name: tuple[str, Key], accepted: Promise) -> None:
+    def _relayed(self, publication: Publication, name: tuple[str, Key], accepted: Future) -> None:
         self._relaying.discard(name)
-        if is_broken(accepted):
+        if has_failed(accepted):
             self._seen.discard(*name)
         else:
             self.deliver(publication)

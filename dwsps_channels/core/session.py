@@ -7,17 +7,17 @@ from time import monotonic
 
 from msgspec.structs import replace
 
-from dwsps_channels.core.answers import Answers
 from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.events import Events
+from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.promises import Promise, is_broken
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import RateLimiter
+from dwsps_channels.core.reply_queue import ReplyQueue
 from dwsps_channels.core.seen import Key
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -60,7 +60,6 @@ class Session:
     """
 
     __slots__ = (
-        "_answers",
         "_closing",
         "_events",
         "_hub",
@@ -69,6 +68,7 @@ class Session:
         "_policy",
         "_refused",
         "_relayed",
+        "_replies",
         "_subscriber",
         "_transport",
         "identity",
@@ -94,14 +94,14 @@ class Session:
         self._limiter = RateLimiter.of(limits, clock)
         self._subscriber = Subscriber(transport)
         # Made for the first answer that has to wait for the broker: most sessions have none.
-        self._answers: Answers | None = None
+        self._replies: ReplyQueue | None = None
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
         # What a peer has sent that could not be taken for now: it sends that again, and what came after it, too.
         self._refused: Key | None = None
         # What becomes of the last that could.
-        self._relayed: Promise | None = None
+        self._relayed: Future | None = None
 
     def open(self) -> None:
         """Tell that the connection was accepted."""
@@ -248,10 +248,10 @@ class Session:
         if accepted is None:
             self._acknowledge(request)
         else:
-            if self._answers is None:
-                self._answers = Answers(self._transport.send)
+            if self._replies is None:
+                self._replies = ReplyQueue(self._transport.send)
             subject = Subject(request.action, request.topic, request.id)
-            pending = self._answers.promise(accepted, partial(self._outcome, subject))
+            pending = self._replies.defer(accepted, partial(self._outcome, subject))
         if (
             self._hub.lagging
             and isinstance(request, Publish)
@@ -272,7 +272,7 @@ class Session:
                 return
             await caught_up
 
-    def _publish(self, request: Publish, allowed: bool) -> Promise | None:
+    def _publish(self, request: Publish, allowed: bool) -> Future | None:
         topic = request.topic
         if not allowed:
             raise Forbidden(f"publish to '{topic}'")
@@ -304,7 +304,7 @@ class Session:
                 self._transport.send(encode(Reached(*self._hub.reached())))
                 self._hub.tap(self._tapped, request.position, request.since)
 
-    def _relay(self, request: Publish) -> Promise | None:
+    def _relay(self, request: Publish) -> Future | None:
         name = request.name
         if name is None:
             return self._hub.relay(
@@ -313,14 +313,14 @@ class Session:
         if self._refused == name:
             self._relayed = None  # it comes again, and what came after it will
         # Perhaps one was refused in this very turn, and we are not told yet: then the last was, too.
-        elif self._refused is not None or (self._relayed is not None and is_broken(self._relayed)):
+        elif self._refused is not None or (self._relayed is not None and has_failed(self._relayed)):
             # Taken now, it would be ahead of what it came after.
             raise Unavailable("what was sent before it is to be sent again first")
         self._refused = name  # until it is on its way
         accepted = self._hub.relay(self._publication(request))
         if accepted is None:
             self._refused = None
-        elif not is_broken(accepted):
+        elif not has_failed(accepted):
             self._refused = None
             self._relayed = accepted
             accepted.add_done_callback(partial(self._arrived, name))
@@ -339,8 +339,8 @@ class Session:
         origin, number = request.name
         return replace(publication, origin=origin, number=number)
 
-    def _arrived(self, name: Key, accepted: Promise) -> None:
-        if is_broken(accepted) and self._refused is None:
+    def _arrived(self, name: Key, accepted: Future) -> None:
+        if has_failed(accepted) and self._refused is None:
             self._refused = name
 
     def _tapped(self, entry: Entry) -> None:
@@ -376,19 +376,19 @@ class Session:
             Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id)
         )
         # As ``_answer``, without the call.
-        if self._answers is None:
+        if self._replies is None:
             self._transport.send(frame)
         else:
-            self._answers.give(frame)
+            self._replies.reply(frame)
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
         self._answer(self._error(error, subject_of(frame)))
 
     def _answer(self, frame: Frame) -> None:
-        if self._answers is None:
+        if self._replies is None:
             self._transport.send(frame)
         else:
-            self._answers.give(frame)
+            self._replies.reply(frame)
 
     def _error(self, error: BaseException, subject: Subject) -> Frame:
         if not isinstance(error, WireError):

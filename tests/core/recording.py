@@ -178,13 +178,13 @@ class Clock:
         return self.now
 
 
-def promise() -> "Future[Any]":
+def future() -> "Future[Any]":
     """An awaitable that is done when the test says so. Needs a running loop."""
     return Future()
 
 
 async def turn() -> None:
-    """Let those be told whose promises were kept."""
+    """Let the callbacks of futures run that are done."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
 

@@ -13,9 +13,9 @@ from tests.core.recording import (
     STAMP,
     Client,
     World,
+    future,
     is_error,
     peer,
-    promise,
     publish,
     subscribe,
     turn,
@@ -98,7 +98,7 @@ class TestRelaying:
 
     async def test_a_peer_cannot_hold_up_what_another_forwards(self, world: World) -> None:
         good, bad = (world.connect(identity=peer(name, name)) for name in ("good", "bad"))
-        world.broker_answers = promise()
+        world.broker_answers = future()
         assert bad.send(forwarded(1, origin="good's")) == []
         world.broker_answers = None
         [answer] = good.send(forwarded(1, origin="good's"))
@@ -140,7 +140,7 @@ class TestRelaying:
     ) -> None:
         """Its link was cut, and the broker has not answered the first one."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = accepted = promise()
+        world.broker_answers = accepted = future()
         assert link.send(forwarded(1)) == []
         [answer] = world.connect(identity=peer("link")).send(forwarded(1))
         assert (answer["code"], answer["retryable"]) == ("unavailable", True)
@@ -163,7 +163,7 @@ class TestRelaying:
 
     async def test_nobody_gets_it_before_the_broker_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = accepted = promise()
+        world.broker_answers = accepted = future()
         assert link.send(forwarded(1)) == []
         assert subscriber.transport.take() == []
         accepted.set_result(None)
@@ -175,7 +175,7 @@ class TestRelaying:
         self, world: World
     ) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = refused = promise()
+        world.broker_answers = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
@@ -188,7 +188,7 @@ class TestRelaying:
 
     async def test_nothing_gets_ahead_of_what_the_broker_refused(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = refused = promise()
+        world.broker_answers = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
@@ -205,13 +205,13 @@ class TestRelaying:
 
     async def test_many_may_be_on_their_way_at_once(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        promises = []
+        futures = []
         for number in (1, 2, 3):
-            promises.append(promise())
-            world.broker_answers = promises[-1]
+            futures.append(future())
+            world.broker_answers = futures[-1]
             assert link.send(forwarded(number)) == []
         assert subscriber.transport.take() == []
-        for accepted in promises:
+        for accepted in futures:
             accepted.set_result(None)
         await turn()
         assert messages(subscriber) == [1, 2, 3]
@@ -223,12 +223,12 @@ class TestRelaying:
     ) -> None:
         """As where Redis goes: what was being sent is refused, and what stood in line behind it."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        promises = [promise() for _ in range(3)]
-        for number, accepted in enumerate(promises, 1):
+        futures = [future() for _ in range(3)]
+        for number, accepted in enumerate(futures, 1):
             world.broker_answers = accepted
             link.send(forwarded(number))
-        promises[0].set_result(None)
-        for accepted in promises[1:]:
+        futures[0].set_result(None)
+        for accepted in futures[1:]:
             accepted.set_exception(Unavailable("redis is away"))
         if is_told:
             await turn()
@@ -250,7 +250,7 @@ class TestRelaying:
 
     async def test_what_comes_without_a_name_waits_for_nothing(self, world: World) -> None:
         link = world.connect(identity=peer("old"))
-        world.broker_answers = refused = promise()
+        world.broker_answers = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(publish("news", 1, fromPeerServer=True))
         await turn()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.core.answers import MAX_WAITING
 from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.reply_queue import MAX_WAITING
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, RateLimited, Unavailable
 from tests.core.recording import (
@@ -19,8 +19,8 @@ from tests.core.recording import (
     World,
     ack,
     delivery,
+    future,
     is_error,
-    promise,
     publish,
     subscribe,
     turn,
@@ -180,7 +180,7 @@ def test_the_policy_is_not_asked_about_what_is_refused_anyway(world: World, fram
 
 
 async def test_while_the_policy_decides_nothing_happens(world: World) -> None:
-    decision = promise()
+    decision = future()
     client = world.connect(policy=RecordingPolicy(lambda: decision))
 
     pending = client.start(subscribe("news", id=1))
@@ -194,7 +194,7 @@ async def test_while_the_policy_decides_nothing_happens(world: World) -> None:
 
 
 async def test_while_one_waits_the_others_go_on(world: World) -> None:
-    decision = promise()
+    decision = future()
     waiting = world.connect("waiting", policy=RecordingPolicy(lambda: decision))
     pending = waiting.start(publish("news", timestamp=STAMP))
 
@@ -210,7 +210,7 @@ async def test_while_one_waits_the_others_go_on(world: World) -> None:
 async def test_a_permission_that_comes_after_the_client_has_gone_subscribes_nothing(
     world: World, gone_by: str
 ) -> None:
-    decision = promise()
+    decision = future()
     client = world.connect(policy=RecordingPolicy(lambda: decision))
     pending = client.start(subscribe("news"))
 
@@ -226,7 +226,7 @@ async def test_a_permission_that_comes_after_the_client_has_gone_subscribes_noth
 
 
 async def test_what_a_client_published_before_it_left_is_still_delivered(world: World) -> None:
-    decision = promise()
+    decision = future()
     reader = world.connect("reader")
     reader.send(subscribe("news"))
     client = world.connect(policy=RecordingPolicy(lambda: decision))
@@ -242,7 +242,7 @@ async def test_what_a_client_published_before_it_left_is_still_delivered(world: 
 async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
     world: World,
 ) -> None:
-    decision = promise()
+    decision = future()
     client = world.connect(policy=RecordingPolicy(lambda: decision))
     door = asyncio.ensure_future(client.start(subscribe("news")))
     await asyncio.sleep(0)
@@ -260,7 +260,7 @@ async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
 
 
 async def test_the_ack_waits_for_the_broker_and_the_delivery_here_does_not(world: World) -> None:
-    world.broker_answers = accepted = promise()
+    world.broker_answers = accepted = future()
     client = world.connect()
     client.send(subscribe("news"))
 
@@ -275,7 +275,7 @@ async def test_the_ack_waits_for_the_broker_and_the_delivery_here_does_not(world
 async def test_what_the_broker_refuses_is_an_error_that_may_be_tried_again(
     world: World, policy_waits: bool
 ) -> None:
-    world.broker_answers = accepted = promise()
+    world.broker_answers = accepted = future()
     client = world.connect(
         policy=RecordingPolicy(lambda: answer_later(True) if policy_waits else True)
     )
@@ -292,7 +292,7 @@ async def test_what_the_broker_refuses_is_an_error_that_may_be_tried_again(
 async def test_a_broker_that_breaks_is_told_in_the_log_alone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.broker_answers = accepted = promise()
+    world.broker_answers = accepted = future()
     client = world.connect()
 
     client.send(publish("news", id=1))
@@ -311,7 +311,7 @@ async def test_policy_and_broker_are_waited_for_one_after_the_other(world: World
         assert world.broadcast == []
         return True
 
-    world.broker_answers = accepted = promise()
+    world.broker_answers = accepted = future()
     client = world.connect(policy=RecordingPolicy(decide))
 
     await client.start(publish("news", id=1))
@@ -324,27 +324,27 @@ async def test_policy_and_broker_are_waited_for_one_after_the_other(world: World
 
 
 async def test_many_publishes_may_wait_for_the_broker_at_once(world: World) -> None:
-    promises = [promise() for _ in range(3)]
+    futures = [future() for _ in range(3)]
     client = world.connect()
 
-    for id, accepted in enumerate(promises):
+    for id, accepted in enumerate(futures):
         world.broker_answers = accepted
         assert client.send(publish("news", id=id)) == []
     assert len(world.broadcast) == 3
 
-    promises[0].set_result(None)
+    futures[0].set_result(None)
     await turn()
     assert client.transport.take() == [ack("publish", "news", id=0)]
-    promises[2].set_result(None)
+    futures[2].set_result(None)
     await turn()
     assert client.transport.take() == []
-    promises[1].set_result(None)
+    futures[1].set_result(None)
     await turn()
     assert client.transport.take() == [ack("publish", "news", id=1), ack("publish", "news", id=2)]
 
 
 async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> None:
-    world.broker_answers = accepted = promise()
+    world.broker_answers = accepted = future()
     client = world.connect()
 
     client.send(publish("news", id=1))
@@ -366,10 +366,10 @@ async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> 
 
 async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World) -> None:
     client = world.connect()
-    promises = []
+    futures = []
     for id in range(MAX_WAITING):
-        promises.append(promise())
-        world.broker_answers = promises[-1]
+        futures.append(future())
+        world.broker_answers = futures[-1]
         pending = client.session.receive(publish("news", id=id))
         assert (pending is None) == (id < MAX_WAITING - 1)
     assert pending is not None
@@ -377,7 +377,7 @@ async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World
     door = asyncio.ensure_future(pending)
     await turn()
     assert not door.done()
-    promises[0].set_result(None)
+    futures[0].set_result(None)
     await asyncio.wait_for(door, 5)
     assert client.transport.take() == [ack("publish", "news", id=0)]
 
@@ -385,13 +385,13 @@ async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World
 async def test_a_publisher_is_read_on_when_the_broker_has_answered_but_that_was_not_told(
     world: World,
 ) -> None:
-    """A promise that was kept in this very turn is told in the next: to wait for it must not keep that from coming."""
+    """The callbacks of a future that is done in this turn run in the next: to wait for it must not prevent that."""
     client = world.connect()
-    promises = [promise() for _ in range(MAX_WAITING)]
-    for id, accepted in enumerate(promises):
+    futures = [future() for _ in range(MAX_WAITING)]
+    for id, accepted in enumerate(futures):
         world.broker_answers = accepted
         pending = client.session.receive(publish("news", id=id))
-    for accepted in promises:
+    for accepted in futures:
         accepted.set_result(None)
 
     assert pending is not None
@@ -404,15 +404,15 @@ async def test_a_publisher_is_read_on_when_the_broker_has_answered_but_that_was_
 async def test_an_answer_of_the_broker_to_a_client_that_has_gone_is_nobodys(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    promises = [promise() for _ in range(2)]
+    futures = [future() for _ in range(2)]
     client = world.connect()
-    for id, accepted in enumerate(promises):
+    for id, accepted in enumerate(futures):
         world.broker_answers = accepted
         client.send(publish("news", id=id))
 
     client.session.closed()
-    promises[0].cancel()  # as where the loop that served it ends
-    promises[1].set_exception(Unavailable("the server is stopping"))
+    futures[0].cancel()  # as where the loop that served it ends
+    futures[1].set_exception(Unavailable("the server is stopping"))
     await turn()
 
     assert world.is_empty()
@@ -441,7 +441,7 @@ class TestReadersThatAreBehind:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
         reader.session.lag(True)
-        reader.transport.relief = promise()
+        reader.transport.relief = future()
 
         waiting = asyncio.ensure_future(publisher.start(publish("news.uk", id=1)))
         # What was published has arrived, and is acknowledged: only the next frame is put off.
@@ -461,7 +461,7 @@ class TestReadersThatAreBehind:
         for reader in readers:
             reader.send(subscribe("news"))
             reader.session.lag(True)
-            reader.transport.relief = promise()
+            reader.transport.relief = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news")))
         for reader in readers:
             await turn()
@@ -475,7 +475,7 @@ class TestReadersThatAreBehind:
         reader, client = world.connect("reader"), world.connect("client")
         reader.send(subscribe("news"))
         reader.session.lag(True)
-        reader.transport.relief = promise()
+        reader.transport.relief = future()
         assert client.send(publish("sport")) == [ack("publish", "sport")]
         assert client.send(subscribe("news")) == [ack("subscribe", "news")]
         assert client.send("{")[0]["code"] == "invalid_json"
@@ -487,14 +487,14 @@ class TestReadersThatAreBehind:
         sender = world.connect(identity=Identity("sender", role=role, peer="north"))
         reader.send(subscribe("news"))
         reader.session.lag(True)
-        reader.transport.relief = promise()
+        reader.transport.relief = future()
         assert sender.send(publish("news")) == [ack("publish", "news")]
 
     async def test_one_that_leaves_is_waited_for_no_longer(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
         reader.session.lag(True)
-        reader.transport.relief = promise()
+        reader.transport.relief = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news")))
         await turn()
         reader.session.closed()
@@ -508,8 +508,8 @@ class TestReadersThatAreBehind:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
         reader.session.lag(True)
-        reader.transport.relief = promise()
-        world.broker_answers = promise()
+        reader.transport.relief = future()
+        world.broker_answers = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news", id=1)))
         await turn()
         assert publisher.transport.take() == []
