@@ -15,7 +15,7 @@ import pytest
 from django.dispatch import Signal
 
 from dwsps_channels import conf, signals
-from dwsps_channels.core import seen
+from dwsps_channels.core import deduplicator
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
@@ -221,7 +221,7 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
             conf.conf.TAIL_BYTES // mib,
             conf.conf.TAIL_MAX_AGE // 60,
         ],
-        "deduplication": [seen.MAX_IDS, seen.MAX_AGE // 60],
+        "deduplication": [deduplicator.MAX_IDS, deduplicator.MAX_AGE // 60],
         "sent and not acknowledged": [outbox.WINDOW],
     }
 

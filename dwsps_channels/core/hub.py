@@ -7,9 +7,9 @@ from msgspec import Raw
 
 from dwsps_channels.core.audience import Audience, Subscriber
 from dwsps_channels.core.backlog import Backlog, Entry, Position
+from dwsps_channels.core.deduplicator import Deduplicator, Key
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.seen import Key, Seen
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.topics import contexts, size
@@ -36,12 +36,12 @@ class Hub:
         broadcast: Callable[[Publication], Future | None],
         *,
         backlog: Backlog | None = None,
-        seen: Seen | None = None,
+        deduplicator: Deduplicator | None = None,
     ) -> None:
         self._origin = origin
         self._broadcast = broadcast
         self._backlog = Backlog() if backlog is None else backlog
-        self._seen = Seen() if seen is None else seen
+        self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
         self._published = 0
         # The first and the last number of each of this server's processes, as far as they have published anything.
         self._own = {origin: (1, 0)}
@@ -131,7 +131,7 @@ class Hub:
     def _relayed(self, publication: Publication, name: tuple[str, Key], accepted: Future) -> None:
         self._relaying.discard(name)
         if has_failed(accepted):
-            self._seen.discard(*name)
+            self._deduplicator.discard(*name)
         else:
             self.deliver(publication)
 
@@ -151,7 +151,7 @@ class Hub:
             return True
         # What was published on this server comes back where a link leads to the server itself. A peer that claims one
         # of our origins only has its own messages dropped: ours are never looked up here.
-        return origin not in self._own and self._seen.add(
+        return origin not in self._own and self._deduplicator.add(
             publication.publisher, (origin, publication.number)
         )
 

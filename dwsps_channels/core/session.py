@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.backlog import Entry
+from dwsps_channels.core.deduplicator import Key
 from dwsps_channels.core.events import Events
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
@@ -18,7 +19,6 @@ from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.reply_queue import ReplyQueue
-from dwsps_channels.core.seen import Key
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import (

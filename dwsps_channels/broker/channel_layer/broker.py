@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from dwsps_channels.broker.channel_layer.batch import Batch
+from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 from dwsps_channels.broker.channel_layer.gossip import Gossip
 from dwsps_channels.broker.channel_layer.layers import close_layer, end
-from dwsps_channels.broker.channel_layer.senders import Senders
-from dwsps_channels.broker.channel_layer.waiting import WaitingLine, accept, refuse, refused
+from dwsps_channels.broker.channel_layer.send_queue import SendQueue, accept, refuse, refused
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.text import printable
 
@@ -92,14 +92,14 @@ class ChannelLayerBroker:
         self._receiver: asyncio.Task[None] | None = None
 
         # Outgoing. One task at a time sends, and only while there is something to send: numbers leave in order.
-        self._line = WaitingLine(max_waiting, max_waiting_bytes)
+        self._queue = SendQueue(max_waiting, max_waiting_bytes)
         self._sender: asyncio.Task[None] | None = None
         self._number = 0  # of the next publication
         self._beat_due = False
 
         # Incoming.
-        self._senders = Senders()
-        self._gossip = Gossip(self._senders, monotonic())
+        self._detector = GapDetector()
+        self._gossip = Gossip(self._detector, monotonic())
         self._receive_problem = ""  # why receiving failed since the last heartbeat came back
         self._complained: float | None = None
 
@@ -110,12 +110,12 @@ class ChannelLayerBroker:
     @property
     def gaps(self) -> int:
         """How often this process missed messages of another."""
-        return self._senders.gaps
+        return self._detector.gaps
 
     @property
     def missed(self) -> int:
         """How many messages of others this process missed."""
-        return self._senders.missed
+        return self._detector.missed
 
     async def start(self, deliver: Callable[[Publication], None]) -> None:
         """Begin to receive: see ``Broker.start``. Takes at most some three heartbeats.
@@ -140,7 +140,7 @@ class ChannelLayerBroker:
             return refused("the server is not running")
         if not self.connected:
             return refused("the server's other processes cannot be reached for now")
-        answer = self._line.join(publication)
+        answer = self._queue.enqueue(publication)
         self._hand_over()
         return answer
 
@@ -153,7 +153,7 @@ class ChannelLayerBroker:
             await asyncio.wait([self._sender], timeout=STOP_TIMEOUT)
         await end(self._keeper)
         await end(self._sender)
-        self._line.refuse("the server is stopping")
+        self._queue.refuse("the server is stopping")
         self.connected = False
         await self._leave()
 
@@ -164,10 +164,10 @@ class ChannelLayerBroker:
             self._sender = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
-        while self._beat_due or self._line:
+        while self._beat_due or self._queue:
             heard = self._gossip.tell(monotonic()) if self._beat_due else {}
             self._beat_due = False
-            waiting = self._line.take(MAX_BATCH_BYTES)
+            waiting = self._queue.next_batch(MAX_BATCH_BYTES)
             publications = [each.publication for each in waiting]
             batch = Batch(self._sender_id, self._number, publications, heard=heard)
             # Never used again, even where sending fails: it may have arrived nevertheless.
@@ -181,7 +181,7 @@ class ChannelLayerBroker:
                 accept(waiting)
             except Exception as error:
                 # Those in line as well: they would only wait longer for the same.
-                self._line.refuse("the server's other processes could not be told")
+                self._queue.refuse("the server's other processes could not be told")
                 self._fail_beat(error)
                 self._hurry.set()
             finally:
@@ -213,7 +213,7 @@ class ChannelLayerBroker:
             if self._echo is not None and not self._echo.done():
                 self._echo.set_result(None)
             return
-        if batch.sender not in self._senders:
+        if batch.sender not in self._detector:
             # It has just come, and cannot know what it misses of us before it has heard of us.
             self._hurry.set()
         assert self._deliver is not None  # nothing is received before start
@@ -221,7 +221,7 @@ class ChannelLayerBroker:
         self._gossip.hear(batch, now)
         if batch.heard:
             self._gossip.listen(batch.heard, now)
-        for publication in self._senders.accept(batch, now):
+        for publication in self._detector.accept(batch, now):
             try:
                 self._deliver(publication)
             except Exception:
@@ -329,7 +329,7 @@ class ChannelLayerBroker:
             return  # known, and logged
         self.connected = False
         logger.warning("the server's other processes cannot be reached: %s; trying on", problem)
-        self._line.refuse("the server's other processes cannot be reached for now")
+        self._queue.refuse("the server's other processes cannot be reached for now")
         self._settled.set()
 
 

@@ -7,7 +7,7 @@ process, no later number shows it. So the processes that have it say so in their
 from typing import Final
 
 from dwsps_channels.broker.channel_layer.batch import Batch, Numbers
-from dwsps_channels.broker.channel_layer.senders import Senders
+from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 
 OUTSIDE: Final = "sender:"
 """The prefix of the names of senders that are no processes of the server."""
@@ -26,8 +26,8 @@ PATIENCE: Final = 3.0
 class Gossip:
     """One process's part of it. ``now`` is in seconds, of a clock that does not go back."""
 
-    def __init__(self, senders: Senders, now: float) -> None:
-        self._senders = senders
+    def __init__(self, detector: GapDetector, now: float) -> None:
+        self._detector = detector
         self._since = now
         # sender -> what was heard of it, and when last; the longest unheard first
         self._heard: dict[str, tuple[Numbers, float]] = {}
@@ -56,12 +56,12 @@ class Gossip:
     def listen(self, heard: dict[str, Numbers], now: float) -> None:
         """Take what another process tells."""
         for sender, (first, after) in heard.items():
-            if sender not in self._senders:
+            if sender not in self._detector:
                 # It may have been gone before this process came.
                 if now - self._since < TELL_FOR + PATIENCE:
                     continue
-                self._senders.expect(sender, first, now)
-            if self._senders.next_number(sender) < after:
+                self._detector.expect(sender, first, now)
+            if self._detector.next_number(sender) < after:
                 known, since = self._missing.get(sender, (0, now))
                 self._missing[sender] = (max(known, after), since)
 
@@ -70,4 +70,4 @@ class Gossip:
         for sender, (after, since) in list(self._missing.items()):
             if now - since >= PATIENCE:
                 del self._missing[sender]
-                self._senders.miss_up_to(sender, after, now)
+                self._detector.miss_up_to(sender, after, now)

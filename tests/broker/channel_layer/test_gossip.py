@@ -4,8 +4,8 @@ import pytest
 
 from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
+from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 from dwsps_channels.broker.channel_layer.gossip import MAX_TOLD, OUTSIDE, PATIENCE, TELL_FOR, Gossip
-from dwsps_channels.broker.channel_layer.senders import Senders
 from tests.broker.channel_layer.layers import Layer
 from tests.broker.contract import Member, publication
 from tests.processes import wait_until_async
@@ -21,20 +21,20 @@ class Process:
     """One process of a server, as far as this goes. It has been there for long."""
 
     def __init__(self, since: float = -1000.0) -> None:
-        self.senders = Senders()
-        self.gossip = Gossip(self.senders, since)
+        self.detector = GapDetector()
+        self.gossip = Gossip(self.detector, since)
 
     def receives(self, batch: Batch, now: float) -> int:
         """How many messages of it are new."""
         self.gossip.hear(batch, now)
-        return len(self.senders.accept(batch, now))
+        return len(self.detector.accept(batch, now))
 
     def tells(self, other: "Process", now: float) -> None:
         other.gossip.listen(self.gossip.tell(now), now)
 
     def missed(self, now: float) -> int:
         self.gossip.check(now)
-        return self.senders.missed
+        return self.detector.missed
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_nor_is_anything_counted_twice(one: Process, other: Process) -> None:
     one.tells(other, 0.5)
     one.receives(batch(1, 1), 1.0)
     assert other.receives(batch(1, 1), 1.0) == 1
-    assert other.senders.missed == 1  # by its number
+    assert other.detector.missed == 1  # by its number
     assert other.missed(0.5 + PATIENCE) == 1
 
 

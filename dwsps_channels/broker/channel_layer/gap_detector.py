@@ -1,4 +1,4 @@
-"""The other processes as one of them hears them: what was missed, what came twice."""
+"""Detection of what a process misses of the others, or gets twice."""
 
 import logging
 from typing import Final
@@ -15,8 +15,8 @@ MAX_SENDERS: Final = 1024
 FORGET_AFTER: Final = 3600.0
 
 
-class Senders:
-    """How far each sender has come, by the numbers in its batches."""
+class GapDetector:
+    """Keeps how far each sender has come, by the numbers in its batches."""
 
     def __init__(self) -> None:
         self.gaps = 0

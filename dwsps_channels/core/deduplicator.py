@@ -1,4 +1,4 @@
-"""What peers have sent already, so that a message that is sent again is not delivered again."""
+"""Memory of what peers have sent, so that a message that is sent again is not delivered again."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -11,7 +11,7 @@ Key = tuple[str, int]
 """Origin and number of a publication."""
 
 
-class Seen:
+class Deduplicator:
     """Remembers keys for ``seconds``, and at most ``ids`` of each peer: the oldest go first.
 
     Each peer has a memory of its own, so that none can name another's messages, or have them forgotten.

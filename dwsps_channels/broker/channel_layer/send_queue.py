@@ -1,4 +1,4 @@
-"""Publications on this side of the broker: waiting for their turn, in order, each with its publisher's answer."""
+"""Publications that wait to be sent, in order, each with its publisher's answer."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ OVERHEAD: Final = 128
 
 
 class Waiting(NamedTuple):
-    """One publication that was not handed over yet."""
+    """A publication that was not handed over yet."""
 
     publication: Publication
     accepted: asyncio.Future[None]
@@ -21,42 +21,42 @@ class Waiting(NamedTuple):
     size: int
 
 
-class WaitingLine:
-    """First in, first out; bounded in number and in bytes."""
+class SendQueue:
+    """A queue, bounded in number and in bytes."""
 
     def __init__(self, max_publications: int, max_bytes: int) -> None:
         self._max_publications = max_publications
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._line: deque[Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._queue)
 
-    def join(self, publication: Publication) -> asyncio.Future[None]:
-        """Queue up. What is returned raises ``Unavailable`` where the line is too long, or else fails."""
+    def enqueue(self, publication: Publication) -> asyncio.Future[None]:
+        """Add ``publication``. The future fails with ``Unavailable`` if the queue is full, or if it cannot be sent."""
         size = len(memoryview(publication.message)) + len(publication.topic.encode()) + OVERHEAD
-        if len(self._line) >= self._max_publications or self._bytes + size > self._max_bytes:
+        if len(self._queue) >= self._max_publications or self._bytes + size > self._max_bytes:
             return refused("the server's other processes cannot be told fast enough")
         waiting = Waiting(publication, asyncio.get_running_loop().create_future(), size)
-        self._line.append(waiting)
+        self._queue.append(waiting)
         self._bytes += size
         return waiting.accepted
 
-    def take(self, max_bytes: int) -> list[Waiting]:
-        """The longest waiting, in order: of ``max_bytes`` together, or one that is larger by itself."""
+    def next_batch(self, max_bytes: int) -> list[Waiting]:
+        """Remove the first publications: of ``max_bytes`` together, or one that is larger by itself."""
         taken: list[Waiting] = []
         room = max_bytes
-        while self._line and (not taken or self._line[0].size <= room):
-            waiting = self._line.popleft()
+        while self._queue and (not taken or self._queue[0].size <= room):
+            waiting = self._queue.popleft()
             self._bytes -= waiting.size
             room -= waiting.size
             taken.append(waiting)
         return taken
 
     def refuse(self, problem: str) -> None:
-        """Empty the line, unsent."""
-        refuse(self.take(self._bytes), problem)
+        """Empty the queue, unsent."""
+        refuse(self.next_batch(self._bytes), problem)
 
 
 def accept(batch: Iterable[Waiting]) -> None:
