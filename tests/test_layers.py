@@ -385,7 +385,7 @@ def test_to_import_a_room_loads_nothing_that_it_must_not(
         ("peering.outbound.outbox", "import dwsps_channels.broker.memory"),
         ("peering.outbound.link", "from django.db import models"),
         ("peering.outbound.forwarder", "from channels.db import database_sync_to_async"),
-        ("peering.outbound.tap", "from dwsps_channels.models import Peer"),
+        ("peering.outbound.server_feed", "from dwsps_channels.models import Peer"),
         ("peering.store", "from dwsps_channels.server.runtime import obtain"),
         ("client.blocking", "from django.conf import settings"),
         ("client.blocking", "from dwsps_channels.peering import link"),

@@ -14,8 +14,8 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.topics import contexts, size
 
-Tap = Callable[[Entry], None]
-"""Takes each message published on this server."""
+Feed = Callable[[Entry], None]
+"""Receives each message published on this server."""
 
 
 # A process that is started anew has a new origin: far more than a server has processes.
@@ -47,7 +47,7 @@ class Hub:
         self._own = {origin: (1, 0)}
         # What each peer has forwarded, and the broker has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
-        self._taps: set[Tap] = set()
+        self._feeds: set[Feed] = set()
         self.lagging: set[Subscriber] = set()
         """Those that are behind with reading, for whom publishers are to wait. Their sessions keep it."""
         # By topic; none that is empty is kept.
@@ -100,8 +100,8 @@ class Hub:
         self._published = number
         # As ``_keep``, without the call.
         entry = self._backlog.append(publication)
-        for tap in self._taps:
-            tap(entry)
+        for feed in self._feeds:
+            feed(entry)
         return self._broadcast(publication)
 
     def relay(self, publication: Publication) -> Future | None:
@@ -164,17 +164,17 @@ class Hub:
 
     def _keep(self, publication: Publication) -> None:
         entry = self._backlog.append(publication)
-        for tap in self._taps:
-            tap(entry)
+        for feed in self._feeds:
+            feed(entry)
 
-    def tap(self, tap: Tap, position: Position, since: float) -> None:
-        """Give ``tap`` what the backlog holds beyond ``position`` (see ``Backlog.after``), then all that comes.
+    def open_feed(self, feed: Feed, position: Position, since: float) -> None:
+        """Give ``feed`` what the backlog holds beyond ``position`` (see ``Backlog.after``), then all that comes.
 
         It is bound by the contract of ``Transport.send``.
         """
         for entry in self._backlog.after(position, since):
-            tap(entry)
-        self._taps.add(tap)
+            feed(entry)
+        self._feeds.add(feed)
 
     def reached(self) -> tuple[dict[str, int], dict[str, int]]:
         """For each process of this server the number of the first message that was had of it, and of the last."""
@@ -182,9 +182,9 @@ class Hub:
         numbers = own.items()
         return {id: first for id, (first, _) in numbers}, {id: last for id, (_, last) in numbers}
 
-    def untap(self, tap: Tap) -> None:
-        """Undo ``tap``, if it was done."""
-        self._taps.discard(tap)
+    def close_feed(self, feed: Feed) -> None:
+        """Undo ``open_feed``, if it was done."""
+        self._feeds.discard(feed)
 
     def deliver(self, publication: Publication) -> None:
         """Deliver to this process's subscribers only: deepest context first, each context's frame encoded once."""

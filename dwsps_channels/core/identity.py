@@ -12,7 +12,7 @@ class Role(Enum):
     PEER = "peer"
     """Another server, by the secret of a peer that is accepted from."""
     WORKER = "worker"
-    """This server's worker, in another process: it taps, and publishes past the policy."""
+    """This server's worker, in another process: it reads the feed, and publishes past the policy."""
     PUBLISHER = "publisher"
     """This server's own code in another process: it publishes past the policy."""
 

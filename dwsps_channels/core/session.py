@@ -32,13 +32,13 @@ from dwsps_channels.protocol.errors import (
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
     Ack,
+    FeedEntry,
+    FeedRequest,
     Publish,
     Reached,
     Request,
     Subject,
     Subscribe,
-    Tap,
-    Tapped,
     Unsubscribe,
     decode,
     encode,
@@ -197,7 +197,7 @@ class Session:
     def _leave(self) -> None:
         self._closing = True
         self._hub.remove(self._subscriber)
-        self._hub.untap(self._tapped)
+        self._hub.close_feed(self._send_entry)
 
     def _allowed(self, request: Request) -> bool | Awaitable[bool]:
         role = self.identity.role
@@ -215,9 +215,9 @@ class Session:
                 or role is Role.PUBLISHER
                 or self._policy.may_publish(self.identity, request.topic)
             )
-        if isinstance(request, Tap):
+        if isinstance(request, FeedRequest):
             if role is not Role.WORKER:
-                raise Forbidden("tap: this connection is not a worker's")
+                raise Forbidden("feed: this connection is not a worker's")
             return True
         check(request.topic)
         match request:
@@ -289,7 +289,7 @@ class Session:
             return self._error(error, subject)
         return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
 
-    def _perform(self, request: Subscribe | Unsubscribe | Tap, allowed: bool) -> None:
+    def _perform(self, request: Subscribe | Unsubscribe | FeedRequest, allowed: bool) -> None:
         """Let the action take effect."""
         match request:
             case Subscribe(topic=topic):
@@ -299,10 +299,10 @@ class Session:
             case Unsubscribe(topic=topic):
                 if self._hub.unsubscribe(self._subscriber, topic):
                     self._events.unsubscribed(self.identity, topic)
-            case Tap():
-                self._hub.untap(self._tapped)
+            case FeedRequest():
+                self._hub.close_feed(self._send_entry)
                 self._transport.send(encode(Reached(*self._hub.reached())))
-                self._hub.tap(self._tapped, request.position, request.since)
+                self._hub.open_feed(self._send_entry, request.position, request.since)
 
     def _relay(self, request: Publish) -> Future | None:
         name = request.name
@@ -343,11 +343,11 @@ class Session:
         if has_failed(accepted) and self._refused is None:
             self._refused = name
 
-    def _tapped(self, entry: Entry) -> None:
+    def _send_entry(self, entry: Entry) -> None:
         published = entry.publication
         self._transport.send(
             encode(
-                Tapped(
+                FeedEntry(
                     origin=published.origin,
                     number=published.number,
                     publisher=published.publisher,

@@ -20,7 +20,7 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.timestamps import RFC3339, now
 from dwsps_channels.protocol.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish", "tap"]
+Action = Literal["subscribe", "unsubscribe", "publish", "feed"]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
@@ -67,10 +67,10 @@ class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", t
         return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
 
 
-class Tap(Struct, frozen=True, gc=False, tag_field="type", tag="tap"):
-    """Worker to server: send me what is published here, from ``position`` on."""
+class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
+    """Worker to server: request everything published here, from ``position`` on."""
 
-    action: ClassVar[Action] = "tap"
+    action: ClassVar[Action] = "feed"
     topic: ClassVar[UnsetType] = UNSET
     position: dict[str, int] = {}
     """For each origin the number of the last message that the worker has."""
@@ -93,10 +93,10 @@ class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
     began: dict[str, int]
     """For each origin that this process knows the number of the first message that it had."""
     position: dict[str, int]
-    """And of the last one. What comes up to that comes before the ack of the tap; the rest is kept no longer."""
+    """And of the last one. What comes up to that comes before the ack of the request; the rest is kept no longer."""
 
 
-class Tapped(Struct, frozen=True, gc=False, tag_field="type", tag="tapped"):
+class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
     """Server to worker: a message that was published here, by a client or the server's own code."""
 
     origin: str
@@ -150,7 +150,7 @@ class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="
     id: Id | UnsetType = UNSET
 
 
-Request = Subscribe | Unsubscribe | Publish | Tap
+Request = Subscribe | Unsubscribe | Publish | FeedRequest
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encode = msgspec.json.Encoder().encode
@@ -201,7 +201,7 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
     return request
 
 
-def encode(message: Delivery | Ack | Error | Hello | Tapped | Reached) -> Frame:
+def encode(message: Delivery | Ack | Error | Hello | FeedEntry | Reached) -> Frame:
     """The frame that carries ``message``."""
     return Frame(_encode(message))
 

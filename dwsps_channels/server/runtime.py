@@ -58,7 +58,7 @@ EVENTS_GRACE = 1.0
 FORWARDING_BYTES = 1024
 
 # What a worker's position may take: an origin and a number for each of 256 runs of processes.
-TAP_BYTES = 32 * 1024
+FEED_REQUEST_BYTES = 32 * 1024
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 
@@ -133,7 +133,7 @@ class Runtime:
                 # It may be sent all that was kept for it, at once.
                 return replace(
                     self.limits,
-                    message_bytes=self.limits.message_bytes + TAP_BYTES,
+                    message_bytes=self.limits.message_bytes + FEED_REQUEST_BYTES,
                     buffered_bytes=self.limits.buffered_bytes + 2 * conf.TAIL_BYTES,
                     rate=None,
                     rate_bytes=None,

@@ -1,4 +1,4 @@
-"""What a session does for peers and for the worker: relaying, and the tap."""
+"""What a session does for peers and for the worker: relaying, and the feed."""
 
 import json
 from typing import Any
@@ -39,8 +39,8 @@ def worker(world: World) -> Client:
     return world.connect(identity=Identity("worker", role=Role.WORKER))
 
 
-def tap(**fields: Any) -> str:
-    return json.dumps({"type": "tap", "id": "tap", **fields})
+def feed_request(**fields: Any) -> str:
+    return json.dumps({"type": "feed", "id": "feed", **fields})
 
 
 @pytest.fixture
@@ -105,15 +105,15 @@ class TestRelaying:
         assert answer["type"] == "ack"
 
     def test_a_peer_that_claims_an_origin_of_ours_harms_only_itself(self, world: World) -> None:
-        subscriber, tapped = reader(world), worker(world)
-        tapped.send(tap())
+        subscriber, receiver = reader(world), worker(world)
+        receiver.send(feed_request())
         link = world.connect(identity=peer("link"))
         for number in (1, 2, 3):
             link.send(forwarded(number, origin=ORIGIN))
         client = world.connect()
         for number in (1, 2, 3):
             client.send(publish("news", f"ours {number}"))
-        assert messages(subscriber) == messages(tapped) == ["ours 1", "ours 2", "ours 3"]
+        assert messages(subscriber) == messages(receiver) == ["ours 1", "ours 2", "ours 3"]
 
     def test_what_a_dwsps_1_0_1_server_forwards_is_delivered_each_time(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
@@ -155,11 +155,11 @@ class TestRelaying:
         assert answer["type"] == "ack"
 
     def test_the_policy_is_not_asked_and_the_worker_is_not_told(self, world: World) -> None:
-        tapped = worker(world)
-        tapped.send(tap())
-        tapped.transport.take()
+        receiver = worker(world)
+        receiver.send(feed_request())
+        receiver.transport.take()
         world.connect(identity=peer("link")).send(forwarded(1))
-        assert tapped.transport.take() == []
+        assert receiver.transport.take() == []
 
     async def test_nobody_gets_it_before_the_broker_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
@@ -281,14 +281,14 @@ class TestRelaying:
 
 class TestTap:
     def test_it_gets_what_is_published_here_once_with_its_name(self, world: World) -> None:
-        tapped, client = worker(world), world.connect()
-        [_, answer] = tapped.send(tap())
-        assert (answer["type"], answer["action"], answer["id"]) == ("ack", "tap", "tap")
+        receiver, client = worker(world), world.connect()
+        [_, answer] = receiver.send(feed_request())
+        assert (answer["type"], answer["action"], answer["id"]) == ("ack", "feed", "feed")
         client.send(publish("news.uk", {"a": 1}, timestamp=STAMP))
-        [message] = tapped.transport.take()
+        [message] = receiver.transport.take()
         assert message.pop("at") > 0
         assert message == {
-            "type": "tapped",
+            "type": "entry",
             "origin": ORIGIN,
             "number": 1,
             "publisher": "one",
@@ -298,22 +298,22 @@ class TestTap:
         }
 
     def test_it_resumes_after_its_position(self, world: World) -> None:
-        client, tapped = world.connect(), worker(world)
+        client, receiver = world.connect(), worker(world)
         for number in range(5):
             client.send(publish("news", number))
-        _, *answers = tapped.send(tap(position={ORIGIN: 3}))
+        _, *answers = receiver.send(feed_request(position={ORIGIN: 3}))
         assert [each.get("message") for each in answers] == [3, 4, None]
 
     def test_of_an_origin_that_it_does_not_know_it_gets_what_came_since(self, world: World) -> None:
-        client, tapped = world.connect(), worker(world)
+        client, receiver = world.connect(), worker(world)
         client.send(publish("news", "kept"))
-        _, *answers = tapped.send(tap(position={"elsewhere": 3}, since=0))
+        _, *answers = receiver.send(feed_request(position={"elsewhere": 3}, since=0))
         assert [each.get("message") for each in answers] == ["kept", None]
-        assert len(worker(world).send(tap(since=2**40))) == 2
+        assert len(worker(world).send(feed_request(since=2**40))) == 2
 
     def test_it_is_told_which_numbers_there_were_of_each_process(self, world: World) -> None:
-        tapped, elsewhere = worker(world), World()
-        [reached, _] = tapped.send(tap())
+        receiver, elsewhere = worker(world), World()
+        [reached, _] = receiver.send(feed_request())
         assert reached == {"type": "reached", "began": {ORIGIN: 1}, "position": {ORIGIN: 0}}
         for number in range(3):
             world.connect().send(publish("news", number))
@@ -321,8 +321,8 @@ class TestTap:
         # This process heard of the other one from its second message on.
         for publication in elsewhere.broadcast[1:]:
             world.hub.receive(replace(publication, origin="other"))
-        tapped.transport.take()
-        reached, *_ = tapped.send(tap())
+        receiver.transport.take()
+        reached, *_ = receiver.send(feed_request())
         assert reached["began"] == {ORIGIN: 1, "other": 2}
         assert reached["position"] == {ORIGIN: 3, "other": 3}
 
@@ -336,7 +336,7 @@ class TestTap:
                 client.send(publish("junk", "x" * 60_000))
         for publication in elsewhere.broadcast:
             world.hub.receive(publication)
-        answers = worker(world).send(tap())
+        answers = worker(world).send(feed_request())
         assert [each["message"] for each in answers if each.get("topic") == "orders"] == [
             "important",
             "important",
@@ -344,30 +344,30 @@ class TestTap:
         assert sum(each.get("topic") == "junk" for each in answers) < 300
 
     def test_tapping_again_does_not_double(self, world: World) -> None:
-        client, tapped = world.connect(), worker(world)
-        tapped.send(tap())
-        tapped.send(tap())
+        client, receiver = world.connect(), worker(world)
+        receiver.send(feed_request())
+        receiver.send(feed_request())
         client.send(publish("news", 1))
-        assert messages(tapped) == [1]
+        assert messages(receiver) == [1]
 
     def test_it_gets_what_other_processes_publish(self, world: World) -> None:
-        tapped, elsewhere = worker(world), World()
-        tapped.send(tap())
+        receiver, elsewhere = worker(world), World()
+        receiver.send(feed_request())
         elsewhere.connect().send(publish("news", 1))
         world.hub.receive(elsewhere.broadcast[0])
-        assert messages(tapped) == [1]
+        assert messages(receiver) == [1]
 
     def test_it_ends_with_the_session(self, world: World) -> None:
-        client, tapped = world.connect(), worker(world)
-        tapped.send(tap())
-        tapped.session.closed()
+        client, receiver = world.connect(), worker(world)
+        receiver.send(feed_request())
+        receiver.session.closed()
         client.send(publish("news", 1))
-        assert tapped.transport.take() == []
+        assert receiver.transport.take() == []
 
     @pytest.mark.parametrize("identity", [Identity("client"), peer("link")])
     def test_nobody_but_the_worker_taps(self, world: World, identity: Identity) -> None:
-        [answer] = world.connect(identity=identity).send(tap())
-        assert is_error(answer, "forbidden", action="tap", id="tap")
+        [answer] = world.connect(identity=identity).send(feed_request())
+        assert is_error(answer, "forbidden", action="feed", id="feed")
 
     def test_the_worker_publishes_past_the_policy(self, world: World) -> None:
         subscriber = reader(world)

@@ -10,7 +10,7 @@ from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.health import PeerHealth, State
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.outbound.outbox import Outbox
-from dwsps_channels.peering.outbound.tap import Start, Tap
+from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 
 logger = logging.getLogger("dwsps_channels.peering")
 
@@ -32,7 +32,7 @@ class Store(Protocol):
 
 
 class Forwarder:
-    """Keeps a link for each peer, in step with the rows, and gives each message of the tap to all of them."""
+    """Keeps a link for each peer, in step with the rows, and passes each message of the server's feed to all of them."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Forwarder:
         self._told_missed: dict[int, int] = {}
         # Which link leads to which server.
         self._claimed: dict[str, Link] = {}
-        self._tap = Tap(url, sign, self)
+        self._server_feed = ServerFeed(url, sign, self)
 
     @property
     def links(self) -> list[Link]:
@@ -111,31 +111,31 @@ class Forwarder:
         """See ``Claims``."""
         self._claimed = {id: other for id, other in self._claimed.items() if other is not link}
 
-    # Cursor, for the tap
+    # FeedReader, for the server feed
 
-    def start(self) -> Start:
-        """See ``Cursor``: from what any of the links may not have yet."""
+    def start(self) -> FeedStart:
+        """See ``FeedReader``: from what any of the links may not have yet."""
         outboxes = [link.outbox for link in self.links]
         if not outboxes:
-            return Start({}, time())
+            return FeedStart({}, time())
         known = frozenset.intersection(*(outbox.origins for outbox in outboxes))
-        return Start(
+        return FeedStart(
             {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
             min(link.config.enabled_at for link in self.links),
         )
 
     def begin(self, began: Mapping[str, int]) -> None:
-        """See ``Cursor``."""
+        """See ``FeedReader``."""
         for link in self.links:
             link.outbox.begin(began)
 
     def catch_up(self, position: Mapping[str, int]) -> None:
-        """See ``Cursor``."""
+        """See ``FeedReader``."""
         for link in self.links:
             link.outbox.catch_up(position)
 
     async def _feed(self) -> None:
-        async for message in self._tap.messages():
+        async for message in self._server_feed.messages():
             for link, _ in self._links.values():
                 link.put(message)
 
@@ -158,7 +158,7 @@ class Forwarder:
 
     def _healths(self) -> dict[int, PeerHealth]:
         healths = {id: link.health() for id, (link, _) in self._links.items()}
-        if (outage := self._tap.outage) is not None:
+        if (outage := self._server_feed.outage) is not None:
             since, problem = outage
             for health in healths.values():
                 if health.state is State.CONNECTED:
@@ -208,7 +208,7 @@ class Forwarder:
                 "forwarding to %s", ", ".join(f"'{link.config.name}'" for link in self.links)
             )
             # What they are to get may have come before they were there.
-            self._tap.begin_anew()
+            self._server_feed.restart()
 
     def _add(
         self, config: PeerConfig, outbox: Outbox, *, after: asyncio.Task[None] | None = None

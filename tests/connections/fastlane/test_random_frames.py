@@ -24,7 +24,7 @@ REQUESTS = [
     b'{"type":"unsubscribe","topic":"a.b"}',
     b'{"type":"publish","topic":"a.b","message":[1,2,3]}',
     b'{"type":"publish","topic":"a..b","message":null,"id":1}',
-    b'{"type":"tap"}',
+    b'{"type":"feed"}',
     b"[[[[",
 ]
 

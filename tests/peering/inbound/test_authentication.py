@@ -210,7 +210,7 @@ class TestConnections:
             )
             assert (await client.receive_json_from(5))["code"] == "forbidden"
 
-    async def test_a_worker_may_tap_and_nobody_else(self) -> None:
+    async def test_only_a_worker_may_request_the_feed(self) -> None:
         await create()
         for headers, answer in (
             (bearer(await workers_credential()), "reached"),
@@ -219,7 +219,7 @@ class TestConnections:
             ([], "error"),
         ):
             async with PubSubCommunicator(headers=headers) as client:
-                await client.send_json_to({"type": "tap", "since": 2.0**40})
+                await client.send_json_to({"type": "feed", "since": 2.0**40})
                 frames = [await client.receive_json_from(5)]
                 if frames[0]["type"] == "hello":
                     frames.append(await client.receive_json_from(5))

@@ -10,13 +10,13 @@ import pytest
 
 from dwsps_channels.client import Connection, connection
 from dwsps_channels.peering.outbound import forwarder as module
-from dwsps_channels.peering.outbound import link, tap
+from dwsps_channels.peering.outbound import link, server_feed
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
 from dwsps_channels.peering.outbound.health import PeerHealth, State
 from dwsps_channels.peering.outbound.link import Link
 from tests.peering.far_server import SERVER_ID, FarServer
-from tests.peering.outbound.test_tap import signer
+from tests.peering.outbound.test_server_feed import signer
 from tests.processes import Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 
@@ -93,7 +93,7 @@ class Running:
         await wait_until_async(partial(self.is_at, state, name), 20, f"{name} {state}")
 
     async def is_tapping(self) -> None:
-        await wait_until_async(lambda: self.forwarder._tap.connected, 20)
+        await wait_until_async(lambda: self.forwarder._server_feed.connected, 20)
 
     async def end(self) -> None:
         if not self.task.done():
@@ -480,8 +480,8 @@ class TestWhatTheServerNoLongerHas:
         start_server: ServerFactory,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(tap, "ROUTINE_GRACE", 0.1)
-        monkeypatch.setattr(tap, "BACKOFF_CAP", 0.1)
+        monkeypatch.setattr(server_feed, "ROUTINE_GRACE", 0.1)
+        monkeypatch.setattr(server_feed, "BACKOFF_CAP", 0.1)
         server = start_server("fastlane")
         store.add(fars[0])
         running = Running(store, server)

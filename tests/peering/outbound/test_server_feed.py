@@ -1,4 +1,4 @@
-"""The tap, on a real server and on one that does what a test tells it."""
+"""The server feed, on a real server and on one that does what a test tells it."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
-from dwsps_channels.peering.outbound import tap as module
+from dwsps_channels.peering.outbound import server_feed as module
 from dwsps_channels.peering.outbound.outbox import Outgoing
-from dwsps_channels.peering.outbound.tap import Start, Tap
+from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 from tests.peering.far_server import FarServer
 from tests.peering.site import id_of
 from tests.processes import Server, ServerFactory, wait_until_async
@@ -34,7 +34,7 @@ def signer(server: Server) -> Callable[[], str]:
 
 
 class Reader:
-    """Reads a tap, and remembers how far it got, as a worker does."""
+    """Reads the feed, and remembers how far it got, as a worker does."""
 
     def __init__(self, url: str, sign: Callable[[], str], since: float) -> None:
         self.position: dict[str, int] = {}
@@ -43,12 +43,12 @@ class Reader:
         self.starts = 0
         self.began: Mapping[str, int] = {}
         self.caught_up: list[Mapping[str, int]] = []
-        self.tap = Tap(url, sign, self)
+        self.feed = ServerFeed(url, sign, self)
         self.task = asyncio.create_task(self._read())
 
-    def start(self) -> Start:
+    def start(self) -> FeedStart:
         self.starts += 1
-        return Start(dict(self.position), self.since)
+        return FeedStart(dict(self.position), self.since)
 
     def begin(self, began: Mapping[str, int]) -> None:
         self.began = began
@@ -57,7 +57,7 @@ class Reader:
         self.caught_up.append(position)
 
     async def _read(self) -> None:
-        async for message in self.tap.messages():
+        async for message in self.feed.messages():
             self.got.append(message)
             self.position[message.origin] = message.number
 
@@ -156,7 +156,7 @@ class TestOfAServer:
                 await client.publish("a", number)
             await reader.gets(0, 1, 2, 3, 4)
             reader.position = {origin: number - 2 for origin, number in reader.position.items()}
-            reader.tap.begin_anew()
+            reader.feed.restart()
             await reader.gets(0, 1, 2, 3, 4, 3, 4)
             await client.publish("a", 5)
             await reader.gets(0, 1, 2, 3, 4, 3, 4, 5)
@@ -182,7 +182,7 @@ class TestOfAServer:
     ) -> None:
         """Else somebody who is there from now on would take it for the first."""
         reader = start_reader(server.url, signer(server))
-        await wait_until_async(lambda: reader.tap.connected, 20)
+        await wait_until_async(lambda: reader.feed.connected, 20)
         async with connected(server.url) as client:
             await client.publish("a", 0)
             await reader.gets(0)
@@ -193,7 +193,7 @@ class TestOfAServer:
                     await wait_until_async(lambda: len(reader.got) > 20)
                     reader.got.clear()
                     reader.position = begin
-                    reader.tap.begin_anew()
+                    reader.feed.restart()
             for _ in range(1, 400):
                 assert (await client.receive())["type"] == "ack"
             await reader.gets(*range(1, 400))
@@ -255,17 +255,17 @@ class TestOfAServer:
         self, server: Server, start_reader: StartReader
     ) -> None:
         reader = start_reader(server.url, signer(server))
-        await wait_until_async(lambda: reader.tap.connected, 20)
+        await wait_until_async(lambda: reader.feed.connected, 20)
         await reader.end()
-        assert not reader.tap.connected
+        assert not reader.feed.connected
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-TAPPED = {"type": "tapped", "origin": "o", "at": 1.0, "topic": "a", "timestamp": "t"}
+ENTRY = {"type": "entry", "origin": "o", "at": 1.0, "topic": "a", "timestamp": "t"}
 
 
 def ack(frame: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "ack", "action": "tap", "timestamp": "t"}
+    return {"type": "ack", "action": "feed", "timestamp": "t"}
 
 
 class TestOfAScriptedServer:
@@ -283,13 +283,13 @@ class TestOfAScriptedServer:
         reader = start_reader(far.url, lambda: "signed", since=5.0)
         reader.position = {"o": 1}
         await wait_until_async(lambda: len(far.frames) == 1)
-        await far.say(TAPPED | {"number": 2, "message": 1})
+        await far.say(ENTRY | {"number": 2, "message": 1})
         await reader.gets(1)
         far.cut()
         await wait_until_async(lambda: len(far.frames) == 2)
         assert far.frames == [
-            {"type": "tap", "position": {"o": 1}, "since": 5.0},
-            {"type": "tap", "position": {"o": 2}, "since": 5.0},
+            {"type": "feed", "position": {"o": 1}, "since": 5.0},
+            {"type": "feed", "position": {"o": 2}, "since": 5.0},
         ]
         assert far.requests[0].headers["Authorization"] == "Bearer signed"
 
@@ -307,7 +307,7 @@ class TestOfAScriptedServer:
         ]
 
     @pytest.mark.parametrize(
-        "nonsense", ["no json", "{}", '{"type":"tapped"}', "[" * 50_000, b"\xff", '{"type":"new"}']
+        "nonsense", ["no json", "{}", '{"type":"entry"}', "[" * 50_000, b"\xff", '{"type":"new"}']
     )
     async def test_what_it_does_not_understand_is_passed_over(
         self,
@@ -319,23 +319,23 @@ class TestOfAScriptedServer:
         reader = start_reader(far.url, lambda: "signed")
         await wait_until_async(lambda: far.frames)
         await far.say(nonsense)
-        await far.say(TAPPED | {"number": 1, "message": 1})
+        await far.say(ENTRY | {"number": 1, "message": 1})
         await reader.gets(1)
         assert "does not understand" in caplog.text
 
-    async def test_a_server_that_does_not_let_it_tap_is_asked_again(
+    async def test_a_server_that_refuses_the_feed_is_asked_again(
         self, far: FarServer, start_reader: StartReader, caplog: pytest.LogCaptureFixture
     ) -> None:
         far.answer = lambda frame: {
             "type": "error",
-            "action": "tap",
+            "action": "feed",
             "code": "forbidden",
             "reason": "not a worker's",
             "retryable": False,
         }
         reader = start_reader(far.url, lambda: "signed")
         await wait_until_async(lambda: len(far.frames) == 3)
-        assert caplog.text.count("does not let this worker tap: not a worker's") == 1
+        assert caplog.text.count("refuses this worker the feed: not a worker's") == 1
         assert "connected" not in caplog.text
         far.answer = ack
         await wait_until_async(lambda: "connected to the server" in caplog.text)
@@ -363,7 +363,7 @@ class TestOfAScriptedServer:
 
         reader = start_reader(far.url, sign)
         await wait_until_async(lambda: tried >= 1)
-        reader.tap.begin_anew()
+        reader.feed.restart()
         await wait_until_async(lambda: tried >= 3)
         await far.start()
         await wait_until_async(lambda: len(far.frames) == 1)

@@ -1,4 +1,4 @@
-"""What is published on this server, as it comes to the worker: by a websocket, like any client."""
+"""The feed of what is published on this server. It reaches the worker through a websocket, as any client's frames do."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from dwsps_channels.client import (
 )
 from dwsps_channels.peering.outbound.outbox import Outgoing
 from dwsps_channels.protocol import surrogates
-from dwsps_channels.protocol.messages import Reached, Tapped
+from dwsps_channels.protocol.messages import FeedEntry, Reached
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
@@ -32,18 +32,18 @@ BACKOFF_CAP = 2.0
 ROUTINE_GRACE = 5.0
 
 
-class Start(Struct, frozen=True):
-    """Where to begin: see ``Backlog.after``."""
+class FeedStart(Struct, frozen=True):
+    """The place to start reading: see ``Backlog.after``."""
 
     position: Mapping[str, int]
     since: float
 
 
-class Cursor(Protocol):
-    """How far the reader of a tap has got."""
+class FeedReader(Protocol):
+    """The reader of a feed: it knows how far it has read."""
 
-    def start(self) -> Start:
-        """Where to begin. Asked for each connection."""
+    def start(self) -> FeedStart:
+        """Return the place to start reading. Called for each connection."""
 
     def begin(self, began: Mapping[str, int]) -> None:
         """The messages that follow begin with these numbers, of each origin that was not asked for."""
@@ -52,25 +52,25 @@ class Cursor(Protocol):
         """What the server still had up to ``position`` was given: what is missing will not come any more."""
 
 
-class Tap:
-    """The server's organic messages, in order, whatever happens to the connection. Iterate over ``messages`` once.
+class ServerFeed:
+    """The messages published on this server, in order, across reconnects. Iterate over ``messages`` once.
 
-    ``cursor`` is asked for each connection what to begin with. So messages may come again, but none is left out that
-    the server still keeps.
+    Each connection starts where ``reader`` says. So messages may repeat, but none that the server still keeps is left
+    out.
     """
 
     def __init__(
         self,
         url: str,
         sign: Callable[[], str | Awaitable[str]],
-        cursor: Cursor,
+        reader: FeedReader,
     ) -> None:
         self.url = url
         self._sign = sign
-        self._cursor = cursor
+        self._reader = reader
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
         self._connection: Connection | None = None
-        self._anew = False
+        self._restarting = False
         # Since when, in seconds since the epoch, there is no connection; and what the log was told of it last.
         self._lost_at: float | None = None
         self._logged: tuple[int, str] | None = None
@@ -78,7 +78,7 @@ class Tap:
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there."""
+        """Whether there is a connection to the server."""
         return self._connection is not None
 
     @property
@@ -88,30 +88,30 @@ class Tap:
             return None
         return None if time() - self._lost_at < ROUTINE_GRACE else (self._lost_at, self._logged[1])
 
-    def begin_anew(self) -> None:
-        """Ask the server again for all from what ``start`` says.
+    def restart(self) -> None:
+        """Read again from where ``start`` says.
 
-        On a connection of its own: what is on its way is not given any more, as it would be ahead of what comes again.
+        On a new connection: frames in flight are discarded, as they would overtake what is read again.
         """
-        self._anew = True
+        self._restarting = True
         if self._connection is not None:
-            self._connection.abort("beginning anew")
+            self._connection.abort("restarting the feed")
 
     async def messages(self) -> AsyncIterator[Outgoing]:
-        """Connect, and give what comes; connect again when that is lost. Never ends by itself."""
+        """Yield the messages; connect again whenever the connection is lost. Never ends by itself."""
         while True:
             code: int | None = None
             opened = False
             try:
                 async with open_connection(self.url, token=self._sign) as connection:
                     self._backoff.opened()
-                    opened, self._anew = True, False
+                    opened, self._restarting = True, False
                     self._connection = connection
                     await self._request(connection)
                     async for frame in connection:
-                        if self._anew:
+                        if self._restarting:
                             break
-                        if (message := self._understand(frame)) is not None:
+                        if (message := self._handle_frame(frame)) is not None:
                             yield message
             except ConnectError as error:
                 # A server that is going away says 503: any other refusal is no routine.
@@ -119,35 +119,35 @@ class Tap:
                 self._log(error.problem, routine=not refused)
             except ConnectionClosed as closed:
                 code = None if 4000 <= closed.code < 4100 else closed.code
-                if not self._anew:
+                if not self._restarting:
                     self._log(str(closed))
-            except _Refused as refused:
-                self._log(f"it does not let this worker tap: {refused}", routine=False)
+            except _FeedRefused as refused:
+                self._log(f"it refuses this worker the feed: {refused}", routine=False)
             finally:
                 self._connection = None
-            if not (opened and self._anew):
+            if not (opened and self._restarting):
                 await asyncio.sleep(self._backoff.delay(code) or 0.0)
 
     async def _request(self, connection: Connection) -> None:
-        start = self._cursor.start()
+        start = self._reader.start()
         await connection.send(
-            _encode({"type": "tap", "position": dict(start.position), "since": start.since})
+            _encode({"type": "feed", "position": dict(start.position), "since": start.since})
         )
 
-    def _understand(self, frame: bytes) -> Outgoing | None:
-        """The message that ``frame`` holds; ``None``: it is something else."""
-        match said := _decoded(frame):
-            case Tapped():
-                return _outgoing(said)
+    def _handle_frame(self, frame: bytes) -> Outgoing | None:
+        """Handle ``frame``; return the message that it holds, if any."""
+        match message := _decoded(frame):
+            case FeedEntry():
+                return _outgoing(message)
             case Reached():
-                self._reached = said.position
-                self._cursor.begin(said.began)
-            case _Ack(action="tap"):
-                self._cursor.catch_up(self._reached)
+                self._reached = message.position
+                self._reader.begin(message.began)
+            case _Ack(action="feed"):
+                self._reader.catch_up(self._reached)
                 logger.info("connected to the server at %s", self.url)
                 self._lost_at = self._logged = None
-            case _Error(action="tap"):
-                raise _Refused(printable(said.reason))
+            case _Error(action="feed"):
+                raise _FeedRefused(printable(message.reason))
         return None
 
     def _log(self, problem: str, *, routine: bool = True) -> None:
@@ -162,8 +162,8 @@ class Tap:
             )
 
 
-class _Refused(Exception):
-    """The server says that this is no worker: nothing will come on this connection."""
+class _FeedRefused(Exception):
+    """The server does not take this connection for a worker's: nothing will come on it."""
 
 
 class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
@@ -186,12 +186,12 @@ class _Error(Struct, tag_field="type", tag="error"):
     action: str = ""
 
 
-_Said = Tapped | Reached | _Ack | _Error
-_decoder: msgspec.json.Decoder[_Said] = msgspec.json.Decoder(_Said)
+_ServerFrame = FeedEntry | Reached | _Ack | _Error
+_decoder: msgspec.json.Decoder[_ServerFrame] = msgspec.json.Decoder(_ServerFrame)
 _encode = msgspec.json.Encoder().encode
 
 
-def _decoded(frame: bytes) -> _Said | None:
+def _decoded(frame: bytes) -> _ServerFrame | None:
     try:
         return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -202,7 +202,7 @@ def _decoded(frame: bytes) -> _Said | None:
         return None
 
 
-def _outgoing(message: Tapped) -> Outgoing:
+def _outgoing(message: FeedEntry) -> Outgoing:
     forwarded = _Forwarded(
         topic=message.topic,
         message=message.message,
