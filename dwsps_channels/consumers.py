@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from channels.consumer import AsyncConsumer
 from django.db import Error as DatabaseError
@@ -13,6 +13,7 @@ from django.db import Error as DatabaseError
 from dwsps_channels.conf import conf
 from dwsps_channels.connections import origins
 from dwsps_channels.connections.admission import Full, Place
+from dwsps_channels.connections.fastlane.takeover import EXTENSION, ConnectionTakeover
 from dwsps_channels.connections.handshakes import (
     Connected,
     Gone,
@@ -39,13 +40,7 @@ from dwsps_channels.protocol.text import printable
 from dwsps_channels.server import runtime
 from dwsps_channels.threads.pools import Busy
 
-if TYPE_CHECKING:  # it needs packages that only the fast lane has
-    from dwsps_channels.connections.fastlane.lane import Lane
-
 logger = logging.getLogger("dwsps_channels.consumers")
-
-# What the fast lane offers its applications, and no other server does.
-LANE: Final = "dwsps.fastlane"
 
 # After so many frames of one client the others have their turn: a server's queue may hold thousands, and to take from it
 # what is there already gives way to nobody.
@@ -110,13 +105,13 @@ class PubSubConsumer(AsyncConsumer):
         except Full:
             await reject(scope, send, 503)
             return
-        lane: Lane | None = (scope.get("extensions") or {}).get(LANE)
+        takeover: ConnectionTakeover | None = (scope.get("extensions") or {}).get(EXTENSION)
         try:
             await send({"type": "websocket.accept"})
-            server.look_at_server(send, is_lane=lane is not None)
-            if lane is not None:
+            server.look_at_server(send, is_fastlane=takeover is not None)
+            if takeover is not None:
                 # From here on the connection is the session's, and this call need not wait for its end.
-                _ride(lane, server, scope.get("user"), authenticated, place)
+                _take_over(takeover, server, scope.get("user"), authenticated, place)
                 place = None
                 return
             await self._serve(server, authenticated, receive)
@@ -152,8 +147,8 @@ class PubSubConsumer(AsyncConsumer):
             server.close_session(session)
 
 
-class _Rider:
-    """A session that reads and writes on the connection itself, without ASGI in between."""
+class _SessionHandler:
+    """A session as the handler of a connection that it has taken over from the fast lane."""
 
     __slots__ = (
         "_place",
@@ -184,8 +179,8 @@ class _Rider:
         self._server.close_session(self._session)
 
 
-def _ride(
-    lane: "Lane",
+def _take_over(
+    takeover: ConnectionTakeover,
     server: "runtime.Runtime",
     user: object,
     authenticated: authentication.Authenticated,
@@ -193,10 +188,12 @@ def _ride(
 ) -> None:
     limits = server.limits_of(authenticated.role)
 
-    def board(transport: Transport) -> _Rider:
-        return _Rider(server, server.open_session(transport, user, authenticated, limits), place)
+    def make_handler(transport: Transport) -> _SessionHandler:
+        return _SessionHandler(
+            server, server.open_session(transport, user, authenticated, limits), place
+        )
 
-    lane.ride(limits.buffered_bytes, board, limits.message_bytes)
+    takeover.take_over(limits.buffered_bytes, make_handler, limits.message_bytes)
 
 
 async def _authenticate(

@@ -103,14 +103,14 @@ class Runtime:
         else:
             await asyncio.shield(self._started)
 
-    def look_at_server(self, send: Any, *, is_lane: bool) -> None:
+    def look_at_server(self, send: Any, *, is_fastlane: bool) -> None:
         """Warn of what the server under the ASGI ``send`` was started without; of the first connection alone.
 
-        ``is_lane``: on the fast lane, which bounds messages by itself.
+        ``is_fastlane``: on the fast lane, which bounds messages by itself.
         """
         if not self._is_server_known:
             self._is_server_known = True
-            warn_of_uvicorn(send, holds_messages=not is_lane)
+            warn_of_uvicorn(send, holds_messages=not is_fastlane)
             if isinstance(self.broker, MemoryBroker):
                 warn_of_workers(send)
 

@@ -49,7 +49,7 @@ class Connection(Protocol):
 
 
 class Application:
-    """Runs an ASGI application on a connection, until it ends or gives the connection up to a rider."""
+    """Runs an ASGI application on a connection, until it ends or gives the connection up to a handler."""
 
     def __init__(
         self, connection: Connection, request: Request, scope: Any, default_headers: Headers

@@ -1,7 +1,7 @@
 """The websocket protocol class for uvicorn's ``--ws``: one connection, from its upgrade to its end.
 
 It reads frames itself (``reader``), and gathers those that it writes (``outbox``). Any ASGI application runs on it;
-ours takes the connection over (``lane``), and then a frame goes to its session, and the answer back, within the call
+ours takes the connection over (``takeover``), and then a frame goes to its session, and the answer back, within the call
 that brings it: no task, no queue.
 """
 
@@ -20,7 +20,12 @@ from uvicorn.server import ServerState
 
 from dwsps_channels.connections.fastlane.application import Application
 from dwsps_channels.connections.fastlane.heartbeat import Heartbeat
-from dwsps_channels.connections.fastlane.lane import EXTENSION, Lane, Rider
+from dwsps_channels.connections.fastlane.takeover import (
+    EXTENSION,
+    ConnectionHandler,
+    ConnectionTakeover,
+    MakeHandler,
+)
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.connections.transports.flusher import Flusher
 from dwsps_channels.connections.transports.outbox import CLOSE_TIMEOUT, CROWD, Outbox
@@ -45,7 +50,6 @@ from dwsps_channels.connections.websocket.reader import (
     Reader,
     Violation,
 )
-from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.frames import websocket_frame
 
 logger = logging.getLogger("uvicorn.error")
@@ -103,12 +107,12 @@ class Protocol(asyncio.Protocol):
         "_awaited",
         "_discarded",
         "_ground",
+        "_handler",
         "_lingers",
         "_loop",
         "_part",
         "_reader",
         "_receive",
-        "_rider",
         "_server_state",
         "_silent",
         "_state",
@@ -140,9 +144,9 @@ class Protocol(asyncio.Protocol):
         self._ground = ground
         self._state = OPENING
         self._reader: Reader | None = None
-        # Who gets the messages: the application, until a rider takes over; None once it was told that it is over.
+        # Who gets the messages: the application, until a handler takes over; None once it was told that it is over.
         self._application: Application | None = None
-        self._rider: Rider | None = None
+        self._handler: ConnectionHandler | None = None
         self._receive: Callable[[str | bytes], Awaitable[None] | None] | None = None
         # While it is there, the last message is being handled and no other is read.
         self._awaited: asyncio.Future[None] | None = None
@@ -252,7 +256,7 @@ class Protocol(asyncio.Protocol):
             "headers": request.headers,
             "subprotocols": request.subprotocols,
             "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, EXTENSION: Lane(self)},
+            "extensions": {"websocket.http.response": {}, EXTENSION: ConnectionTakeover(self)},
         }
         application = Application(self, request, scope, state.default_headers)
         self._application = application
@@ -267,7 +271,7 @@ class Protocol(asyncio.Protocol):
             self._state = OPEN
             self.outbox.put(response)
             self._part = self._ground.heartbeat.add(self)
-            # What came too early is read in the next turn, when a rider has taken over.
+            # What came too early is read in the next turn, when a handler has taken over.
             self._loop.call_soon(self._read_on)
 
     def refuse(self, response: bytes) -> None:
@@ -276,26 +280,26 @@ class Protocol(asyncio.Protocol):
             self.outbox.put(response)
             self._leave(linger=True)
 
-    def ride(
-        self, limit: int, board: Callable[[Transport], Rider], message_limit: int | None = None
+    def take_over(
+        self, limit: int, make_handler: MakeHandler, message_limit: int | None = None
     ) -> None:
-        """See ``Lane.ride``."""
+        """See ``ConnectionTakeover.take_over``."""
         application = self._application
-        if self._rider is not None or (application is not None and not application.is_accepted):
+        if self._handler is not None or (application is not None and not application.is_accepted):
             raise RuntimeError("only a connection that was accepted can be taken, and only once")
-        rider = board(self.outbox)
+        handler = make_handler(self.outbox)
         if application is None:
-            rider.closed()  # the client has left since
+            handler.closed()  # the client has left since
             return
         self._application = None
-        self._rider = rider
-        self._receive = rider.receive
-        self.outbox.bound(limit, rider.fall_behind, rider.lag)
+        self._handler = handler
+        self._receive = handler.receive
+        self.outbox.bound(limit, handler.fall_behind, handler.lag)
         if message_limit is not None and self._reader is not None:
             self._reader.keep_at_most(message_limit)
-        self._take_over(application.release())
+        self._hand_over(application.release())
 
-    def _take_over(self, messages: Iterable[str | bytes]) -> None:
+    def _hand_over(self, messages: Iterable[str | bytes]) -> None:
         """Hand over what the application has not fetched."""
         waiting = iter(messages)
         self._awaited = None
@@ -305,7 +309,7 @@ class Protocol(asyncio.Protocol):
             if handled is not None:
                 awaited = self._await(handled)
                 awaited.remove_done_callback(self._handled)
-                awaited.add_done_callback(lambda _: self._take_over(waiting))
+                awaited.add_done_callback(lambda _: self._hand_over(waiting))
                 return
         self._read_on()
 
@@ -385,14 +389,14 @@ class Protocol(asyncio.Protocol):
         return self._state is not OPENING
 
     def _control(self, frame: Control | Fragment | Oversized) -> None:
-        rider = self._rider
-        if rider is not None and isinstance(frame, Ping | Pong):
-            rider.receive_control(len(frame.payload) + HEAD_BYTES)
+        handler = self._handler
+        if handler is not None and isinstance(frame, Ping | Pong):
+            handler.receive_control(len(frame.payload) + HEAD_BYTES)
         if isinstance(frame, Ping):
             self.outbox.put(websocket_frame(PONG, frame.payload))
         elif isinstance(frame, Oversized):
-            if rider is not None:
-                rider.receive_too_large(*frame)
+            if handler is not None:
+                handler.receive_too_large(*frame)
         elif isinstance(frame, Close):
             self._tell_end(frame.code, frame.reason)
             self.outbox.put(close_frame(frame.code))
@@ -421,8 +425,8 @@ class Protocol(asyncio.Protocol):
             self.outbox.put(_PING)
 
     def _give_up(self) -> None:
-        if self._rider is not None:
-            self._rider.fall_silent()
+        if self._handler is not None:
+            self._handler.fall_silent()
         else:
             self._tell_end(INTERNAL_ERROR, "keepalive ping timeout")
             self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_CLOSE_TIMEOUT)
@@ -478,9 +482,9 @@ class Protocol(asyncio.Protocol):
         if (application := self._application) is not None:
             self._application = None
             application.disconnected(code, reason)
-        if (rider := self._rider) is not None:
-            self._rider = None
-            rider.closed()
+        if (handler := self._handler) is not None:
+            self._handler = None
+            handler.closed()
 
     def _cut_off_in(self, seconds: float) -> None:
         if self._timer is not None:

@@ -199,7 +199,7 @@ class TestScope:
             del scope["client"], scope["server"]
         (one, plain), (two, extended) = found
         assert one == two
-        assert extended.pop("dwsps.fastlane") == "Lane"
+        assert extended.pop("dwsps.fastlane") == "ConnectionTakeover"
         assert plain == extended
 
 

@@ -28,10 +28,10 @@ from tests.connections.transports.framed import FramedLine
 LIMIT = 4096
 
 
-class Riding:
+class CountingHandler:
     """Takes a connection over and counts what it is told."""
 
-    def __init__(self, line: "LaneLine") -> None:
+    def __init__(self, line: "TakenLine") -> None:
         self.line = line
 
     def receive(self, message: str | bytes) -> None:
@@ -56,29 +56,29 @@ class Riding:
         self.line.closed += 1
 
 
-class LaneLine(FramedLine):
+class TakenLine(FramedLine):
     """A connection that was taken over, and the client's end of it."""
 
     transport: Outbox
-    riding: type[Riding] = Riding
+    handler_class: type[CountingHandler] = CountingHandler
 
     def __init__(self, limit: int) -> None:
         super().__init__()
         self.limit = limit
         self.messages: list[str | bytes] = []
         self.silent = self.closed = 0
-        self.connection = Connection(self.ride)
+        self.connection = Connection(self.application)
         self.pipe = self.connection.pipe
 
-    async def ride(self, scope: Any, receive: Any, send: Any) -> None:
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        scope["extensions"]["dwsps.fastlane"].ride(self.limit, self.board)
+        scope["extensions"]["dwsps.fastlane"].take_over(self.limit, self.make_handler)
 
-    def board(self, transport: Transport) -> Riding:
+    def make_handler(self, transport: Transport) -> CountingHandler:
         assert isinstance(transport, Outbox)
         self.transport = transport
-        return self.riding(self)
+        return self.handler_class(self)
 
     def stop_reading(self) -> None:
         self.pipe.is_read = False
@@ -98,10 +98,10 @@ class LaneLine(FramedLine):
 
 
 @pytest.fixture
-async def lane_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LaneLine]:
+async def taken_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TakenLine]:
     monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.2)
     monkeypatch.setattr(outbox, "SLOW_CLOSE_TIMEOUT", 0.2)
-    line = LaneLine(LIMIT)
+    line = TakenLine(LIMIT)
     await line.connection.open()
     await turns()
     yield line
@@ -109,18 +109,18 @@ async def lane_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LaneLine]:
 
 
 @pytest.fixture
-def line(lane_line: LaneLine) -> LaneLine:
-    return lane_line
+def line(taken_line: TakenLine) -> TakenLine:
+    return taken_line
 
 
 class TestContract(TransportContract):
     @pytest.fixture
-    def line(self, lane_line: LaneLine) -> LaneLine:
-        return lane_line
+    def line(self, taken_line: TakenLine) -> TakenLine:
+        return taken_line
 
 
 class TestGathering:
-    async def test_frames_of_a_turn_are_written_at_once_at_its_end(self, line: LaneLine) -> None:
+    async def test_frames_of_a_turn_are_written_at_once_at_its_end(self, line: TakenLine) -> None:
         before = len(line.pipe.written)
         for number in range(10):
             line.transport.send(frame(number))
@@ -129,13 +129,13 @@ class TestGathering:
         assert len(line.pipe.written) == before + 1
         await line.has_received(*(text(number) for number in range(10)))
 
-    async def test_nothing_waits_longer_than_a_turn(self, line: LaneLine) -> None:
+    async def test_nothing_waits_longer_than_a_turn(self, line: TakenLine) -> None:
         line.transport.send(frame(1))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert line.received == [text(1)]
 
-    async def test_a_frame_is_made_once_for_all(self, line: LaneLine) -> None:
+    async def test_a_frame_is_made_once_for_all(self, line: TakenLine) -> None:
         shared = frame(1)
         assert shared.wire is None
         line.transport.send(shared)
@@ -155,18 +155,18 @@ class TestGathering:
         line.pipe.lose()
 
 
-class Echoing(Riding):
+class EchoingHandler(CountingHandler):
     def receive(self, message: str | bytes) -> None:
         assert isinstance(message, str)
         self.line.transport.send(Frame(message.encode()))
 
 
-class EchoLine(LaneLine):
-    riding = Echoing
+class EchoLine(TakenLine):
+    handler_class = EchoingHandler
 
 
 class TestBuffer:
-    async def test_it_stays_bounded_though_the_client_reads_nothing(self, line: LaneLine) -> None:
+    async def test_it_stays_bounded_though_the_client_reads_nothing(self, line: TakenLine) -> None:
         await line.is_stuck()
         for number in range(100 * LIMIT // len(frame(0))):
             line.transport.send(frame(number))
@@ -176,7 +176,7 @@ class TestBuffer:
 
     async def test_it_stays_bounded_in_a_turn_in_which_nobody_could_read(self) -> None:
         limit = SLICE_BYTES
-        line = LaneLine(limit)
+        line = TakenLine(limit)
         await line.connection.open()
         for number in range(2 * BURST_FACTOR * limit // len(frame(0))):
             line.transport.send(frame(number))
@@ -186,7 +186,7 @@ class TestBuffer:
         line.pipe.lose()
 
     async def test_one_frame_beyond_the_limit_reaches_a_client_that_reads(
-        self, line: LaneLine
+        self, line: TakenLine
     ) -> None:
         large = Frame(b'"' + b"x" * 10 * LIMIT + b'"')
         line.transport.send(large)
@@ -195,7 +195,7 @@ class TestBuffer:
 
     async def test_much_is_handed_over_in_slices(self) -> None:
         """What the event loop has taken cannot be taken back."""
-        line = LaneLine(100 * SLICE_BYTES)
+        line = TakenLine(100 * SLICE_BYTES)
         await line.connection.open()
         await line.is_stuck()
         for number in range(10 * SLICE_BYTES // len(frame(0))):
@@ -213,7 +213,7 @@ class TestBuffer:
 class TestReading:
     """A client that does not read what it is sent is not read either."""
 
-    async def test_it_stops_and_goes_on_with_the_writing(self, line: LaneLine) -> None:
+    async def test_it_stops_and_goes_on_with_the_writing(self, line: TakenLine) -> None:
         assert line.pipe.is_reading()
         await line.is_stuck()
         assert not line.pipe.is_reading()
@@ -222,7 +222,7 @@ class TestReading:
         line.connection.receive(b"came later")
         assert line.messages == ["was on its way", "came later"]
 
-    async def test_after_a_close_it_goes_on_whatever_waits(self, line: LaneLine) -> None:
+    async def test_after_a_close_it_goes_on_whatever_waits(self, line: TakenLine) -> None:
         await line.is_stuck()
         line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
         await turns()
@@ -230,13 +230,13 @@ class TestReading:
 
 
 class TestEnd:
-    async def test_closed_is_told_once(self, line: LaneLine) -> None:
+    async def test_closed_is_told_once(self, line: TakenLine) -> None:
         line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
         assert line.closed == 0
         line.pipe.lose()
         assert line.closed == 1
 
-    async def test_nothing_is_kept_for_a_client_that_is_gone(self, line: LaneLine) -> None:
+    async def test_nothing_is_kept_for_a_client_that_is_gone(self, line: TakenLine) -> None:
         await line.is_stuck()
         line.transport.send(frame(1))
         await turns()

@@ -9,20 +9,20 @@ from dwsps_channels.connections.fastlane.protocol import Protocol
 from dwsps_channels.connections.fastlane.turns import CONNECTIONS, TURN_BYTES, TURN_FRAMES, Turns
 from tests.connections.fastlane.pipe import Connection
 from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
-from tests.connections.fastlane.test_lane import Recording, riding
+from tests.connections.fastlane.test_takeover import RecordingHandler, taking_over
 from tests.connections.transports.contract import turns, until
 
 FLOOD = 10 * TURN_FRAMES
 
 
 @pytest.fixture
-def rider() -> Recording:
-    return Recording()
+def handler() -> RecordingHandler:
+    return RecordingHandler()
 
 
 @pytest.fixture
-async def connection(rider: Recording) -> Connection:
-    connection = Connection(riding(rider, message_limit=TURN_BYTES))
+async def connection(handler: RecordingHandler) -> Connection:
+    connection = Connection(taking_over(handler, message_limit=TURN_BYTES))
     await connection.open()
     await turns()
     return connection
@@ -30,17 +30,17 @@ async def connection(rider: Recording) -> Connection:
 
 class TestProtocol:
     async def test_one_turn_handles_a_part_of_it(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.receive(*(b"%d" % number for number in range(FLOOD)))
-        assert len(rider.messages) == TURN_FRAMES
+        assert len(handler.messages) == TURN_FRAMES
         assert not connection.pipe.is_reading()
         # The next turns take what is left, in order, and then the client is read again.
-        seen = {0, len(rider.messages)}
+        seen = {0, len(handler.messages)}
         while not connection.pipe.is_reading():
             await asyncio.sleep(0)
-            seen.add(len(rider.messages))
-        assert rider.messages == [str(number) for number in range(FLOOD)]
+            seen.add(len(handler.messages))
+        assert handler.messages == [str(number) for number in range(FLOOD)]
         assert seen == set(range(0, FLOOD + 1, TURN_FRAMES))
 
     @pytest.mark.parametrize("opcode", [PING, PONG])
@@ -53,7 +53,7 @@ class TestProtocol:
 
     @pytest.mark.parametrize("size", [0, TURN_BYTES + 1])
     async def test_fragments_count(
-        self, rider: Recording, connection: Connection, size: int
+        self, handler: RecordingHandler, connection: Connection, size: int
     ) -> None:
         """Of a message that is kept, and of one that is too large for that."""
         protocol: Protocol = connection.protocol
@@ -65,61 +65,61 @@ class TestProtocol:
             iterations += 1
         assert iterations >= FLOOD // TURN_FRAMES
         await until(lambda: (PONG, b"last") in connection.frames())
-        assert rider.messages == ([""] if not size else [])
+        assert handler.messages == ([""] if not size else [])
 
     async def test_a_large_chunk_waits_for_a_turn(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         """The event loop may read the same socket again at once, if reading goes on."""
         connection.receive(b"x" * TURN_BYTES)
-        assert rider.messages == []
+        assert handler.messages == []
         assert not connection.pipe.is_reading()
         await until(connection.pipe.is_reading)
-        assert len(rider.messages) == 1
+        assert len(handler.messages) == 1
 
     async def test_one_that_has_waited_for_a_message_goes_on_in_its_turn(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rider.answers = [handled]
+        handler.answers = [handled]
         connection.receive(b"first", *[b"x" * 1000] * FLOOD)
-        await until(lambda: len(rider.messages) == 1)
+        await until(lambda: len(handler.messages) == 1)
         handled.set_result(None)
         await turns()
-        assert 1 < len(rider.messages) < FLOOD
+        assert 1 < len(handler.messages) < FLOOD
         await until(connection.pipe.is_reading)
-        assert len(rider.messages) == FLOOD + 1
+        assert len(handler.messages) == FLOOD + 1
 
     async def test_the_usual_message_costs_no_turn(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.receive(*[b"x"] * (TURN_FRAMES - 1))
-        assert len(rider.messages) == TURN_FRAMES - 1
+        assert len(handler.messages) == TURN_FRAMES - 1
         assert connection.pipe.is_reading()
 
     async def test_who_waits_for_a_turn_is_not_taken_for_silent(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.receive(*[b"x"] * FLOOD)
         for _ in range(3):
             connection.protocol.beat()
-        assert rider.told == []
+        assert handler.told == []
 
     async def test_a_client_that_leaves_meanwhile_is_forgotten(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.receive(*[b"x"] * FLOOD)
         connection.pipe.lose()
         await turns()
-        assert len(rider.messages) == TURN_FRAMES
-        assert rider.told == ["closed"]
+        assert len(handler.messages) == TURN_FRAMES
+        assert handler.told == ["closed"]
 
     async def test_a_close_behind_a_flood_is_answered(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.protocol.data_received(frame(TEXT, b"x") * FLOOD + close(1000))
         await until(lambda: connection.state.connections == set())
-        assert len(rider.messages) == FLOOD
+        assert len(handler.messages) == FLOOD
         assert not connection.pipe.aborted
 
 

@@ -1,4 +1,4 @@
-"""What the fast lane offers: to take the connection over from the application."""
+"""The fast lane's scope extension: a handler takes the connection over from the application."""
 
 import asyncio
 import logging
@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.fastlane.lane import EXTENSION
-from dwsps_channels.consumers import LANE
+from dwsps_channels.connections.fastlane.takeover import EXTENSION
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.frames import Frame
 from tests.connections.fastlane.pipe import Connection
@@ -16,8 +15,8 @@ from tests.connections.fastlane.raw import CLOSE, CONTINUATION, PING, PONG, TEXT
 from tests.connections.transports.contract import turns, until
 
 
-class Recording:
-    """A rider that does what it is told to, and notes what it is told."""
+class RecordingHandler:
+    """A handler that does what it is told to, and notes what it is told."""
 
     def __init__(self) -> None:
         self.messages: list[str | bytes] = []
@@ -27,7 +26,7 @@ class Recording:
         self.too_large: list[tuple[int, bytes, bytes]] = []
         self.transport: Transport | None = None
 
-    def board(self, transport: Transport) -> "Recording":
+    def make_handler(self, transport: Transport) -> "RecordingHandler":
         self.transport = transport
         return self
 
@@ -57,51 +56,47 @@ class Recording:
 
 
 @pytest.fixture
-def rider() -> Recording:
-    return Recording()
+def handler() -> RecordingHandler:
+    return RecordingHandler()
 
 
-def riding(rider: Recording, message_limit: int | None = None) -> Callable[..., Any]:
+def taking_over(handler: RecordingHandler, message_limit: int | None = None) -> Callable[..., Any]:
     """An application that gives the connection up at once, and ends."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        scope["extensions"][EXTENSION].ride(1_000_000, rider.board, message_limit)
+        scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler, message_limit)
 
     return application
 
 
 @pytest.fixture
-async def connection(rider: Recording) -> Connection:
-    connection = Connection(riding(rider))
+async def connection(handler: RecordingHandler) -> Connection:
+    connection = Connection(taking_over(handler))
     await connection.open()
     await turns()
     return connection
 
 
-def test_the_consumer_knows_the_offer_by_its_name() -> None:
-    assert LANE == EXTENSION
-
-
-class TestRide:
-    async def test_messages_go_to_the_rider_within_the_call_that_brings_them(
-        self, rider: Recording, connection: Connection
+class TestTakeOver:
+    async def test_messages_go_to_the_handler_within_the_call_that_brings_them(
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.receive(b"one", b"two")
-        assert rider.messages == ["one", "two"]
+        assert handler.messages == ["one", "two"]
         connection.protocol.data_received(frame(0x2, b"\xff"))
-        assert rider.messages[2:] == [b"\xff"]
+        assert handler.messages[2:] == [b"\xff"]
 
     async def test_the_application_s_end_does_not_end_the_connection(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         assert connection.state.tasks == set()
         assert connection.frames() == []
         assert not connection.pipe.closing
-        assert rider.told == []
+        assert handler.told == []
 
-    async def test_what_came_before_comes_first(self, rider: Recording) -> None:
+    async def test_what_came_before_comes_first(self, handler: RecordingHandler) -> None:
         accepted, go = asyncio.Event(), asyncio.Event()
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -109,7 +104,7 @@ class TestRide:
             await send({"type": "websocket.accept"})
             accepted.set()
             await go.wait()
-            scope["extensions"][EXTENSION].ride(1_000_000, rider.board)
+            scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler)
 
         connection = Connection(application)
         await connection.open()
@@ -117,14 +112,14 @@ class TestRide:
         for start in range(0, 200, 50):
             connection.receive(*(b"%d" % number for number in range(start, start + 50)))
             await turns()
-        rider.answers = [asyncio.sleep(0.001) for _ in range(100)]
+        handler.answers = [asyncio.sleep(0.001) for _ in range(100)]
         go.set()
         await turns()
         connection.receive(b"200")
-        await until(lambda: len(rider.messages) == 201)
-        assert rider.messages == [str(number) for number in range(201)]
+        await until(lambda: len(handler.messages) == 201)
+        assert handler.messages == [str(number) for number in range(201)]
 
-    async def test_who_left_meanwhile_is_told_at_once(self, rider: Recording) -> None:
+    async def test_who_left_meanwhile_is_told_at_once(self, handler: RecordingHandler) -> None:
         accepted, go = asyncio.Event(), asyncio.Event()
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -132,31 +127,31 @@ class TestRide:
             await send({"type": "websocket.accept"})
             accepted.set()
             await go.wait()
-            scope["extensions"][EXTENSION].ride(1_000_000, rider.board)
+            scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler)
 
         connection = Connection(application)
         await connection.open()
         await accepted.wait()
         connection.pipe.lose()
         go.set()
-        await until(lambda: rider.told == ["closed"])
+        await until(lambda: handler.told == ["closed"])
         assert connection.state.tasks == set()
         assert connection.state.connections == set()
 
     @pytest.mark.parametrize("accepts", [False, True])
     async def test_it_is_for_who_accepted_and_only_once(
-        self, rider: Recording, accepts: bool
+        self, handler: RecordingHandler, accepts: bool
     ) -> None:
         errors: list[RuntimeError] = []
 
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await receive()
-            lane = scope["extensions"][EXTENSION]
+            takeover = scope["extensions"][EXTENSION]
             if accepts:
                 await send({"type": "websocket.accept"})
-                lane.ride(1_000_000, rider.board)
+                takeover.take_over(1_000_000, handler.make_handler)
             with pytest.raises(RuntimeError) as raised:
-                lane.ride(1_000_000, rider.board)
+                takeover.take_over(1_000_000, handler.make_handler)
             errors.append(raised.value)
             if not accepts:
                 await send({"type": "websocket.accept"})
@@ -165,10 +160,10 @@ class TestRide:
         await until(lambda: len(errors) == 1)
 
     async def test_a_middleware_that_raises_afterwards_ends_the_connection(
-        self, rider: Recording, caplog: pytest.LogCaptureFixture
+        self, handler: RecordingHandler, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def raising(scope: Any, receive: Any, send: Any) -> None:
-            await riding(rider)(scope, receive, send)
+            await taking_over(handler)(scope, receive, send)
             raise RuntimeError("a defect")
 
         connection = Connection(raising)
@@ -183,59 +178,59 @@ class TestWaiting:
     """A message that takes time is the only one that is handled."""
 
     async def test_the_next_ones_wait_in_order(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rider.answers = [None, decided]
+        handler.answers = [None, decided]
         connection.receive(b"one", b"two", b"three")
         assert not connection.pipe.is_reading()
         connection.receive(b"four")  # was on its way
         await turns()
-        assert rider.messages == ["one", "two"]
+        assert handler.messages == ["one", "two"]
         decided.set_result(None)
         await turns()
-        assert rider.messages == ["one", "two", "three", "four"]
+        assert handler.messages == ["one", "two", "three", "four"]
         assert connection.pipe.is_reading()
 
     async def test_a_defect_in_it_is_reported_and_the_next_is_handled(
-        self, rider: Recording, connection: Connection, caplog: pytest.LogCaptureFixture
+        self, handler: RecordingHandler, connection: Connection, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def fail() -> None:
             raise RuntimeError("a defect")
 
-        rider.answers = [fail()]
+        handler.answers = [fail()]
         connection.receive(b"one", b"two")
         await turns()
-        assert rider.messages == ["one", "two"]
+        assert handler.messages == ["one", "two"]
         (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
         assert "a defect" in str(record.exc_info)
 
     async def test_a_client_that_leaves_meanwhile_is_told_of(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rider.answers = [decided]
+        handler.answers = [decided]
         connection.receive(b"one", b"two")
         connection.pipe.lose()
-        assert rider.told == ["closed"]
+        assert handler.told == ["closed"]
         decided.set_result(None)
         await turns()
-        assert rider.messages == ["one"]
+        assert handler.messages == ["one"]
 
 
 class TestControlFrames:
     async def test_pings_and_pongs_are_counted(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.protocol.data_received(frame(PING, b"abc") + frame(PONG) + frame(TEXT, b"x"))
-        assert rider.controls == [9, 6]
+        assert handler.controls == [9, 6]
         await turns()
         assert connection.frames() == [(PONG, b"abc")]
 
     async def test_a_ping_that_closes_the_connection_is_not_answered(
-        self, rider: Recording, connection: Connection, monkeypatch: pytest.MonkeyPatch
+        self, handler: RecordingHandler, connection: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rider, "receive_control", lambda size: rider.fall_silent())
+        monkeypatch.setattr(handler, "receive_control", lambda size: handler.fall_silent())
         connection.protocol.data_received(frame(PING) * 3)
         await turns()
         assert [received.opcode for received in connection.frames()] == [TEXT, CLOSE]
@@ -243,56 +238,60 @@ class TestControlFrames:
 
 class TestEnd:
     async def test_the_client_s_close_is_answered_and_told_once(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.protocol.data_received(close(1000, b"bye"))
         assert connection.frames() == [(CLOSE, b"\x03\xe8")]
         await until(lambda: connection.state.connections == set())
-        assert rider.told == ["closed"]
+        assert handler.told == ["closed"]
 
     async def test_what_was_answered_before_a_close_is_sent_before_it(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
-        assert rider.transport is not None
-        rider.transport.send(Frame(b"{}"))
+        assert handler.transport is not None
+        handler.transport.send(Frame(b"{}"))
         connection.protocol.data_received(close(1000))
         assert connection.frames() == [(TEXT, b"{}"), (CLOSE, b"\x03\xe8")]
 
     async def test_messages_after_our_close_are_thrown_away(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
-        assert rider.transport is not None
-        rider.transport.close(4200, Frame(b"{}"))
+        assert handler.transport is not None
+        handler.transport.close(4200, Frame(b"{}"))
         connection.receive(b"late")
         await turns()
-        assert rider.messages == []
+        assert handler.messages == []
         assert connection.frames()[-1].opcode == CLOSE
         connection.protocol.data_received(close(4200))
         await until(lambda: connection.pipe.closing)
         assert not connection.pipe.aborted
-        assert rider.told == ["closed"]
+        assert handler.told == ["closed"]
 
-    async def test_uvicorn_s_end_closes_it(self, rider: Recording, connection: Connection) -> None:
+    async def test_uvicorn_s_end_closes_it(
+        self, handler: RecordingHandler, connection: Connection
+    ) -> None:
         connection.protocol.shutdown()
         await turns()
         assert connection.frames() == [(CLOSE, (1012).to_bytes(2, "big"))]
-        assert rider.told == ["closed"]
+        assert handler.told == ["closed"]
 
 
 class TestOversized:
-    async def test_the_rider_is_told_its_size_and_its_ends(self, rider: Recording) -> None:
+    async def test_the_handler_is_told_its_size_and_its_ends(
+        self, handler: RecordingHandler
+    ) -> None:
         async def application(scope: Any, receive: Any, send: Any) -> None:
             await receive()
             await send({"type": "websocket.accept"})
-            scope["extensions"][EXTENSION].ride(1_000_000, rider.board, 1000)
+            scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler, 1000)
 
         connection = Connection(application)
         await connection.open()
         await turns()
         large = b"a" * 1000 + b"z" * 1000
         connection.receive(b"x" * 1000, large, b"next")
-        assert rider.messages == ["x" * 1000, "next"]
-        assert rider.too_large == [(2000, b"a" * 512, b"z" * 512)]
+        assert handler.messages == ["x" * 1000, "next"]
+        assert handler.too_large == [(2000, b"a" * 512, b"z" * 512)]
 
 
 class TestHeartbeat:
@@ -306,15 +305,15 @@ class TestHeartbeat:
             connection.protocol.data_received(frame(PONG))
 
     async def test_whatever_frame_a_client_sends_is_a_sign_of_life(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         for _ in range(3):
             connection.protocol.beat()
             connection.receive(b"x")
-        assert rider.told == []
+        assert handler.told == []
 
     async def test_a_part_of_a_frame_is_no_sign_of_life(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         begun = iter(frame(TEXT, b"x" * 100))
         connection.protocol.data_received(bytes([next(begun)]))
@@ -322,33 +321,35 @@ class TestHeartbeat:
         for _ in range(10):
             connection.protocol.data_received(bytes([next(begun)]))
         connection.protocol.beat()
-        assert rider.told == ["silent"]
+        assert handler.told == ["silent"]
 
-    async def test_a_fragment_is_one(self, rider: Recording, connection: Connection) -> None:
+    async def test_a_fragment_is_one(
+        self, handler: RecordingHandler, connection: Connection
+    ) -> None:
         connection.protocol.data_received(frame(TEXT, b"x", fin=False))
         for _ in range(3):
             connection.protocol.beat()
             connection.protocol.data_received(frame(CONTINUATION, b"x", fin=False))
-        assert rider.told == []
+        assert handler.told == []
 
     async def test_a_silent_client_is_closed_at_the_second_beat(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         connection.protocol.beat()
         connection.protocol.beat()
-        assert rider.told == ["silent"]
+        assert handler.told == ["silent"]
         await turns()
         assert connection.frames()[-1] == (CLOSE, (4101).to_bytes(2, "big"))
 
     async def test_who_is_not_read_cannot_be_heard(
-        self, rider: Recording, connection: Connection
+        self, handler: RecordingHandler, connection: Connection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        rider.answers = [decided]
+        handler.answers = [decided]
         connection.receive(b"one")
         for _ in range(5):
             connection.protocol.beat()
-        assert rider.told == []
+        assert handler.told == []
         decided.set_result(None)
 
     async def test_another_application_s_is_closed_too(self) -> None:
@@ -368,16 +369,20 @@ class TestHeartbeat:
         assert [event["code"] for event in events] == [1011]
 
     @pytest.mark.parametrize("timeout", [0.15, 0.05])
-    async def test_the_settings_are_uvicorn_s(self, rider: Recording, timeout: float) -> None:
-        connection = Connection(riding(rider), ws_ping_interval=0.05, ws_ping_timeout=timeout)
+    async def test_the_settings_are_uvicorn_s(
+        self, handler: RecordingHandler, timeout: float
+    ) -> None:
+        connection = Connection(
+            taking_over(handler), ws_ping_interval=0.05, ws_ping_timeout=timeout
+        )
         started = asyncio.get_running_loop().time()
         await connection.open()
-        await until(lambda: rider.told == ["silent"])
+        await until(lambda: handler.told == ["silent"])
         assert asyncio.get_running_loop().time() - started >= timeout
 
-    async def test_there_is_none_where_it_is_turned_off(self, rider: Recording) -> None:
-        connection = Connection(riding(rider), ws_ping_interval=None)
+    async def test_there_is_none_where_it_is_turned_off(self, handler: RecordingHandler) -> None:
+        connection = Connection(taking_over(handler), ws_ping_interval=None)
         await connection.open()
         connection.protocol.beat()
         connection.protocol.beat()
-        assert rider.told == []
+        assert handler.told == []
