@@ -1,12 +1,12 @@
-"""The subscribers of one topic, and the way of one frame to all of them."""
+"""The subscribers of one topic, and the delivery of a frame to all of them."""
 
 from collections.abc import Collection, KeysView
 
-from dwsps_channels.core.transport import Courier, Transport
+from dwsps_channels.core.transport import Broadcaster, Transport
 from dwsps_channels.protocol.frames import Frame
 
-# Fewer than these are each sent to: a courier has to be worth its way.
-CROWD = 8
+# Below this number of subscribers a ``send`` to each is cheaper than a broadcast.
+MIN_BROADCAST = 8
 
 
 class Subscriber:
@@ -24,50 +24,50 @@ class Subscriber:
 
 
 class Audience:
-    """Keeps who subscribes to a topic, in order, and has couriers deliver where there are many."""
+    """The subscribers of a topic, in the order in which they came. Many are delivered to by their broadcasters."""
 
-    __slots__ = ("_parties", "_transports")
+    __slots__ = ("_groups", "_transports")
 
     def __init__(self) -> None:
         self._transports: dict[Subscriber, Transport] = {}
-        # For each courier those that it delivers to; None for those that have none. Made when it is needed, and
-        # dropped, never changed, when somebody comes or goes: a courier may hold on to what it was given.
-        self._parties: list[tuple[Courier | None, Collection[Transport]]] | None = None
+        # The transports of each broadcaster; those without one are under None. Made when needed, and dropped, never
+        # changed, when a subscriber comes or goes: a broadcaster may keep the group that it was given.
+        self._groups: list[tuple[Broadcaster | None, Collection[Transport]]] | None = None
 
     def add(self, subscriber: Subscriber) -> None:
         self._transports[subscriber] = subscriber.transport
-        self._parties = None
+        self._groups = None
 
     def remove(self, subscriber: Subscriber) -> None:
         del self._transports[subscriber]
-        self._parties = None
+        self._groups = None
 
     def __len__(self) -> int:
         return len(self._transports)
 
     def members(self) -> KeysView[Subscriber]:
-        """Who is in it."""
+        """Return the subscribers."""
         return self._transports.keys()
 
     def deliver(self, frame: Frame) -> None:
-        """Send ``frame`` to everyone."""
+        """Send ``frame`` to every subscriber."""
         transports = self._transports
-        if len(transports) < CROWD:
+        if len(transports) < MIN_BROADCAST:
             for transport in transports.values():
                 transport.send(frame)
             return
-        if self._parties is None:
-            self._parties = self._divide()
-        for courier, party in self._parties:
-            if courier is not None:
-                courier.deliver(frame, party)
+        if self._groups is None:
+            self._groups = self._divide()
+        for broadcaster, group in self._groups:
+            if broadcaster is not None:
+                broadcaster.broadcast(frame, group)
             else:
-                for transport in party:
+                for transport in group:
                     transport.send(frame)
 
-    def _divide(self) -> list[tuple[Courier | None, Collection[Transport]]]:
-        # By identity: a dict is in order, and quick to be asked.
-        parties: dict[Courier | None, dict[Transport, None]] = {}
+    def _divide(self) -> list[tuple[Broadcaster | None, Collection[Transport]]]:
+        # A dict keeps the order, and ``in`` is a fast test on it.
+        groups: dict[Broadcaster | None, dict[Transport, None]] = {}
         for transport in self._transports.values():
-            parties.setdefault(transport.courier, {})[transport] = None
-        return list(parties.items())
+            groups.setdefault(transport.broadcaster, {})[transport] = None
+        return list(groups.items())

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 from dwsps_channels.protocol.frames import Frame
 
 
-class Courier(Protocol):
-    """Delivers to many connections for less than sending to each would cost."""
+class Broadcaster(Protocol):
+    """Delivery to many connections at a lower cost than a ``send`` to each."""
 
-    def deliver(self, frame: Frame, party: Collection[Any]) -> None:
-        """Do what ``send`` of each transport in ``party`` would, under the same contract.
+    def broadcast(self, frame: Frame, group: Collection[Any]) -> None:
+        """Do what ``send`` of each transport in ``group`` would do, under the same contract.
 
-        All of them name this courier as theirs. ``party`` is never changed: where the same one is given again,
-        nobody has come or gone. ``in`` is quick to be answered.
+        Each transport in ``group`` has this broadcaster. ``group`` is never changed, so the same object means the same
+        transports; ``in`` is a fast test on it.
         """
 
 
@@ -24,8 +24,8 @@ class Transport(Protocol):
     """The outgoing half of one connection."""
 
     @property
-    def courier(self) -> Courier | None:
-        """Who delivers to this connection and many others at once; ``None``: nobody can."""
+    def broadcaster(self) -> Broadcaster | None:
+        """What delivers to this connection and many others at once; ``None``: nothing does."""
 
     def send(self, frame: Frame) -> None:
         """Take ``frame`` for sending, in order.

@@ -30,7 +30,7 @@ SERVER_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-
 class RecordingTransport:
     """Takes frames until it is closed, as the contract says."""
 
-    courier = None
+    broadcaster = None
     frames: list[Frame] = field(default_factory=list)
     code: int | None = None
     farewell: Message = field(default_factory=dict)

@@ -5,30 +5,30 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.core.audience import CROWD, Audience, Subscriber
+from dwsps_channels.core.audience import MIN_BROADCAST, Audience, Subscriber
 from dwsps_channels.protocol.frames import Frame
 from tests.core.recording import RecordingTransport
 
 FRAME = Frame(b"{}")
 
 
-class RecordingCourier:
+class RecordingBroadcaster:
     def __init__(self) -> None:
-        self.deliveries: list[tuple[Frame, Collection[Any]]] = []
+        self.broadcasts: list[tuple[Frame, Collection[Any]]] = []
 
-    def deliver(self, frame: Frame, party: Collection[Any]) -> None:
-        self.deliveries.append((frame, party))
+    def broadcast(self, frame: Frame, group: Collection[Any]) -> None:
+        self.broadcasts.append((frame, group))
 
 
 class Carried(RecordingTransport):
-    def __init__(self, courier: RecordingCourier) -> None:
+    def __init__(self, broadcaster: RecordingBroadcaster) -> None:
         super().__init__()
-        self.courier = courier  # type: ignore[assignment]
+        self.broadcaster = broadcaster  # type: ignore[assignment]
 
 
 @pytest.fixture
-def courier() -> RecordingCourier:
-    return RecordingCourier()
+def broadcaster() -> RecordingBroadcaster:
+    return RecordingBroadcaster()
 
 
 def filled(*transports: RecordingTransport) -> Audience:
@@ -38,39 +38,41 @@ def filled(*transports: RecordingTransport) -> Audience:
     return audience
 
 
-def test_a_few_are_each_sent_to(courier: RecordingCourier) -> None:
-    few = [Carried(courier) for _ in range(CROWD - 1)]
+def test_a_few_are_each_sent_to(broadcaster: RecordingBroadcaster) -> None:
+    few = [Carried(broadcaster) for _ in range(MIN_BROADCAST - 1)]
     filled(*few).deliver(FRAME)
-    assert courier.deliveries == []
+    assert broadcaster.broadcasts == []
     assert [each.frames for each in few] == [[FRAME]] * len(few)
 
 
-def test_a_crowd_is_left_to_its_courier(courier: RecordingCourier) -> None:
-    crowd = [Carried(courier) for _ in range(CROWD)]
-    filled(*crowd).deliver(FRAME)
-    ((frame, party),) = courier.deliveries
+def test_many_are_left_to_its_broadcaster(broadcaster: RecordingBroadcaster) -> None:
+    many = [Carried(broadcaster) for _ in range(MIN_BROADCAST)]
+    filled(*many).deliver(FRAME)
+    ((frame, group),) = broadcaster.broadcasts
     assert frame is FRAME
-    assert list(party) == crowd
-    assert [each.frames for each in crowd] == [[]] * len(crowd)
+    assert list(group) == many
+    assert [each.frames for each in many] == [[]] * len(many)
 
 
 def test_who_has_no_courier_is_sent_to_and_others_are_each_left_to_theirs(
-    courier: RecordingCourier,
+    broadcaster: RecordingBroadcaster,
 ) -> None:
-    other = RecordingCourier()
+    other = RecordingBroadcaster()
     on_foot = [RecordingTransport() for _ in range(3)]
-    carried = [Carried(courier) for _ in range(CROWD)]
+    carried = [Carried(broadcaster) for _ in range(MIN_BROADCAST)]
     carried_too = [Carried(other) for _ in range(2)]
     filled(
         on_foot[0], carried[0], carried_too[0], *on_foot[1:], *carried[1:], carried_too[1]
     ).deliver(FRAME)
     assert [each.frames for each in on_foot] == [[FRAME]] * 3
-    assert [list(party) for _, party in courier.deliveries] == [carried]
-    assert [list(party) for _, party in other.deliveries] == [carried_too]
+    assert [list(group) for _, group in broadcaster.broadcasts] == [carried]
+    assert [list(group) for _, group in other.broadcasts] == [carried_too]
 
 
-def test_a_party_is_the_same_one_until_somebody_comes_or_goes(courier: RecordingCourier) -> None:
-    subscribers = [Subscriber(Carried(courier)) for _ in range(CROWD + 2)]
+def test_a_group_is_the_same_one_until_somebody_comes_or_goes(
+    broadcaster: RecordingBroadcaster,
+) -> None:
+    subscribers = [Subscriber(Carried(broadcaster)) for _ in range(MIN_BROADCAST + 2)]
     audience = Audience()
     for subscriber in subscribers[:-1]:
         audience.add(subscriber)
@@ -81,7 +83,7 @@ def test_a_party_is_the_same_one_until_somebody_comes_or_goes(courier: Recording
     audience.remove(subscribers[0])
     audience.deliver(FRAME)
 
-    first, second, third, fourth = (party for _, party in courier.deliveries)
+    first, second, third, fourth = (group for _, group in broadcaster.broadcasts)
     assert first is second
     transports = [subscriber.transport for subscriber in subscribers]
     assert list(first) == transports[:-1]  # as it was when it was given

@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 
 from dwsps_channels.connections.transports.flusher import SLICE_BYTES
-from dwsps_channels.connections.transports.outbox import CROWD, Outbox
+from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
     INTERNAL_ERROR,
@@ -237,7 +237,7 @@ class Application:
                 outbox = self._connection.outbox
                 outbox.put(frame)
                 # An application that sends without end must come to wait for its client.
-                if len(outbox.gathered) >= CROWD or len(frame) >= SLICE_BYTES:
+                if len(outbox.gathered) >= MAX_FRAMES_PER_BATCH or len(frame) >= SLICE_BYTES:
                     outbox.flush()
             case "websocket.close":
                 code = event.get("code", NORMAL)

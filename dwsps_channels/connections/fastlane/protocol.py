@@ -28,7 +28,7 @@ from dwsps_channels.connections.fastlane.takeover import (
 )
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import CLOSE_TIMEOUT, CROWD, Outbox
+from dwsps_channels.connections.transports.outbox import CLOSE_TIMEOUT, MAX_FRAMES_PER_BATCH, Outbox
 from dwsps_channels.connections.transports.unsent import unsent
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
@@ -334,7 +334,7 @@ class Protocol(asyncio.Protocol):
                     if handled is not None:
                         self._await(handled)
                 if self._state is OPEN:
-                    if len(outbox.gathered) >= CROWD:
+                    if len(outbox.gathered) >= MAX_FRAMES_PER_BATCH:
                         outbox.flush()
                     if self._awaited is not None or outbox.blocked:
                         return

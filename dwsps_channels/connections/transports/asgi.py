@@ -31,7 +31,7 @@ class AsgiTransport:
     waits, ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
-    courier = None
+    broadcaster = None
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dwsps_channels.connections.servers.connection import DaphneConnection
 from dwsps_channels.connections.transports.asgi import Send
 from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import CROWD, Outbox
+from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
 
 
 class DaphneTransport(Outbox):
@@ -36,11 +36,11 @@ class DaphneTransport(Outbox):
         connection.watch(self)
 
     def start(self) -> None:
-        """Do nothing: nothing has to run."""
+        """Do nothing: nothing has to batch."""
 
     def relief(self) -> asyncio.Future[None] | None:
         """Await what is returned before you read on from this client; ``None``: read on."""
-        if len(self.gathered) >= CROWD:
+        if len(self.gathered) >= MAX_FRAMES_PER_BATCH:
             self.flush()
         writable = self._connection.writable()
         # Whoever gives up waiting does so for itself alone.

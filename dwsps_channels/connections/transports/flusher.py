@@ -13,28 +13,28 @@ if TYPE_CHECKING:
 SLICE_BYTES: Final = 64 * 1024
 
 
-class Run:
-    """Frames that go to the same party one after the other: noted once and joined once, however many are in it."""
+class Batch:
+    """Successive frames for the same group: appended once and joined once, however many connections are in it."""
 
-    __slots__ = ("frames", "had", "party")
+    __slots__ = ("frames", "group", "sent_counts")
 
-    def __init__(self, party: Collection["Outbox"]) -> None:
-        self.party = party
+    def __init__(self, group: Collection["Outbox"]) -> None:
+        self.group = group
         self.frames: list[bytes] = []
-        self.had: dict[Outbox, int] = {}
-        """How many of the frames somebody has had already, where that is not none."""
+        self.sent_counts: dict[Outbox, int] = {}
+        """How many of the frames a connection was already given, if any."""
 
-    def pass_over(self, outbox: "Outbox") -> list[bytes]:
-        """The frames that ``outbox`` has not had yet; from now on it counts as having had them."""
-        had = self.had.get(outbox, 0)
-        self.had[outbox] = len(self.frames)
-        return self.frames[had:]
+    def take_unsent(self, outbox: "Outbox") -> list[bytes]:
+        """Return the frames that ``outbox`` was not given yet, and count them as given."""
+        sent = self.sent_counts.get(outbox, 0)
+        self.sent_counts[outbox] = len(self.frames)
+        return self.frames[sent:]
 
 
 class Flusher:
-    """The courier (``core.transport.Courier``) of all outboxes on one event loop.
+    """The broadcaster (``core.transport.Broadcaster``) of all outboxes on one event loop.
 
-    Who is sent something of its own while a run goes on gets first what the run has for it so far.
+    If a connection needs a frame of its own while a batch is open, its share of the batch is written first.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -42,8 +42,8 @@ class Flusher:
         self._is_due = False
         # Those who have gathered something.
         self._filled: list[Outbox] = []
-        self.run = Run(())
-        """What was delivered last."""
+        self.batch = Batch(())
+        """The open batch."""
 
     def add(self, outbox: "Outbox") -> None:
         """Note that ``outbox`` had gathered nothing, and does now."""
@@ -51,19 +51,19 @@ class Flusher:
         if not self._is_due:
             self._fall_due()
 
-    def deliver(self, frame: Frame, party: Collection["Outbox"]) -> None:
-        if party is not self.run.party:
-            self._end_run()
-            self.run = Run(party)
+    def broadcast(self, frame: Frame, group: Collection["Outbox"]) -> None:
+        if group is not self.batch.group:
+            self._end_batch()
+            self.batch = Batch(group)
             if not self._is_due:
                 self._fall_due()
-        self.run.frames.append(frame.wire or frame.make_wire())
+        self.batch.frames.append(frame.wire or frame.make_wire())
 
-    def _end_run(self) -> None:
-        run, self.run = self.run, Run(())
-        for outbox in run.party:
+    def _end_batch(self) -> None:
+        batch, self.batch = self.batch, Batch(())
+        for outbox in batch.group:
             if outbox.is_open:
-                outbox.gather(run.pass_over(outbox))
+                outbox.gather(batch.take_unsent(outbox))
 
     def _fall_due(self) -> None:
         self._is_due = True
@@ -71,14 +71,14 @@ class Flusher:
         self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        run, self.run = self.run, Run(())
-        frames, had = run.frames, run.had
+        batch, self.batch = self.batch, Batch(())
+        frames, sent_counts = batch.frames, batch.sent_counts
         data = b"".join(frames)
         is_small = len(data) <= SLICE_BYTES
-        for outbox in run.party:
+        for outbox in batch.group:
             if outbox.is_open:
-                if outbox.gathered or outbox in had:
-                    outbox.gather(run.pass_over(outbox))
+                if outbox.gathered or outbox in sent_counts:
+                    outbox.gather(batch.take_unsent(outbox))
                 elif is_small and not outbox.blocked:
                     # As ``Outbox.write``, without the call: this is done for each of a crowd.
                     try:
@@ -90,7 +90,7 @@ class Flusher:
         filled, self._filled = self._filled, []
         # What is sent from here on is of the next turn.
         self._is_due = False
-        # Who is in no run may have gathered the very same frames as others all the same: these are joined once.
+        # Who is in no batch may have gathered the very same frames as others all the same: these are joined once.
         joined: list[bytes] = []
         for outbox in filled:
             gathered = outbox.gathered

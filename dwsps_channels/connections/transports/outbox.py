@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 SLOW_CLOSE_TIMEOUT: Final = 1.0
 
-# Who sends this many frames within one turn need not wait for its end.
-CROWD: Final = 32
+# A connection whose own requests queue this many frames in one iteration of the event loop is flushed immediately.
+MAX_FRAMES_PER_BATCH: Final = 32
 
 
 class Closing(Protocol):
@@ -52,7 +52,7 @@ class Outbox:
         "_on_lag",
         "_on_overflow",
         "blocked",
-        "courier",
+        "broadcaster",
         "gathered",
         "is_open",
         "stream",
@@ -60,7 +60,7 @@ class Outbox:
 
     def __init__(self, stream: Stream, flusher: Flusher, closing: Closing) -> None:
         self.stream = stream
-        self.courier = flusher
+        self.broadcaster = flusher
         self._closing: Closing | None = closing
         self.gathered: list[bytes] = []
         """The websocket frames of this turn."""
@@ -88,7 +88,7 @@ class Outbox:
     @property
     def is_empty(self) -> bool:
         """Whether all is with the event loop."""
-        if self.is_open and self in self.courier.run.party:
+        if self.is_open and self in self.broadcaster.batch.group:
             return False
         return not self.gathered and not self._held
 
@@ -109,12 +109,12 @@ class Outbox:
     def send(self, frame: Frame) -> None:
         # As ``put``, without the call: this is done for each ack.
         if self.is_open:
-            courier = self.courier
-            if self in courier.run.party:
-                self.gather(courier.run.pass_over(self))
+            broadcaster = self.broadcaster
+            if self in broadcaster.batch.group:
+                self.gather(broadcaster.batch.take_unsent(self))
             gathered = self.gathered
             if not gathered:
-                courier.add(self)
+                broadcaster.add(self)
             gathered.append(frame.wire or frame.make_wire())
 
     def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
@@ -122,8 +122,8 @@ class Outbox:
         if not self.is_open or closing is None:
             return
         if discard:
-            if self in self.courier.run.party:
-                self.courier.run.pass_over(self)
+            if self in self.broadcaster.batch.group:
+                self.broadcaster.batch.take_unsent(self)
             self.gathered.clear()
             self._held = None
             self._held_bytes = 0
@@ -137,15 +137,15 @@ class Outbox:
     def put(self, frame: bytes) -> None:
         """Take a websocket frame for sending."""
         if self.is_open:
-            if self in self.courier.run.party:
-                self.gather(self.courier.run.pass_over(self))
+            if self in self.broadcaster.batch.group:
+                self.gather(self.broadcaster.batch.take_unsent(self))
             self.gather([frame])
 
     def gather(self, frames: list[bytes]) -> None:
         """Add ``frames`` to those of this turn."""
         if frames:
             if not self.gathered:
-                self.courier.add(self)
+                self.broadcaster.add(self)
             self.gathered += frames
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dwsps_channels.connections.transports import outbox
 from dwsps_channels.connections.transports.flusher import SLICE_BYTES
 from dwsps_channels.connections.transports.lag import BURST_FACTOR
-from dwsps_channels.connections.transports.outbox import CROWD, Outbox
+from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
@@ -150,7 +150,7 @@ class TestGathering:
         await line.connection.open()
         await turns()
         before = len(line.pipe.written)
-        line.connection.receive(*(b"%d" % number for number in range(3 * CROWD)))
+        line.connection.receive(*(b"%d" % number for number in range(3 * MAX_FRAMES_PER_BATCH)))
         assert len(line.pipe.written) >= before + 3
         line.pipe.lose()
 

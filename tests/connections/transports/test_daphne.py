@@ -10,7 +10,7 @@ from dwsps_channels.connections.servers.connection import DaphneConnection
 from dwsps_channels.connections.transports import outbox
 from dwsps_channels.connections.transports.daphne import DaphneTransport
 from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import CROWD
+from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import websocket_frame
 from tests.connections.fastlane.pipe import Reading
@@ -213,7 +213,7 @@ async def test_who_no_longer_waits_for_relief_does_not_keep_the_close_from_being
 
 async def test_answers_to_much_that_came_at_once_are_not_waited_with(line: DaphneLine) -> None:
     """The frames that one segment brings are handled within one turn, however many they are."""
-    for number in range(3 * CROWD):
+    for number in range(3 * MAX_FRAMES_PER_BATCH):
         line.transport.send(frame(number))
         assert line.transport.relief() is None
     assert len(line.twisted.written) >= 3

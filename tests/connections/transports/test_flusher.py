@@ -42,7 +42,7 @@ def frame(number: int) -> Frame:
     return Frame(b"<%d>" % number)
 
 
-def party(clients: list[Client], members: Collection[int]) -> Collection[Outbox]:
+def group(clients: list[Client], members: Collection[int]) -> Collection[Outbox]:
     return dict.fromkeys(clients[member].outbox for member in sorted(members))
 
 
@@ -50,7 +50,7 @@ members = st.frozensets(st.integers(0, COUNT - 1), min_size=1)
 client = st.integers(0, COUNT - 1)
 steps = st.lists(
     st.one_of(
-        # Mostly the same parties again: that is what makes a run.
+        # Mostly the same groups again: that is what makes a batch.
         st.tuples(st.just("deliver"), st.integers(0, 2)),
         st.tuples(st.just("deliver"), st.integers(0, 2)),
         st.tuples(st.just("send"), client),
@@ -67,12 +67,12 @@ steps = st.lists(
 
 @given(st.lists(members, min_size=3, max_size=3), steps)
 def test_everyone_gets_what_it_was_sent_in_order(
-    parties: list[frozenset[int]], steps: list[tuple[str, Any]]
+    groups: list[frozenset[int]], steps: list[tuple[str, Any]]
 ) -> None:
     async def run() -> None:
         flusher = Flusher(asyncio.get_running_loop())
         clients = [Client(flusher) for _ in range(COUNT)]
-        couriers = [party(clients, members) for members in parties]
+        by_group = [group(clients, members) for members in groups]
         expected = [b""] * COUNT
         is_open = [True] * COUNT
 
@@ -80,8 +80,8 @@ def test_everyone_gets_what_it_was_sent_in_order(
             sent = frame(number)
             match step:
                 case "deliver":
-                    flusher.deliver(sent, couriers[what])
-                    receivers: Collection[int] = parties[what]
+                    flusher.broadcast(sent, by_group[what])
+                    receivers: Collection[int] = groups[what]
                 case "send":
                     clients[what].outbox.send(sent)
                     receivers = [what]
@@ -133,12 +133,12 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def test_what_is_delivered_to_a_party_in_a_turn_is_one_write_for_each(
+async def test_what_is_delivered_to_a_group_in_a_turn_is_one_write_for_each(
     flusher: Flusher, clients: list[Client]
 ) -> None:
-    everyone = party(clients, range(COUNT))
+    everyone = group(clients, range(COUNT))
     for number in range(5):
-        flusher.deliver(frame(number), everyone)
+        flusher.broadcast(frame(number), everyone)
     assert [each.writes for each in clients] == [[]] * COUNT
 
     await turn()
@@ -153,10 +153,10 @@ async def test_who_is_sent_its_own_meanwhile_has_one_write_too(
     flusher: Flusher, clients: list[Client]
 ) -> None:
     """As a publisher that subscribes to its own topic."""
-    everyone = party(clients, range(COUNT))
-    flusher.deliver(frame(1), everyone)
+    everyone = group(clients, range(COUNT))
+    flusher.broadcast(frame(1), everyone)
     clients[0].outbox.send(frame(2))
-    flusher.deliver(frame(3), everyone)
+    flusher.broadcast(frame(3), everyone)
     clients[0].outbox.send(frame(4))
 
     await turn()
@@ -165,13 +165,13 @@ async def test_who_is_sent_its_own_meanwhile_has_one_write_too(
     assert clients[1].writes == [b"".join(frame(number).make_wire() for number in (1, 3))]
 
 
-async def test_a_close_that_discards_takes_the_run_with_it(
+async def test_a_close_that_discards_takes_the_batch_with_it(
     flusher: Flusher, clients: list[Client]
 ) -> None:
-    everyone = party(clients, range(COUNT))
-    flusher.deliver(frame(1), everyone)
+    everyone = group(clients, range(COUNT))
+    flusher.broadcast(frame(1), everyone)
     clients[0].outbox.close(4100, FAREWELL, discard=True)
-    flusher.deliver(frame(2), everyone)
+    flusher.broadcast(frame(2), everyone)
 
     await turn()
 
@@ -186,10 +186,10 @@ async def test_one_whose_connection_broke_takes_nothing_and_disturbs_nobody(
         raise RuntimeError("the handler is closed")
 
     monkeypatch.setattr(clients[0], "write", broken)
-    everyone = party(clients, range(COUNT))
-    flusher.deliver(frame(1), everyone)
+    everyone = group(clients, range(COUNT))
+    flusher.broadcast(frame(1), everyone)
     await turn()
-    flusher.deliver(frame(2), everyone)
+    flusher.broadcast(frame(2), everyone)
     await turn()
 
     assert not clients[0].outbox.is_open
@@ -201,11 +201,11 @@ async def test_one_whose_connection_broke_takes_nothing_and_disturbs_nobody(
 async def test_nothing_is_kept_of_a_turn_that_is_over(
     flusher: Flusher, clients: list[Client]
 ) -> None:
-    flusher.deliver(frame(1), party(clients, range(COUNT)))
+    flusher.broadcast(frame(1), group(clients, range(COUNT)))
     clients[0].outbox.send(frame(2))
     await turn()
     clients[0].outbox.close(4100, FAREWELL, discard=True)
     await turn()
 
-    assert not flusher.run.party
-    assert not flusher.run.frames
+    assert not flusher.batch.group
+    assert not flusher.batch.frames
