@@ -22,13 +22,13 @@ from dwsps_channels.connections.handshakes import (
     while_connected,
 )
 from dwsps_channels.connections.servers.connection import (
-    Connection,
     DaphneConnection,
+    ServerConnection,
     connection_of,
 )
 from dwsps_channels.connections.transports.asgi import AsgiTransport, Send
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.daphne import DaphneTransport
-from dwsps_channels.connections.transports.flusher import Flusher
 from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
@@ -127,10 +127,10 @@ class PubSubConsumer(AsyncConsumer):
         transport = _transport(
             self.base_send,
             connection,
-            server.flusher,
+            server.batch_writer,
             limits.buffered_bytes,
-            lambda: session.fall_behind(),
-            lambda is_behind: session.lag(is_behind),
+            lambda: session.on_slow_consumer(),
+            lambda is_behind: session.on_backpressure(is_behind),
         )
         session = server.open_session(transport, self.scope.get("user"), authenticated, limits)
         transport.start()
@@ -154,9 +154,9 @@ class _SessionHandler:
         "_place",
         "_server",
         "_session",
-        "fall_behind",
-        "fall_silent",
-        "lag",
+        "on_backpressure",
+        "on_ping_timeout",
+        "on_slow_consumer",
         "receive",
         "receive_control",
         "receive_too_large",
@@ -169,9 +169,9 @@ class _SessionHandler:
         self.receive = session.receive
         self.receive_control = session.receive_control
         self.receive_too_large = session.receive_too_large
-        self.lag = session.lag
-        self.fall_behind = session.fall_behind
-        self.fall_silent = session.fall_silent
+        self.on_backpressure = session.on_backpressure
+        self.on_slow_consumer = session.on_slow_consumer
+        self.on_ping_timeout = session.on_ping_timeout
 
     def closed(self) -> None:
         if self._place is not None:
@@ -232,21 +232,23 @@ async def _authenticate_in_turn(
 
 def _transport(
     send: Send,
-    connection: Connection,
-    flusher: Flusher,
+    connection: ServerConnection,
+    batch_writer: BatchWriter,
     limit: int,
-    on_overflow: Callable[[], None],
-    on_lag: Callable[[bool], None],
+    on_slow_consumer: Callable[[], None],
+    on_backpressure: Callable[[bool], None],
 ) -> AsgiTransport | DaphneTransport:
     if isinstance(connection, DaphneConnection) and connection.is_bare:
-        return DaphneTransport(send, connection, flusher, limit, on_overflow, on_lag)
-    return AsgiTransport(send, connection, limit, on_overflow, on_lag)
+        return DaphneTransport(
+            send, connection, batch_writer, limit, on_slow_consumer, on_backpressure
+        )
+    return AsgiTransport(send, connection, limit, on_slow_consumer, on_backpressure)
 
 
 async def _receive(
     session: Session,
     transport: AsgiTransport | DaphneTransport,
-    connection: Connection,
+    connection: ServerConnection,
     receive: Any,
 ) -> None:
     """Give the session the frames, one after the other, until the client has gone."""
@@ -261,13 +263,13 @@ async def _receive(
             frame = event.get("bytes") or b""
         handled = session.receive(frame)
         if handled is not None:
-            await _meanwhile_unread(connection, handled)
+            await _with_reading_paused(connection, handled)
         # The client does not read what it is sent, acks perhaps: it need not send more.
-        if (relief := transport.relief()) is not None:
-            await _meanwhile_unread(connection, relief)
+        if (drained := transport.drained()) is not None:
+            await _with_reading_paused(connection, drained)
 
 
-async def _meanwhile_unread(connection: Connection, awaited: Awaitable[None]) -> None:
+async def _with_reading_paused(connection: ServerConnection, awaited: Awaitable[None]) -> None:
     """Wait, and leave the next frames with the client rather than take them into the server's memory."""
     connection.pause_reading()
     try:

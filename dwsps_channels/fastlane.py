@@ -2,6 +2,6 @@
 
 from dwsps_channels.connections.fastlane.http import HttpProtocol
 from dwsps_channels.connections.fastlane.loop import new_loop
-from dwsps_channels.connections.fastlane.protocol import Protocol
+from dwsps_channels.connections.fastlane.protocol import WebSocketProtocol as Protocol
 
 __all__ = ["HttpProtocol", "Protocol", "new_loop"]

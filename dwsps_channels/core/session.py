@@ -149,14 +149,14 @@ class Session:
         self._leave()
         self._transport.close(code, error_frame(error), discard=discard)
 
-    def lag(self, is_behind: bool) -> None:
+    def on_backpressure(self, is_behind: bool) -> None:
         """Have publishers wait for this client, which is behind with reading, or no longer."""
         if is_behind and not self._closing:
             self._hub.lagging.add(self._subscriber)
         else:
             self._hub.lagging.discard(self._subscriber)
 
-    def fall_behind(self) -> None:
+    def on_slow_consumer(self) -> None:
         """Close the connection of a client that does not read what it is sent."""
         limit = self._limits.buffered_bytes
         logger.info(
@@ -167,7 +167,7 @@ class Session:
         problem = f"too slow: more than {limit} bytes were waiting to be read"
         self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
 
-    def fall_silent(self) -> None:
+    def on_ping_timeout(self) -> None:
         """Close the connection of a client that no longer answers pings."""
         logger.info("client %s closed: it did not answer a ping", self.identity.client)
         problem = "silent: a ping was not answered"

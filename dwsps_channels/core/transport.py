@@ -40,8 +40,8 @@ class Transport(Protocol):
         It is never long in coming, though the client may not read at all.
         """
 
-    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
-        """Send what is waiting (not so with ``discard``), then ``farewell``, then close with ``code``.
+    def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
+        """Send what is waiting (not so with ``discard``), then ``final_frame``, then close with ``code``.
 
         Return at once. A reader that does not read is cut off soon after. A second call changes nothing.
         """

@@ -27,7 +27,7 @@ from dwsps_channels.connections.servers.options import (
     warn_of_uvicorn,
     warn_of_workers,
 )
-from dwsps_channels.connections.transports.flusher import Flusher
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.core.backlog import Backlog
 from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.hub import Hub
@@ -74,7 +74,7 @@ class Runtime:
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
         self.events = SignalEvents()
         self.broker = make_broker()
-        self.flusher = Flusher(self.loop)
+        self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
         self.hub = Hub(
             uuid4().hex,
@@ -172,7 +172,7 @@ class Runtime:
                 )
             )
         if self.draining:
-            _send_away(session)  # the drain began while the connection was being accepted
+            _close_going_away(session)  # the drain began while the connection was being accepted
         return session
 
     def close_session(self, session: Session) -> None:
@@ -200,7 +200,7 @@ class Runtime:
         if self._sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
             for session in list(self._sessions):
-                _send_away(session)
+                _close_going_away(session)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)
         self._accepted_peers.stop()
@@ -210,7 +210,7 @@ class Runtime:
         await self.broker.stop()
 
 
-def _send_away(session: Session) -> None:
+def _close_going_away(session: Session) -> None:
     session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
 

@@ -33,9 +33,9 @@ class RecordingTransport:
     broadcaster = None
     frames: list[Frame] = field(default_factory=list)
     code: int | None = None
-    farewell: Message = field(default_factory=dict)
+    final_frame: Message = field(default_factory=dict)
     discarded: bool = False
-    relief: "Future[None] | None" = None
+    until_caught_up: "Future[None] | None" = None
     """What publishers are given to wait for."""
 
     def send(self, frame: Frame) -> None:
@@ -43,12 +43,12 @@ class RecordingTransport:
             self.frames.append(frame)
 
     def caught_up(self) -> "Future[None] | None":
-        return self.relief
+        return self.until_caught_up
 
-    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
+    def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         if self.code is None:
             self.code = code
-            self.farewell = without_timestamp(json.loads(farewell.data))
+            self.final_frame = without_timestamp(json.loads(final_frame.data))
             self.discarded = discard
 
     def take(self) -> list[Message]:

@@ -15,8 +15,8 @@ def test_before_it_closes_the_client_is_told_why(world: World) -> None:
     client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
     assert client.transport.code == 4200
-    assert is_error(client.transport.farewell, "unavailable")
-    assert client.transport.farewell["reason"] == "the server is going away"
+    assert is_error(client.transport.final_frame, "unavailable")
+    assert client.transport.final_frame["reason"] == "the server is going away"
     assert not client.transport.discarded
     assert world.is_empty()
 
@@ -27,19 +27,19 @@ def test_a_refusal_for_good_is_not_retryable(world: World) -> None:
     client.session.close(CloseCode.FORBIDDEN, Forbidden("be here"))
 
     assert client.transport.code == 4003
-    assert is_error(client.transport.farewell, "forbidden")
+    assert is_error(client.transport.final_frame, "forbidden")
 
 
 def test_a_client_that_does_not_read_is_closed_without_what_waits_for_it(world: World) -> None:
     client = world.connect(limits=Limits(buffered_bytes=1234))
     client.send(subscribe("news"))
 
-    client.session.fall_behind()
+    client.session.on_slow_consumer()
 
     assert client.transport.code == 4100
     assert client.transport.discarded
-    assert is_error(client.transport.farewell, "unavailable")
-    assert "1234 bytes" in client.transport.farewell["reason"]
+    assert is_error(client.transport.final_frame, "unavailable")
+    assert "1234 bytes" in client.transport.final_frame["reason"]
     assert world.is_empty()
 
 
@@ -47,11 +47,11 @@ def test_a_client_that_does_not_answer_pings_is_closed_to_come_back(world: World
     client = world.connect()
     client.send(subscribe("news"))
 
-    client.session.fall_silent()
+    client.session.on_ping_timeout()
 
     assert client.transport.code == 4101
     assert client.transport.discarded
-    assert is_error(client.transport.farewell, "unavailable")
+    assert is_error(client.transport.final_frame, "unavailable")
     assert world.is_empty()
 
 

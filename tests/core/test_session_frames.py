@@ -177,7 +177,7 @@ def test_a_client_that_keeps_sending_above_its_rate_is_closed(world: World) -> N
     assert client.send(publish("news", id=1000)) == []
     assert client.transport.code == 4102
     assert client.transport.discarded
-    assert is_error(client.transport.farewell, "rate_limited")
+    assert is_error(client.transport.final_frame, "rate_limited")
     assert client.send(publish("news")) == []
 
 

@@ -440,8 +440,8 @@ class TestReadersThatAreBehind:
     async def test_a_publisher_waits_until_they_have_caught_up(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
-        reader.session.lag(True)
-        reader.transport.relief = future()
+        reader.session.on_backpressure(True)
+        reader.transport.until_caught_up = future()
 
         waiting = asyncio.ensure_future(publisher.start(publish("news.uk", id=1)))
         # What was published has arrived, and is acknowledged: only the next frame is put off.
@@ -450,8 +450,8 @@ class TestReadersThatAreBehind:
         await turn()
         assert not waiting.done()
 
-        reader.session.lag(False)
-        reader.transport.relief.set_result(None)
+        reader.session.on_backpressure(False)
+        reader.transport.until_caught_up.set_result(None)
         await waiting
         assert publisher.send(publish("news.uk")) == [ack("publish", "news.uk")]
 
@@ -460,22 +460,22 @@ class TestReadersThatAreBehind:
         publisher = world.connect("publisher")
         for reader in readers:
             reader.send(subscribe("news"))
-            reader.session.lag(True)
-            reader.transport.relief = future()
+            reader.session.on_backpressure(True)
+            reader.transport.until_caught_up = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news")))
         for reader in readers:
             await turn()
             assert not waiting.done()
-            reader.session.lag(False)
-            assert reader.transport.relief is not None
-            reader.transport.relief.set_result(None)
+            reader.session.on_backpressure(False)
+            assert reader.transport.until_caught_up is not None
+            reader.transport.until_caught_up.set_result(None)
         await waiting
 
     async def test_other_topics_and_other_frames_do_not_wait(self, world: World) -> None:
         reader, client = world.connect("reader"), world.connect("client")
         reader.send(subscribe("news"))
-        reader.session.lag(True)
-        reader.transport.relief = future()
+        reader.session.on_backpressure(True)
+        reader.transport.until_caught_up = future()
         assert client.send(publish("sport")) == [ack("publish", "sport")]
         assert client.send(subscribe("news")) == [ack("subscribe", "news")]
         assert client.send("{")[0]["code"] == "invalid_json"
@@ -486,29 +486,29 @@ class TestReadersThatAreBehind:
         reader = world.connect("reader")
         sender = world.connect(identity=Identity("sender", role=role, peer="north"))
         reader.send(subscribe("news"))
-        reader.session.lag(True)
-        reader.transport.relief = future()
+        reader.session.on_backpressure(True)
+        reader.transport.until_caught_up = future()
         assert sender.send(publish("news")) == [ack("publish", "news")]
 
     async def test_one_that_leaves_is_waited_for_no_longer(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
-        reader.session.lag(True)
-        reader.transport.relief = future()
+        reader.session.on_backpressure(True)
+        reader.transport.until_caught_up = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news")))
         await turn()
         reader.session.closed()
-        reader.transport.relief.set_result(None)  # as its transport does
+        reader.transport.until_caught_up.set_result(None)  # as its transport does
         await waiting
         # Told late, it is of no effect.
-        reader.session.lag(True)
+        reader.session.on_backpressure(True)
         assert world.hub.lagging == set()
 
     async def test_the_broker_is_waited_for_as_well(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
-        reader.session.lag(True)
-        reader.transport.relief = future()
+        reader.session.on_backpressure(True)
+        reader.transport.until_caught_up = future()
         world.broker_answers = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news", id=1)))
         await turn()
@@ -517,6 +517,6 @@ class TestReadersThatAreBehind:
         await turn()
         assert publisher.transport.take() == [ack("publish", "news", id=1)]
         assert not waiting.done()
-        reader.session.lag(False)
-        reader.transport.relief.set_result(None)
+        reader.session.on_backpressure(False)
+        reader.transport.until_caught_up.set_result(None)
         await waiting

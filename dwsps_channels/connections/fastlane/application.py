@@ -11,15 +11,15 @@ from urllib.parse import quote
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 
-from dwsps_channels.connections.transports.flusher import SLICE_BYTES
-from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
+from dwsps_channels.connections.transports.batch_writer import SLICE_BYTES
+from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
     INTERNAL_ERROR,
     NORMAL,
     SERVICE_RESTART,
 )
-from dwsps_channels.connections.websocket.handshake import Headers, Request, http_response
+from dwsps_channels.connections.websocket.handshake import HandshakeRequest, Headers, http_response
 from dwsps_channels.connections.websocket.reader import BINARY, TEXT
 from dwsps_channels.protocol.frames import websocket_frame
 from dwsps_channels.protocol.text import printable
@@ -32,11 +32,11 @@ INBOX_BYTES: Final = 64 * 1024
 logger = logging.getLogger("uvicorn.error")
 
 
-class Connection(Protocol):
+class ApplicationConnection(Protocol):
     """What an application needs of its connection."""
 
     config: Config
-    outbox: Outbox
+    send_buffer: SendBuffer
 
     @property
     def transport(self) -> asyncio.Transport: ...
@@ -52,10 +52,14 @@ class Application:
     """Runs an ASGI application on a connection, until it ends or gives the connection up to a handler."""
 
     def __init__(
-        self, connection: Connection, request: Request, scope: Any, default_headers: Headers
+        self,
+        connection: ApplicationConnection,
+        request: HandshakeRequest,
+        scope: Any,
+        default_headers: Headers,
     ) -> None:
         self._connection = connection
-        self._request: Request | None = request
+        self._request: HandshakeRequest | None = request
         self._scope = scope
         self._default_headers = default_headers
         self._response: tuple[int, Headers, list[bytes]] | None = None
@@ -174,7 +178,7 @@ class Application:
         return {"type": "websocket.receive", "bytes": message}
 
     async def send(self, event: Any) -> None:
-        while self._connection.outbox.blocked and self._disconnected is None:
+        while self._connection.send_buffer.blocked and self._disconnected is None:
             self._writable = asyncio.get_running_loop().create_future()
             await self._writable
         if self._response is not None:
@@ -234,11 +238,11 @@ class Application:
                     frame = websocket_frame(BINARY, bytes(data))
                 else:
                     frame = websocket_frame(TEXT, event["text"].encode())
-                outbox = self._connection.outbox
-                outbox.put(frame)
+                send_buffer = self._connection.send_buffer
+                send_buffer.write_frame(frame)
                 # An application that sends without end must come to wait for its client.
-                if len(outbox.gathered) >= MAX_FRAMES_PER_BATCH or len(frame) >= SLICE_BYTES:
-                    outbox.flush()
+                if len(send_buffer.pending) >= MAX_FRAMES_PER_BATCH or len(frame) >= SLICE_BYTES:
+                    send_buffer.flush()
             case "websocket.close":
                 code = event.get("code", NORMAL)
                 reason = event.get("reason") or ""

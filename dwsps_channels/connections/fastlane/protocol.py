@@ -1,6 +1,6 @@
 """The websocket protocol class for uvicorn's ``--ws``: one connection, from its upgrade to its end.
 
-It reads frames itself (``reader``), and gathers those that it writes (``outbox``). Any ASGI application runs on it;
+It reads frames itself (``reader``), and writes them once per turn of the event loop (``send_buffer``). Any ASGI application runs on it;
 ours takes the connection over (``takeover``), and then a frame goes to its session, and the answer back, within the call
 that brings it: no task, no queue.
 """
@@ -19,7 +19,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from dwsps_channels.connections.fastlane.application import Application
-from dwsps_channels.connections.fastlane.heartbeat import Heartbeat
+from dwsps_channels.connections.fastlane.pinger import Pinger
 from dwsps_channels.connections.fastlane.takeover import (
     EXTENSION,
     ConnectionHandler,
@@ -27,16 +27,24 @@ from dwsps_channels.connections.fastlane.takeover import (
     MakeHandler,
 )
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
-from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import CLOSE_TIMEOUT, MAX_FRAMES_PER_BATCH, Outbox
-from dwsps_channels.connections.transports.unsent import unsent
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
+from dwsps_channels.connections.transports.in_flight import bytes_in_flight
+from dwsps_channels.connections.transports.send_buffer import (
+    CLOSE_TIMEOUT,
+    MAX_FRAMES_PER_BATCH,
+    SendBuffer,
+)
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
     INTERNAL_ERROR,
     SERVICE_RESTART,
     close_frame,
 )
-from dwsps_channels.connections.websocket.handshake import Refused, Request, http_response
+from dwsps_channels.connections.websocket.handshake import (
+    HandshakeRejected,
+    HandshakeRequest,
+    http_response,
+)
 from dwsps_channels.connections.websocket.reader import (
     HEAD_BYTES,
     PING,
@@ -65,7 +73,7 @@ _PING = websocket_frame(PING, b"")
 _TURN = range(TURN_FRAMES)
 
 
-class State(IntEnum):
+class ConnectionState(IntEnum):
     """How far a connection has got: in this order, some left out."""
 
     OPENING = 0
@@ -78,27 +86,27 @@ class State(IntEnum):
 
 
 # A look-up in an enumeration takes long, for what is done with each message.
-OPENING, OPEN, CLOSING, OVER = State
+OPENING, OPEN, CLOSING, OVER = ConnectionState
 
 
-class Ground:
+class ServerResources:
     """What the connections of one server share."""
 
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
-        self.flusher = Flusher(loop)
+        self.batch_writer = BatchWriter(loop)
         self.turns = Turns(loop)
-        self.heartbeat = Heartbeat(loop, config.ws_ping_interval)
+        self.pinger = Pinger(loop, config.ws_ping_interval)
         timeout, interval = config.ws_ping_timeout, config.ws_ping_interval
-        # How many beats a client may be silent for; uvicorn's defaults make it one.
-        self.silent_beats = (
+        # After so many pings without an answer the client is gone; by uvicorn's defaults it is one.
+        self.max_missed_pings = (
             max(1, round(timeout / interval)) if timeout and interval else float("inf")
         )
 
 
-_grounds: WeakKeyDictionary[ServerState, Ground] = WeakKeyDictionary()
+_resources_of: WeakKeyDictionary[ServerState, ServerResources] = WeakKeyDictionary()
 
 
-class Protocol(asyncio.Protocol):
+class WebSocketProtocol(asyncio.Protocol):
     """Made by uvicorn for each upgrade: ``connection_made``, then ``data_received`` with the request, as it was."""
 
     __slots__ = (
@@ -106,25 +114,25 @@ class Protocol(asyncio.Protocol):
         "_application",
         "_awaited",
         "_discarded",
-        "_ground",
         "_handler",
         "_lingers",
         "_loop",
-        "_part",
+        "_missed_pings",
+        "_ping_slot",
         "_reader",
         "_receive",
+        "_resources",
         "_server_state",
-        "_silent",
         "_state",
         "_timer",
         "_waits_for_turn",
         "config",
-        "outbox",
+        "send_buffer",
         "transport",
     )
 
     transport: asyncio.Transport
-    outbox: Outbox
+    send_buffer: SendBuffer
     """What is sent on the connection."""
 
     def __init__(
@@ -138,10 +146,10 @@ class Protocol(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        ground = _grounds.get(server_state)
-        if ground is None:
-            ground = _grounds[server_state] = Ground(config, self._loop)
-        self._ground = ground
+        resources = _resources_of.get(server_state)
+        if resources is None:
+            resources = _resources_of[server_state] = ServerResources(config, self._loop)
+        self._resources = resources
         self._state = OPENING
         self._reader: Reader | None = None
         # Who gets the messages: the application, until a handler takes over; None once it was told that it is over.
@@ -152,9 +160,9 @@ class Protocol(asyncio.Protocol):
         self._awaited: asyncio.Future[None] | None = None
         # Set while there is more to read than one turn of the event loop may take; until the next, nothing is read.
         self._waits_for_turn = False
-        # For how many beats no whole frame has come.
-        self._silent = 0
-        self._part = -1
+        # The pings since the last whole frame.
+        self._missed_pings = 0
+        self._ping_slot = -1
         # Whether the client, once it has got all, is to close before us.
         self._lingers = False
         # How many bytes were thrown away since all was said.
@@ -166,7 +174,7 @@ class Protocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.outbox = Outbox(self.transport, self._ground.flusher, self)
+        self.send_buffer = SendBuffer(self.transport, self._resources.batch_writer, self)
         cast(set[object], self._server_state.connections).add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -196,23 +204,23 @@ class Protocol(asyncio.Protocol):
         self._state = OVER
         self._reader = None
         cast(set[object], self._server_state.connections).discard(self)
-        self._ground.heartbeat.remove(self, self._part)
+        self._resources.pinger.remove(self, self._ping_slot)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.outbox.drop()
+        self.send_buffer.drop()
         self._tell_end(ABNORMAL)
 
     def pause_writing(self) -> None:
-        self.outbox.blocked = True
+        self.send_buffer.blocked = True
         # Who does not read what it is sent, acks perhaps, need not send more.
         if self._state is OPEN:
             self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        outbox = self.outbox
-        outbox.unblock()
-        if outbox.blocked:
+        send_buffer = self.send_buffer
+        send_buffer.unblock()
+        if send_buffer.blocked:
             return
         if self._application is not None:
             self._application.unblocked()
@@ -235,10 +243,10 @@ class Protocol(asyncio.Protocol):
     def _open(self, head: bytes) -> None:
         config, state, transport = self.config, self._server_state, self.transport
         try:
-            request = Request(head)
-        except Refused as refused:
-            logger.info("WebSocket handshake refused: %s", refused)
-            self.refuse(refused.response)
+            request = HandshakeRequest(head)
+        except HandshakeRejected as rejected:
+            logger.info("WebSocket handshake rejected: %s", rejected)
+            self.refuse(rejected.response)
             return
         self._reader = Reader(config.ws_max_size)
         root_path = config.root_path
@@ -269,15 +277,15 @@ class Protocol(asyncio.Protocol):
         """Open the connection with ``response``."""
         if self._state is OPENING:
             self._state = OPEN
-            self.outbox.put(response)
-            self._part = self._ground.heartbeat.add(self)
+            self.send_buffer.write_frame(response)
+            self._ping_slot = self._resources.pinger.add(self)
             # What came too early is read in the next turn, when a handler has taken over.
             self._loop.call_soon(self._read_on)
 
     def refuse(self, response: bytes) -> None:
         """Answer the request with ``response`` instead."""
         if self._state is OPENING:
-            self.outbox.put(response)
+            self.send_buffer.write_frame(response)
             self._leave(linger=True)
 
     def take_over(
@@ -287,14 +295,14 @@ class Protocol(asyncio.Protocol):
         application = self._application
         if self._handler is not None or (application is not None and not application.is_accepted):
             raise RuntimeError("only a connection that was accepted can be taken, and only once")
-        handler = make_handler(self.outbox)
+        handler = make_handler(self.send_buffer)
         if application is None:
             handler.closed()  # the client has left since
             return
         self._application = None
         self._handler = handler
         self._receive = handler.receive
-        self.outbox.bound(limit, handler.fall_behind, handler.lag)
+        self.send_buffer.set_limit(limit, handler.on_slow_consumer, handler.on_backpressure)
         if message_limit is not None and self._reader is not None:
             self._reader.keep_at_most(message_limit)
         self._hand_over(application.release())
@@ -317,7 +325,7 @@ class Protocol(asyncio.Protocol):
 
     def _read(self) -> None:
         """Hand over what has come, until a message has to be waited for or the turn is over."""
-        outbox = self.outbox
+        send_buffer = self.send_buffer
         try:
             for _ in _TURN:
                 reader = self._reader
@@ -334,9 +342,9 @@ class Protocol(asyncio.Protocol):
                     if handled is not None:
                         self._await(handled)
                 if self._state is OPEN:
-                    if len(outbox.gathered) >= MAX_FRAMES_PER_BATCH:
-                        outbox.flush()
-                    if self._awaited is not None or outbox.blocked:
+                    if len(send_buffer.pending) >= MAX_FRAMES_PER_BATCH:
+                        send_buffer.flush()
+                    if self._awaited is not None or send_buffer.blocked:
                         return
         except Violation as violation:
             self._fail(violation)
@@ -348,7 +356,7 @@ class Protocol(asyncio.Protocol):
         if self._reader is not None and not self._waits_for_turn:
             self._waits_for_turn = True
             self.transport.pause_reading()
-            self._ground.turns.wait(self)
+            self._resources.turns.wait(self)
 
     def take_turn(self) -> None:
         """See ``turns.Waiting``."""
@@ -385,7 +393,7 @@ class Protocol(asyncio.Protocol):
         if self._waits_for_turn:
             return False
         if self._state is OPEN:
-            return self._awaited is None and not self.outbox.blocked
+            return self._awaited is None and not self.send_buffer.blocked
         return self._state is not OPENING
 
     def _control(self, frame: Control | Fragment | Oversized) -> None:
@@ -393,16 +401,16 @@ class Protocol(asyncio.Protocol):
         if handler is not None and isinstance(frame, Ping | Pong):
             handler.receive_control(len(frame.payload) + HEAD_BYTES)
         if isinstance(frame, Ping):
-            self.outbox.put(websocket_frame(PONG, frame.payload))
+            self.send_buffer.write_frame(websocket_frame(PONG, frame.payload))
         elif isinstance(frame, Oversized):
             if handler is not None:
                 handler.receive_too_large(*frame)
         elif isinstance(frame, Close):
             self._tell_end(frame.code, frame.reason)
-            self.outbox.put(close_frame(frame.code))
+            self.send_buffer.write_frame(close_frame(frame.code))
             self._leave(linger=False)
 
-    def beat(self) -> None:
+    def on_ping_due(self) -> None:
         """Once in each interval: find out whether the client is still there."""
         if self._state is not OPEN:
             return
@@ -415,45 +423,45 @@ class Protocol(asyncio.Protocol):
         ):
             if reader is not None:
                 reader.heard = False
-            self._silent = 0
+            self._missed_pings = 0
         else:
-            self._silent += 1
-            if self._silent >= self._ground.silent_beats:
+            self._missed_pings += 1
+            if self._missed_pings >= self._resources.max_missed_pings:
                 self._give_up()
                 return
-        if not self.outbox.blocked:
-            self.outbox.put(_PING)
+        if not self.send_buffer.blocked:
+            self.send_buffer.write_frame(_PING)
 
     def _give_up(self) -> None:
         if self._handler is not None:
-            self._handler.fall_silent()
+            self._handler.on_ping_timeout()
         else:
             self._tell_end(INTERNAL_ERROR, "keepalive ping timeout")
-            self.close(INTERNAL_ERROR, "keepalive ping timeout", patience=SILENT_CLOSE_TIMEOUT)
+            self.close(INTERNAL_ERROR, "keepalive ping timeout", timeout=SILENT_CLOSE_TIMEOUT)
 
     # The end
 
-    def unsent(self) -> int:
-        """See ``outbox.Closing``."""
-        return unsent(self.transport)
+    def bytes_in_flight(self) -> int:
+        """See ``send_buffer.Closing``."""
+        return bytes_in_flight(self.transport)
 
-    def take_leave(self, code: int, *, patience: float) -> None:
-        """See ``outbox.Closing``."""
-        self.close(code, patience=patience)
+    def begin_close(self, code: int, *, timeout: float) -> None:
+        """See ``send_buffer.Closing``."""
+        self.close(code, timeout=timeout)
 
-    def close(self, code: int, reason: str = "", *, patience: float = CLOSE_TIMEOUT) -> None:
-        """Send a close frame, and give the client ``patience`` seconds to answer with its own."""
+    def close(self, code: int, reason: str = "", *, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Send a close frame, and give the client ``timeout`` seconds to answer with its own."""
         if self._state is OPEN:
             self._state = CLOSING
-            self.outbox.put(close_frame(code, reason))
-            self.outbox.finish()
-            self._cut_off_in(patience)
+            self.send_buffer.write_frame(close_frame(code, reason))
+            self.send_buffer.finish()
+            self._cut_off_in(timeout)
             # Its own comes behind what nobody will read: also where reading was paused.
             self._loop.call_soon(self._read_on)
 
     def _fail(self, violation: Violation) -> None:
         self._tell_end(violation.code, violation.reason)
-        self.outbox.put(close_frame(violation.code, violation.reason))
+        self.send_buffer.write_frame(close_frame(violation.code, violation.reason))
         self._leave(linger=True)
 
     def _leave(self, *, linger: bool) -> None:
@@ -461,14 +469,14 @@ class Protocol(asyncio.Protocol):
         self._state = OVER
         self._reader = None
         self._lingers = linger
-        self.outbox.finish()
+        self.send_buffer.finish()
         self._cut_off_in(LINGER_TIMEOUT)
-        self.outbox.flush()
+        self.send_buffer.flush()
         self._end()
 
     def _end(self) -> None:
         transport = self.transport
-        if self.outbox.is_empty and not transport.is_closing():
+        if self.send_buffer.is_empty and not transport.is_closing():
             if self._lingers and transport.can_write_eof():
                 # Were it closed now, with something unread, a reset could overtake what we had to say.
                 transport.write_eof()

@@ -25,13 +25,13 @@ class ConnectionHandler(Protocol):
     def receive_control(self, size: int) -> None:
         """Count a ping or a pong of ``size`` bytes. The connection answers it, unless this call closes it."""
 
-    def lag(self, is_behind: bool) -> None:
+    def on_backpressure(self, is_behind: bool) -> None:
         """A part of the limit waits for the client (``True``), or publishers need not wait for it any more."""
 
-    def fall_behind(self) -> None:
+    def on_slow_consumer(self) -> None:
         """More than the limit waits for a client that does not read: close the transport."""
 
-    def fall_silent(self) -> None:
+    def on_ping_timeout(self) -> None:
         """The client no longer answers pings: close the transport."""
 
     def closed(self) -> None:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from channels.sessions import InstanceSessionWrapper
 
-from dwsps_channels.connections.transports.unsent import unsent, unsent_by_kernel
+from dwsps_channels.connections.transports.in_flight import bytes_in_flight, bytes_in_kernel
 
 if TYPE_CHECKING:
-    from dwsps_channels.connections.transports.outbox import Outbox
+    from dwsps_channels.connections.transports.send_buffer import SendBuffer
 
 logger = logging.getLogger("dwsps_channels.servers")
 
 
-class Connection:
+class ServerConnection:
     """A connection of a server of which we know nothing, and the contract of those that we know."""
 
     def writable(self) -> "asyncio.Future[None] | None":
@@ -39,7 +39,7 @@ class Connection:
     def abort(self) -> None:
         """Cut the connection off now, and drop what the server still holds for it."""
 
-    def unsent(self) -> int:
+    def bytes_in_flight(self) -> int:
         """How many bytes the server and the kernel hold for the client, as far as that is known."""
         return 0
 
@@ -47,7 +47,7 @@ class Connection:
         """Give the connection back to the server, so that it can be closed: nothing is sent any more."""
 
 
-class UvicornConnection(Connection):
+class UvicornConnection(ServerConnection):
     """Uvicorn itself waits in ``send`` for a slow reader, and reads only as fast as the application does."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -56,11 +56,11 @@ class UvicornConnection(Connection):
     def abort(self) -> None:
         self._transport.abort()
 
-    def unsent(self) -> int:
-        return unsent(self._transport)
+    def bytes_in_flight(self) -> int:
+        return bytes_in_flight(self._transport)
 
 
-class DaphneConnection(Connection):
+class DaphneConnection(ServerConnection):
     """Daphne takes all that it is sent and reads all that comes, so both are regulated here.
 
     It is the push producer of Twisted's transport, which pauses it while more than 64 KiB wait to be written.
@@ -70,16 +70,16 @@ class DaphneConnection(Connection):
         self._protocol = protocol
         self._transport = transport = protocol.transport
         self._paused: asyncio.Future[None] | None = None
-        self._outbox: Outbox | None = None
+        self._send_buffer: SendBuffer | None = None
         self.is_bare = is_bare
         """Whether nobody stands between the application and Daphne who might need to see what is sent."""
         # The HTTP channel of the handshake is still registered; its part is over.
         transport.unregisterProducer()
         transport.registerProducer(self, True)
 
-    def watch(self, outbox: "Outbox") -> None:
-        """Block and unblock ``outbox``, which writes on this connection."""
-        self._outbox = outbox
+    def watch(self, send_buffer: "SendBuffer") -> None:
+        """Block and unblock ``send_buffer``, which writes on this connection."""
+        self._send_buffer = send_buffer
 
     def write(self, data: bytes) -> None:
         """Write websocket frames, past Daphne."""
@@ -100,9 +100,9 @@ class DaphneConnection(Connection):
     def abort(self) -> None:
         self._transport.abortConnection()
 
-    def unsent(self) -> int:
+    def bytes_in_flight(self) -> int:
         # What Twisted holds is as good as constant: it pauses us when it has 64 KiB.
-        return unsent_by_kernel(getattr(self._transport, "socket", None))
+        return bytes_in_kernel(getattr(self._transport, "socket", None))
 
     def release(self) -> None:
         self.resumeProducing()
@@ -114,16 +114,16 @@ class DaphneConnection(Connection):
     def pauseProducing(self) -> None:
         if self._paused is None:
             self._paused = asyncio.get_running_loop().create_future()
-            if self._outbox is not None:
-                self._outbox.blocked = True
+            if self._send_buffer is not None:
+                self._send_buffer.blocked = True
 
     def resumeProducing(self) -> None:
         if self._paused is not None:
             if not self._paused.done():
                 self._paused.set_result(None)
             self._paused = None
-            if self._outbox is not None:
-                self._outbox.unblock()
+            if self._send_buffer is not None:
+                self._send_buffer.unblock()
 
     def stopProducing(self) -> None:
         # The connection is lost: whoever waits goes on, and finds out.
@@ -133,7 +133,7 @@ class DaphneConnection(Connection):
 _SEARCHED_AT_MOST = 64
 
 
-def connection_of(send: Callable[..., Any]) -> Connection:
+def connection_of(send: Callable[..., Any]) -> ServerConnection:
     """The connection that an ASGI ``send`` writes to, found beneath whatever middleware wrapped it in."""
     for item in beneath(send):
         transport = getattr(item, "transport", None)
@@ -142,7 +142,7 @@ def connection_of(send: Callable[..., Any]) -> Connection:
         if hasattr(transport, "abort") and hasattr(transport, "pause_reading"):
             return UvicornConnection(transport)  # type: ignore[arg-type]
     _warn_once()
-    return Connection()
+    return ServerConnection()
 
 
 def reject_on_daphne(send: Callable[..., Any], status: int) -> bool:

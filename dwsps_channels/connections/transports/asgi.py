@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dwsps_channels.connections.servers.connection import Connection
-from dwsps_channels.connections.transports.lag import PART, Lag, room
+from dwsps_channels.connections.servers.connection import ServerConnection
+from dwsps_channels.connections.transports.backpressure import PART, Backpressure, room
 from dwsps_channels.protocol.frames import Frame
 
 logger = logging.getLogger("dwsps_channels.transport")
@@ -26,9 +26,9 @@ CONGESTED_BYTES = 64 * 1024
 class AsgiTransport:
     """Keeps what is to be sent, and sends it from a task, as fast as the client reads.
 
-    When more than ``limit`` bytes wait for a client that does not read (see ``Lag``), or several times as many for one that
-    had no time to, what comes next is dropped and ``on_overflow`` is called, once, from the event loop: it is expected to close the transport. When a part of that
-    waits, ``on_lag`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
+    When more than ``limit`` bytes wait for a client that does not read (see ``Backpressure``), or several times as many for one that
+    had no time to, what comes next is dropped and ``on_slow_consumer`` is called, once, from the event loop: it is expected to close the transport. When a part of that
+    waits, ``on_backpressure`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
     """
 
     broadcaster = None
@@ -36,110 +36,110 @@ class AsgiTransport:
     def __init__(
         self,
         send: Send,
-        connection: Connection,
+        connection: ServerConnection,
         limit: int,
-        on_overflow: Callable[[], None],
-        on_lag: Callable[[bool], None],
+        on_slow_consumer: Callable[[], None],
+        on_backpressure: Callable[[bool], None],
     ) -> None:
         self._send = send
         self._connection = connection
         self._limit = limit
-        self._on_overflow = on_overflow
-        self._on_lag = on_lag
+        self._on_slow_consumer = on_slow_consumer
+        self._on_backpressure = on_backpressure
         # Made when the client falls behind, and dropped when it has caught up.
-        self._lag: Lag | None = None
-        self._lag_bytes = limit // PART
+        self._backpressure: Backpressure | None = None
+        self._high_water = limit // PART
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Frame] = deque()
         self._buffered = 0
         # True while the server does not take more: what waits then waits for the reader.
         self._blocked = False
-        self._overflowed = False
+        self._is_slow_reported = False
         self._wake: asyncio.Future[None] | None = None
         # Done once no more than CONGESTED_BYTES wait, or none of it matters any more.
-        self._relief: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
         self._code: int | None = None
         self.writer: asyncio.Task[None] | None = None
         """What sends; ends with the connection."""
 
     @property
-    def buffered(self) -> int:
+    def buffered_bytes(self) -> int:
         """How many bytes wait here; the server and the network hold at most some 100 KiB more."""
         return self._buffered
 
-    def queued(self) -> int:
+    def outstanding_bytes(self) -> int:
         """How many bytes are on their way to the client, here and below."""
-        return self._buffered + self._connection.unsent()
+        return self._buffered + self._connection.bytes_in_flight()
 
     def caught_up(self) -> asyncio.Future[None] | None:
-        return None if self._lag is None else self._lag.relief()
+        return None if self._backpressure is None else self._backpressure.caught_up()
 
-    def relief(self) -> asyncio.Future[None] | None:
+    def drained(self) -> asyncio.Future[None] | None:
         """Await what is returned before you read on from this client; ``None``: read on."""
         if self._buffered <= CONGESTED_BYTES or self._code is not None:
             return None
-        if self._relief is None:
-            self._relief = self._loop.create_future()
-        return self._relief
+        if self._drained is None:
+            self._drained = self._loop.create_future()
+        return self._drained
 
-    def _relieve(self) -> None:
-        if self._relief is not None:
-            if not self._relief.done():
-                self._relief.set_result(None)
-            self._relief = None
+    def _set_drained(self) -> None:
+        if self._drained is not None:
+            if not self._drained.done():
+                self._drained.set_result(None)
+            self._drained = None
 
     def send(self, frame: Frame) -> None:
-        if self._code is not None or self._overflowed:
+        if self._code is not None or self._is_slow_reported:
             return
         self._waiting.append(frame)
         self._buffered += len(frame.data)
         if self._wake is not None:
             self._wake.set_result(None)
             self._wake = None
-        elif self._buffered > self._lag_bytes:
+        elif self._buffered > self._high_water:
             self._fall_back()
 
     def _fall_back(self) -> None:
         # By way of the loop, as whoever sends is in the middle of a delivery.
-        if self._buffered > room(self._limit, self._lag):
-            self._overflow()
-        elif self._blocked and self._lag is None:
-            self._loop.call_soon(self._begin_lag)
+        if self._buffered > room(self._limit, self._backpressure):
+            self._report_slow_consumer()
+        elif self._blocked and self._backpressure is None:
+            self._loop.call_soon(self._begin_backpressure)
 
-    def _begin_lag(self) -> None:
-        if self._lag is None and self._code is None and self._buffered > self._lag_bytes:
-            self._lag = Lag(self.queued, self._tell_lag)
+    def _begin_backpressure(self) -> None:
+        if self._backpressure is None and self._code is None and self._buffered > self._high_water:
+            self._backpressure = Backpressure(self.outstanding_bytes, self._tell_backpressure)
 
-    def _tell_lag(self, is_behind: bool) -> None:
-        self._on_lag(is_behind)
+    def _tell_backpressure(self, is_behind: bool) -> None:
+        self._on_backpressure(is_behind)
         # It was given time, and did not read.
-        if self._lag is not None and self._buffered > self._limit:
-            self._overflow()
+        if self._backpressure is not None and self._buffered > self._limit:
+            self._report_slow_consumer()
 
-    def _overflow(self) -> None:
-        if not self._overflowed:
-            self._overflowed = True
-            self._loop.call_soon(self._on_overflow)
+    def _report_slow_consumer(self) -> None:
+        if not self._is_slow_reported:
+            self._is_slow_reported = True
+            self._loop.call_soon(self._on_slow_consumer)
 
-    def _end_lag(self) -> None:
-        if self._lag is not None:
-            lag, self._lag = self._lag, None
-            lag.end()
+    def _end_backpressure(self) -> None:
+        if self._backpressure is not None:
+            backpressure, self._backpressure = self._backpressure, None
+            backpressure.end()
 
-    def close(self, code: int, farewell: Frame, *, discard: bool = False) -> None:
+    def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         if self._code is not None:
             return
         if discard:
             self._waiting.clear()
             self._buffered = 0
-        self._end_lag()
-        self._waiting.append(farewell)
-        self._buffered += len(farewell.data)
+        self._end_backpressure()
+        self._waiting.append(final_frame)
+        self._buffered += len(final_frame.data)
         self._code = int(code)  # autobahn takes no other kind of integer
-        patience = SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT
+        timeout = SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT
         # Also once the application is done: uvicorn alone would wait ten seconds for the client's close.
-        self._loop.call_later(patience, self._connection.abort)
-        self._relieve()
+        self._loop.call_later(timeout, self._connection.abort)
+        self._set_drained()
         if self._wake is not None:
             self._wake.set_result(None)
             self._wake = None
@@ -176,10 +176,10 @@ class AsgiTransport:
             self._buffered -= len(frame.data)
             await send({"type": "websocket.send", "text": frame.text})
             self._blocked = False
-            if self._relief is not None and self._buffered <= CONGESTED_BYTES:
-                self._relieve()
-            if self._lag is not None and self._buffered <= self._lag_bytes // 2:
-                self._end_lag()
+            if self._drained is not None and self._buffered <= CONGESTED_BYTES:
+                self._set_drained()
+            if self._backpressure is not None and self._buffered <= self._high_water // 2:
+                self._end_backpressure()
 
     def drop(self) -> None:
         """Forget the client: it is gone."""
@@ -192,5 +192,5 @@ class AsgiTransport:
         self._wake = None
         self._waiting.clear()
         self._buffered = 0
-        self._relieve()
-        self._end_lag()
+        self._set_drained()
+        self._end_backpressure()

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from dwsps_channels.connections.servers.connection import DaphneConnection
 from dwsps_channels.connections.transports.asgi import Send
-from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
+from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
 
 
-class DaphneTransport(Outbox):
+class DaphneTransport(SendBuffer):
     """Writes websocket frames on Daphne's connection itself.
 
     A message that takes Daphne's own way passes the session middleware, Daphne, autobahn and what these log, and is
@@ -23,13 +23,13 @@ class DaphneTransport(Outbox):
         self,
         send: Send,
         connection: DaphneConnection,
-        flusher: Flusher,
+        batch_writer: BatchWriter,
         limit: int,
-        on_overflow: Callable[[], None],
-        on_lag: Callable[[bool], None],
+        on_slow_consumer: Callable[[], None],
+        on_backpressure: Callable[[bool], None],
     ) -> None:
-        super().__init__(connection, flusher, self)
-        self.bound(limit, on_overflow, on_lag)
+        super().__init__(connection, batch_writer, self)
+        self.set_limit(limit, on_slow_consumer, on_backpressure)
         self._send = send
         self._connection = connection
         self._ending: asyncio.Task[None] | None = None
@@ -38,24 +38,24 @@ class DaphneTransport(Outbox):
     def start(self) -> None:
         """Do nothing: nothing has to batch."""
 
-    def relief(self) -> asyncio.Future[None] | None:
+    def drained(self) -> asyncio.Future[None] | None:
         """Await what is returned before you read on from this client; ``None``: read on."""
-        if len(self.gathered) >= MAX_FRAMES_PER_BATCH:
+        if len(self.pending) >= MAX_FRAMES_PER_BATCH:
             self.flush()
         writable = self._connection.writable()
         # Whoever gives up waiting does so for itself alone.
         return None if writable is None else asyncio.shield(writable)
 
-    def take_leave(self, code: int, *, patience: float) -> None:
-        """See ``outbox.Closing``."""
+    def begin_close(self, code: int, *, timeout: float) -> None:
+        """See ``send_buffer.Closing``."""
         self.finish()
         loop = asyncio.get_running_loop()
-        loop.call_later(patience, self._connection.abort)
+        loop.call_later(timeout, self._connection.abort)
         self._ending = loop.create_task(self._end(code))
 
-    def unsent(self) -> int:
-        """See ``outbox.Closing``."""
-        return self._connection.unsent()
+    def bytes_in_flight(self) -> int:
+        """See ``send_buffer.Closing``."""
+        return self._connection.bytes_in_flight()
 
     async def _end(self, code: int) -> None:
         # This turn's frames are written by now: that was due before this task was made.

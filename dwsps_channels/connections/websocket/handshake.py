@@ -12,7 +12,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
 
 
-class Refused(Exception):
+class HandshakeRejected(Exception):
     """It is no opening handshake; ``response`` says why."""
 
     def __init__(
@@ -25,7 +25,7 @@ class Refused(Exception):
         )
 
 
-class Request:
+class HandshakeRequest:
     """The client's side of it, as far as an ASGI scope tells it; header names are in lower case."""
 
     __slots__ = ("headers", "key", "query", "raw_path", "subprotocols")
@@ -34,7 +34,7 @@ class Request:
         """Read a request, which the HTTP protocol has already found to be well formed.
 
         Raises:
-            Refused: it does not open a websocket connection.
+            HandshakeRejected: it does not open a websocket connection.
         """
         request_line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
         method, target, _ = request_line.split(b" ")
@@ -44,22 +44,28 @@ class Request:
             name, _, value = line.partition(b":")
             self.headers.append((name.lower(), value.strip(b" \t")))
         if method != b"GET":
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "not a GET request", [(b"allow", b"GET")])
+            raise HandshakeRejected(
+                HTTPStatus.METHOD_NOT_ALLOWED, "not a GET request", [(b"allow", b"GET")]
+            )
         if b"upgrade" not in self._tokens(b"connection"):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the Connection header does not say Upgrade")
+            raise HandshakeRejected(
+                HTTPStatus.BAD_REQUEST, "the Connection header does not say Upgrade"
+            )
         if b"websocket" not in self._tokens(b"upgrade"):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the Upgrade header does not say websocket")
+            raise HandshakeRejected(
+                HTTPStatus.BAD_REQUEST, "the Upgrade header does not say websocket"
+            )
         if len(self._values(b"host")) != 1:
-            raise Refused(HTTPStatus.BAD_REQUEST, "there has to be one Host header")
+            raise HandshakeRejected(HTTPStatus.BAD_REQUEST, "there has to be one Host header")
         if self._values(b"sec-websocket-version") != [_VERSION]:
-            raise Refused(
+            raise HandshakeRejected(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "the websocket version has to be 13",
                 [(b"sec-websocket-version", _VERSION), (b"upgrade", b"websocket")],
             )
         keys = self._values(b"sec-websocket-key")
         if len(keys) != 1 or not _is_key(keys[0]):
-            raise Refused(
+            raise HandshakeRejected(
                 HTTPStatus.BAD_REQUEST, "there has to be one Sec-WebSocket-Key of 16 bytes"
             )
         self.key = keys[0]

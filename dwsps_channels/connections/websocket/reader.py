@@ -178,7 +178,7 @@ class Reader:
                 raise Violation(PROTOCOL_ERROR, "a length takes more bytes than it may")
             start = at + 14
         if length > self._room and not first & 0x08:
-            # Refused by its length, before any of it is held.
+            # Rejected by its length, before any of it is held.
             self._check_size(length)
             if start > size:
                 return self._wait()

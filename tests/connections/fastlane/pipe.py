@@ -7,7 +7,7 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from dwsps_channels.connections.fastlane.protocol import Protocol
+from dwsps_channels.connections.fastlane.protocol import WebSocketProtocol
 from tests.connections.fastlane.raw import RawClient, Received, frame
 
 
@@ -18,7 +18,7 @@ class Pipe(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.protocol: Protocol
+        self.protocol: WebSocketProtocol
         self.written: list[bytes] = []
         """What the client has read: one entry for each write."""
         self.is_read = True
@@ -103,7 +103,7 @@ class Reading(RawClient):
         self._read += b"".join(new)
 
 
-class Connection:
+class PipeConnection:
     """A client that has connected to ``application``, which is given a scope as by uvicorn."""
 
     def __init__(self, application: Callable[..., Any], **config: Any) -> None:
@@ -113,7 +113,7 @@ class Connection:
         )
         loaded.load()
         self.pipe = Pipe()
-        self.protocol = Protocol(loaded, self.state, {})
+        self.protocol = WebSocketProtocol(loaded, self.state, {})
         self.pipe.protocol = self.protocol
         self.protocol.connection_made(self.pipe)
         self.client = Reading(self.pipe)

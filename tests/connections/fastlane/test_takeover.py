@@ -10,7 +10,7 @@ import pytest
 from dwsps_channels.connections.fastlane.takeover import EXTENSION
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.frames import Frame
-from tests.connections.fastlane.pipe import Connection
+from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.connections.transports.contract import turns, until
 
@@ -40,13 +40,13 @@ class RecordingHandler:
     def receive_control(self, size: int) -> None:
         self.controls.append(size)
 
-    def lag(self, is_behind: bool) -> None:
-        self.told.append("lags" if is_behind else "lags no more")
+    def on_backpressure(self, is_behind: bool) -> None:
+        self.told.append("lags" if is_behind else "backpressure_calls no more")
 
-    def fall_behind(self) -> None:
+    def on_slow_consumer(self) -> None:
         self.told.append("behind")
 
-    def fall_silent(self) -> None:
+    def on_ping_timeout(self) -> None:
         self.told.append("silent")
         assert self.transport is not None
         self.transport.close(4101, Frame(b"{}"), discard=True)
@@ -72,8 +72,8 @@ def taking_over(handler: RecordingHandler, message_limit: int | None = None) -> 
 
 
 @pytest.fixture
-async def connection(handler: RecordingHandler) -> Connection:
-    connection = Connection(taking_over(handler))
+async def connection(handler: RecordingHandler) -> PipeConnection:
+    connection = PipeConnection(taking_over(handler))
     await connection.open()
     await turns()
     return connection
@@ -81,7 +81,7 @@ async def connection(handler: RecordingHandler) -> Connection:
 
 class TestTakeOver:
     async def test_messages_go_to_the_handler_within_the_call_that_brings_them(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(b"one", b"two")
         assert handler.messages == ["one", "two"]
@@ -89,7 +89,7 @@ class TestTakeOver:
         assert handler.messages[2:] == [b"\xff"]
 
     async def test_the_application_s_end_does_not_end_the_connection(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         assert connection.state.tasks == set()
         assert connection.frames() == []
@@ -106,7 +106,7 @@ class TestTakeOver:
             await go.wait()
             scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler)
 
-        connection = Connection(application)
+        connection = PipeConnection(application)
         await connection.open()
         await accepted.wait()
         for start in range(0, 200, 50):
@@ -129,7 +129,7 @@ class TestTakeOver:
             await go.wait()
             scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler)
 
-        connection = Connection(application)
+        connection = PipeConnection(application)
         await connection.open()
         await accepted.wait()
         connection.pipe.lose()
@@ -156,7 +156,7 @@ class TestTakeOver:
             if not accepts:
                 await send({"type": "websocket.accept"})
 
-        await Connection(application).open()
+        await PipeConnection(application).open()
         await until(lambda: len(errors) == 1)
 
     async def test_a_middleware_that_raises_afterwards_ends_the_connection(
@@ -166,7 +166,7 @@ class TestTakeOver:
             await taking_over(handler)(scope, receive, send)
             raise RuntimeError("a defect")
 
-        connection = Connection(raising)
+        connection = PipeConnection(raising)
         await connection.open()
         await turns()
         (only,) = connection.frames()
@@ -178,7 +178,7 @@ class TestWaiting:
     """A message that takes time is the only one that is handled."""
 
     async def test_the_next_ones_wait_in_order(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         handler.answers = [None, decided]
@@ -193,7 +193,10 @@ class TestWaiting:
         assert connection.pipe.is_reading()
 
     async def test_a_defect_in_it_is_reported_and_the_next_is_handled(
-        self, handler: RecordingHandler, connection: Connection, caplog: pytest.LogCaptureFixture
+        self,
+        handler: RecordingHandler,
+        connection: PipeConnection,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         async def fail() -> None:
             raise RuntimeError("a defect")
@@ -206,7 +209,7 @@ class TestWaiting:
         assert "a defect" in str(record.exc_info)
 
     async def test_a_client_that_leaves_meanwhile_is_told_of(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         handler.answers = [decided]
@@ -220,7 +223,7 @@ class TestWaiting:
 
 class TestControlFrames:
     async def test_pings_and_pongs_are_counted(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.protocol.data_received(frame(PING, b"abc") + frame(PONG) + frame(TEXT, b"x"))
         assert handler.controls == [9, 6]
@@ -228,9 +231,9 @@ class TestControlFrames:
         assert connection.frames() == [(PONG, b"abc")]
 
     async def test_a_ping_that_closes_the_connection_is_not_answered(
-        self, handler: RecordingHandler, connection: Connection, monkeypatch: pytest.MonkeyPatch
+        self, handler: RecordingHandler, connection: PipeConnection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(handler, "receive_control", lambda size: handler.fall_silent())
+        monkeypatch.setattr(handler, "receive_control", lambda size: handler.on_ping_timeout())
         connection.protocol.data_received(frame(PING) * 3)
         await turns()
         assert [received.opcode for received in connection.frames()] == [TEXT, CLOSE]
@@ -238,7 +241,7 @@ class TestControlFrames:
 
 class TestEnd:
     async def test_the_client_s_close_is_answered_and_told_once(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.protocol.data_received(close(1000, b"bye"))
         assert connection.frames() == [(CLOSE, b"\x03\xe8")]
@@ -246,7 +249,7 @@ class TestEnd:
         assert handler.told == ["closed"]
 
     async def test_what_was_answered_before_a_close_is_sent_before_it(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         assert handler.transport is not None
         handler.transport.send(Frame(b"{}"))
@@ -254,7 +257,7 @@ class TestEnd:
         assert connection.frames() == [(TEXT, b"{}"), (CLOSE, b"\x03\xe8")]
 
     async def test_messages_after_our_close_are_thrown_away(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         assert handler.transport is not None
         handler.transport.close(4200, Frame(b"{}"))
@@ -268,7 +271,7 @@ class TestEnd:
         assert handler.told == ["closed"]
 
     async def test_uvicorn_s_end_closes_it(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.protocol.shutdown()
         await turns()
@@ -285,7 +288,7 @@ class TestOversized:
             await send({"type": "websocket.accept"})
             scope["extensions"][EXTENSION].take_over(1_000_000, handler.make_handler, 1000)
 
-        connection = Connection(application)
+        connection = PipeConnection(application)
         await connection.open()
         await turns()
         large = b"a" * 1000 + b"z" * 1000
@@ -294,61 +297,61 @@ class TestOversized:
         assert handler.too_large == [(2000, b"a" * 512, b"z" * 512)]
 
 
-class TestHeartbeat:
-    """Beats are made to come by hand: nobody waits for twenty seconds."""
+class TestPings:
+    """The pings are made due by hand: no test waits for twenty seconds."""
 
-    async def test_each_beat_is_a_ping(self, connection: Connection) -> None:
+    async def test_a_ping_is_sent_when_it_is_due(self, connection: PipeConnection) -> None:
         for _ in range(3):
-            connection.protocol.beat()
+            connection.protocol.on_ping_due()
             await turns()
             assert connection.frames() == [(PING, b"")]
             connection.protocol.data_received(frame(PONG))
 
     async def test_whatever_frame_a_client_sends_is_a_sign_of_life(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         for _ in range(3):
-            connection.protocol.beat()
+            connection.protocol.on_ping_due()
             connection.receive(b"x")
         assert handler.told == []
 
     async def test_a_part_of_a_frame_is_no_sign_of_life(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         begun = iter(frame(TEXT, b"x" * 100))
         connection.protocol.data_received(bytes([next(begun)]))
-        connection.protocol.beat()
+        connection.protocol.on_ping_due()
         for _ in range(10):
             connection.protocol.data_received(bytes([next(begun)]))
-        connection.protocol.beat()
+        connection.protocol.on_ping_due()
         assert handler.told == ["silent"]
 
     async def test_a_fragment_is_one(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.protocol.data_received(frame(TEXT, b"x", fin=False))
         for _ in range(3):
-            connection.protocol.beat()
+            connection.protocol.on_ping_due()
             connection.protocol.data_received(frame(CONTINUATION, b"x", fin=False))
         assert handler.told == []
 
-    async def test_a_silent_client_is_closed_at_the_second_beat(
-        self, handler: RecordingHandler, connection: Connection
+    async def test_a_silent_client_is_closed_when_the_second_ping_is_due(
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
-        connection.protocol.beat()
-        connection.protocol.beat()
+        connection.protocol.on_ping_due()
+        connection.protocol.on_ping_due()
         assert handler.told == ["silent"]
         await turns()
         assert connection.frames()[-1] == (CLOSE, (4101).to_bytes(2, "big"))
 
     async def test_who_is_not_read_cannot_be_heard(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         handler.answers = [decided]
         connection.receive(b"one")
         for _ in range(5):
-            connection.protocol.beat()
+            connection.protocol.on_ping_due()
         assert handler.told == []
         decided.set_result(None)
 
@@ -360,10 +363,10 @@ class TestHeartbeat:
             await send({"type": "websocket.accept"})
             events.append(await receive())
 
-        connection = Connection(application)
+        connection = PipeConnection(application)
         await connection.open()
-        connection.protocol.beat()
-        connection.protocol.beat()
+        connection.protocol.on_ping_due()
+        connection.protocol.on_ping_due()
         await turns()
         assert connection.frames()[-1].payload[:2] == (1011).to_bytes(2, "big")
         assert [event["code"] for event in events] == [1011]
@@ -372,7 +375,7 @@ class TestHeartbeat:
     async def test_the_settings_are_uvicorn_s(
         self, handler: RecordingHandler, timeout: float
     ) -> None:
-        connection = Connection(
+        connection = PipeConnection(
             taking_over(handler), ws_ping_interval=0.05, ws_ping_timeout=timeout
         )
         started = asyncio.get_running_loop().time()
@@ -381,8 +384,8 @@ class TestHeartbeat:
         assert asyncio.get_running_loop().time() - started >= timeout
 
     async def test_there_is_none_where_it_is_turned_off(self, handler: RecordingHandler) -> None:
-        connection = Connection(taking_over(handler), ws_ping_interval=None)
+        connection = PipeConnection(taking_over(handler), ws_ping_interval=None)
         await connection.open()
-        connection.protocol.beat()
-        connection.protocol.beat()
+        connection.protocol.on_ping_due()
+        connection.protocol.on_ping_due()
         assert handler.told == []

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.fastlane.protocol import Protocol
+from dwsps_channels.connections.fastlane.protocol import WebSocketProtocol
 from dwsps_channels.connections.fastlane.turns import CONNECTIONS, TURN_BYTES, TURN_FRAMES, Turns
-from tests.connections.fastlane.pipe import Connection
+from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.connections.fastlane.test_takeover import RecordingHandler, taking_over
 from tests.connections.transports.contract import turns, until
@@ -21,8 +21,8 @@ def handler() -> RecordingHandler:
 
 
 @pytest.fixture
-async def connection(handler: RecordingHandler) -> Connection:
-    connection = Connection(taking_over(handler, message_limit=TURN_BYTES))
+async def connection(handler: RecordingHandler) -> PipeConnection:
+    connection = PipeConnection(taking_over(handler, message_limit=TURN_BYTES))
     await connection.open()
     await turns()
     return connection
@@ -30,7 +30,7 @@ async def connection(handler: RecordingHandler) -> Connection:
 
 class TestProtocol:
     async def test_one_turn_handles_a_part_of_it(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(*(b"%d" % number for number in range(FLOOD)))
         assert len(handler.messages) == TURN_FRAMES
@@ -44,8 +44,8 @@ class TestProtocol:
         assert seen == set(range(0, FLOOD + 1, TURN_FRAMES))
 
     @pytest.mark.parametrize("opcode", [PING, PONG])
-    async def test_control_frames_count(self, connection: Connection, opcode: int) -> None:
-        protocol: Protocol = connection.protocol
+    async def test_control_frames_count(self, connection: PipeConnection, opcode: int) -> None:
+        protocol: WebSocketProtocol = connection.protocol
         protocol.data_received(frame(opcode) * FLOOD + frame(PING, b"last"))
         assert not connection.pipe.is_reading()
         await until(lambda: (PONG, b"last") in connection.frames())
@@ -53,10 +53,10 @@ class TestProtocol:
 
     @pytest.mark.parametrize("size", [0, TURN_BYTES + 1])
     async def test_fragments_count(
-        self, handler: RecordingHandler, connection: Connection, size: int
+        self, handler: RecordingHandler, connection: PipeConnection, size: int
     ) -> None:
         """Of a message that is kept, and of one that is too large for that."""
-        protocol: Protocol = connection.protocol
+        protocol: WebSocketProtocol = connection.protocol
         fragments = frame(TEXT, b"x" * size, fin=False) + frame(CONTINUATION, fin=False) * FLOOD
         protocol.data_received(fragments + frame(CONTINUATION) + frame(PING, b"last"))
         iterations = 0
@@ -68,7 +68,7 @@ class TestProtocol:
         assert handler.messages == ([""] if not size else [])
 
     async def test_a_large_chunk_waits_for_a_turn(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         """The event loop may read the same socket again at once, if reading goes on."""
         connection.receive(b"x" * TURN_BYTES)
@@ -78,7 +78,7 @@ class TestProtocol:
         assert len(handler.messages) == 1
 
     async def test_one_that_has_waited_for_a_message_goes_on_in_its_turn(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         handled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         handler.answers = [handled]
@@ -91,22 +91,22 @@ class TestProtocol:
         assert len(handler.messages) == FLOOD + 1
 
     async def test_the_usual_message_costs_no_turn(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(*[b"x"] * (TURN_FRAMES - 1))
         assert len(handler.messages) == TURN_FRAMES - 1
         assert connection.pipe.is_reading()
 
     async def test_who_waits_for_a_turn_is_not_taken_for_silent(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(*[b"x"] * FLOOD)
         for _ in range(3):
-            connection.protocol.beat()
+            connection.protocol.on_ping_due()
         assert handler.told == []
 
     async def test_a_client_that_leaves_meanwhile_is_forgotten(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(*[b"x"] * FLOOD)
         connection.pipe.lose()
@@ -115,7 +115,7 @@ class TestProtocol:
         assert handler.told == ["closed"]
 
     async def test_a_close_behind_a_flood_is_answered(
-        self, handler: RecordingHandler, connection: Connection
+        self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.protocol.data_received(frame(TEXT, b"x") * FLOOD + close(1000))
         await until(lambda: connection.state.connections == set())

@@ -21,8 +21,8 @@ from uvicorn.server import ServerState
 
 from dwsps_channels.connections.servers import connection
 from dwsps_channels.connections.servers.connection import (
-    Connection,
     DaphneConnection,
+    ServerConnection,
     UvicornConnection,
     connection_of,
 )
@@ -191,7 +191,7 @@ class TestConnectionOf:
     @pytest.mark.parametrize("wrapped", MIDDLEWARE)
     async def test_an_unknown_server_is_left_alone(self, wrapped: Callable[[Send], Send]) -> None:
         connection = connection_of(wrapped(asyncio.Queue[Any]().put))
-        assert type(connection) is Connection
+        assert type(connection) is ServerConnection
         assert connection.writable() is None
         connection.pause_reading()
         connection.resume_reading()
@@ -222,7 +222,7 @@ class TestConnectionOf:
         send = uvicorns_send("websockets_sansio_impl")
         for _ in range(10_000):
             send = Counting(send)
-        assert type(connection_of(send)) is Connection
+        assert type(connection_of(send)) is ServerConnection
 
 
 class TestDaphneConnection:

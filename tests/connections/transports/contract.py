@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from dwsps_channels.connections.transports import lag
+from dwsps_channels.connections.transports import backpressure
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
 
 TIMEOUT = 10.0
 
-FAREWELL = Frame(b'{"type":"error","code":"unavailable"}')
+FINAL_FRAME = Frame(b'{"type":"error","code":"unavailable"}')
 
 
 class Line(ABC):
@@ -26,9 +26,9 @@ class Line(ABC):
     limit: int
 
     def __init__(self) -> None:
-        self.overflows = 0
+        self.slow_consumer_calls = 0
         """How often the transport found the client too slow. Count it where the transport tells it."""
-        self.lags: list[bool] = []
+        self.backpressure_calls: list[bool] = []
         """Whether publishers have to wait for the client, each time the transport tells it."""
 
     @abstractmethod
@@ -103,74 +103,76 @@ class TransportContract(ABC):
         assert line.received == []
         line.read_on()
         await line.has_received(text("stuck"), *(text(number) for number in range(5)))
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
-    async def test_close_sends_what_waits_then_the_farewell_then_the_code(self, line: Line) -> None:
+    async def test_close_sends_what_waits_then_the_final_frame_then_the_code(
+        self, line: Line
+    ) -> None:
         line.transport.send(frame(1))
         line.transport.send(frame(2))
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert await line.is_closed() == 4200
-        assert line.received == [text(1), text(2), FAREWELL.text]
+        assert line.received == [text(1), text(2), FINAL_FRAME.text]
 
     async def test_close_waits_for_a_slow_client(self, line: Line) -> None:
         await line.is_stuck()
         line.transport.send(frame(1))
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         await turns()
         assert line.close_code is None
         line.read_on()
         assert await line.is_closed() == 4200
-        assert line.received == [text("stuck"), text(1), FAREWELL.text]
+        assert line.received == [text("stuck"), text(1), FINAL_FRAME.text]
 
     async def test_close_may_discard_what_waits(self, line: Line) -> None:
         await line.is_stuck()
         for number in range(5):
             line.transport.send(frame(number))
-        line.transport.close(CloseCode.SLOW_CONSUMER, FAREWELL, discard=True)
+        line.transport.close(CloseCode.SLOW_CONSUMER, FINAL_FRAME, discard=True)
         line.read_on()
         assert await line.is_closed() == 4100
         # The one that was on its way when the client stopped may have left.
-        assert line.received in ([FAREWELL.text], [text("stuck"), FAREWELL.text])
+        assert line.received in ([FINAL_FRAME.text], [text("stuck"), FINAL_FRAME.text])
 
     async def test_nothing_is_sent_after_close(self, line: Line) -> None:
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         line.transport.send(frame("late"))
         assert await line.is_closed() == 4200
         line.transport.send(frame("later"))
         await turns()
-        assert line.received == [FAREWELL.text]
+        assert line.received == [FINAL_FRAME.text]
 
     async def test_a_second_close_changes_nothing(self, line: Line) -> None:
         line.transport.send(frame(1))
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         line.transport.close(CloseCode.FORBIDDEN, frame("again"), discard=True)
         assert await line.is_closed() == 4200
         line.transport.close(CloseCode.FORBIDDEN, frame("again"))
         await turns()
-        assert line.received == [text(1), FAREWELL.text]
+        assert line.received == [text(1), FINAL_FRAME.text]
 
     @pytest.mark.parametrize("discard", [False, True])
     async def test_a_client_that_never_reads_is_cut_off_after_close(
         self, line: Line, discard: bool
     ) -> None:
         await line.is_stuck()
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL, discard=discard)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME, discard=discard)
         await until(lambda: line.is_cut_off)
 
     async def test_more_than_the_limit_for_a_stuck_client_is_an_overflow_told_once(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         size = len(frame(0))
         for number in range(3 * line.limit // size):
             line.transport.send(frame(number))
             # Whoever sends is in the middle of something: it is told later.
-            assert line.overflows == 0
-        await until(lambda: line.overflows > 0)
+            assert line.slow_consumer_calls == 0
+        await until(lambda: line.slow_consumer_calls > 0)
         line.transport.send(frame("more"))
         await turns()
-        assert line.overflows == 1
+        assert line.slow_consumer_calls == 1
 
     async def test_publishers_wait_for_a_client_that_is_behind_until_it_has_caught_up(
         self, line: Line
@@ -178,26 +180,26 @@ class TransportContract(ABC):
         assert line.transport.caught_up() is None
         await line.is_stuck()
         await self.falls_behind(line)
-        relief = line.transport.caught_up()
-        assert relief is not None
+        caught_up = line.transport.caught_up()
+        assert caught_up is not None
         line.read_on()
-        await asyncio.wait_for(relief, TIMEOUT)
-        assert line.lags == [True, False]
+        await asyncio.wait_for(caught_up, TIMEOUT)
+        assert line.backpressure_calls == [True, False]
         assert line.transport.caught_up() is None
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
     async def test_nobody_waits_for_a_client_that_does_not_read(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         await self.falls_behind(line)
-        await until(lambda: line.lags == [True, False])
+        await until(lambda: line.backpressure_calls == [True, False])
         assert line.transport.caught_up() is None
         # Nor again, until it has caught up.
         line.transport.send(frame("more"))
         await turns()
-        assert line.lags == [True, False]
+        assert line.backpressure_calls == [True, False]
 
     @pytest.mark.parametrize("end", ["close", "vanish"])
     async def test_nobody_waits_for_a_client_that_is_sent_away_or_gone(
@@ -205,24 +207,24 @@ class TransportContract(ABC):
     ) -> None:
         await line.is_stuck()
         await self.falls_behind(line)
-        relief = line.transport.caught_up()
-        assert relief is not None
+        caught_up = line.transport.caught_up()
+        assert caught_up is not None
         if end == "vanish":
             line.vanish()
         else:
-            line.transport.close(CloseCode.SLOW_CONSUMER, FAREWELL, discard=True)
+            line.transport.close(CloseCode.SLOW_CONSUMER, FINAL_FRAME, discard=True)
         line.read_on()
-        await asyncio.wait_for(relief, TIMEOUT)
-        assert line.lags == [True, False]
+        await asyncio.wait_for(caught_up, TIMEOUT)
+        assert line.backpressure_calls == [True, False]
 
     async def falls_behind(self, line: Line) -> None:
         """Send to a stuck client more than a part of the limit, and less than the limit."""
-        assert line.lags == []
+        assert line.backpressure_calls == []
         for number in range(line.limit // 2 // len(frame(0))):
             line.transport.send(frame(number))
             # Whoever sends is in the middle of something: it is told later.
-            assert line.lags == []
-        await until(lambda: line.lags[:1] == [True])
+            assert line.backpressure_calls == []
+        await until(lambda: line.backpressure_calls[:1] == [True])
 
     async def test_a_client_that_has_not_had_the_time_to_read_is_no_overflow(
         self, line: Line
@@ -234,23 +236,23 @@ class TransportContract(ABC):
             line.transport.send(frame(number))
             if number % 10 == 0:
                 await turns()
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
         line.read_on()
         await line.has_received(text("stuck"), *(text(number) for number in range(sent)))
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
     async def test_a_client_too_slow_is_told_so_and_closed(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
         await line.is_stuck()
         for number in range(3 * line.limit // len(frame(0))):
             line.transport.send(frame(number))
-        await until(lambda: line.overflows > 0)
-        line.transport.close(CloseCode.SLOW_CONSUMER, FAREWELL, discard=True)
+        await until(lambda: line.slow_consumer_calls > 0)
+        line.transport.close(CloseCode.SLOW_CONSUMER, FINAL_FRAME, discard=True)
         line.read_on()
         assert await line.is_closed() == 4100
-        assert line.received[-1] == FAREWELL.text
+        assert line.received[-1] == FINAL_FRAME.text
         assert len(line.received) <= 2
 
     async def test_up_to_the_limit_may_wait(self, line: Line) -> None:
@@ -260,7 +262,7 @@ class TransportContract(ABC):
             line.transport.send(frame(len(sent)))
             sent.append(text(len(sent)))
         await turns()
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
         line.read_on()
         await line.has_received(*sent)
 
@@ -272,15 +274,15 @@ class TransportContract(ABC):
         for number in range(count):
             line.transport.send(frame(number))
         await line.has_received(*(text(number) for number in range(count)))
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
     async def test_a_client_that_is_gone_disturbs_nobody(self, line: Line) -> None:
         line.vanish()
         for number in range(10):
             line.transport.send(frame(number))
             await turns()
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         await turns()
         assert line.received == []
 
@@ -293,7 +295,7 @@ class TransportContract(ABC):
         line.read_on()
         await turns()
         line.transport.send(frame(2))
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         await turns()
         assert text(2) not in line.received
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.servers.connection import Connection, DaphneConnection
+from dwsps_channels.connections.servers.connection import DaphneConnection, ServerConnection
 from dwsps_channels.connections.transports import asgi
 from dwsps_channels.connections.transports.asgi import CONGESTED_BYTES, AsgiTransport
-from dwsps_channels.connections.transports.lag import BURST_FACTOR
+from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
 from tests.connections.transports.contract import (
-    FAREWELL,
+    FINAL_FRAME,
     Line,
     TransportContract,
     frame,
@@ -39,18 +39,22 @@ class AsgiLine(Line):
         self.aborted = False
         self.events: list[dict[str, Any]] = []
         self.transport: AsgiTransport = AsgiTransport(
-            self.send, self.connection(), limit, self.on_overflow, self.lags.append
+            self.send,
+            self.connection(),
+            limit,
+            self.on_slow_consumer,
+            self.backpressure_calls.append,
         )
         self.transport.start()
 
-    def connection(self) -> Connection:
+    def connection(self) -> ServerConnection:
         raise NotImplementedError
 
     async def send(self, event: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    def on_overflow(self) -> None:
-        self.overflows += 1
+    def on_slow_consumer(self) -> None:
+        self.slow_consumer_calls += 1
 
     def take(self, event: dict[str, Any]) -> None:
         if self.gone:
@@ -81,10 +85,10 @@ class AsgiLine(Line):
 class WaitingLine(AsgiLine):
     """As with uvicorn: ``send`` returns once the client reads."""
 
-    def connection(self) -> Connection:
+    def connection(self) -> ServerConnection:
         line = self
 
-        class Aborting(Connection):
+        class Aborting(ServerConnection):
             def abort(self) -> None:
                 line.aborted = True
 
@@ -107,7 +111,7 @@ class UnboundedLine(AsgiLine):
     producer: Any = None
     released = False
 
-    def connection(self) -> Connection:
+    def connection(self) -> ServerConnection:
         return DaphneConnection(SimpleNamespace(transport=self))
 
     async def send(self, event: dict[str, Any]) -> None:
@@ -157,7 +161,7 @@ class TestWhereSendDoesNot(AsgiContract):
         self, line: UnboundedLine
     ) -> None:
         assert not line.released
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         await line.is_closed()
         await until(lambda: line.released)
 
@@ -182,26 +186,26 @@ async def roomy_line(request: pytest.FixtureRequest) -> AsyncIterator[AsgiLine]:
 class TestBuffer:
     async def test_it_is_counted_and_sent_empty(self, line: AsgiLine) -> None:
         transport = line.transport
-        assert transport.buffered == 0
+        assert transport.buffered_bytes == 0
         transport.send(frame(1))
         transport.send(frame(2))
-        assert transport.buffered == len(frame(1)) + len(frame(2))
+        assert transport.buffered_bytes == len(frame(1)) + len(frame(2))
         await line.has_received(text(1), text(2))
-        assert transport.buffered == 0
+        assert transport.buffered_bytes == 0
 
     async def test_it_stays_bounded_though_the_client_reads_nothing(self, line: AsgiLine) -> None:
         await line.is_stuck()
         for number in range(100 * LIMIT // len(frame(0))):
             line.transport.send(frame(number))
-            assert line.transport.buffered <= BURST_FACTOR * LIMIT + len(frame(0))
+            assert line.transport.buffered_bytes <= BURST_FACTOR * LIMIT + len(frame(0))
 
     async def test_it_stays_bounded_in_a_turn_in_which_nobody_could_read(
         self, line: AsgiLine
     ) -> None:
         for number in range(100 * LIMIT // len(frame(0))):
             line.transport.send(frame(number))
-            assert line.transport.buffered <= BURST_FACTOR * LIMIT + len(frame(0))
-        await until(lambda: line.overflows == 1)
+            assert line.transport.buffered_bytes <= BURST_FACTOR * LIMIT + len(frame(0))
+        await until(lambda: line.slow_consumer_calls == 1)
 
     async def test_one_frame_beyond_the_limit_reaches_a_client_that_reads(
         self, line: AsgiLine
@@ -209,26 +213,26 @@ class TestBuffer:
         large = Frame(b'"' + b"x" * 10 * LIMIT + b'"')
         line.transport.send(large)
         await line.has_received(large.text)
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
     async def test_finish_forgets_it(self, line: AsgiLine) -> None:
         await line.is_stuck()
         line.transport.send(frame(1))
         line.transport.drop()
-        assert line.transport.buffered == 0
+        assert line.transport.buffered_bytes == 0
         line.transport.send(frame(2))
-        assert line.transport.buffered == 0
+        assert line.transport.buffered_bytes == 0
         line.transport.drop()
 
 
 class TestClose:
     async def test_the_code_is_a_plain_integer(self, line: AsgiLine) -> None:
         """Autobahn takes no other kind."""
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert type(await line.is_closed()) is int
 
     async def test_the_writer_ends(self, line: AsgiLine) -> None:
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert line.transport.writer is not None
         await asyncio.wait_for(line.transport.writer, 5)
 
@@ -237,40 +241,40 @@ class TestRelief:
     """What a client is not sent for is what it need not send more for."""
 
     async def test_nothing_to_wait_for_while_little_waits(self, roomy_line: AsgiLine) -> None:
-        assert roomy_line.transport.relief() is None
+        assert roomy_line.transport.drained() is None
         await roomy_line.is_stuck()
-        assert roomy_line.transport.relief() is None
+        assert roomy_line.transport.drained() is None
 
     async def test_it_comes_once_the_client_has_read(self, roomy_line: AsgiLine) -> None:
-        relief = await congested(roomy_line)
-        assert roomy_line.transport.relief() is relief
+        drained = await congested(roomy_line)
+        assert roomy_line.transport.drained() is drained
         await turns()
-        assert not relief.done()
+        assert not drained.done()
         roomy_line.read_on()
-        await asyncio.wait_for(relief, 5)
-        assert roomy_line.transport.relief() is None
+        await asyncio.wait_for(drained, 5)
+        assert roomy_line.transport.drained() is None
 
     async def test_it_comes_with_the_close(self, roomy_line: AsgiLine) -> None:
-        relief = await congested(roomy_line)
-        roomy_line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
-        await asyncio.wait_for(relief, 5)
-        assert roomy_line.transport.relief() is None
+        drained = await congested(roomy_line)
+        roomy_line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
+        await asyncio.wait_for(drained, 5)
+        assert roomy_line.transport.drained() is None
 
     async def test_it_comes_when_the_client_is_forgotten(self, roomy_line: AsgiLine) -> None:
-        relief = await congested(roomy_line)
+        drained = await congested(roomy_line)
         roomy_line.transport.drop()
-        await asyncio.wait_for(relief, 5)
-        assert roomy_line.transport.relief() is None
+        await asyncio.wait_for(drained, 5)
+        assert roomy_line.transport.drained() is None
 
     async def test_it_comes_when_the_client_turns_out_to_be_gone(
         self, roomy_line: AsgiLine
     ) -> None:
         """Else nobody would ever read that it is."""
-        relief = await congested(roomy_line)
+        drained = await congested(roomy_line)
         roomy_line.vanish()
         roomy_line.read_on()
-        await asyncio.wait_for(relief, 5)
-        assert roomy_line.transport.relief() is None
+        await asyncio.wait_for(drained, 5)
+        assert roomy_line.transport.drained() is None
 
 
 class TestGoneClient:
@@ -293,14 +297,14 @@ class TestGoneClient:
         assert line.transport.writer is not None
         await asyncio.wait_for(line.transport.writer, 5)
         line.transport.send(frame(2))
-        assert line.transport.buffered == 0
-        assert line.overflows == 0
+        assert line.transport.buffered_bytes == 0
+        assert line.slow_consumer_calls == 0
 
 
 async def congested(line: AsgiLine) -> asyncio.Future[None]:
     await line.is_stuck()
     for number in range(2 * CONGESTED_BYTES // len(frame(0))):
         line.transport.send(frame(number))
-    relief = line.transport.relief()
-    assert relief is not None
-    return relief
+    drained = line.transport.drained()
+    assert drained is not None
+    return drained

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from dwsps_channels.connections.servers.connection import DaphneConnection
-from dwsps_channels.connections.transports import outbox
+from dwsps_channels.connections.transports import send_buffer
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.daphne import DaphneTransport
-from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH
+from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import websocket_frame
 from tests.connections.fastlane.pipe import Reading
 from tests.connections.fastlane.raw import CLOSE, Received
 from tests.connections.transports.contract import (
-    FAREWELL,
+    FINAL_FRAME,
     TransportContract,
     frame,
     text,
@@ -94,10 +94,10 @@ class DaphneLine(FramedLine):
         self.transport = DaphneTransport(
             self.send,
             DaphneConnection(self.protocol, is_bare=True),
-            Flusher(asyncio.get_running_loop()),
+            BatchWriter(asyncio.get_running_loop()),
             limit,
-            self.on_overflow,
-            self.lags.append,
+            self.on_slow_consumer,
+            self.backpressure_calls.append,
         )
         self.transport.start()
         self.client = Reading(self.twisted)  # type: ignore[arg-type]  # it looks for what was written, no more
@@ -111,8 +111,8 @@ class DaphneLine(FramedLine):
         self.twisted.write(websocket_frame(CLOSE, event["code"].to_bytes(2, "big")))
         self.protocol.state = self.protocol.STATE_CLOSING
 
-    def on_overflow(self) -> None:
-        self.overflows += 1
+    def on_slow_consumer(self) -> None:
+        self.slow_consumer_calls += 1
 
     def stop_reading(self) -> None:
         self.twisted.is_read = False
@@ -133,8 +133,8 @@ class DaphneLine(FramedLine):
 
 @pytest.fixture
 async def daphne_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaphneLine]:
-    monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(outbox, "SLOW_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(send_buffer, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(send_buffer, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = DaphneLine(LIMIT)
     yield line
     line.transport.drop()
@@ -161,7 +161,7 @@ async def test_frames_of_a_turn_are_one_write(line: DaphneLine) -> None:
 
 
 async def test_the_server_gets_its_connection_back_once_closed(line: DaphneLine) -> None:
-    line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+    line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
     await line.is_closed()
     await until(lambda: line.twisted.producer is None)
 
@@ -176,25 +176,25 @@ async def test_nothing_follows_a_close_frame_of_the_servers_own(line: DaphneLine
 
 async def test_no_relief_is_needed_while_the_client_reads(line: DaphneLine) -> None:
     line.transport.send(frame(1))
-    assert line.transport.relief() is None
+    assert line.transport.drained() is None
 
 
 async def test_relief_comes_when_the_client_reads(line: DaphneLine) -> None:
     await line.is_stuck()
-    relief = line.transport.relief()
-    assert relief is not None
-    assert not relief.done()
+    drained = line.transport.drained()
+    assert drained is not None
+    assert not drained.done()
     line.read_on()
-    await asyncio.wait_for(relief, 5)
-    assert line.transport.relief() is None
+    await asyncio.wait_for(drained, 5)
+    assert line.transport.drained() is None
 
 
 async def test_relief_comes_when_the_client_is_gone(line: DaphneLine) -> None:
     await line.is_stuck()
-    relief = line.transport.relief()
-    assert relief is not None
+    drained = line.transport.drained()
+    assert drained is not None
     line.twisted.abortConnection()
-    await asyncio.wait_for(relief, 5)
+    await asyncio.wait_for(drained, 5)
 
 
 async def test_who_no_longer_waits_for_relief_does_not_keep_the_close_from_being_sent(
@@ -202,11 +202,11 @@ async def test_who_no_longer_waits_for_relief_does_not_keep_the_close_from_being
 ) -> None:
     """As Daphne cancels its applications when it ends."""
     await line.is_stuck()
-    line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+    line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
     await turns()
-    relief = line.transport.relief()
-    assert relief is not None
-    relief.cancel()
+    drained = line.transport.drained()
+    assert drained is not None
+    drained.cancel()
     line.read_on()
     assert await line.is_closed() == 4200
 
@@ -215,5 +215,5 @@ async def test_answers_to_much_that_came_at_once_are_not_waited_with(line: Daphn
     """The frames that one segment brings are handled within one turn, however many they are."""
     for number in range(3 * MAX_FRAMES_PER_BATCH):
         line.transport.send(frame(number))
-        assert line.transport.relief() is None
+        assert line.transport.drained() is None
     assert len(line.twisted.written) >= 3

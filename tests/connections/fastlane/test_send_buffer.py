@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.transports import outbox
-from dwsps_channels.connections.transports.flusher import SLICE_BYTES
-from dwsps_channels.connections.transports.lag import BURST_FACTOR
-from dwsps_channels.connections.transports.outbox import MAX_FRAMES_PER_BATCH, Outbox
+from dwsps_channels.connections.transports import send_buffer
+from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
+from dwsps_channels.connections.transports.batch_writer import SLICE_BYTES
+from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
-from tests.connections.fastlane.pipe import Connection
+from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import Received
 from tests.connections.transports.contract import (
-    FAREWELL,
+    FINAL_FRAME,
     TransportContract,
     frame,
     text,
@@ -43,13 +43,13 @@ class CountingHandler:
     def receive_control(self, size: int) -> None:
         pytest.fail("the client sends no pings")
 
-    def lag(self, is_behind: bool) -> None:
-        self.line.lags.append(is_behind)
+    def on_backpressure(self, is_behind: bool) -> None:
+        self.line.backpressure_calls.append(is_behind)
 
-    def fall_behind(self) -> None:
-        self.line.overflows += 1
+    def on_slow_consumer(self) -> None:
+        self.line.slow_consumer_calls += 1
 
-    def fall_silent(self) -> None:
+    def on_ping_timeout(self) -> None:
         self.line.silent += 1
 
     def closed(self) -> None:
@@ -59,7 +59,7 @@ class CountingHandler:
 class TakenLine(FramedLine):
     """A connection that was taken over, and the client's end of it."""
 
-    transport: Outbox
+    transport: SendBuffer
     handler_class: type[CountingHandler] = CountingHandler
 
     def __init__(self, limit: int) -> None:
@@ -67,7 +67,7 @@ class TakenLine(FramedLine):
         self.limit = limit
         self.messages: list[str | bytes] = []
         self.silent = self.closed = 0
-        self.connection = Connection(self.application)
+        self.connection = PipeConnection(self.application)
         self.pipe = self.connection.pipe
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
@@ -76,7 +76,7 @@ class TakenLine(FramedLine):
         scope["extensions"]["dwsps.fastlane"].take_over(self.limit, self.make_handler)
 
     def make_handler(self, transport: Transport) -> CountingHandler:
-        assert isinstance(transport, Outbox)
+        assert isinstance(transport, SendBuffer)
         self.transport = transport
         return self.handler_class(self)
 
@@ -99,8 +99,8 @@ class TakenLine(FramedLine):
 
 @pytest.fixture
 async def taken_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TakenLine]:
-    monkeypatch.setattr(outbox, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(outbox, "SLOW_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(send_buffer, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(send_buffer, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = TakenLine(LIMIT)
     await line.connection.open()
     await turns()
@@ -145,7 +145,7 @@ class TestGathering:
         await line.has_received(text(1), text(1))
 
     async def test_who_sends_much_in_answer_to_one_segment_is_not_waited_with(self) -> None:
-        """Else what one segment causes would be gathered whole, however much it is."""
+        """Else what one segment causes would be pending whole, however much it is."""
         line = EchoLine(LIMIT)
         await line.connection.open()
         await turns()
@@ -172,7 +172,7 @@ class TestBuffer:
             line.transport.send(frame(number))
             if number % 10 == 0:
                 await turns()
-            assert line.transport.buffered <= BURST_FACTOR * LIMIT
+            assert line.transport.buffered_bytes <= BURST_FACTOR * LIMIT
 
     async def test_it_stays_bounded_in_a_turn_in_which_nobody_could_read(self) -> None:
         limit = SLICE_BYTES
@@ -181,7 +181,7 @@ class TestBuffer:
         for number in range(2 * BURST_FACTOR * limit // len(frame(0))):
             line.transport.send(frame(number))
         await turns()
-        assert line.overflows == 1
+        assert line.slow_consumer_calls == 1
         assert line.received == []
         line.pipe.lose()
 
@@ -191,7 +191,7 @@ class TestBuffer:
         large = Frame(b'"' + b"x" * 10 * LIMIT + b'"')
         line.transport.send(large)
         await line.has_received(large.text)
-        assert line.overflows == 0
+        assert line.slow_consumer_calls == 0
 
     async def test_much_is_handed_over_in_slices(self) -> None:
         """What the event loop has taken cannot be taken back."""
@@ -201,12 +201,12 @@ class TestBuffer:
         for number in range(10 * SLICE_BYTES // len(frame(0))):
             line.transport.send(frame(number))
         await turns()
-        held = line.transport.buffered
-        assert held > 9 * SLICE_BYTES
+        buffered = line.transport.buffered_bytes
+        assert buffered > 9 * SLICE_BYTES
         line.connection.protocol.resume_writing()
-        assert held - 2 * SLICE_BYTES < line.transport.buffered < held
+        assert buffered - 2 * SLICE_BYTES < line.transport.buffered_bytes < buffered
         line.read_on()
-        await until(lambda: line.transport.buffered == 0)
+        await until(lambda: line.transport.buffered_bytes == 0)
         line.pipe.lose()
 
 
@@ -224,14 +224,14 @@ class TestReading:
 
     async def test_after_a_close_it_goes_on_whatever_waits(self, line: TakenLine) -> None:
         await line.is_stuck()
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         await turns()
         assert line.pipe.is_reading()
 
 
 class TestEnd:
     async def test_closed_is_told_once(self, line: TakenLine) -> None:
-        line.transport.close(CloseCode.GOING_AWAY, FAREWELL)
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert line.closed == 0
         line.pipe.lose()
         assert line.closed == 1
@@ -242,5 +242,5 @@ class TestEnd:
         await turns()
         line.pipe.lose()
         line.transport.send(frame(2))
-        assert line.transport.buffered == 0
+        assert line.transport.buffered_bytes == 0
         assert line.transport.is_empty

@@ -11,12 +11,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def unsent(transport: asyncio.WriteTransport) -> int:
+def bytes_in_flight(transport: asyncio.WriteTransport) -> int:
     """Count the bytes that ``transport`` and the kernel hold for the client."""
-    return transport.get_write_buffer_size() + unsent_by_kernel(transport.get_extra_info("socket"))
+    return transport.get_write_buffer_size() + bytes_in_kernel(transport.get_extra_info("socket"))
 
 
-def unsent_by_kernel(socket: Any) -> int:
+def bytes_in_kernel(socket: Any) -> int:
     """Count the bytes that the other side has not acknowledged; 0 if that is not known.
 
     The client's kernel acknowledges what it has room for: if the client is behind, that is what it reads.

@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels.connections.transports.flusher import Flusher
-from dwsps_channels.connections.transports.outbox import Outbox
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
+from dwsps_channels.connections.transports.send_buffer import SendBuffer
 from dwsps_channels.protocol.frames import Frame
-from tests.connections.transports.contract import FAREWELL
+from tests.connections.transports.contract import FINAL_FRAME
 
 COUNT = 4
 
 
 class Client:
-    """An outbox on a stream that takes all, and ends with the close."""
+    """An send_buffer on a stream that takes all, and ends with the close."""
 
-    def __init__(self, flusher: Flusher) -> None:
+    def __init__(self, batch_writer: BatchWriter) -> None:
         self.writes: list[bytes] = []
-        self.outbox = Outbox(self, flusher, self)
+        self.send_buffer = SendBuffer(self, batch_writer, self)
 
     def write(self, data: bytes) -> None:
         self.writes.append(data)
 
-    def take_leave(self, code: int, *, patience: float) -> None:
-        self.outbox.put(b"closed")
-        self.outbox.finish()
+    def begin_close(self, code: int, *, timeout: float) -> None:
+        self.send_buffer.write_frame(b"closed")
+        self.send_buffer.finish()
 
-    def unsent(self) -> int:
+    def bytes_in_flight(self) -> int:
         return 0
 
     @property
@@ -42,8 +42,8 @@ def frame(number: int) -> Frame:
     return Frame(b"<%d>" % number)
 
 
-def group(clients: list[Client], members: Collection[int]) -> Collection[Outbox]:
-    return dict.fromkeys(clients[member].outbox for member in sorted(members))
+def group(clients: list[Client], members: Collection[int]) -> Collection[SendBuffer]:
+    return dict.fromkeys(clients[member].send_buffer for member in sorted(members))
 
 
 members = st.frozensets(st.integers(0, COUNT - 1), min_size=1)
@@ -70,8 +70,8 @@ def test_everyone_gets_what_it_was_sent_in_order(
     groups: list[frozenset[int]], steps: list[tuple[str, Any]]
 ) -> None:
     async def run() -> None:
-        flusher = Flusher(asyncio.get_running_loop())
-        clients = [Client(flusher) for _ in range(COUNT)]
+        batch_writer = BatchWriter(asyncio.get_running_loop())
+        clients = [Client(batch_writer) for _ in range(COUNT)]
         by_group = [group(clients, members) for members in groups]
         expected = [b""] * COUNT
         is_open = [True] * COUNT
@@ -80,13 +80,13 @@ def test_everyone_gets_what_it_was_sent_in_order(
             sent = frame(number)
             match step:
                 case "deliver":
-                    flusher.broadcast(sent, by_group[what])
+                    batch_writer.broadcast(sent, by_group[what])
                     receivers: Collection[int] = groups[what]
                 case "send":
-                    clients[what].outbox.send(sent)
+                    clients[what].send_buffer.send(sent)
                     receivers = [what]
                 case "put":
-                    clients[what].outbox.put(sent.make_wire())
+                    clients[what].send_buffer.write_frame(sent.make_wire())
                     receivers = [what]
                 case _:
                     receivers = []
@@ -95,14 +95,14 @@ def test_everyone_gets_what_it_was_sent_in_order(
                     expected[receiver] += sent.make_wire()
             match step:
                 case "flush":
-                    clients[what].outbox.flush()
+                    clients[what].send_buffer.flush()
                 case "block":
-                    clients[what].outbox.blocked = True
+                    clients[what].send_buffer.blocked = True
                 case "unblock":
-                    clients[what].outbox.unblock()
+                    clients[what].send_buffer.unblock()
                 case "close" if is_open[what]:
-                    clients[what].outbox.close(4200, FAREWELL)
-                    expected[what] += FAREWELL.make_wire() + b"closed"
+                    clients[what].send_buffer.close(4200, FINAL_FRAME)
+                    expected[what] += FINAL_FRAME.make_wire() + b"closed"
                     is_open[what] = False
                 case "turn":
                     await asyncio.sleep(0)
@@ -111,21 +111,21 @@ def test_everyone_gets_what_it_was_sent_in_order(
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         for each in clients:
-            each.outbox.unblock()
-            assert each.outbox.is_empty
+            each.send_buffer.unblock()
+            assert each.send_buffer.is_empty
         assert [each.received for each in clients] == expected
 
     asyncio.run(run())
 
 
 @pytest.fixture
-async def flusher() -> Flusher:
-    return Flusher(asyncio.get_running_loop())
+async def batch_writer() -> BatchWriter:
+    return BatchWriter(asyncio.get_running_loop())
 
 
 @pytest.fixture
-def clients(flusher: Flusher) -> list[Client]:
-    return [Client(flusher) for _ in range(COUNT)]
+def clients(batch_writer: BatchWriter) -> list[Client]:
+    return [Client(batch_writer) for _ in range(COUNT)]
 
 
 async def turn() -> None:
@@ -134,11 +134,11 @@ async def turn() -> None:
 
 
 async def test_what_is_delivered_to_a_group_in_a_turn_is_one_write_for_each(
-    flusher: Flusher, clients: list[Client]
+    batch_writer: BatchWriter, clients: list[Client]
 ) -> None:
     everyone = group(clients, range(COUNT))
     for number in range(5):
-        flusher.broadcast(frame(number), everyone)
+        batch_writer.broadcast(frame(number), everyone)
     assert [each.writes for each in clients] == [[]] * COUNT
 
     await turn()
@@ -150,14 +150,14 @@ async def test_what_is_delivered_to_a_group_in_a_turn_is_one_write_for_each(
 
 
 async def test_who_is_sent_its_own_meanwhile_has_one_write_too(
-    flusher: Flusher, clients: list[Client]
+    batch_writer: BatchWriter, clients: list[Client]
 ) -> None:
     """As a publisher that subscribes to its own topic."""
     everyone = group(clients, range(COUNT))
-    flusher.broadcast(frame(1), everyone)
-    clients[0].outbox.send(frame(2))
-    flusher.broadcast(frame(3), everyone)
-    clients[0].outbox.send(frame(4))
+    batch_writer.broadcast(frame(1), everyone)
+    clients[0].send_buffer.send(frame(2))
+    batch_writer.broadcast(frame(3), everyone)
+    clients[0].send_buffer.send(frame(4))
 
     await turn()
 
@@ -166,46 +166,46 @@ async def test_who_is_sent_its_own_meanwhile_has_one_write_too(
 
 
 async def test_a_close_that_discards_takes_the_batch_with_it(
-    flusher: Flusher, clients: list[Client]
+    batch_writer: BatchWriter, clients: list[Client]
 ) -> None:
     everyone = group(clients, range(COUNT))
-    flusher.broadcast(frame(1), everyone)
-    clients[0].outbox.close(4100, FAREWELL, discard=True)
-    flusher.broadcast(frame(2), everyone)
+    batch_writer.broadcast(frame(1), everyone)
+    clients[0].send_buffer.close(4100, FINAL_FRAME, discard=True)
+    batch_writer.broadcast(frame(2), everyone)
 
     await turn()
 
-    assert clients[0].received == FAREWELL.make_wire() + b"closed"
+    assert clients[0].received == FINAL_FRAME.make_wire() + b"closed"
     assert clients[1].received == frame(1).make_wire() + frame(2).make_wire()
 
 
 async def test_one_whose_connection_broke_takes_nothing_and_disturbs_nobody(
-    flusher: Flusher, clients: list[Client], monkeypatch: pytest.MonkeyPatch
+    batch_writer: BatchWriter, clients: list[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(data: bytes) -> None:
         raise RuntimeError("the handler is closed")
 
     monkeypatch.setattr(clients[0], "write", broken)
     everyone = group(clients, range(COUNT))
-    flusher.broadcast(frame(1), everyone)
+    batch_writer.broadcast(frame(1), everyone)
     await turn()
-    flusher.broadcast(frame(2), everyone)
+    batch_writer.broadcast(frame(2), everyone)
     await turn()
 
-    assert not clients[0].outbox.is_open
+    assert not clients[0].send_buffer.is_open
     assert [each.received for each in clients[1:]] == [
         frame(1).make_wire() + frame(2).make_wire()
     ] * (COUNT - 1)
 
 
 async def test_nothing_is_kept_of_a_turn_that_is_over(
-    flusher: Flusher, clients: list[Client]
+    batch_writer: BatchWriter, clients: list[Client]
 ) -> None:
-    flusher.broadcast(frame(1), group(clients, range(COUNT)))
-    clients[0].outbox.send(frame(2))
+    batch_writer.broadcast(frame(1), group(clients, range(COUNT)))
+    clients[0].send_buffer.send(frame(2))
     await turn()
-    clients[0].outbox.close(4100, FAREWELL, discard=True)
+    clients[0].send_buffer.close(4100, FINAL_FRAME, discard=True)
     await turn()
 
-    assert not flusher.batch.group
-    assert not flusher.batch.frames
+    assert not batch_writer.batch.group
+    assert not batch_writer.batch.frames

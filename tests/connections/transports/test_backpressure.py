@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from dwsps_channels.connections.transports import lag
-from dwsps_channels.connections.transports.lag import LOOK_BYTES, Lag
-from dwsps_channels.connections.transports.unsent import unsent_by_kernel
+from dwsps_channels.connections.transports import backpressure
+from dwsps_channels.connections.transports.backpressure import LOOK_BYTES, Backpressure
+from dwsps_channels.connections.transports.in_flight import bytes_in_kernel
 from tests.connections.transports.contract import turns, until
 
 
@@ -29,31 +29,31 @@ class Queue:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lag, "LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
 
 
 async def test_as_long_as_the_client_reads_they_wait() -> None:
     queue = Queue()
     queue.read_each_time = LOOK_BYTES
-    behind = Lag(queue, queue.told.append)
+    behind = Backpressure(queue, queue.told.append)
     await until(lambda: queue.asked > 10)
     assert queue.told == [True]
-    relief = behind.relief()
-    assert relief is not None
+    caught_up = behind.caught_up()
+    assert caught_up is not None
     behind.end()
-    await relief
+    await caught_up
     behind.end()
     assert queue.told == [True, False]
-    assert behind.relief() is None
+    assert behind.caught_up() is None
 
 
 async def test_if_it_reads_too_little_they_go_on() -> None:
     queue = Queue()
     queue.read_each_time = LOOK_BYTES - 1
-    behind = Lag(queue, queue.told.append)
-    relief = behind.relief()
-    assert relief is not None
-    await relief
+    behind = Backpressure(queue, queue.told.append)
+    caught_up = behind.caught_up()
+    assert caught_up is not None
+    await caught_up
     assert queue.told == [True, False]
     assert queue.asked == 2
     behind.end()
@@ -63,8 +63,8 @@ async def test_if_it_reads_too_little_they_go_on() -> None:
 async def test_one_that_gives_up_waiting_does_so_alone() -> None:
     queue = Queue()
     queue.read_each_time = LOOK_BYTES
-    behind = Lag(queue, queue.told.append)
-    one, other = behind.relief(), behind.relief()
+    behind = Backpressure(queue, queue.told.append)
+    one, other = behind.caught_up(), behind.caught_up()
     assert one is not None
     assert other is not None
     one.cancel()
@@ -88,7 +88,7 @@ async def test_the_kernel_tells_what_was_not_read(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     one, other = pair
-    assert unsent_by_kernel(one) == 0
+    assert bytes_in_kernel(one) == 0
     one.setblocking(False)
     sent = 0
     while True:
@@ -96,12 +96,12 @@ async def test_the_kernel_tells_what_was_not_read(
             sent += one.send(bytes(1 << 16))
         except BlockingIOError:
             break
-    stuck = unsent_by_kernel(one)
+    stuck = bytes_in_kernel(one)
     assert 0 < stuck <= sent
     received = 0
     while received < sent:
         received += len(await asyncio.to_thread(other.recv, 1 << 20))
-    await until(lambda: unsent_by_kernel(one) == 0)
+    await until(lambda: bytes_in_kernel(one) == 0)
     one.close()
-    assert unsent_by_kernel(one) == 0
-    assert unsent_by_kernel(None) == 0
+    assert bytes_in_kernel(one) == 0
+    assert bytes_in_kernel(None) == 0
