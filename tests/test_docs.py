@@ -216,7 +216,7 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
     mib = 1024 * 1024
     assert shown == {
         "the outbox": [conf.conf.OUTBOX_MESSAGES, conf.conf.OUTBOX_BYTES // mib],
-        "the backlog": [
+        "the tail": [
             conf.conf.TAIL_MESSAGES,
             conf.conf.TAIL_BYTES // mib,
             conf.conf.TAIL_MAX_AGE // 60,
