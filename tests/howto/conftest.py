@@ -9,7 +9,6 @@ from playwright.sync_api import Browser
 from tests.browser import Window, chromium
 from tests.howto.pages import Page
 from tests.howto.project import Base, Program, Project, make_base
-from tests.processes import HOST
 
 MakeProject = Callable[..., Project]
 OpenWindow = Callable[..., Window]
@@ -49,11 +48,9 @@ def open_window(browser: Browser) -> Iterator[OpenWindow]:
     windows: list[Window] = []
 
     def open(url: str, session: str | None = None) -> Window:
-        context = browser.new_context()
+        context = browser.new_context(ignore_https_errors=True)
         if session is not None:
-            context.add_cookies(
-                [{"name": "sessionid", "value": session, "domain": HOST, "path": "/"}]
-            )
+            context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
         window = Window(context.new_page())
         windows.append(window)
         window.page.goto(url)
