@@ -107,6 +107,7 @@ format: $(LINT_INSTALLED)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Debian starts the nginx that it installs, on port 80: the tests want the program alone.
 # What is missing here skips its tests with a word, or fails them where CI=true.
 .PHONY: test-tools
 test-tools:
@@ -118,7 +119,11 @@ test-tools:
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	command -v npm >/dev/null || packages="$$packages npm"; \
 	command -v gcc >/dev/null || packages="$$packages gcc libc6-dev"; \
-	[ -z "$$packages" ] || $(call apt,$$packages) || true
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || packages="$$packages nginx"; \
+	[ -z "$$packages" ] || $(call apt,$$packages) || exit 0; \
+	case "$$packages" in *nginx*) \
+		! [ -d /run/systemd/system ] || $$as_root systemctl disable --quiet --now nginx || true;; \
+	esac
 
 NODE_INSTALLED := tests/js/node_modules/.installed
 

@@ -80,7 +80,7 @@ def _late(condition: Callable[[], object], timeout: float, what: str) -> str:
 
 def require(program: str) -> str:
     """Give the program's path. Where it is missing the test is skipped, but fails in CI."""
-    if path := shutil.which(program):
+    if path := shutil.which(program) or shutil.which(program, path="/usr/sbin"):
         return path
     missing(f"{program} is not installed: `make test` installs it where it may")
 

@@ -126,8 +126,8 @@ def test_pages_go_on_without_the_websocket_process(
     assert project.shell(PUBLISH) == "NotServing\n"
 
     websockets.start()
-    shows(one, "live", "Rain", "Sun")
-    shows(two, "live", "Rain", "Sun")
+    for window in (one, two, monitor):
+        shows(window, "live", "Rain", "Sun")
 
     only_missed_the_server(one)
     only_missed_the_server(two)
