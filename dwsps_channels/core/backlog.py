@@ -9,7 +9,7 @@ from msgspec import Struct
 from dwsps_channels.core.fairness import make_room, room_of
 from dwsps_channels.core.publication import Publication
 
-Position = Mapping[str, int]
+Cursor = Mapping[str, int]
 """How far somebody has got: for each origin the id of the last publication that it has."""
 
 # What an entry costs besides its topic and message.
@@ -73,11 +73,11 @@ class Backlog:
             dropped = make_room(entries, room_of(self._size, count), by_size=True)
             self._kept -= sum(entry.size for entry in dropped)
 
-    def after(self, position: Position, since: float) -> Iterator[Entry]:
-        """What is kept beyond ``position``, in order; of an origin that is not in it, what entered at or after ``since``."""
+    def after(self, cursor: Cursor, since: float) -> Iterator[Entry]:
+        """What is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
         for entry in self._entries:
-            reached = position.get(entry.publication.origin)
-            if entry.at >= since if reached is None else entry.publication.number > reached:
+            reached = cursor.get(entry.publication.origin)
+            if entry.at >= since if reached is None else entry.publication.sequence > reached:
                 yield entry
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ MAX_IDS = 65_536
 MAX_AGE = 300.0
 
 Key = tuple[str, int]
-"""Origin and number of a publication."""
+"""Origin and sequence of a publication."""
 
 
 class Deduplicator:

@@ -6,7 +6,7 @@ from functools import partial
 from msgspec import Raw
 
 from dwsps_channels.core.audience import Audience, Subscriber
-from dwsps_channels.core.backlog import Backlog, Entry, Position
+from dwsps_channels.core.backlog import Backlog, Cursor, Entry
 from dwsps_channels.core.deduplicator import Deduplicator, Key
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
@@ -43,7 +43,7 @@ class Hub:
         self._backlog = Backlog() if backlog is None else backlog
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
         self._published = 0
-        # The first and the last number of each of this server's processes, as far as they have published anything.
+        # The first and the last sequence of each of this server's processes, as far as they have published anything.
         self._own = {origin: (1, 0)}
         # What each peer has forwarded, and the broker has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
@@ -94,10 +94,10 @@ class Hub:
         Raises:
             InvalidTopic: before anything was delivered.
         """
-        number = self._published + 1
-        publication = Publication(topic, message, timestamp, self._origin, number, publisher)
+        sequence = self._published + 1
+        publication = Publication(topic, message, timestamp, self._origin, sequence, publisher)
         self.deliver(publication)
-        self._published = number
+        self._published = sequence
         # As ``_keep``, without the call.
         entry = self._backlog.append(publication)
         for feed in self._feeds:
@@ -115,7 +115,7 @@ class Hub:
             Unavailable: the peer has sent it before, and it is not known yet what becomes of that.
         """
         contexts(publication.topic)
-        name = publication.publisher, (publication.origin, publication.number)
+        name = publication.publisher, (publication.origin, publication.sequence)
         if publication.origin and name in self._relaying:
             raise Unavailable("this message is on its way already")
         if not self._is_new(publication):
@@ -152,35 +152,37 @@ class Hub:
         # What was published on this server comes back where a link leads to the server itself. A peer that claims one
         # of our origins only has its own messages dropped: ours are never looked up here.
         return origin not in self._own and self._deduplicator.add(
-            publication.publisher, (origin, publication.number)
+            publication.publisher, (origin, publication.sequence)
         )
 
     def _remember_own(self, publication: Publication) -> None:
-        origin, number = publication.origin, publication.number
+        origin, sequence = publication.origin, publication.sequence
         known = self._own.get(origin)
         if known is None and len(self._own) >= MAX_OWN_ORIGINS:
             self._own = {self._origin: (1, 0)}
-        self._own[origin] = number if known is None else known[0], number
+        self._own[origin] = sequence if known is None else known[0], sequence
 
     def _keep(self, publication: Publication) -> None:
         entry = self._backlog.append(publication)
         for feed in self._feeds:
             feed(entry)
 
-    def open_feed(self, feed: Feed, position: Position, since: float) -> None:
-        """Give ``feed`` what the backlog holds beyond ``position`` (see ``Backlog.after``), then all that comes.
+    def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
+        """Give ``feed`` what the backlog holds beyond ``cursor`` (see ``Backlog.after``), then all that comes.
 
         It is bound by the contract of ``Transport.send``.
         """
-        for entry in self._backlog.after(position, since):
+        for entry in self._backlog.after(cursor, since):
             feed(entry)
         self._feeds.add(feed)
 
     def reached(self) -> tuple[dict[str, int], dict[str, int]]:
-        """For each process of this server the number of the first message that was had of it, and of the last."""
+        """For each process of this server the sequence of the first message that was had of it, and of the last."""
         own = self._own | {self._origin: (1, self._published)}
-        numbers = own.items()
-        return {id: first for id, (first, _) in numbers}, {id: last for id, (_, last) in numbers}
+        sequences = own.items()
+        return {id: first for id, (first, _) in sequences}, {
+            id: last for id, (_, last) in sequences
+        }
 
     def close_feed(self, feed: Feed) -> None:
         """Undo ``open_feed``, if it was done."""

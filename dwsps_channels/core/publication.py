@@ -9,7 +9,7 @@ from dwsps_channels.protocol.messages import Delivery, encode
 class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the hub delivers and the broker carries.
 
-    ``origin`` and ``number`` are the same wherever it gets, and however often: by them it is known again.
+    ``origin`` and ``sequence`` are the same wherever it gets, and however often: by them it is known again.
     """
 
     topic: str
@@ -19,8 +19,8 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     """RFC 3339: the publisher's, else the server's."""
     origin: str = ""
     """The run of the process that it was published in; empty for what a dwsps 1.0.1 server forwarded."""
-    number: int = 0
-    """Its number there, from 1 on."""
+    sequence: int = 0
+    """Its number in this run, from 1 on."""
     publisher: str = ""
     """Its publisher: the server's id for the connection; empty for the server's own code. For what a peer has
     forwarded the name of that peer."""

@@ -302,7 +302,7 @@ class Session:
             case FeedRequest():
                 self._hub.close_feed(self._send_entry)
                 self._transport.send(encode(Reached(*self._hub.reached())))
-                self._hub.open_feed(self._send_entry, request.position, request.since)
+                self._hub.open_feed(self._send_entry, request.cursor, request.since)
 
     def _relay(self, request: Publish) -> Future | None:
         name = request.name
@@ -336,8 +336,8 @@ class Session:
         )
         if request.name is None:
             return publication
-        origin, number = request.name
-        return replace(publication, origin=origin, number=number)
+        origin, sequence = request.name
+        return replace(publication, origin=origin, sequence=sequence)
 
     def _arrived(self, name: Key, accepted: Future) -> None:
         if has_failed(accepted) and self._refused is None:
@@ -349,7 +349,7 @@ class Session:
             encode(
                 FeedEntry(
                     origin=published.origin,
-                    number=published.number,
+                    sequence=published.sequence,
                     publisher=published.publisher,
                     at=entry.at,
                     topic=published.topic,

@@ -176,7 +176,7 @@ class Migration(migrations.Migration):
                 ("queued", models.PositiveBigIntegerField(default=0)),
                 ("dropped", models.PositiveBigIntegerField(default=0)),
                 ("resent", models.PositiveBigIntegerField(default=0)),
-                ("position", models.JSONField(blank=True, default=dict)),
+                ("cursor", models.JSONField(blank=True, default=dict)),
             ],
             options={
                 "verbose_name_plural": "peer statuses",

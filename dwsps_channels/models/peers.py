@@ -286,7 +286,7 @@ class PeerStatus(models.Model):
     queued = models.PositiveBigIntegerField(default=0)
     dropped = models.PositiveBigIntegerField(default=0)
     resent = models.PositiveBigIntegerField(default=0)
-    position = models.JSONField(default=dict, blank=True)
+    cursor = models.JSONField(default=dict, blank=True)
     """``{origin: id}``: up to where the peer has acknowledged."""
 
     class Meta:

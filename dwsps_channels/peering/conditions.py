@@ -52,7 +52,7 @@ def with_conditions(peers: PeerQuerySet) -> PeerQuerySet:
     """The peers with what ``condition_of`` needs, so that it asks the database no more."""
     selected: PeerQuerySet = (
         peers.select_related("status")
-        .defer("status__position")
+        .defer("status__cursor")
         .annotate(worker_is_running=Exists(running_workers()))
     )
     return selected

@@ -1,4 +1,4 @@
-"""The worker's side of the database: peers and positions in, statuses out, and the lease.
+"""The worker's side of the database: peers and cursors in, statuses out, and the lease.
 
 All of it asks the database, and waits for it: call it in a thread.
 """
@@ -68,8 +68,8 @@ def load_position(peer: int) -> dict[str, int]:
     What was written before it was enabled again says nothing: what came in between is not for it, and not missing.
     """
     written = PeerStatus.objects.filter(peer_id=peer, seen_at__gte=F("peer__enabled_at"))
-    status = written.only("position").first()
-    return {} if status is None else status.position
+    status = written.only("cursor").first()
+    return {} if status is None else status.cursor
 
 
 def write_healths(healths: Mapping[int, PeerHealth]) -> None:

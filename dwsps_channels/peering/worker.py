@@ -41,7 +41,7 @@ class DatabaseStore:
         """The rows that are enabled and forwarded to."""
         return await database_sync_to_async(store.load_peers)()
 
-    async def position(self, peer: int) -> Mapping[str, int]:
+    async def cursor(self, peer: int) -> Mapping[str, int]:
         """As the peer's status has it."""
         return await database_sync_to_async(store.load_position)(peer)
 

@@ -62,18 +62,18 @@ class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", t
 
     @property
     def name(self) -> tuple[str, int] | None:
-        """Origin and number; ``None``: there are none, as from a dwsps 1.0.1 server, and it cannot be known again."""
+        """Origin and sequence; ``None``: there are none, as from a dwsps 1.0.1 server, and it cannot be known again."""
         origin = _part(self.origin, _Origin)
         return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
 
 
 class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
-    """Worker to server: request everything published here, from ``position`` on."""
+    """Worker to server: request everything published here, from ``cursor`` on."""
 
     action: ClassVar[Action] = "feed"
     topic: ClassVar[UnsetType] = UNSET
-    position: dict[str, int] = {}
-    """For each origin the number of the last message that the worker has."""
+    cursor: dict[str, int] = {}
+    """For each origin the sequence of the last message that the worker has."""
     since: float = 0.0
     """Of other origins: from this moment on, in seconds since the epoch."""
     id: Id | UnsetType = UNSET
@@ -88,11 +88,11 @@ class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
 
 
 class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
-    """Server to worker, before what it asked for: which numbers there were, so that it can tell what is missing."""
+    """Server to worker, before what it asked for: which sequences there were, so that it can tell what is missing."""
 
     began: dict[str, int]
-    """For each origin that this process knows the number of the first message that it had."""
-    position: dict[str, int]
+    """For each origin that this process knows the sequence of the first message that it had."""
+    cursor: dict[str, int]
     """And of the last one. What comes up to that comes before the ack of the request; the rest is kept no longer."""
 
 
@@ -100,7 +100,7 @@ class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
     """Server to worker: a message that was published here, by a client or the server's own code."""
 
     origin: str
-    number: int
+    sequence: int
     at: float
     """When it entered, in seconds since the epoch."""
     topic: str

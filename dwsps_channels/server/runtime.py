@@ -54,10 +54,10 @@ logger = logging.getLogger("dwsps_channels")
 SESSIONS_GRACE = 6.0
 EVENTS_GRACE = 1.0
 
-# What a forwarded message may have beyond what its publisher sent: origin, number, flag, timestamp.
+# What a forwarded message may have beyond what its publisher sent: origin, sequence, flag, timestamp.
 FORWARDING_BYTES = 1024
 
-# What a worker's position may take: an origin and a number for each of 256 runs of processes.
+# What a worker's cursor may take: an origin and a sequence for each of 256 runs of processes.
 FEED_REQUEST_BYTES = 32 * 1024
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"

@@ -15,11 +15,11 @@ def publication(
 
 
 def kept(
-    backlog: Backlog, position: dict[str, int] | None = None, since: float = 0.0
+    backlog: Backlog, cursor: dict[str, int] | None = None, since: float = 0.0
 ) -> list[tuple[str, int]]:
     return [
-        (entry.publication.origin, entry.publication.number)
-        for entry in backlog.after(position or {}, since)
+        (entry.publication.origin, entry.publication.sequence)
+        for entry in backlog.after(cursor or {}, since)
     ]
 
 
@@ -29,7 +29,7 @@ def kept(
     st.integers(0, 120),
 )
 def test_what_comes_after_a_position_is_what_a_scan_finds(
-    published: list[tuple[str, int]], position: dict[str, int], since: int
+    published: list[tuple[str, int]], cursor: dict[str, int], since: int
 ) -> None:
     clock = Clock()
     backlog = Backlog(clock=clock)
@@ -39,9 +39,9 @@ def test_what_comes_after_a_position_is_what_a_scan_finds(
         clock.now += pause
         counts[origin] = number = counts.get(origin, 0) + 1
         backlog.append(publication(origin, number))
-        if number > position[origin] if origin in position else clock.now >= 1000 + since:
+        if number > cursor[origin] if origin in cursor else clock.now >= 1000 + since:
             scan.append((origin, number))
-    assert kept(backlog, position, 1000.0 + since) == scan
+    assert kept(backlog, cursor, 1000.0 + since) == scan
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:

@@ -114,7 +114,7 @@ def test_publishing_delivers_here_first_and_then_hands_over() -> None:
     [(published, delivered_before)] = seen
     assert delivered_before == 1
     assert (published.topic, bytes(published.message), published.timestamp) == ("news", b"1", STAMP)
-    assert (published.origin, published.number, published.from_peer_server) == ("here", 1, False)
+    assert (published.origin, published.sequence, published.from_peer_server) == ("here", 1, False)
 
 
 def test_what_another_process_published_is_not_handed_over_again() -> None:

@@ -67,7 +67,7 @@ class TestRelaying:
             [answer] = link.send(forwarded(number))
             assert (answer["type"], answer["id"]) == ("ack", number)
         assert messages(subscriber) == [1, 2, 3]
-        assert [each.number for each in world.broadcast] == [1, 2, 3]
+        assert [each.sequence for each in world.broadcast] == [1, 2, 3]
 
     def test_another_link_s_copy_is_known_too(self, world: World) -> None:
         subscriber = reader(world)
@@ -290,7 +290,7 @@ class TestTap:
         assert message == {
             "type": "entry",
             "origin": ORIGIN,
-            "number": 1,
+            "sequence": 1,
             "publisher": "one",
             "topic": "news.uk",
             "timestamp": STAMP,
@@ -301,20 +301,20 @@ class TestTap:
         client, receiver = world.connect(), worker(world)
         for number in range(5):
             client.send(publish("news", number))
-        _, *answers = receiver.send(feed_request(position={ORIGIN: 3}))
+        _, *answers = receiver.send(feed_request(cursor={ORIGIN: 3}))
         assert [each.get("message") for each in answers] == [3, 4, None]
 
     def test_of_an_origin_that_it_does_not_know_it_gets_what_came_since(self, world: World) -> None:
         client, receiver = world.connect(), worker(world)
         client.send(publish("news", "kept"))
-        _, *answers = receiver.send(feed_request(position={"elsewhere": 3}, since=0))
+        _, *answers = receiver.send(feed_request(cursor={"elsewhere": 3}, since=0))
         assert [each.get("message") for each in answers] == ["kept", None]
         assert len(worker(world).send(feed_request(since=2**40))) == 2
 
     def test_it_is_told_which_numbers_there_were_of_each_process(self, world: World) -> None:
         receiver, elsewhere = worker(world), World()
         [reached, _] = receiver.send(feed_request())
-        assert reached == {"type": "reached", "began": {ORIGIN: 1}, "position": {ORIGIN: 0}}
+        assert reached == {"type": "reached", "began": {ORIGIN: 1}, "cursor": {ORIGIN: 0}}
         for number in range(3):
             world.connect().send(publish("news", number))
             elsewhere.connect().send(publish("news", number))
@@ -324,7 +324,7 @@ class TestTap:
         receiver.transport.take()
         reached, *_ = receiver.send(feed_request())
         assert reached["began"] == {ORIGIN: 1, "other": 2}
-        assert reached["position"] == {ORIGIN: 3, "other": 3}
+        assert reached["cursor"] == {ORIGIN: 3, "other": 3}
 
     def test_a_client_that_floods_takes_no_place_of_others(self, world: World) -> None:
         elsewhere = World()

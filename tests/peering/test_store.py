@@ -121,7 +121,7 @@ def test_what_was_written_is_what_is_there() -> None:
         queued=4,
         dropped=3,
         resent=2,
-        position={"0" * 32: 2**53},
+        cursor={"0" * 32: 2**53},
     )
     store.write_healths({peer.pk: health})
     got = status(peer)
@@ -146,11 +146,11 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
 
 def test_a_position_from_before_it_was_enabled_is_none() -> None:
     peer = create()
-    store.write_healths({peer.pk: PeerHealth(position={"a": 1})})
+    store.write_healths({peer.pk: PeerHealth(cursor={"a": 1})})
     assert store.load_position(peer.pk) == {"a": 1}
     Peer.objects.update(enabled_at=timezone.now())
     assert store.load_position(peer.pk) == {}
-    store.write_healths({peer.pk: PeerHealth(position={"a": 5})})
+    store.write_healths({peer.pk: PeerHealth(cursor={"a": 5})})
     assert store.load_position(peer.pk) == {"a": 5}
 
 
@@ -172,13 +172,13 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_positio
     change: dict[str, bool],
 ) -> None:
     peer = create()
-    health = PeerHealth(State.CONNECTED, queued=3, round_trip=0.1, position={"a": 1})
+    health = PeerHealth(State.CONNECTED, queued=3, round_trip=0.1, cursor={"a": 1})
     store.write_healths({peer.pk: health})
     Peer.objects.update(**change)
     store.write_healths({peer.pk: health})
     got = status(peer)
     assert (got.state, got.queued, got.round_trip) == ("disabled", 0, None)
-    assert got.position == {"a": 1}
+    assert got.cursor == {"a": 1}
     store.write_healths({})
     assert status(peer).since == got.since
 

@@ -127,7 +127,7 @@ class TestForwarding:
         status = await wait_until_async(told)
         assert status is not None
         assert status.state == "connected"
-        assert status.position == {far.frames[0]["origin"]: far.frames[0]["id"]}
+        assert status.cursor == {far.frames[0]["origin"]: far.frames[0]["id"]}
 
     async def test_a_change_takes_effect_without_a_word(
         self, far: FarServer, peer: Peer, start_worker: StartWorker, client: WireClient
@@ -273,7 +273,7 @@ class TestStopping:
         await running.task
         status = await PeerStatus.objects.aget(peer=peer)
         assert status.acked == 3
-        assert list(status.position.values()) == [far.frames[2]["id"]]
+        assert list(status.cursor.values()) == [far.frames[2]["id"]]
         assert await holder() == ""
 
     async def test_what_cannot_be_sent_is_left_for_the_next_one(

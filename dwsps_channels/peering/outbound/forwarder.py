@@ -24,7 +24,7 @@ class Store(Protocol):
     async def peers(self) -> Sequence[PeerConfig]:
         """The peers to forward to now."""
 
-    async def position(self, peer: int) -> Mapping[str, int]:
+    async def cursor(self, peer: int) -> Mapping[str, int]:
         """How far the peer had acknowledged, by what was written last."""
 
     async def write(self, healths: Mapping[int, PeerHealth]) -> None:
@@ -129,10 +129,10 @@ class Forwarder:
         for link in self.links:
             link.outbox.begin(began)
 
-    def catch_up(self, position: Mapping[str, int]) -> None:
+    def catch_up(self, cursor: Mapping[str, int]) -> None:
         """See ``FeedReader``."""
         for link in self.links:
-            link.outbox.catch_up(position)
+            link.outbox.catch_up(cursor)
 
     async def _feed(self) -> None:
         async for message in self._server_feed.messages():
@@ -198,11 +198,11 @@ class Forwarder:
             logger.info("peer '%s': no longer forwarded to", self._links[id][0].config.name)
         await self._remove(*removed)
         added = [config for id, config in rows.items() if id not in self._links]
-        positions = [await self._store.position(config.id) for config in added]
+        cursors = [await self._store.cursor(config.id) for config in added]
         if added:
             # From here on nothing is waited for: else one of them would take what comes now for its first message.
-            for config, position in zip(added, positions, strict=True):
-                outbox = Outbox(config.name, self._outbox_messages, self._outbox_bytes, position)
+            for config, cursor in zip(added, cursors, strict=True):
+                outbox = Outbox(config.name, self._outbox_messages, self._outbox_bytes, cursor)
                 self._add(config, outbox)
             logger.info(
                 "forwarding to %s", ", ".join(f"'{link.config.name}'" for link in self.links)

@@ -36,5 +36,5 @@ class PeerHealth:
     dropped: int = 0
     """Never to be sent: the outbox was full, or the peer refused them for good."""
     resent: int = 0
-    position: dict[str, int] = field(default_factory=dict)
-    """For each origin the number of the last message that the peer has acknowledged."""
+    cursor: dict[str, int] = field(default_factory=dict)
+    """For each origin the sequence of the last message that the peer has acknowledged."""

@@ -146,7 +146,7 @@ class Link:
             queued=len(outbox),
             dropped=outbox.dropped,
             resent=outbox.resent,
-            position=dict(outbox.position),
+            cursor=dict(outbox.cursor),
         )
 
     async def run(self) -> None:
@@ -327,7 +327,7 @@ class Link:
     def _expect(self, answer: "_Answer") -> Outgoing:
         """The message that ``answer`` is about. Peers answer in order, those of dwsps 1.0.1 without an id."""
         message = self.outbox.awaited
-        if message is None or answer.id not in (UNSET, message.number):
+        if message is None or answer.id not in (UNSET, message.sequence):
             raise _Confused("the peer acknowledged what was not sent")
         return message
 

@@ -21,7 +21,7 @@ class Outgoing(NamedTuple):
     """A message to be forwarded, by its name, with the frame that carries it."""
 
     origin: str
-    number: int
+    sequence: int
     at: float
     """When it entered this server, in seconds since the epoch."""
     topic: str
@@ -40,16 +40,16 @@ class Outbox:
 
     If there are too many the oldest go of whoever has published most of them.
 
-    ``put`` and ``skip`` are called with every message of the feed, in order: a number that is left out is a message
+    ``put`` and ``skip`` are called with every message of the feed, in order: a sequence that is left out is a message
     that never came, and is counted. ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent
     is done with, ``rewind`` that all of them have to be sent again.
     """
 
     def __init__(
-        self, peer: str, messages: int, size: int, position: Mapping[str, int] | None = None
+        self, peer: str, messages: int, size: int, cursor: Mapping[str, int] | None = None
     ) -> None:
-        self.position = dict(position or {})
-        """For each origin the number of the last message that is done with."""
+        self.cursor = dict(cursor or {})
+        """For each origin the sequence of the last message that is done with."""
         self.forwarded = 0
         self.acked = 0
         self.dropped = 0
@@ -59,10 +59,10 @@ class Outbox:
         self._peer = peer
         self._messages = messages
         self._size = size
-        # For each origin the number of the last message that was put in: the feed may bring one again.
-        self._put = dict(self.position)
+        # For each origin the sequence of the last message that was put in: the feed may bring one again.
+        self._put = dict(self.cursor)
         # Whether an origin that is not among those must be one that has begun since.
-        self._knows_all = bool(position)
+        self._knows_all = bool(cursor)
         # For each origin how many of its messages are kept.
         self._pending: dict[str, int] = {}
         self._waiting: deque[Outgoing] = deque()
@@ -78,7 +78,7 @@ class Outbox:
         return len(self._waiting) + len(self._sent)
 
     def reached(self, origin: str) -> int | None:
-        """The number of the last message of ``origin`` that was put in, or was done with before."""
+        """The sequence of the last message of ``origin`` that was put in, or was done with before."""
         return self._put.get(origin)
 
     @property
@@ -88,7 +88,7 @@ class Outbox:
 
     def put(self, message: Outgoing) -> None:
         """Keep ``message`` to be sent, unless it was put in already."""
-        if not self._reach(message.origin, message.number):
+        if not self._reach(message.origin, message.sequence):
             return
         self._pending[message.origin] = self._pending.get(message.origin, 0) + 1
         self._waiting.append(message)
@@ -120,37 +120,37 @@ class Outbox:
 
     def skip(self, message: Outgoing) -> None:
         """Be done with ``message``: it is not for this peer."""
-        if self._reach(message.origin, message.number):
+        if self._reach(message.origin, message.sequence):
             self._settle(message.origin)
 
     def begin(self, began: Mapping[str, int]) -> None:
-        """Expect the feed to begin with these numbers, where an origin is new."""
+        """Expect the feed to begin with these sequences, where an origin is new."""
         if self._knows_all:
             for origin, first in began.items():
                 # Else it may be one of those forgotten.
                 if origin not in self._put and len(self._put) < MAX_ORIGINS:
                     self._put[origin] = first - 1
 
-    def catch_up(self, position: Mapping[str, int]) -> None:
-        """The feed has brought what it still had up to ``position``: what did not come by now never will."""
-        for origin, number in position.items():
+    def catch_up(self, cursor: Mapping[str, int]) -> None:
+        """The feed has brought what it still had up to ``cursor``: what did not come by now never will."""
+        for origin, sequence in cursor.items():
             reached = self._put.get(origin)
             if reached is None and len(self._put) < MAX_ORIGINS:
-                self._put[origin] = number
-            elif reached is not None and reached < number:
-                self._miss(number - reached)
-                _advance(self._put, origin, number)
+                self._put[origin] = sequence
+            elif reached is not None and reached < sequence:
+                self._miss(sequence - reached)
+                _advance(self._put, origin, sequence)
             self._settle(origin)
         self._knows_all = True
 
-    def _reach(self, origin: str, number: int) -> bool:
-        """Note that the feed is at ``number``; ``False``: it was there before."""
+    def _reach(self, origin: str, sequence: int) -> bool:
+        """Note that the feed is at ``sequence``; ``False``: it was there before."""
         reached = self._put.get(origin)
         if reached is not None:
-            if number <= reached:
+            if sequence <= reached:
                 return False
-            self._miss(number - reached - 1)
-        _advance(self._put, origin, number)
+            self._miss(sequence - reached - 1)
+        _advance(self._put, origin, sequence)
         return True
 
     def _miss(self, messages: int) -> None:
@@ -183,7 +183,7 @@ class Outbox:
         done = self._sent.popleft()
         self._kept -= len(done.frame)
         self._unacknowledged -= len(done.frame)
-        _advance(self.position, done.origin, done.number)
+        _advance(self.cursor, done.origin, done.sequence)
         self._forget(done)
         if refused:
             self.dropped += 1
@@ -234,12 +234,12 @@ class Outbox:
     def _settle(self, origin: str) -> None:
         """Of an origin of which nothing is kept all that came is done with, also what was not for this peer."""
         if origin not in self._pending and origin in self._put:
-            _advance(self.position, origin, self._put[origin])
+            _advance(self.cursor, origin, self._put[origin])
 
 
-def _advance(position: dict[str, int], origin: str, number: int) -> None:
+def _advance(cursor: dict[str, int], origin: str, sequence: int) -> None:
     """Note how far ``origin`` has got, as the last one."""
-    position.pop(origin, None)
-    position[origin] = number
-    if len(position) > MAX_ORIGINS:
-        del position[next(iter(position))]
+    cursor.pop(origin, None)
+    cursor[origin] = sequence
+    if len(cursor) > MAX_ORIGINS:
+        del cursor[next(iter(cursor))]

@@ -35,7 +35,7 @@ ROUTINE_GRACE = 5.0
 class FeedStart(Struct, frozen=True):
     """The place to start reading: see ``Backlog.after``."""
 
-    position: Mapping[str, int]
+    cursor: Mapping[str, int]
     since: float
 
 
@@ -46,10 +46,10 @@ class FeedReader(Protocol):
         """Return the place to start reading. Called for each connection."""
 
     def begin(self, began: Mapping[str, int]) -> None:
-        """The messages that follow begin with these numbers, of each origin that was not asked for."""
+        """The messages that follow begin with these sequences, of each origin that was not asked for."""
 
-    def catch_up(self, position: Mapping[str, int]) -> None:
-        """What the server still had up to ``position`` was given: what is missing will not come any more."""
+    def catch_up(self, cursor: Mapping[str, int]) -> None:
+        """What the server still had up to ``cursor`` was given: what is missing will not come any more."""
 
 
 class ServerFeed:
@@ -131,7 +131,7 @@ class ServerFeed:
     async def _request(self, connection: Connection) -> None:
         start = self._reader.start()
         await connection.send(
-            _encode({"type": "feed", "position": dict(start.position), "since": start.since})
+            _encode({"type": "feed", "cursor": dict(start.cursor), "since": start.since})
         )
 
     def _handle_frame(self, frame: bytes) -> Outgoing | None:
@@ -140,7 +140,7 @@ class ServerFeed:
             case FeedEntry():
                 return _outgoing(message)
             case Reached():
-                self._reached = message.position
+                self._reached = message.cursor
                 self._reader.begin(message.began)
             case _Ack(action="feed"):
                 self._reader.catch_up(self._reached)
@@ -208,12 +208,12 @@ def _outgoing(message: FeedEntry) -> Outgoing:
         message=message.message,
         timestamp=message.timestamp,
         from_peer_server=True,
-        id=message.number,
+        id=message.sequence,
         origin=message.origin,
     )
     return Outgoing(
         message.origin,
-        message.number,
+        message.sequence,
         message.at,
         message.topic,
         _encode(forwarded),

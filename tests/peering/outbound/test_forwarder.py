@@ -51,10 +51,10 @@ class MemoryStore:
         self._reach()
         return list(self.rows.values())
 
-    async def position(self, peer: int) -> Mapping[str, int]:
+    async def cursor(self, peer: int) -> Mapping[str, int]:
         self._reach()
         await asyncio.sleep(0)
-        return self.healths[peer].position if peer in self.healths else {}
+        return self.healths[peer].cursor if peer in self.healths else {}
 
     async def write(self, healths: Mapping[int, PeerHealth]) -> None:
         self._reach()
@@ -662,4 +662,4 @@ async def test_what_is_on_file_after_the_end_says_so(
     await running.end()
     health = store.healths[row.id]
     assert health.last_error == "the worker has stopped"
-    assert list(health.position.values()) == [fars[0].frames[0]["id"]]
+    assert list(health.cursor.values()) == [fars[0].frames[0]["id"]]

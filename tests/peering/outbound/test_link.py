@@ -164,7 +164,7 @@ class TestForwarding:
         assert either.frames == [json.loads(outgoing(number).frame) for number in range(1, 41)]
         health = link.link.health()
         assert (health.forwarded, health.acked, health.queued, health.resent) == (40, 40, 0, 0)
-        assert health.position == {ORIGIN: 40}
+        assert health.cursor == {ORIGIN: 40}
         assert link.states == [State.CONNECTING, State.CONNECTED]
 
     async def test_the_secret_goes_in_the_header(
@@ -574,7 +574,7 @@ class TestRefusals:
         second = far.numbers[far.numbers.index(3) :]
         assert second[second.index(3, 1) :] == [3, 4, 5]
         assert link.outbox.dropped == 0
-        assert link.outbox.position == {ORIGIN: 5}
+        assert link.outbox.cursor == {ORIGIN: 5}
 
     async def test_an_error_for_good_is_counted_and_the_rest_goes_on(
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
@@ -586,7 +586,7 @@ class TestRefusals:
         link.put(*range(1, 11))
         await wait_until_async(lambda: len(link.outbox) == 0)
         assert (link.outbox.acked, link.outbox.dropped) == (5, 5)
-        assert link.outbox.position == {ORIGIN: 10}
+        assert link.outbox.cursor == {ORIGIN: 10}
         assert len(far.requests) == 1
         # One who refuses everything is to fill no log.
         [refusal] = [r.getMessage() for r in caplog.records if "for good" in r.getMessage()]
@@ -629,7 +629,7 @@ class TestRefusals:
             link.link.put(outgoing(number, size=500 + number if number in (4, 7) else 10))
         await link.is_done(8)
         assert link.outbox.dropped == 2
-        assert link.outbox.position == {ORIGIN: 10}
+        assert link.outbox.cursor == {ORIGIN: 10}
         await asyncio.wait(closing)
 
     async def test_a_frame_that_is_too_large_for_the_link_costs_none_of_its_messages(

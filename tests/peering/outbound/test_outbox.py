@@ -27,15 +27,15 @@ def outgoing(number: int, origin: str = "a", size: int = 10, publisher: str = ""
     return Outgoing(origin, number, 0.0, "news", b"x" * size, publisher)
 
 
-def outbox(messages: int = 100, size: int = 10_000, **position: int) -> Outbox:
-    return Outbox("far", messages, size, position)
+def outbox(messages: int = 100, size: int = 10_000, **cursor: int) -> Outbox:
+    return Outbox("far", messages, size, cursor)
 
 
 def taken(box: Outbox) -> list[int]:
     """The numbers of all that it gives now."""
     found = []
     while (message := box.take()) is not None:
-        found.append(message.number)
+        found.append(message.sequence)
     return found
 
 
@@ -101,10 +101,10 @@ class Model(RuleBasedStateMachine):
         """Whether it is new; counts what is missing before it."""
         reached = self.put_up_to.get(message.origin)
         if reached is not None:
-            if message.number <= reached:
+            if message.sequence <= reached:
                 return False
-            self.miss(message.number - reached - 1)
-        self.put_up_to[message.origin] = message.number
+            self.miss(message.sequence - reached - 1)
+        self.put_up_to[message.origin] = message.sequence
         return True
 
     def miss(self, messages: int) -> None:
@@ -125,7 +125,7 @@ class Model(RuleBasedStateMachine):
             return
         expected = self.waiting.pop(0)
         assert message == expected
-        name = (expected.origin, expected.number)
+        name = (expected.origin, expected.sequence)
         self.counts["resent" if name in self.sent_before else "forwarded"] += 1
         self.sent_before.add(name)
         self.sent.append(expected)
@@ -136,7 +136,7 @@ class Model(RuleBasedStateMachine):
         done = self.sent.pop(0)
         assert self.box.awaited == done
         self.box.acknowledge(refused=refused)
-        self.done_up_to[done.origin] = done.number
+        self.done_up_to[done.origin] = done.sequence
         self.settle(done.origin)
         self.counts["dropped" if refused else "acked"] += 1
         if not refused:
@@ -173,7 +173,7 @@ class Model(RuleBasedStateMachine):
         box = self.box
         assert len(box) == len(self.waiting) + len(self.sent)
         assert box.awaited == (self.sent[0] if self.sent else None)
-        assert box.position == self.done_up_to
+        assert box.cursor == self.done_up_to
         assert {origin: box.reached(origin) for origin in box.origins} == self.put_up_to
         names = ("forwarded", "acked", "dropped", "resent", "missed")
         counts = {name: getattr(box, name) for name in names}
@@ -190,7 +190,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def what_is_delivered_is_in_order_of_each_origin(self) -> None:
         for origin in ("a", "b", "old"):
-            numbers = [each.number for each in self.delivered if each.origin == origin]
+            numbers = [each.sequence for each in self.delivered if each.origin == origin]
             assert numbers == sorted(set(numbers))
 
 
@@ -208,7 +208,7 @@ def test_nothing_is_lost_within_the_caps_however_often_the_connection_breaks() -
         box.put(outgoing(number))
         if number % 7 == 0:
             assert len(taken(box)) > 0
-            delivered.append(box.awaited.number if box.awaited else None)
+            delivered.append(box.awaited.sequence if box.awaited else None)
             box.acknowledge()
             box.rewind()
     box.rewind()
@@ -255,7 +255,7 @@ def test_who_publishes_without_end_takes_no_place_of_others() -> None:
         box.put(outgoing(number, size=1000, publisher="flood"))
     delivered = []
     while (message := box.take()) is not None:
-        delivered.append(message.number)
+        delivered.append(message.sequence)
         box.acknowledge()
     assert {1, 1000} <= set(delivered)
     assert delivered == sorted(delivered)
@@ -267,7 +267,7 @@ def test_what_was_acknowledged_in_an_earlier_run_is_not_put_again() -> None:
     for number in range(1, 6):
         box.put(outgoing(number))
     assert taken(box) == [4, 5]
-    assert box.position == {"a": 3}
+    assert box.cursor == {"a": 3}
 
 
 def test_the_position_passes_over_what_was_dropped_and_what_was_refused() -> None:
@@ -275,9 +275,9 @@ def test_the_position_passes_over_what_was_dropped_and_what_was_refused() -> Non
     for number in (1, 2, 3):
         box.put(outgoing(number))
     assert taken(box) == [3]
-    assert box.position == {}
+    assert box.cursor == {}
     box.acknowledge(refused=True)
-    assert box.position == {"a": 3}
+    assert box.cursor == {"a": 3}
     assert (box.acked, box.dropped) == (0, 3)
 
 
@@ -325,10 +325,10 @@ def test_what_is_not_for_the_peer_is_done_with_once_nothing_before_it_is_kept() 
     box.put(outgoing(1))
     box.skip(outgoing(2))
     box.skip(outgoing(1, "b"))
-    assert box.position == {"b": 1}
+    assert box.cursor == {"b": 1}
     assert taken(box) == [1]
     box.acknowledge()
-    assert box.position == {"b": 1, "a": 2}
+    assert box.cursor == {"b": 1, "a": 2}
 
 
 def test_a_message_larger_than_the_outbox_is_dropped_and_counted() -> None:
@@ -348,7 +348,7 @@ def test_origins_that_were_not_heard_of_for_longest_are_forgotten() -> None:
     assert box.reached("run-2") is None
     while box.take() is not None:
         box.acknowledge()
-    assert len(box.position) == MAX_ORIGINS
+    assert len(box.cursor) == MAX_ORIGINS
 
 
 def test_an_overflow_is_logged_once_an_outage(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,7 +37,7 @@ class Reader:
     """Reads the feed, and remembers how far it got, as a worker does."""
 
     def __init__(self, url: str, sign: Callable[[], str], since: float) -> None:
-        self.position: dict[str, int] = {}
+        self.cursor: dict[str, int] = {}
         self.since = since
         self.got: list[Outgoing] = []
         self.starts = 0
@@ -48,18 +48,18 @@ class Reader:
 
     def start(self) -> FeedStart:
         self.starts += 1
-        return FeedStart(dict(self.position), self.since)
+        return FeedStart(dict(self.cursor), self.since)
 
     def begin(self, began: Mapping[str, int]) -> None:
         self.began = began
 
-    def catch_up(self, position: Mapping[str, int]) -> None:
-        self.caught_up.append(position)
+    def catch_up(self, cursor: Mapping[str, int]) -> None:
+        self.caught_up.append(cursor)
 
     async def _read(self) -> None:
         async for message in self.feed.messages():
             self.got.append(message)
-            self.position[message.origin] = message.number
+            self.cursor[message.origin] = message.sequence
 
     @property
     def messages(self) -> list[Any]:
@@ -116,7 +116,7 @@ class TestOfAServer:
             "message": {"b": 10**29, "a": None},
             "timestamp": "2020-01-21T17:03:13.625Z",
             "fromPeerServer": True,
-            "id": message.number,
+            "id": message.sequence,
             "origin": message.origin,
         }
 
@@ -155,7 +155,7 @@ class TestOfAServer:
             for number in range(5):
                 await client.publish("a", number)
             await reader.gets(0, 1, 2, 3, 4)
-            reader.position = {origin: number - 2 for origin, number in reader.position.items()}
+            reader.cursor = {origin: number - 2 for origin, number in reader.cursor.items()}
             reader.feed.restart()
             await reader.gets(0, 1, 2, 3, 4, 3, 4)
             await client.publish("a", 5)
@@ -173,9 +173,9 @@ class TestOfAServer:
         reader = start_reader(server.url, signer(server), since=since)
         await wait_until_async(lambda: reader.caught_up, 20)
         assert reader.messages == [2, 3, 4]
-        [origin] = reader.position
+        [origin] = reader.cursor
         assert (reader.began, reader.caught_up) == ({origin: 1}, [{origin: 5}])
-        assert reader.position == {origin: 5}
+        assert reader.cursor == {origin: 5}
 
     async def test_what_is_on_its_way_is_not_ahead_of_what_comes_again(
         self, server: Server, start_reader: StartReader
@@ -186,13 +186,13 @@ class TestOfAServer:
         async with connected(server.url) as client:
             await client.publish("a", 0)
             await reader.gets(0)
-            begin = dict(reader.position)
+            begin = dict(reader.cursor)
             for number in range(1, 400):
                 await client.send({"type": "publish", "topic": "a", "message": number})
                 if number == 200:
                     await wait_until_async(lambda: len(reader.got) > 20)
                     reader.got.clear()
-                    reader.position = begin
+                    reader.cursor = begin
                     reader.feed.restart()
             for _ in range(1, 400):
                 assert (await client.receive())["type"] == "ack"
@@ -281,15 +281,15 @@ class TestOfAScriptedServer:
         self, far: FarServer, start_reader: StartReader
     ) -> None:
         reader = start_reader(far.url, lambda: "signed", since=5.0)
-        reader.position = {"o": 1}
+        reader.cursor = {"o": 1}
         await wait_until_async(lambda: len(far.frames) == 1)
-        await far.say(ENTRY | {"number": 2, "message": 1})
+        await far.say(ENTRY | {"sequence": 2, "message": 1})
         await reader.gets(1)
         far.cut()
         await wait_until_async(lambda: len(far.frames) == 2)
         assert far.frames == [
-            {"type": "feed", "position": {"o": 1}, "since": 5.0},
-            {"type": "feed", "position": {"o": 2}, "since": 5.0},
+            {"type": "feed", "cursor": {"o": 1}, "since": 5.0},
+            {"type": "feed", "cursor": {"o": 2}, "since": 5.0},
         ]
         assert far.requests[0].headers["Authorization"] == "Bearer signed"
 
@@ -319,7 +319,7 @@ class TestOfAScriptedServer:
         reader = start_reader(far.url, lambda: "signed")
         await wait_until_async(lambda: far.frames)
         await far.say(nonsense)
-        await far.say(ENTRY | {"number": 1, "message": 1})
+        await far.say(ENTRY | {"sequence": 1, "message": 1})
         await reader.gets(1)
         assert "does not understand" in caplog.text
 
