@@ -17,8 +17,8 @@ from django.dispatch import Signal
 from dwsps_channels import publish, signals
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
-from dwsps_channels.server import runtime, signal_events
-from dwsps_channels.server.signal_events import SignalEvents
+from dwsps_channels.server import runtime, signal_observer
+from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.testing import PubSubCommunicator
 from tests.connections.transports.contract import until
 
@@ -189,11 +189,11 @@ class TestReceivers:
         def receiver(**told: Any) -> None:
             ran.append(("received", threading.current_thread()))
 
-        monkeypatch.setattr(signal_events, "close_connections", close)
-        events = SignalEvents()
+        monkeypatch.setattr(signal_observer, "close_connections", close)
+        observer = SignalObserver()
         with receiving(signals.connected, receiver):
-            events.connected(ADA)
-            await events.finish(5)
+            observer.connected(ADA)
+            await observer.finish(5)
         assert [what for what, _ in ran] == ["received", "closed"]
         assert ran[0][1] is ran[1][1]
 
@@ -201,7 +201,7 @@ class TestReceivers:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # As in a server: in a test receivers share the test's thread.
-        monkeypatch.setattr(signal_events, "is_under_test", lambda: False)
+        monkeypatch.setattr(signal_observer, "is_under_test", lambda: False)
         may_go_on, waits, is_done = threading.Event(), threading.Event(), threading.Event()
 
         def slow(**told: Any) -> None:
@@ -222,7 +222,7 @@ class TestReceivers:
                         may_go_on.set()  # the last to leave waits for the receivers
         finally:
             may_go_on.set()
-        await (await runtime.obtain()).events.finish(5)
+        await (await runtime.obtain()).signals.finish(5)
 
     async def test_events_are_sent_one_after_the_other(self) -> None:
         order: list[int] = []
@@ -243,38 +243,38 @@ class TestReceivers:
 class TestQueue:
     async def test_without_receivers_nothing_is_queued(self) -> None:
         before = asyncio.all_tasks()
-        events = SignalEvents()
-        for tell in all_of(events):
+        observer = SignalObserver()
+        for tell in all_of(observer):
             tell()
-        assert not events._queue
+        assert not observer._queue
         assert asyncio.all_tasks() == before
 
     async def test_only_what_has_receivers_is_queued(self) -> None:
-        events = SignalEvents()
+        observer = SignalObserver()
         with receiving(signals.subscribed, ignore):
-            for tell in all_of(events):
+            for tell in all_of(observer):
                 tell()
-            assert [signal for signal, _, _ in events._queue] == [signals.subscribed]
-            await events.finish(5)
+            assert [signal for signal, _, _ in observer._queue] == [signals.subscribed]
+            await observer.finish(5)
 
     async def test_what_is_beyond_its_length_is_dropped_and_counted_and_logged_once(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(signal_events, "QUEUE_LENGTH", 3)
+        monkeypatch.setattr(signal_observer, "QUEUE_LENGTH", 3)
         topics: list[str] = []
 
         async def collect(topic: str, **told: Any) -> None:
             topics.append(topic)
 
-        events = SignalEvents()
+        observer = SignalObserver()
         with receiving(signals.subscribed, collect):
             for number in range(10):
-                events.subscribed(ADA, str(number))
-            assert events.dropped == 7
-            await events.finish(5)
+                observer.subscribed(ADA, str(number))
+            assert observer.dropped == 7
+            await observer.finish(5)
             assert topics == ["0", "1", "2"]
-            events.subscribed(ADA, "later")
-            await events.finish(5)
+            observer.subscribed(ADA, "later")
+            await observer.finish(5)
             assert topics == ["0", "1", "2", "later"]
         [record] = caplog.records
         assert record.levelno == logging.WARNING
@@ -283,14 +283,14 @@ class TestQueue:
         )
 
     async def test_a_kept_message_does_not_keep_its_frame(self) -> None:
-        events = SignalEvents()
+        observer = SignalObserver()
         frame = bytearray(b'xx{"a":1}xx')
         with receiving(signals.published, ignore):
-            events.published(ADA, "a", memoryview(frame)[2:-2])  # type: ignore[arg-type]
-            [(_, _, told)] = events._queue
+            observer.published(ADA, "a", memoryview(frame)[2:-2])  # type: ignore[arg-type]
+            [(_, _, told)] = observer._queue
             assert told == {"topic": "a", "message": b'{"a":1}'}
             assert type(told["message"]) is bytes
-            await events.finish(5)
+            await observer.finish(5)
 
 
 class TestFinish:
@@ -301,11 +301,11 @@ class TestFinish:
             nonlocal count
             count += 1
 
-        events = SignalEvents()
+        observer = SignalObserver()
         with receiving(signals.connected, receiver):
             for _ in range(20):
-                events.connected(ADA)
-            await events.finish(10)
+                observer.connected(ADA)
+            await observer.finish(10)
         assert count == 20
 
     async def test_it_does_not_wait_for_ever(self) -> None:
@@ -315,25 +315,25 @@ class TestFinish:
             begun.set()
             await asyncio.Event().wait()
 
-        events = SignalEvents()
+        observer = SignalObserver()
         with receiving(signals.connected, endless):
-            events.connected(ADA)
+            observer.connected(ADA)
             await asyncio.wait_for(begun.wait(), 5)
             before = time.monotonic()
-            await events.finish(0.01)
+            await observer.finish(0.01)
         assert time.monotonic() - before < 5
 
     async def test_there_may_be_nothing_to_finish(self) -> None:
-        await SignalEvents().finish(5)
+        await SignalObserver().finish(5)
 
 
-def all_of(events: SignalEvents) -> list[Callable[[], None]]:
+def all_of(observer: SignalObserver) -> list[Callable[[], None]]:
     return [
-        lambda: events.connected(ADA),
-        lambda: events.disconnected(ADA),
-        lambda: events.subscribed(ADA, "a"),
-        lambda: events.unsubscribed(ADA, "a"),
-        lambda: events.published(ADA, "a", b"1"),
+        lambda: observer.connected(ADA),
+        lambda: observer.disconnected(ADA),
+        lambda: observer.subscribed(ADA, "a"),
+        lambda: observer.unsubscribed(ADA, "a"),
+        lambda: observer.published(ADA, "a", b"1"),
     ]
 
 

@@ -12,7 +12,7 @@ Key = tuple[str, int]
 
 
 class Deduplicator:
-    """Remembers keys for ``seconds``, and at most ``ids`` of each peer: the oldest go first.
+    """Remembers keys for ``max_age`` seconds, and at most ``ids`` of each peer: the oldest go first.
 
     Each peer has a memory of its own, so that none can name another's messages, or have them forgotten.
     """
@@ -20,11 +20,11 @@ class Deduplicator:
     def __init__(
         self,
         ids: int = MAX_IDS,
-        seconds: float = MAX_AGE,
+        max_age: float = MAX_AGE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._ids = ids
-        self._seconds = seconds
+        self._max_age = max_age
         self._clock = clock
         # By peer, each in the order of time, which is that of insertion. (A dict looks for its first key past all that
         # were deleted before it.)
@@ -39,7 +39,7 @@ class Deduplicator:
             seen_at = self._peers[peer] = OrderedDict()
         while seen_at:
             oldest = next(iter(seen_at))
-            if len(seen_at) < self._ids and now - seen_at[oldest] < self._seconds:
+            if len(seen_at) < self._ids and now - seen_at[oldest] < self._max_age:
                 break
             del seen_at[oldest]
         if key in seen_at:
@@ -55,7 +55,7 @@ class Deduplicator:
     def _forget_peers(self, now: float) -> None:
         """Forget those that have sent nothing that is to be remembered."""
         for peer, seen_at in list(self._peers.items()):
-            if not seen_at or now - next(reversed(seen_at.values())) >= self._seconds:
+            if not seen_at or now - next(reversed(seen_at.values())) >= self._max_age:
                 del self._peers[peer]
 
     def __len__(self) -> int:

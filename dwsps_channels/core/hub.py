@@ -6,10 +6,10 @@ from functools import partial
 from msgspec import Raw
 
 from dwsps_channels.core.audience import Audience, Subscriber
-from dwsps_channels.core.backlog import Backlog, Cursor, Entry
 from dwsps_channels.core.deduplicator import Deduplicator, Key
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.tail import Cursor, Entry, Tail
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.topics import contexts, size
@@ -35,12 +35,12 @@ class Hub:
         origin: str,
         broadcast: Callable[[Publication], Future | None],
         *,
-        backlog: Backlog | None = None,
+        tail: Tail | None = None,
         deduplicator: Deduplicator | None = None,
     ) -> None:
         self._origin = origin
         self._broadcast = broadcast
-        self._backlog = Backlog() if backlog is None else backlog
+        self._tail = Tail() if tail is None else tail
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
         self._published = 0
         # The first and the last sequence of each of this server's processes, as far as they have published anything.
@@ -99,7 +99,7 @@ class Hub:
         self.deliver(publication)
         self._published = sequence
         # As ``_keep``, without the call.
-        entry = self._backlog.append(publication)
+        entry = self._tail.append(publication)
         for feed in self._feeds:
             feed(entry)
         return self._broadcast(publication)
@@ -163,16 +163,16 @@ class Hub:
         self._own[origin] = sequence if known is None else known[0], sequence
 
     def _keep(self, publication: Publication) -> None:
-        entry = self._backlog.append(publication)
+        entry = self._tail.append(publication)
         for feed in self._feeds:
             feed(entry)
 
     def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
-        """Give ``feed`` what the backlog holds beyond ``cursor`` (see ``Backlog.after``), then all that comes.
+        """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.
 
         It is bound by the contract of ``Transport.send``.
         """
-        for entry in self._backlog.after(cursor, since):
+        for entry in self._tail.after(cursor, since):
             feed(entry)
         self._feeds.add(feed)
 

@@ -8,17 +8,17 @@ from time import monotonic
 from msgspec.structs import replace
 
 from dwsps_channels.core.audience import Subscriber
-from dwsps_channels.core.backlog import Entry
 from dwsps_channels.core.deduplicator import Key
-from dwsps_channels.core.events import Events
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.reply_queue import ReplyQueue
+from dwsps_channels.core.tail import Entry
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import (
@@ -61,10 +61,10 @@ class Session:
 
     __slots__ = (
         "_closing",
-        "_events",
         "_hub",
         "_limiter",
         "_limits",
+        "_observer",
         "_policy",
         "_refused",
         "_relayed",
@@ -82,7 +82,7 @@ class Session:
         *,
         policy: Policy,
         limits: Limits,
-        events: Events,
+        observer: Observer,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.identity = identity
@@ -90,7 +90,7 @@ class Session:
         self._transport = transport
         self._policy = policy
         self._limits = limits
-        self._events = events
+        self._observer = observer
         self._limiter = RateLimiter.of(limits, clock)
         self._subscriber = Subscriber(transport)
         # Made for the first answer that has to wait for the broker: most sessions have none.
@@ -105,7 +105,7 @@ class Session:
 
     def open(self) -> None:
         """Tell that the connection was accepted."""
-        self._events.connected(self.identity)
+        self._observer.connected(self.identity)
 
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
@@ -192,7 +192,7 @@ class Session:
     def closed(self) -> None:
         """Forget the connection: it is gone."""
         self._leave()
-        self._events.disconnected(self.identity)
+        self._observer.disconnected(self.identity)
 
     def _leave(self) -> None:
         self._closing = True
@@ -280,7 +280,7 @@ class Session:
         accepted = self._hub.publish(
             topic, request.message.copy(), request.timestamp or now(), self.identity.client
         )
-        self._events.published(self.identity, topic, request.message)
+        self._observer.published(self.identity, topic, request.message)
         return accepted
 
     def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
@@ -298,7 +298,7 @@ class Session:
                 self._subscribe(topic)
             case Unsubscribe(topic=topic):
                 if self._hub.unsubscribe(self._subscriber, topic):
-                    self._events.unsubscribed(self.identity, topic)
+                    self._observer.unsubscribed(self.identity, topic)
             case FeedRequest():
                 self._hub.close_feed(self._send_entry)
                 self._transport.send(encode(Reached(*self._hub.reached())))
@@ -369,7 +369,7 @@ class Session:
             if subscriber.size + size(topic) > limits.subscription_bytes:
                 raise TooManySubscriptions(limits.subscription_bytes, "bytes of topics")
         if self._hub.subscribe(self._subscriber, topic):
-            self._events.subscribed(self.identity, topic)
+            self._observer.subscribed(self.identity, topic)
 
     def _acknowledge(self, request: Request) -> None:
         frame = encode(

@@ -28,12 +28,12 @@ from dwsps_channels.connections.servers.options import (
     warn_of_workers,
 )
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
-from dwsps_channels.core.backlog import Backlog
 from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.tail import Tail
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
@@ -44,7 +44,7 @@ from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.messages import Hello, encode
 from dwsps_channels.server.shutdown import before_shutdown
-from dwsps_channels.server.signal_events import SignalEvents
+from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.threads.pools import drop_waiting
 
 logger = logging.getLogger("dwsps_channels")
@@ -72,14 +72,14 @@ class Runtime:
         self.limits = conf.limits
         policy = conf.POLICY()
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
-        self.events = SignalEvents()
+        self.signals = SignalObserver()
         self.broker = make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
         self.hub = Hub(
             uuid4().hex,
             self.broker.publish,
-            backlog=Backlog(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
+            tail=Tail(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
@@ -154,7 +154,7 @@ class Runtime:
             ),
             policy=self.policy,
             limits=limits,
-            events=self.events,
+            observer=self.signals,
         )
         self._sessions.add(session)
         self._empty.clear()
@@ -206,7 +206,7 @@ class Runtime:
         self._accepted_peers.stop()
         drop_waiting()
         # Receivers may publish that somebody has left: the broker stops after them.
-        await self.events.finish(ends - self.loop.time())
+        await self.signals.finish(ends - self.loop.time())
         await self.broker.stop()
 
 

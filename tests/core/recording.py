@@ -61,7 +61,7 @@ class RecordingTransport:
         ]
 
 
-class RecordingEvents:
+class RecordingObserver:
     """``told`` has a tuple for each event: its name, the client, and what it is about."""
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class World:
 
     def __init__(self, origin: str = ORIGIN) -> None:
         self.hub = Hub(origin, self._broadcast)
-        self.events = RecordingEvents()
+        self.observer = RecordingObserver()
         self.broadcast: list[Publication] = []
         """What was handed to the broker."""
         self.broker_answers: Future[None] | None = None
@@ -157,7 +157,7 @@ class World:
             identity or Identity(client),
             policy=policy or RecordingPolicy(),
             limits=limits or Limits(),
-            events=self.events,
+            observer=self.observer,
             clock=clock,
         )
         session.open()

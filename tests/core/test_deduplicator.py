@@ -32,7 +32,7 @@ def test_the_oldest_go_when_there_are_too_many() -> None:
 
 def test_they_go_when_their_time_has_come() -> None:
     clock = Clock()
-    deduplicator = Deduplicator(seconds=10, clock=clock)
+    deduplicator = Deduplicator(max_age=10, clock=clock)
     deduplicator.add("peer", ("a", 1))
     clock.now += 9
     deduplicator.add("peer", ("a", 2))
@@ -61,7 +61,7 @@ def test_one_peer_has_nothing_forgotten_that_another_has_sent() -> None:
 
 def test_a_peer_that_has_sent_nothing_for_long_is_forgotten() -> None:
     clock = Clock()
-    deduplicator = Deduplicator(seconds=10, clock=clock)
+    deduplicator = Deduplicator(max_age=10, clock=clock)
     for number in range(100):
         deduplicator.add(f"peer-{number}", ("a", 1))
         clock.now += 1
@@ -83,7 +83,7 @@ def test_it_knows_what_a_list_for_each_peer_knows(
     sent: list[tuple[str, str, int, int]],
 ) -> None:
     clock = Clock()
-    deduplicator = Deduplicator(ids=3, seconds=10, clock=clock)
+    deduplicator = Deduplicator(ids=3, max_age=10, clock=clock)
     remembered: dict[str, list[tuple[tuple[str, int], float]]] = {"good": [], "bad": []}
     for peer, origin, number, pause in sent:
         clock.now += pause

@@ -75,7 +75,7 @@ def test_unsubscribing_from_what_one_is_not_subscribed_to_removes_nothing(world:
         assert len(client.send(publish(topic))) == 2
     client.send(publish("theirs"))
     assert len(other.transport.take()) == 1
-    assert not [told for told in world.events.told if told[0] == "unsubscribed"]
+    assert not [told for told in world.observer.told if told[0] == "unsubscribed"]
 
 
 def test_unsubscribing_from_a_parent_leaves_the_child(world: World) -> None:
@@ -100,7 +100,7 @@ def test_subscribing_twice_is_one_subscription(world: World) -> None:
     assert len(client.send(publish("news"))) == 2
     client.send(unsubscribe("news"))
     assert client.send(publish("news")) == [ack("publish", "news")]
-    assert world.events.told.count(("subscribed", "one", "news")) == 1
+    assert world.observer.told.count(("subscribed", "one", "news")) == 1
 
 
 @pytest.mark.parametrize(
@@ -369,7 +369,7 @@ def test_events_are_told_once_each_and_in_order(world: World) -> None:
     client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
     client.session.closed()
 
-    assert world.events.told == [
+    assert world.observer.told == [
         ("connected", "one"),
         ("subscribed", "one", "news"),
         ("published", "one", "news", '{"a": 1}'),

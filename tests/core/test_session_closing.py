@@ -60,13 +60,13 @@ def test_after_closing_frames_are_ignored(world: World, frame: str) -> None:
     client, other = world.connect("one"), world.connect("other")
     other.send(subscribe("news"))
     client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
-    told = list(world.events.told)
+    told = list(world.observer.told)
 
     assert client.send(frame) == []
 
     assert other.transport.take() == []
     assert world.broadcast == []
-    assert world.events.told == told
+    assert world.observer.told == told
     client.session.closed()
     other.session.closed()
     assert world.is_empty()

@@ -90,7 +90,7 @@ async def test_what_the_policy_allows_is_done(world: World, given: Given) -> Non
 async def test_what_the_policy_denies_is_not_done(world: World, given: Given) -> None:
     other = world.connect("other")
     other.send(subscribe("news"))
-    told = list(world.events.told)
+    told = list(world.observer.told)
     client = world.connect(policy=RecordingPolicy(given(False)))
 
     await settle(client.session.receive(subscribe("news", id=1)))
@@ -101,7 +101,7 @@ async def test_what_the_policy_denies_is_not_done(world: World, given: Given) ->
     assert is_error(publishing, "forbidden", action="publish", topic="news", id=2)
     assert world.broadcast == []
     assert other.transport.take() == []
-    assert world.events.told == [*told, ("connected", "one")]
+    assert world.observer.told == [*told, ("connected", "one")]
     other.session.closed()
     assert world.is_empty()
 
@@ -222,7 +222,7 @@ async def test_a_permission_that_comes_after_the_client_has_gone_subscribes_noth
     await pending
 
     assert world.is_empty()
-    assert ("subscribed", "one", "news") not in world.events.told
+    assert ("subscribed", "one", "news") not in world.observer.told
 
 
 async def test_what_a_client_published_before_it_left_is_still_delivered(world: World) -> None:

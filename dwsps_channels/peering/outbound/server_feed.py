@@ -33,7 +33,7 @@ ROUTINE_GRACE = 5.0
 
 
 class FeedStart(Struct, frozen=True):
-    """The place to start reading: see ``Backlog.after``."""
+    """The place to start reading: see ``Tail.after``."""
 
     cursor: Mapping[str, int]
     since: float

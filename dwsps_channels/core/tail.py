@@ -1,4 +1,4 @@
-"""The last messages that were published on this server, kept for a worker that is away."""
+"""The newest publications of this server, kept for a worker that is away."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,13 +23,13 @@ class Entry(Struct, frozen=True, gc=False):
     """When it entered, in seconds since the epoch."""
     publication: Publication
     publisher: str
-    """The id of its publisher; each has a share of the backlog."""
+    """The id of its publisher; each has a share of the tail."""
     size: int
     """What it costs to keep, in bytes, nearly."""
 
 
-class Backlog:
-    """Keeps at most ``messages``, ``size`` bytes and ``seconds``.
+class Tail:
+    """Keeps at most ``messages``, of ``size`` bytes together, for ``max_age`` seconds.
 
     Messages that are too old go. If there are too many, or too many bytes, the largest publishers lose their oldest ones:
     a client that publishes without end displaces its own messages, not everybody's.
@@ -39,12 +39,12 @@ class Backlog:
         self,
         messages: int = 10_000,
         size: int = 16 * 1024 * 1024,
-        seconds: float = 300.0,
+        max_age: float = 300.0,
         clock: Callable[[], float] = time,
     ) -> None:
         self._messages = messages
         self._size = size
-        self._seconds = seconds
+        self._max_age = max_age
         self._clock = clock
         self._entries: deque[Entry] = deque()
         self._kept = 0
@@ -59,7 +59,7 @@ class Backlog:
         self._kept = kept = self._kept + size
         if kept > self._size or len(entries) > self._messages:
             self._make_room()
-        while entries and entries[0].at < at - self._seconds:
+        while entries and entries[0].at < at - self._max_age:
             self._kept -= entries.popleft().size
         return entry
 

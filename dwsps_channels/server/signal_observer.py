@@ -23,7 +23,7 @@ logger = logging.getLogger("dwsps_channels.signals")
 QUEUE_LENGTH = 10_000
 
 
-class SignalEvents:
+class SignalObserver:
     """Queues an event for each signal that has receivers, and sends them one after the other.
 
     The receivers share a thread of their own, so that a slow one does not hold up Django's own thread either.

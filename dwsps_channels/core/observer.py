@@ -7,7 +7,7 @@ from msgspec import Raw
 from dwsps_channels.core.identity import Identity
 
 
-class Events(Protocol):
+class Observer(Protocol):
     """Told after the fact, once for each."""
 
     def connected(self, identity: Identity) -> None: ...

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from dwsps_channels.core.backlog import Backlog
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.tail import Tail
 from tests.core.recording import STAMP, Clock
 
 
@@ -15,11 +15,11 @@ def publication(
 
 
 def kept(
-    backlog: Backlog, cursor: dict[str, int] | None = None, since: float = 0.0
+    tail: Tail, cursor: dict[str, int] | None = None, since: float = 0.0
 ) -> list[tuple[str, int]]:
     return [
         (entry.publication.origin, entry.publication.sequence)
-        for entry in backlog.after(cursor or {}, since)
+        for entry in tail.after(cursor or {}, since)
     ]
 
 
@@ -32,66 +32,66 @@ def test_what_comes_after_a_position_is_what_a_scan_finds(
     published: list[tuple[str, int]], cursor: dict[str, int], since: int
 ) -> None:
     clock = Clock()
-    backlog = Backlog(clock=clock)
+    tail = Tail(clock=clock)
     counts: dict[str, int] = {}
     scan: list[tuple[str, int]] = []
     for origin, pause in published:
         clock.now += pause
         counts[origin] = number = counts.get(origin, 0) + 1
-        backlog.append(publication(origin, number))
+        tail.append(publication(origin, number))
         if number > cursor[origin] if origin in cursor else clock.now >= 1000 + since:
             scan.append((origin, number))
-    assert kept(backlog, cursor, 1000.0 + since) == scan
+    assert kept(tail, cursor, 1000.0 + since) == scan
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
-    backlog = Backlog(messages=3)
+    tail = Tail(messages=3)
     for number in range(1, 6):
-        backlog.append(publication("a", number))
-    assert kept(backlog) == [("a", 3), ("a", 4), ("a", 5)]
+        tail.append(publication("a", number))
+    assert kept(tail) == [("a", 3), ("a", 4), ("a", 5)]
 
 
 def test_the_oldest_go_when_they_are_too_large() -> None:
-    backlog = Backlog(size=10_000)
+    tail = Tail(size=10_000)
     for number in range(1, 6):
-        backlog.append(publication("a", number, b"1" * 4_000))
-    assert kept(backlog) == [("a", 4), ("a", 5)]
+        tail.append(publication("a", number, b"1" * 4_000))
+    assert kept(tail) == [("a", 4), ("a", 5)]
 
 
 @pytest.mark.parametrize(("count", "size"), [(100_000, 10), (2_000, 60_000)], ids=["many", "large"])
 def test_who_publishes_without_end_takes_no_place_of_others(count: int, size: int) -> None:
-    backlog = Backlog()
+    tail = Tail()
     flood, numbers = b"1" * size, iter(range(1, count + 10_000))
     others = []
 
     def publish(publisher: str, message: bytes) -> int:
         number = next(numbers)
-        backlog.append(publication("a", number, message, publisher))
+        tail.append(publication("a", number, message, publisher))
         return number
 
     for step in range(count):
         if step % (count // 20) == 0:
             others += [publish(f"other-{each}", b"important") for each in range(10)]
         publish("flood", flood)
-    found = [number for _, number in kept(backlog)]
+    found = [number for _, number in kept(tail)]
     assert set(others) <= set(found)
     assert found == sorted(found)
-    assert len(backlog) > 200
-    assert backlog._kept == sum(entry.size for entry in backlog.after({}, 0.0)) <= 16 * 1024 * 1024
-    assert len(backlog) <= 10_000
+    assert len(tail) > 200
+    assert tail._kept == sum(entry.size for entry in tail.after({}, 0.0)) <= 16 * 1024 * 1024
+    assert len(tail) <= 10_000
 
 
 def test_a_message_larger_than_all_is_not_kept_and_costs_nothing() -> None:
-    backlog = Backlog(size=1_000)
-    backlog.append(publication("a", 1, b"1" * 4_000))
-    backlog.append(publication("a", 2))
-    assert kept(backlog) == [("a", 2)]
+    tail = Tail(size=1_000)
+    tail.append(publication("a", 1, b"1" * 4_000))
+    tail.append(publication("a", 2))
+    assert kept(tail) == [("a", 2)]
 
 
 def test_they_go_when_their_time_has_come() -> None:
     clock = Clock()
-    backlog = Backlog(seconds=10, clock=clock)
-    backlog.append(publication("a", 1))
+    tail = Tail(max_age=10, clock=clock)
+    tail.append(publication("a", 1))
     clock.now += 11
-    backlog.append(publication("a", 2))
-    assert kept(backlog) == [("a", 2)]
+    tail.append(publication("a", 2))
+    assert kept(tail) == [("a", 2)]
