@@ -70,6 +70,9 @@ class Window:
         page.on("websocket", self._connected)
 
     def _heard(self, message: ConsoleMessage) -> None:
+        # The browser asks for the icon by itself, whether the site has one or not.
+        if message.location["url"].endswith("/favicon.ico"):
+            return
         if message.type in ("error", "warning"):
             self.complaints.append(f"console: {message.text}")
 
