@@ -331,7 +331,6 @@ class ServerFactory:
         port = port or free_port()
         environment = base_environment(self.database) | dict(env or {})
         if dwsps is not None:
-            environment["DJANGO_SETTINGS_MODULE"] = "tests.server_settings"
             environment["TEST_DWSPS"] = json.dumps(dwsps)
         server = Server(
             f"{kind}-{len(self.servers) + 1}",
@@ -380,6 +379,7 @@ def base_environment(database: Path) -> dict[str, str]:
     return kept | {
         "ALLOWED_HOSTS": HOST,
         "DATABASE_URL": f"sqlite:///{database}",
+        "DJANGO_SETTINGS_MODULE": "tests.server_settings",
         # As by default, but meant so.
         "DWSPS_POLICY": "dwsps_channels.policies.AllowAll",
         "PYTHONUNBUFFERED": "1",

@@ -1,7 +1,7 @@
 """The demo project's settings with an empty ``default`` database, and a router that leads to another one."""
 
 from project import settings
-from project.settings import *
+from tests.server_settings import *
 
 DATABASES = {"default": {}, "main": settings.database()}
 DATABASE_ROUTERS = ["tests.routed_settings.Router"]

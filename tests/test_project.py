@@ -23,6 +23,8 @@ from websockets.exceptions import InvalidStatus
 from project import environment
 from tests.processes import HOST, ROOT, Server, ServerFactory, base_environment, wait_until
 
+DEMO = {"DJANGO_SETTINGS_MODULE": "project.settings"}
+
 # The environment
 
 
@@ -46,7 +48,7 @@ def settings(*names: str, cwd: Path = ROOT, **env: str) -> dict[str, Any]:
 
 @pytest.mark.processes
 def test_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:
-    env = base_environment(tmp_path / "db.sqlite3")
+    env = base_environment(tmp_path / "db.sqlite3") | DEMO
     del env["SECRET_KEY"]
     command = [sys.executable, "-m", "daphne", "-p", "0", "project.asgi:application"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
@@ -112,7 +114,7 @@ SECURE = {
 
 @pytest.mark.processes
 def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Path) -> None:
-    env = base_environment(tmp_path / "db.sqlite3")
+    env = base_environment(tmp_path / "db.sqlite3") | DEMO
     command = [sys.executable, "manage.py", "check", "--deploy", "--tag", "security"]
 
     def ids(**more: str) -> set[str]:
@@ -126,7 +128,7 @@ def test_check_for_deployment_is_content_with_a_secure_environment(tmp_path: Pat
 
 @pytest.mark.processes
 def test_that_everybody_may_do_everything_is_warned_of_unless_it_is_meant(tmp_path: Path) -> None:
-    env = base_environment(tmp_path / "db.sqlite3")
+    env = base_environment(tmp_path / "db.sqlite3") | DEMO
     policy = env.pop("DWSPS_POLICY")
 
     def is_warned_of(**more: str) -> bool:

@@ -355,7 +355,7 @@ def test_processes_that_ask_for_the_id_at_once_get_the_same(database: Path) -> N
         "import django; django.setup(); import sys; from dwsps_channels.models import server_id; "
         "print('ready', flush=True); sys.stdin.readline(); print(server_id())"
     )
-    env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    env = base_environment(database)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", program],

@@ -253,7 +253,7 @@ def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
 
 def test_of_processes_that_compete_one_has_it_at_a_time(database: Path, tmp_path: Path) -> None:
     rounds, names = 30, ("one", "two", "three")
-    env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    env = base_environment(database)
     children = [
         subprocess.Popen(
             [

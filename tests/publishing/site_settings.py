@@ -1,5 +1,5 @@
 """The demo project's settings for a site whose pages publish: see `tests/publishing/site.py`."""
 
-from project.settings import *
+from tests.server_settings import *
 
 ROOT_URLCONF = "tests.publishing.site"

@@ -287,7 +287,7 @@ print([message for _, message in published])
 
 
 def test_without_a_default_database_the_one_in_a_transaction_counts(database: Path) -> None:
-    env = base_environment(database) | {"DJANGO_SETTINGS_MODULE": "project.settings"}
+    env = base_environment(database)
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", IN_OTHER_DATABASES],
         env=env,

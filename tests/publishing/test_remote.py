@@ -54,7 +54,7 @@ class Script:
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PREAMBLE + source],
             cwd=ROOT,
-            env=env | {"DJANGO_SETTINGS_MODULE": "project.settings"},
+            env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -123,7 +123,7 @@ def status_of_a_large_head(child: Child) -> int:
 
 
 STATIC = """
-from project.settings import *
+from tests.server_settings import *
 
 MIDDLEWARE = [each for each in MIDDLEWARE if "whitenoise" not in each]
 """
