@@ -20,8 +20,8 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
 from dwsps_channels.peering.outbound import outbox
-from dwsps_channels.peering.outbound.health import State
 from dwsps_channels.peering.outbound.link import HEARTBEAT_INTERVAL
+from dwsps_channels.peering.outbound.link_status import LinkState
 from dwsps_channels.protocol import errors
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.server import runtime
@@ -199,10 +199,10 @@ def section(document: str, heading: str) -> str:
 
 def test_every_state_of_a_peer_is_explained() -> None:
     listed = re.findall(r"^\| `(\w+)` \| ", section("reference/peering.md", "States"), re.MULTILINE)
-    source = (ROOT / "dwsps_channels" / "peering" / "conditions.py").read_text()
-    beyond_the_worker = re.findall(r'\bCondition\(\s*"(\w+)"', source)
+    source = (ROOT / "dwsps_channels" / "peering" / "status.py").read_text()
+    beyond_the_worker = re.findall(r'\bStatusSummary\(\s*"(\w+)"', source)
     assert "stale" in beyond_the_worker
-    assert sorted(listed) == sorted({*beyond_the_worker, *State})
+    assert sorted(listed) == sorted({*beyond_the_worker, *LinkState})
 
 
 def test_limits_of_peering_are_those_of_the_code() -> None:

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from dwsps_channels.models import Peer
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import store
-from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from tests.processes import HOST, ROOT, base_environment, free_port
 
 SECRET = "correct-horse-battery-staple"
@@ -130,8 +130,8 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
     run("add", "b", f"{URL}?token={SECRET}", "--topic", "news")
     peer = Peer.objects.get()
     store.acquire("worker", 60)
-    health = PeerHealth(
-        State.BACKING_OFF,
+    status = LinkStatus(
+        LinkState.BACKING_OFF,
         since=time.time() - 130,
         last_error="nobody there",
         round_trip=0.5,
@@ -141,7 +141,7 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         dropped=3,
         resent=2,
     )
-    store.write_healths({peer.pk: health})
+    store.write_statuses({peer.pk: status})
 
     [found] = listed()
     assert found.pop("since") < found.pop("seen_at")
@@ -149,7 +149,7 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "name": "b",
         "url": URL,
         "state": "backing_off",
-        "words": "backing off, for 2 min",
+        "text": "backing off, for 2 min",
         "enabled": True,
         "forward": True,
         "accept": True,

@@ -14,8 +14,8 @@ from django.views.decorators.debug import sensitive_post_parameters
 from dwsps_channels.admin.forms import PeerForm
 from dwsps_channels.conf import conf
 from dwsps_channels.models import Peer
-from dwsps_channels.peering.conditions import condition_of, status_of, with_conditions
-from dwsps_channels.peering.connection_trial import try_connections
+from dwsps_channels.peering.connection_test import probe_peers
+from dwsps_channels.peering.status import status_of, summarize, with_status
 from dwsps_channels.peering.store import lacks_worker
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class PeerAdmin(_ModelAdmin):
     # What is shown
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Peer]:
-        return with_conditions(super().get_queryset(request))  # type: ignore[arg-type]
+        return with_status(super().get_queryset(request))  # type: ignore[arg-type]
 
     def get_fieldsets(self, request: HttpRequest, obj: Peer | None = None) -> Any:
         address, secret, directions = self.fieldsets
@@ -91,9 +91,9 @@ class PeerAdmin(_ModelAdmin):
 
     @admin.display(description="state", ordering="status__state")
     def state(self, peer: Peer) -> str:
-        condition = condition_of(peer)
+        summary = summarize(peer)
         return format_html(
-            '<span class="dwsps-state" data-tone="{}">{}</span>', condition.tone, condition.words
+            '<span class="dwsps-state" data-severity="{}">{}</span>', summary.severity, summary.text
         )
 
     @admin.display(description="queue", ordering="status__queued")
@@ -183,9 +183,9 @@ class PeerAdmin(_ModelAdmin):
 
     @admin.action(description="Test the connection to selected peers", permissions=["change"])
     def test_connection(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:
-        for peer, finding in try_connections(queryset):
-            level = messages.SUCCESS if finding.works else messages.ERROR
-            self.message_user(request, f"'{peer.name}': {finding.words}", level)
+        for peer, result in probe_peers(queryset):
+            level = messages.SUCCESS if result.ok else messages.ERROR
+            self.message_user(request, f"'{peer.name}': {result.message}", level)
 
 
 def _of_status(peer: Peer, field: str) -> str:

@@ -12,7 +12,7 @@ from django.utils import timezone
 from dwsps_channels.models.encryption import EncryptedTextField, Stored, Unreadable, decrypt
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.models.urls import server_of, split_token, validate_url, with_token
-from dwsps_channels.peering.outbound.health import State
+from dwsps_channels.peering.outbound.link_status import LinkState
 from dwsps_channels.protocol import topics as core_topics
 from dwsps_channels.protocol.errors import InvalidTopic
 
@@ -271,8 +271,8 @@ class PeerStatus(models.Model):
     )
     state = models.CharField(
         max_length=16,
-        choices=[(state.value, state.replace("_", " ")) for state in State],
-        default=State.CONNECTING.value,
+        choices=[(state.value, state.label) for state in LinkState],
+        default=LinkState.CONNECTING.value,
     )
     since = models.DateTimeField(null=True)
     """When the state was entered."""

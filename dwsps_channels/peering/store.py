@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
@@ -72,33 +72,33 @@ def load_position(peer: int) -> dict[str, int]:
     return {} if status is None else status.cursor
 
 
-def write_healths(healths: Mapping[int, PeerHealth]) -> None:
-    """Write how the links are, by the peer's id, and say of peers that are not forwarded to that they are disabled.
+def write_statuses(links: Mapping[int, LinkStatus]) -> None:
+    """Write the status of each link, by the peer's id, and mark peers that are not forwarded to as disabled.
 
-    Of peers that are gone, or have been disabled in the meantime, nothing is written.
+    Peers that are gone, or were disabled meanwhile, are left out.
     """
     now = timezone.now()
-    wanted = Peer.objects.filter(_FORWARDING, pk__in=list(healths)).values_list("pk", flat=True)
-    statuses = [_status(pk, healths[pk], now) for pk in wanted]
-    _add_missing(statuses)
+    wanted = Peer.objects.filter(_FORWARDING, pk__in=list(links)).values_list("pk", flat=True)
+    rows = [_row(pk, links[pk], now) for pk in wanted]
+    _add_missing(rows)
     fields = [field.name for field in PeerStatus._meta.fields if not field.primary_key]
-    PeerStatus.objects.bulk_update(statuses, fields)
+    PeerStatus.objects.bulk_update(rows, fields)
     idle = PeerStatus.objects.filter(~Q(peer__enabled=True, peer__forward=True))
-    idle.exclude(state=State.DISABLED).update(
-        state=State.DISABLED, since=now, seen_at=now, last_error="", round_trip=None, queued=0
+    idle.exclude(state=LinkState.DISABLED).update(
+        state=LinkState.DISABLED, since=now, seen_at=now, last_error="", round_trip=None, queued=0
     )
 
 
-def _status(peer: int, health: PeerHealth, now: datetime) -> PeerStatus:
-    values = asdict(health) | {
-        "since": datetime.fromtimestamp(health.since, UTC if settings.USE_TZ else None),
-        "last_error": printable(health.last_error),
+def _row(peer: int, status: LinkStatus, now: datetime) -> PeerStatus:
+    values = asdict(status) | {
+        "since": datetime.fromtimestamp(status.since, UTC if settings.USE_TZ else None),
+        "last_error": printable(status.last_error),
     }
     return PeerStatus(peer_id=peer, seen_at=now, **values)
 
 
-def _add_missing(statuses: Iterable[PeerStatus]) -> None:
-    pks = {status.pk for status in statuses}
+def _add_missing(rows: Iterable[PeerStatus]) -> None:
+    pks = {row.pk for row in rows}
     known = PeerStatus.objects.filter(pk__in=pks).values_list("pk", flat=True)
     for pk in pks.difference(known):
         try:

@@ -20,8 +20,8 @@ from dwsps_channels.peering import store
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
-from dwsps_channels.peering.outbound.health import PeerHealth, State
 from dwsps_channels.peering.outbound.link import Link
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 
 logger = logging.getLogger("dwsps_channels.worker")
 
@@ -45,9 +45,9 @@ class DatabaseStore:
         """As the peer's status has it."""
         return await database_sync_to_async(store.load_position)(peer)
 
-    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+    async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         """To the peers' statuses."""
-        await database_sync_to_async(store.write_healths)(healths)
+        await database_sync_to_async(store.write_statuses)(statuses)
 
 
 class Worker:
@@ -170,10 +170,10 @@ class LinkEvents:
     def put(self, link: Link) -> None:
         """Take note of what ``link`` is at now."""
         name = link.config.name
-        if link.state is State.CONNECTED and name not in self._connected:
+        if link.state is LinkState.CONNECTED and name not in self._connected:
             self._connected.add(name)
             self._queue.put_nowait((signals.peer_connected, name))
-        elif link.state is not State.CONNECTED and name in self._connected:
+        elif link.state is not LinkState.CONNECTED and name in self._connected:
             self._connected.remove(name)
             self._queue.put_nowait((signals.peer_disconnected, name))
 

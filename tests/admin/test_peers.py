@@ -21,7 +21,7 @@ from pytest_django import DjangoAssertNumQueries
 from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import store
-from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from tests.processes import HOST, free_port
 
 SECRET = "correct-horse-battery-staple"
@@ -107,10 +107,10 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
     create("off", enabled=False, forward=False)
     assert store.acquire("worker", 60)
     now = time.time()
-    store.write_healths(
+    store.write_statuses(
         {
-            connected.pk: PeerHealth(State.CONNECTED, since=now - 70, queued=321),
-            refused.pk: PeerHealth(State.REFUSED, since=now, last_error="<not> you"),
+            connected.pk: LinkStatus(LinkState.CONNECTED, since=now - 70, queued=321),
+            refused.pk: LinkStatus(LinkState.REFUSED, since=now, last_error="<not> you"),
         }
     )
     response = browser.get(reverse(LIST))
@@ -127,14 +127,14 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
 
 def test_without_a_worker_the_list_says_so_and_believes_nothing(browser: Client) -> None:
     peer = create()
-    store.write_healths({peer.pk: PeerHealth(State.CONNECTED, since=time.time())})
+    store.write_statuses({peer.pk: LinkStatus(LinkState.CONNECTED, since=time.time())})
     page = text(browser.get(reverse(LIST)))
     assert "No worker is running, so nothing is sent to any peer" in page
-    assert "stale: connected when last heard of" in page
+    assert "stale: connected" in page
 
 
 def test_peers_are_found_by_name_address_and_state(browser: Client) -> None:
-    for name, state in (("berlin", State.CONNECTED), ("paris", State.LOOP)):
+    for name, state in (("berlin", LinkState.CONNECTED), ("paris", LinkState.LOOP)):
         peer = create(name, url=f"ws://{name}.example/", enabled=name == "paris")
         PeerStatus.objects.create(peer=peer, state=state)
     for query in (
@@ -160,7 +160,7 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
     with django_assert_num_queries(6):
         browser.get(reverse(LIST))
     for number in range(10):
-        store.write_healths({create(f"b{number}").pk: PeerHealth()})
+        store.write_statuses({create(f"b{number}").pk: LinkStatus()})
     with django_assert_num_queries(6):
         browser.get(reverse(LIST))
 
@@ -334,10 +334,10 @@ def test_a_lost_secret_is_told_apart_from_none_and_can_be_set_anew(
 def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -> None:
     peer = create()
     assert store.acquire("worker", 60)
-    health = PeerHealth(
-        State.BACKING_OFF, time.time() - 9, "nobody there", 0.0123, 1001, 1002, 1003, 1004, 1005
+    status = LinkStatus(
+        LinkState.BACKING_OFF, time.time() - 9, "nobody there", 0.0123, 1001, 1002, 1003, 1004, 1005
     )
-    store.write_healths({peer.pk: health})
+    store.write_statuses({peer.pk: status})
     page = text(browser.get(change_url(peer)))
     for words in (
         "State: backing off, for",

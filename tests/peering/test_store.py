@@ -16,7 +16,7 @@ from pytest_django import DjangoAssertNumQueries
 from dwsps_channels.models import Peer, PeerStatus, WorkerLease
 from dwsps_channels.peering import store
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.health import PeerHealth, State
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from tests.processes import ROOT, base_environment, wait_until
 
 SECRET = "correct-horse-battery-staple"
@@ -111,8 +111,8 @@ def test_a_peer_whose_secret_is_lost_is_left_out_and_logged_once(
 
 def test_what_was_written_is_what_is_there() -> None:
     peer = create()
-    health = PeerHealth(
-        state=State.CONNECTED,
+    link = LinkStatus(
+        state=LinkState.CONNECTED,
         since=BEGUN.timestamp(),
         last_error="a\x00\n" + "x" * 1000,
         round_trip=0.012,
@@ -123,7 +123,7 @@ def test_what_was_written_is_what_is_there() -> None:
         resent=2,
         cursor={"0" * 32: 2**53},
     )
-    store.write_healths({peer.pk: health})
+    store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
     assert (got.forwarded, got.acked, got.queued, got.dropped, got.resent) == (2**40, 5, 4, 3, 2)
@@ -136,9 +136,9 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     peers = [create(f"b{number}") for number in range(20)]
-    store.write_healths({peer.pk: PeerHealth(queued=1) for peer in peers})
+    store.write_statuses({peer.pk: LinkStatus(queued=1) for peer in peers})
     with django_assert_num_queries(4):
-        store.write_healths({peer.pk: PeerHealth(queued=peer.pk) for peer in peers})
+        store.write_statuses({peer.pk: LinkStatus(queued=peer.pk) for peer in peers})
     assert {row.pk: row.queued for row in PeerStatus.objects.all()} == {
         peer.pk: peer.pk for peer in peers
     }
@@ -146,11 +146,11 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
 
 def test_a_position_from_before_it_was_enabled_is_none() -> None:
     peer = create()
-    store.write_healths({peer.pk: PeerHealth(cursor={"a": 1})})
+    store.write_statuses({peer.pk: LinkStatus(cursor={"a": 1})})
     assert store.load_position(peer.pk) == {"a": 1}
     Peer.objects.update(enabled_at=timezone.now())
     assert store.load_position(peer.pk) == {}
-    store.write_healths({peer.pk: PeerHealth(cursor={"a": 5})})
+    store.write_statuses({peer.pk: LinkStatus(cursor={"a": 5})})
     assert store.load_position(peer.pk) == {"a": 5}
 
 
@@ -163,7 +163,7 @@ def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() 
     gone, there = create("gone"), create("there")
     gone_id = gone.pk
     gone.delete()
-    store.write_healths({gone_id: PeerHealth(), there.pk: PeerHealth(queued=7)})
+    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(queued=7)})
     assert [row.queued for row in PeerStatus.objects.all()] == [7]
 
 
@@ -172,20 +172,20 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_positio
     change: dict[str, bool],
 ) -> None:
     peer = create()
-    health = PeerHealth(State.CONNECTED, queued=3, round_trip=0.1, cursor={"a": 1})
-    store.write_healths({peer.pk: health})
+    link = LinkStatus(LinkState.CONNECTED, queued=3, round_trip=0.1, cursor={"a": 1})
+    store.write_statuses({peer.pk: link})
     Peer.objects.update(**change)
-    store.write_healths({peer.pk: health})
+    store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.queued, got.round_trip) == ("disabled", 0, None)
     assert got.cursor == {"a": 1}
-    store.write_healths({})
+    store.write_statuses({})
     assert status(peer).since == got.since
 
 
 def test_a_status_leaves_the_peers_row_alone() -> None:
     peer = create()
-    store.write_healths({peer.pk: PeerHealth()})
+    store.write_statuses({peer.pk: LinkStatus()})
     assert Peer.objects.get().updated_at == peer.updated_at
     assert Peer.objects.get().revision == 1
 

@@ -347,7 +347,7 @@ class TestADatabaseThatIsAway:
         await client.publish("news", 1)
         await gets(far, 1)
 
-    @pytest.mark.parametrize("name", ["acquire", "load_peers", "write_healths"])
+    @pytest.mark.parametrize("name", ["acquire", "load_peers", "write_statuses"])
     async def test_meanwhile_what_is_connected_goes_on(
         self,
         name: str,
@@ -379,7 +379,7 @@ class TestADatabaseThatIsAway:
     ) -> None:
         running = start_worker()
         await wait_until_async(lambda: far.sessions, 20)
-        for name in ("acquire", "load_peers", "write_healths", "release"):
+        for name in ("acquire", "load_peers", "write_statuses", "release"):
             Failing(monkeypatch, name)
         await running.stop()
         assert "the lease could not be given back" in caplog.text

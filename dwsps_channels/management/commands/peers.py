@@ -13,8 +13,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
 from dwsps_channels.models.urls import split_token
-from dwsps_channels.peering.conditions import condition_of, with_conditions
-from dwsps_channels.peering.connection_trial import try_connections
+from dwsps_channels.peering.connection_test import probe_peers
+from dwsps_channels.peering.status import summarize, with_status
 
 # More than a secret may have, so that one that is too long is refused and not cut.
 SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH
@@ -124,7 +124,7 @@ class Command(BaseCommand):
             self.stderr.write("it has no secret: it cannot send to this server")
 
     def list(self, *, json: bool, **options: Any) -> None:
-        peers = with_conditions(Peer.objects.all())
+        peers = with_status(Peer.objects.all())
         if json:
             self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
         elif peers:
@@ -138,9 +138,9 @@ class Command(BaseCommand):
 
     def test(self, *, names: Sequence[str], **options: Any) -> None:
         failed = 0
-        for peer, finding in try_connections(_find(names) if names else Peer.objects.all()):
-            self.stdout.write(f"{peer.name}: {finding.words}")
-            failed += not finding.works
+        for peer, result in probe_peers(_find(names) if names else Peer.objects.all()):
+            self.stdout.write(f"{peer.name}: {result.message}")
+            failed += not result.ok
         if failed:
             raise CommandError(f"{failed} failed")
 
@@ -238,13 +238,13 @@ def _in_words(error: ValidationError) -> str:
 
 
 def _described(peer: Peer) -> dict[str, Any]:
-    condition = condition_of(peer)
-    status = condition.status or PeerStatus()
+    summary = summarize(peer)
+    status = summary.status or PeerStatus()
     return {
         "name": peer.name,
         "url": peer.shown_url,
-        "state": condition.state,
-        "words": condition.words,
+        "state": summary.state,
+        "text": summary.text,
         "enabled": peer.enabled,
         "forward": peer.forward,
         "accept": peer.accept,
@@ -264,16 +264,16 @@ def _described(peer: Peer) -> dict[str, Any]:
 
 
 def _row(peer: Peer) -> tuple[str, ...]:
-    condition = condition_of(peer)
+    summary = summarize(peer)
     ways = [word for word, way in (("send", peer.forward), ("accept", peer.accept)) if way]
     return (
         peer.name,
-        condition.words,
+        summary.text,
         "+".join(ways) or "-",
-        str(condition.status.queued) if condition.status else "-",
-        str(condition.status.dropped) if condition.status else "-",
+        str(summary.status.queued) if summary.status else "-",
+        str(summary.status.dropped) if summary.status else "-",
         peer.shown_url,
-        (condition.status.last_error if condition.status else "") or "-",
+        (summary.status.last_error if summary.status else "") or "-",
     )
 
 

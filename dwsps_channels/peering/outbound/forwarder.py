@@ -7,8 +7,8 @@ from time import time
 from typing import Protocol
 
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.health import PeerHealth, State
 from dwsps_channels.peering.outbound.link import Link
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from dwsps_channels.peering.outbound.outbox import Outbox
 from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 
@@ -19,7 +19,7 @@ POLL_INTERVAL = 1.0
 
 
 class Store(Protocol):
-    """Where peers are configured, and their health is written."""
+    """Where peers are configured, and their status is written."""
 
     async def peers(self) -> Sequence[PeerConfig]:
         """The peers to forward to now."""
@@ -27,7 +27,7 @@ class Store(Protocol):
     async def cursor(self, peer: int) -> Mapping[str, int]:
         """How far the peer had acknowledged, by what was written last."""
 
-    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+    async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         """Write down how the links are, by peer."""
 
 
@@ -74,7 +74,9 @@ class Forwarder:
         """Wait until the peers that are connected have all there is for them; how many messages are left."""
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline:
-            if not any(len(link.outbox) for link in self.links if link.state is State.CONNECTED):
+            if not any(
+                len(link.outbox) for link in self.links if link.state is LinkState.CONNECTED
+            ):
                 break
             await asyncio.sleep(0.02)
         return sum(len(link.outbox) for link in self.links)
@@ -82,22 +84,22 @@ class Forwarder:
     async def close(self, *, write: bool = True) -> None:
         """End the links, and write down how far they got, unless somebody else does by now."""
         self._tell_missed()
-        healths = {id: link.health() for id, (link, _) in self._links.items()}
-        for health in healths.values():
-            health.last_error = health.last_error or "the worker has stopped"
+        statuses = {id: link.status() for id, (link, _) in self._links.items()}
+        for status in statuses.values():
+            status.last_error = status.last_error or "the worker has stopped"
         await self._remove(*self._links)
         if not write:
             return
         try:
-            await self._store.write(healths)
+            await self._store.write(statuses)
         except Exception:
             # The next worker resends whatever has no recorded ack.
             logger.exception("how far the peers got could not be written down")
 
-    # Claims, for the links
+    # ServerClaims, for the links
 
     def claim(self, link: Link, server_id: str) -> str | None:
-        """See ``Claims``."""
+        """See ``ServerClaims``."""
         if server_id == self._server_id:
             return "leads to this server itself"
         other = self._claimed.get(server_id)
@@ -108,7 +110,7 @@ class Forwarder:
         return None
 
     def release(self, link: Link) -> None:
-        """See ``Claims``."""
+        """See ``ServerClaims``."""
         self._claimed = {id: other for id, other in self._claimed.items() if other is not link}
 
     # FeedReader, for the server feed
@@ -145,7 +147,7 @@ class Forwarder:
             self._tell_missed()
             try:
                 await self._reconcile()
-                await self._store.write(self._healths())
+                await self._store.write(self._statuses())
             except Exception:
                 # The database is away: what is connected goes on.
                 if not self._store_is_away:
@@ -156,18 +158,18 @@ class Forwarder:
                     logger.info("the peers' rows can be read and written again")
                 self._store_is_away = False
 
-    def _healths(self) -> dict[int, PeerHealth]:
-        healths = {id: link.health() for id, (link, _) in self._links.items()}
+    def _statuses(self) -> dict[int, LinkStatus]:
+        statuses = {id: link.status() for id, (link, _) in self._links.items()}
         if (outage := self._server_feed.outage) is not None:
             since, problem = outage
-            for health in healths.values():
-                if health.state is State.CONNECTED:
+            for status in statuses.values():
+                if status.state is LinkState.CONNECTED:
                     # The link is there, and nothing comes to it.
-                    health.state, health.since = State.BACKING_OFF, since
-                    health.last_error = (
+                    status.state, status.since = LinkState.BACKING_OFF, since
+                    status.last_error = (
                         f"this worker has no connection to its own server: {problem}"
                     )
-        return healths
+        return statuses
 
     def _tell_missed(self) -> None:
         """Log how many messages never came to this worker, one line for all the peers that lost as many."""

@@ -19,8 +19,8 @@ from dwsps_channels.client import (
 )
 from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.health import PeerHealth, State
-from dwsps_channels.peering.outbound.outbox import Outbox, Outgoing
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
+from dwsps_channels.peering.outbound.outbox import ForwardedMessage, Outbox
 from dwsps_channels.peering.outbound.refusal import TOO_MANY, reason_of
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.text import printable
@@ -49,8 +49,8 @@ REASON_INTERVAL = 60.0
 MAX_ANSWER_BYTES = 1024 * 1024
 
 # What a peer may send beside its answers: there is no reason for more than a hello.
-UNASKED_RATE = 10.0
-UNASKED_BURST = 100
+UNSOLICITED_RATE = 10.0
+UNSOLICITED_BURST = 100
 
 # RFC 6455, section 7.4.1: the peer's server takes no frame of that size.
 TOO_BIG = 1009
@@ -62,7 +62,7 @@ FORBIDDEN = "forbidden"
 UNREADABLE = frozenset({"invalid_json", "invalid_message", "message_too_deep", "message_too_large"})
 
 
-class Claims(Protocol):
+class ServerClaims(Protocol):
     """Who leads where: no two links may lead to the same server."""
 
     def claim(self, link: "Link", server_id: str) -> str | None:
@@ -83,7 +83,7 @@ class Link:
         self,
         config: PeerConfig,
         outbox: Outbox,
-        claims: Claims,
+        claims: ServerClaims,
         *,
         on_change: Callable[["Link"], None] = lambda link: None,
         backoff: Backoff | None = None,
@@ -93,7 +93,7 @@ class Link:
         self._claims = claims
         self._on_change = on_change
         self._backoff = backoff or Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=STABLE_INTERVAL)
-        self._state = State.CONNECTING
+        self._state = LinkState.CONNECTING
         self._since = time()
         self._last_error = ""
         # What the log has last said of it: the same is said once, however often it is tried.
@@ -104,18 +104,18 @@ class Link:
         # With which status the handshake was refused last, why, and when that was found out, by ``monotonic``.
         self._refused: tuple[int, str, float] | None = None
         # Why the peer is about to close the connection, as it said.
-        self._farewell = ""
-        self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
+        self._close_reason = ""
+        self._unsolicited = TokenBucket(UNSOLICITED_RATE, UNSOLICITED_BURST, monotonic)
         # Ends the connection once the peer has not answered for too long.
-        self._patience: asyncio.Timeout | None = None
+        self._reply_timeout: asyncio.Timeout | None = None
         self._changed = asyncio.Event()
 
     @property
-    def state(self) -> State:
+    def state(self) -> LinkState:
         """What the link is at."""
         return self._state
 
-    def wants(self, message: Outgoing) -> bool:
+    def wants(self, message: ForwardedMessage) -> bool:
         """Whether this peer is to get ``message``, as far as its row says."""
         if message.at < self.config.enabled_at:
             return False
@@ -124,19 +124,19 @@ class Link:
             message.topic == topic or message.topic.startswith(topic + ".") for topic in topics
         )
 
-    def put(self, message: Outgoing) -> None:
+    def put(self, message: ForwardedMessage) -> None:
         """Forward ``message``, if the peer is to get it."""
         # What leads nowhere of use need not be kept; once it does, it starts with what comes then.
-        if self._state is not State.LOOP and self.wants(message):
+        if self._state is not LinkState.LOOP and self.wants(message):
             self.outbox.put(message)
             self._changed.set()
         else:
             self.outbox.skip(message)
 
-    def health(self) -> PeerHealth:
+    def status(self) -> LinkStatus:
         """How the link is now."""
         outbox = self.outbox
-        return PeerHealth(
+        return LinkStatus(
             state=self._state,
             since=self._since,
             last_error=self._last_error,
@@ -153,18 +153,18 @@ class Link:
         """Connect, forward, and connect again, until cancelled."""
         try:
             while True:
-                self._enter(State.CONNECTING, self._last_error)
+                self._enter(LinkState.CONNECTING, self._last_error)
                 delay = await self._connect()
                 logger.debug("peer '%s': next attempt in %.1f s", self.config.name, delay)
                 await asyncio.sleep(delay)
         finally:
             self._claims.release(self)
-            self._enter(State.DISABLED, self._last_error)
+            self._enter(LinkState.DISABLED, self._last_error)
 
     async def _connect(self) -> float:
         """Forward over one connection, until it is lost; the seconds to wait before the next one."""
         code: int | None = None
-        state = State.BACKING_OFF
+        state = LinkState.BACKING_OFF
         try:
             async with open_connection(
                 self.config.url,
@@ -176,20 +176,20 @@ class Link:
                 self._backoff.opened()
                 self._connection = connection
                 await self._forward(connection)
-        except _Loop as loop:
+        except _PeerLoop as error:
             self.outbox.clear()
-            self._enter(State.LOOP, str(loop))
+            self._enter(LinkState.LOOP, str(error))
             return LOOP_RETRY_INTERVAL
         except Refused as refused:
             problem = await self._reason_of(refused)
             # 429: others at our address guess. From 500 on: a proxy's word for a server that is down.
             if refused.status < 500 and refused.status != TOO_MANY:
-                state = State.REFUSED
+                state = LinkState.REFUSED
         except ConnectError as error:
             problem = error.problem
         except ConnectionClosed as closed:
             # Some servers drop the reason from the close, and say it before.
-            reason = closed.reason or self._farewell
+            reason = closed.reason or self._close_reason
             code, problem = closed.code, printable(str(ConnectionClosed(closed.code, reason)))
             if code == TOO_BIG and not closed.by_server:
                 problem = f"sent a frame of more than {MAX_ANSWER_BYTES} bytes"
@@ -198,12 +198,12 @@ class Link:
                 problem = f"takes no message of {len(largest.frame)} bytes, dropped it"
             if 4000 <= code < 4100:
                 # The code says not to come back; but our row there may change, so the link tries now and then.
-                code, state = None, State.REFUSED
-        except _Ordinary as ordinary:
+                code, state = None, LinkState.REFUSED
+        except _NotRecognized as error:
             # No message would be taken. None is dropped: the peer may recognise us once its row is corrected.
-            problem, state = str(ordinary), State.REFUSED
-        except _Confused as confused:
-            problem = printable(str(confused))
+            problem, state = str(error), LinkState.REFUSED
+        except (_PeerUnavailable, _ProtocolViolation) as error:
+            problem = printable(str(error))
         except ValueError as error:
             problem = str(error)  # its row has a URL that is none; the text does not repeat it
         except Exception as error:
@@ -228,50 +228,50 @@ class Link:
 
     async def _forward(self, connection: Connection) -> None:
         self._refusal_logged = False
-        self._farewell = ""
-        self._unasked = TokenBucket(UNASKED_RATE, UNASKED_BURST, monotonic)
+        self._close_reason = ""
+        self._unsolicited = TokenBucket(UNSOLICITED_RATE, UNSOLICITED_BURST, monotonic)
         # Servers of ours greet whoever brings its secret in the header.
         if self.config.secret and not self.config.dwsps:
-            await self._greeting(connection)
+            await self._await_hello(connection)
         self._refused = None
-        self._enter(State.CONNECTED, "")
+        self._enter(LinkState.CONNECTED, "")
         sending = asyncio.create_task(self._send(connection))
         try:
-            async with asyncio.timeout(None) as self._patience:
+            async with asyncio.timeout(None) as self._reply_timeout:
                 while True:
-                    self._understand(await connection.receive())
+                    self._handle_frame(await connection.receive())
         except TimeoutError:
-            raise _Confused(f"no message was answered for {ANSWER_TIMEOUT:g} s") from None
+            raise _PeerUnavailable(f"no message was answered for {ANSWER_TIMEOUT:g} s") from None
         finally:
-            self._patience = None
+            self._reply_timeout = None
             sending.cancel()
             await asyncio.wait([sending])
 
-    def _await_answer(self) -> None:
-        """Give the peer its time to answer the first message that was sent; whatever else it says is no answer."""
-        if self._patience is not None:
+    def _reset_reply_timeout(self) -> None:
+        """Give the peer its time to reply the first message that was sent; whatever else it says is no reply."""
+        if self._reply_timeout is not None:
             due = asyncio.get_running_loop().time() + ANSWER_TIMEOUT
-            self._patience.reschedule(due if self.outbox.awaited is not None else None)
+            self._reply_timeout.reschedule(due if self.outbox.awaited is not None else None)
 
-    async def _greeting(self, connection: Connection) -> None:
+    async def _await_hello(self, connection: Connection) -> None:
         """Wait for the hello of a server of ours."""
         try:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 while True:
-                    answer = _decoded(await connection.receive())
-                    if answer.type != "error" or answer.action:
+                    reply = _decoded(await connection.receive())
+                    if reply.type != "error" or reply.action:
                         break
-                    self._farewell = answer.reason  # it is about to close
+                    self._close_reason = reply.reason  # it is about to close
         except TimeoutError:
-            raise _Ordinary("; if it is a dwsps 1.0.1 server, its row has to say so") from None
-        if answer.type != "hello":
-            raise _Ordinary()
-        self._meet(answer)
+            raise _NotRecognized("; if it is a dwsps 1.0.1 server, its row has to say so") from None
+        if reply.type != "hello":
+            raise _NotRecognized()
+        self._check_identity(reply)
 
-    def _meet(self, hello: "_Answer") -> None:
+    def _check_identity(self, hello: "_Reply") -> None:
         objection = self._claims.claim(self, hello.server_id) if hello.server_id else None
         if objection is not None:
-            raise _Loop(objection)
+            raise _PeerLoop(objection)
 
     async def _send(self, connection: Connection) -> None:
         try:
@@ -279,77 +279,77 @@ class Link:
                 self._changed.clear()
                 while (message := self.outbox.take()) is not None:
                     if message is self.outbox.awaited:
-                        self._await_answer()
+                        self._reset_reply_timeout()
                     await connection.send(message.frame)
                 await self._changed.wait()
         except ConnectionClosed:
             pass  # the receiving side handles it
 
-    def _understand(self, frame: bytes) -> None:
-        answer = _decoded(frame)
-        match answer.type:
-            case "ack" if answer.action == "publish":
-                self._expect(answer)
+    def _handle_frame(self, frame: bytes) -> None:
+        reply = _decoded(frame)
+        match reply.type:
+            case "ack" if reply.action == "publish":
+                self._match_reply(reply)
                 self.outbox.acknowledge()
                 # However short a connection lasts: one that brings messages across is worth the next.
                 self._backoff.progressed()
-            case "error" if answer.action == "publish" and answer.code == FORBIDDEN:
-                raise _Ordinary()
-            case "error" if answer.action == "publish" or answer.code in UNREADABLE:
-                message = self._expect(answer)
-                if answer.retryable:
-                    raise _Confused(f"the peer cannot take messages now: {answer.reason}")
+            case "error" if reply.action == "publish" and reply.code == FORBIDDEN:
+                raise _NotRecognized()
+            case "error" if reply.action == "publish" or reply.code in UNREADABLE:
+                message = self._match_reply(reply)
+                if reply.retryable:
+                    raise _PeerUnavailable(f"the peer cannot take messages now: {reply.reason}")
                 logger.log(
                     logging.DEBUG if self._refusal_logged else logging.WARNING,
                     "peer '%s': refused a message to '%s' for good: %s; more of this is counted only",
                     self.config.name,
                     printable(message.topic),
-                    printable(answer.reason),
+                    printable(reply.reason),
                 )
                 self._refusal_logged = True
                 self.outbox.acknowledge(refused=True)
             case _:
-                self._note(answer)
+                self._handle_unsolicited(reply)
                 return
-        self._await_answer()
+        self._reset_reply_timeout()
         self._changed.set()
 
-    def _note(self, answer: "_Answer") -> None:
-        """Handle what is no answer."""
-        if not self._unasked.take():
-            raise _Confused("the peer sends too much that nobody asked for")
-        match answer.type:
+    def _handle_unsolicited(self, reply: "_Reply") -> None:
+        """Handle what is no reply."""
+        if not self._unsolicited.take():
+            raise _ProtocolViolation("the peer sends too much that nobody asked for")
+        match reply.type:
             case "hello":
-                self._meet(answer)  # one that was long on its way
-            case "error" if not answer.action:
-                self._farewell = answer.reason
+                self._check_identity(reply)  # one that was long on its way
+            case "error" if not reply.action:
+                self._close_reason = reply.reason
 
-    def _expect(self, answer: "_Answer") -> Outgoing:
-        """The message that ``answer`` is about. Peers answer in order, those of dwsps 1.0.1 without an id."""
+    def _match_reply(self, reply: "_Reply") -> ForwardedMessage:
+        """The message that ``reply`` is about. Peers reply in order, those of dwsps 1.0.1 without an id."""
         message = self.outbox.awaited
-        if message is None or answer.id not in (UNSET, message.sequence):
-            raise _Confused("the peer acknowledged what was not sent")
+        if message is None or reply.id not in (UNSET, message.sequence):
+            raise _ProtocolViolation("the peer acknowledged what was not sent")
         return message
 
-    def _enter(self, state: State, problem: str) -> None:
+    def _enter(self, state: LinkState, problem: str) -> None:
         if state is not self._state:
             self._state, self._since = state, time()
         self._last_error = problem = printable(problem)
         name = self.config.name
-        if state is State.CONNECTED:
+        if state is LinkState.CONNECTED:
             self._logged = ""
             logger.info("peer '%s': connected, %d to forward", name, len(self.outbox))
         elif problem != self._logged:
             self._logged = problem
-            logger.warning("peer '%s': %s: %s", name, state.replace("_", " "), problem)
+            logger.warning("peer '%s': %s: %s", name, state.label, problem)
         self._on_change(self)
 
 
-class _Loop(Exception):
-    """The link leads where it must not."""
+class _PeerLoop(Exception):
+    """The peer is this server itself, or one that another link leads to."""
 
 
-class _Ordinary(Exception):
+class _NotRecognized(Exception):
     """The peer takes us for an ordinary client: it would refuse every message."""
 
     def __init__(self, hint: str = "") -> None:
@@ -358,12 +358,16 @@ class _Ordinary(Exception):
         )
 
 
-class _Confused(Exception):
-    """The connection is of no use as it is: it is replaced, and what was sent is sent again."""
+class _PeerUnavailable(Exception):
+    """The peer takes no messages for now. The connection is replaced, and what was sent is sent again."""
 
 
-class _Answer(Struct):
-    """What a peer says, as far as a link cares."""
+class _ProtocolViolation(Exception):
+    """The peer broke the protocol. The connection is replaced, and what was sent is sent again."""
+
+
+class _Reply(Struct):
+    """The fields of a peer's frame that a link uses."""
 
     type: str = ""
     action: str = ""
@@ -374,11 +378,11 @@ class _Answer(Struct):
     server_id: str = ""
 
 
-_decoder = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_Reply)
 
 
-def _decoded(frame: bytes) -> _Answer:
+def _decoded(frame: bytes) -> _Reply:
     try:
         return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise _Confused("the peer said what cannot be understood") from None
+        raise _ProtocolViolation("the peer said what cannot be understood") from None

@@ -17,7 +17,7 @@ WINDOW = 256
 """So many messages may be sent and not acknowledged, and a quarter of what the outbox holds in bytes."""
 
 
-class Outgoing(NamedTuple):
+class ForwardedMessage(NamedTuple):
     """A message to be forwarded, by its name, with the frame that carries it."""
 
     origin: str
@@ -65,8 +65,8 @@ class Outbox:
         self._knows_all = bool(cursor)
         # For each origin how many of its messages are kept.
         self._pending: dict[str, int] = {}
-        self._waiting: deque[Outgoing] = deque()
-        self._sent: deque[Outgoing] = deque()
+        self._waiting: deque[ForwardedMessage] = deque()
+        self._sent: deque[ForwardedMessage] = deque()
         # So many at the head of _waiting were sent before.
         self._again = 0
         # Bytes: of all messages, and of those sent.
@@ -86,7 +86,7 @@ class Outbox:
         """Those of which ``reached`` knows."""
         return frozenset(self._put)
 
-    def put(self, message: Outgoing) -> None:
+    def put(self, message: ForwardedMessage) -> None:
         """Keep ``message`` to be sent, unless it was put in already."""
         if not self._reach(message.origin, message.sequence):
             return
@@ -118,7 +118,7 @@ class Outbox:
                 count,
             )
 
-    def skip(self, message: Outgoing) -> None:
+    def skip(self, message: ForwardedMessage) -> None:
         """Be done with ``message``: it is not for this peer."""
         if self._reach(message.origin, message.sequence):
             self._settle(message.origin)
@@ -157,7 +157,7 @@ class Outbox:
         self.missed += messages
         self.dropped += messages
 
-    def take(self) -> Outgoing | None:
+    def take(self) -> ForwardedMessage | None:
         """The next message to be sent; ``None``: there is none, or too many are not acknowledged."""
         if not self._waiting or len(self._sent) >= WINDOW:
             return None
@@ -174,7 +174,7 @@ class Outbox:
         return message
 
     @property
-    def awaited(self) -> Outgoing | None:
+    def awaited(self) -> ForwardedMessage | None:
         """The message that the next answer of the peer is about; ``None``: no answer is due."""
         return self._sent[0] if self._sent else None
 
@@ -195,7 +195,7 @@ class Outbox:
                 "peer '%s': its outbox is empty again; dropped so far: %d", self._peer, self.dropped
             )
 
-    def drop_largest(self) -> Outgoing | None:
+    def drop_largest(self) -> ForwardedMessage | None:
         """Drop the largest message that was sent and not acknowledged, and give it; ``None``: there is none."""
         if not self._sent:
             return None
@@ -223,7 +223,7 @@ class Outbox:
         self._sent.clear()
         self._unacknowledged = 0
 
-    def _forget(self, message: Outgoing) -> None:
+    def _forget(self, message: ForwardedMessage) -> None:
         """One of its origin's messages is kept no longer."""
         origin = message.origin
         self._pending[origin] -= 1

@@ -1,4 +1,4 @@
-"""The connection test: what a link would find, told in words."""
+"""The connection test: it connects to a peer as a link would, and reports the result."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,30 +26,30 @@ OPEN_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 5.0
 ANSWER_BYTES = 64 * 1024
 
-# What is asked to measure how long an answer takes: every server answers it, and it changes nothing for others.
+# What is asked to measure how long an reply takes: every server answers it, and it changes nothing for others.
 _TOPIC = "dwsps.connection-test"
 _ID = 1
 _QUESTION = msgspec.json.encode({"type": "subscribe", "topic": _TOPIC, "id": _ID})
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What came of a test."""
+class ProbeResult:
+    """The result of a connection test."""
 
-    works: bool
+    ok: bool
     """Whether messages would get there."""
-    words: str
+    message: str
     round_trip: float | None = None
-    """Seconds from a question to its answer; ``None``: there was none."""
+    """Seconds from a question to its reply; ``None``: there was none."""
 
 
-def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[Finding]:
+def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[ProbeResult]:
     """Test the connections to all ``peers`` at once, from code that is not async; takes 15 s at most.
 
     ``server_id`` is this server's own.
     """
 
-    async def run() -> list[Finding]:
+    async def run() -> list[ProbeResult]:
         return await asyncio.gather(*(probe(peer, server_id) for peer in peers))
 
     # In a thread, as this one may have an event loop of its own.
@@ -57,13 +57,13 @@ def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[Finding]:
         return thread.submit(asyncio.run, run()).result()
 
 
-async def probe(peer: PeerConfig, server_id: str) -> Finding:
+async def probe(peer: PeerConfig, server_id: str) -> ProbeResult:
     """Connect to ``peer``, find out who is there, ask, and go."""
-    finding = await _probe(peer, server_id)
-    return replace(finding, words=printable(finding.words))
+    result = await _probe(peer, server_id)
+    return replace(result, message=printable(result.message))
 
 
-async def _probe(peer: PeerConfig, server_id: str) -> Finding:
+async def _probe(peer: PeerConfig, server_id: str) -> ProbeResult:
     try:
         async with open_connection(
             peer.url,
@@ -72,57 +72,61 @@ async def _probe(peer: PeerConfig, server_id: str) -> Finding:
             max_size=ANSWER_BYTES,
         ) as connection:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                return await _examine(connection, peer, server_id)
+                return await _ask(connection, peer, server_id)
     except Refused as refused:
-        return Finding(False, await reason_of(refused, peer))
+        return ProbeResult(False, await reason_of(refused, peer))
     except ConnectError as error:
-        return Finding(False, error.problem)
+        return ProbeResult(False, error.problem)
     except ConnectionClosed as closed:
         reason = f": {closed.reason}" if closed.reason else ""
-        return Finding(False, f"connects, and is closed at once with {closed.code}{reason}")
+        return ProbeResult(False, f"connects, and is closed at once with {closed.code}{reason}")
     except TimeoutError:
-        return Finding(
+        return ProbeResult(
             False, f"connects, but did not answer within {ANSWER_TIMEOUT:g} s: not a dwsps server?"
         )
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return Finding(False, "connects, but what is there does not speak the protocol of dwsps")
+        return ProbeResult(
+            False, "connects, but what is there does not speak the protocol of dwsps"
+        )
     except ValueError as error:  # a URL or a secret that was never validated
-        return Finding(False, str(error))
+        return ProbeResult(False, str(error))
 
 
-async def _examine(connection: Connection, peer: PeerConfig, server_id: str) -> Finding:
+async def _ask(connection: Connection, peer: PeerConfig, server_id: str) -> ProbeResult:
     asked_at = perf_counter()
     await connection.send(_QUESTION)
-    hello: _Answer | None = None
+    hello: _Reply | None = None
     while True:
-        answer = surrogates.decode(_decoder, await connection.receive())
-        if answer.type == "hello":
-            hello = answer
-        elif answer.type in ("ack", "error"):
-            return _judge(peer, hello, answer, perf_counter() - asked_at, server_id)
+        reply = surrogates.decode(_decoder, await connection.receive())
+        if reply.type == "hello":
+            hello = reply
+        elif reply.type in ("ack", "error"):
+            return _judge(peer, hello, reply, perf_counter() - asked_at, server_id)
 
 
 def _judge(
-    peer: PeerConfig, hello: "_Answer | None", answer: "_Answer", round_trip: float, own_id: str
-) -> Finding:
+    peer: PeerConfig, hello: "_Reply | None", reply: "_Reply", round_trip: float, own_id: str
+) -> ProbeResult:
     measured = f"round trip {round_trip * 1000:.1f} ms"
     if hello is not None:
         who = f"'{hello.server}', version {hello.version}"
         if hello.server_id == own_id:
-            return Finding(False, f"leads to this server itself ({who})", round_trip)
-        return Finding(True, f"connects and authenticates at {who}; {measured}", round_trip)
-    if peer.dwsps and answer.id != _ID:
+            return ProbeResult(False, f"leads to this server itself ({who})", round_trip)
+        return ProbeResult(True, f"connects and authenticates at {who}; {measured}", round_trip)
+    if peer.dwsps and reply.id != _ID:
         # dwsps 1.0.1 gives no id back, and knows no secrets.
-        return Finding(True, f"connects; a dwsps 1.0.1 server, it seems; {measured}", round_trip)
-    if answer.id != _ID:
-        return Finding(
+        return ProbeResult(
+            True, f"connects; a dwsps 1.0.1 server, it seems; {measured}", round_trip
+        )
+    if reply.id != _ID:
+        return ProbeResult(
             False,
             f"connects; a dwsps 1.0.1 server, it seems, and its row does not say so; {measured}",
             round_trip,
         )
     if not peer.secret and brings_secret(peer):
         # A secret in the URL is not greeted.
-        return Finding(
+        return ProbeResult(
             True, f"connects and is let in, but not told by whom; {measured}", round_trip
         )
     wants = (
@@ -130,11 +134,13 @@ def _judge(
         if brings_secret(peer)
         else "it wants a secret"
     )
-    return Finding(False, f"connects, but as an ordinary client: {wants}; {measured}", round_trip)
+    return ProbeResult(
+        False, f"connects, but as an ordinary client: {wants}; {measured}", round_trip
+    )
 
 
-class _Answer(Struct):
-    """What a server says, as far as this test cares."""
+class _Reply(Struct):
+    """The fields of a server's frame that this test uses."""
 
     type: str = ""
     id: Any = None
@@ -143,4 +149,4 @@ class _Answer(Struct):
     version: str = ""
 
 
-_decoder = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_Reply)

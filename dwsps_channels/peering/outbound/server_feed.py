@@ -17,7 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
-from dwsps_channels.peering.outbound.outbox import Outgoing
+from dwsps_channels.peering.outbound.outbox import ForwardedMessage
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.messages import FeedEntry, Reached
 from dwsps_channels.protocol.text import printable
@@ -97,7 +97,7 @@ class ServerFeed:
         if self._connection is not None:
             self._connection.abort("restarting the feed")
 
-    async def messages(self) -> AsyncIterator[Outgoing]:
+    async def messages(self) -> AsyncIterator[ForwardedMessage]:
         """Yield the messages; connect again whenever the connection is lost. Never ends by itself."""
         while True:
             code: int | None = None
@@ -134,7 +134,7 @@ class ServerFeed:
             _encode({"type": "feed", "cursor": dict(start.cursor), "since": start.since})
         )
 
-    def _handle_frame(self, frame: bytes) -> Outgoing | None:
+    def _handle_frame(self, frame: bytes) -> ForwardedMessage | None:
         """Handle ``frame``; return the message that it holds, if any."""
         match message := _decoded(frame):
             case FeedEntry():
@@ -202,7 +202,7 @@ def _decoded(frame: bytes) -> _ServerFrame | None:
         return None
 
 
-def _outgoing(message: FeedEntry) -> Outgoing:
+def _outgoing(message: FeedEntry) -> ForwardedMessage:
     forwarded = _Forwarded(
         topic=message.topic,
         message=message.message,
@@ -211,7 +211,7 @@ def _outgoing(message: FeedEntry) -> Outgoing:
         id=message.sequence,
         origin=message.origin,
     )
-    return Outgoing(
+    return ForwardedMessage(
         message.origin,
         message.sequence,
         message.at,

@@ -13,8 +13,8 @@ from dwsps_channels.peering.outbound import forwarder as module
 from dwsps_channels.peering.outbound import link, server_feed
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
-from dwsps_channels.peering.outbound.health import PeerHealth, State
 from dwsps_channels.peering.outbound.link import Link
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from tests.peering.far_server import SERVER_ID, FarServer
 from tests.peering.outbound.test_server_feed import signer
 from tests.processes import Server, ServerFactory, wait_until_async
@@ -28,12 +28,12 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[int, PeerConfig] = {}
-        self.healths: dict[int, PeerHealth] = {}
+        self.statuses: dict[int, LinkStatus] = {}
         self.away = False
         self.calls = 0
 
     def add(self, far: FarServer, name: str = "far", **row: object) -> PeerConfig:
-        id = len(self.healths) + len(self.rows) + 1
+        id = len(self.statuses) + len(self.rows) + 1
         config = PeerConfig(id, name, far.url, "secret", enabled_at=time.time())
         self.rows[id] = replace(config, **row)  # type: ignore[arg-type]
         return self.rows[id]
@@ -42,10 +42,10 @@ class MemoryStore:
         self.rows[id] = replace(self.rows[id], **row)  # type: ignore[arg-type]
 
     def has_acked(self, id: int, count: int) -> bool:
-        return id in self.healths and self.healths[id].acked == count
+        return id in self.statuses and self.statuses[id].acked == count
 
-    def says(self, state: State) -> bool:
-        return {health.state for health in self.healths.values()} == {state}
+    def says(self, state: LinkState) -> bool:
+        return {status.state for status in self.statuses.values()} == {state}
 
     async def peers(self) -> Sequence[PeerConfig]:
         self._reach()
@@ -54,11 +54,11 @@ class MemoryStore:
     async def cursor(self, peer: int) -> Mapping[str, int]:
         self._reach()
         await asyncio.sleep(0)
-        return self.healths[peer].cursor if peer in self.healths else {}
+        return self.statuses[peer].cursor if peer in self.statuses else {}
 
-    async def write(self, healths: Mapping[int, PeerHealth]) -> None:
+    async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         self._reach()
-        self.healths |= healths
+        self.statuses |= statuses
 
     def _reach(self) -> None:
         self.calls += 1
@@ -70,7 +70,7 @@ class Running:
     """A forwarder that runs."""
 
     def __init__(self, store: MemoryStore, server: Server) -> None:
-        self.changes: list[tuple[str, State]] = []
+        self.changes: list[tuple[str, LinkState]] = []
         self.forwarder = Forwarder(
             store,
             server_id=OWN_ID,
@@ -85,11 +85,11 @@ class Running:
     def link(self, name: str = "far") -> Link | None:
         return next((each for each in self.forwarder.links if each.config.name == name), None)
 
-    def is_at(self, state: State, name: str = "far") -> bool:
+    def is_at(self, state: LinkState, name: str = "far") -> bool:
         link = self.link(name)
         return link is not None and link.state is state
 
-    async def has(self, state: State, name: str = "far") -> None:
+    async def has(self, state: LinkState, name: str = "far") -> None:
         await wait_until_async(partial(self.is_at, state, name), 20, f"{name} {state}")
 
     async def is_tapping(self) -> None:
@@ -220,7 +220,7 @@ class TestRows:
         missed = traffic.last
         store.add(fars[1], "two", enabled_at=time.time())
         await traffic.goes_on()
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "two")
         await traffic.goes_on()
         published = await traffic.stop()
         await gets(fars[0], *published)
@@ -243,8 +243,8 @@ class TestRows:
         since = time.time()
         for far, name in zip(fars, ("one", "two"), strict=True):
             store.add(far, name, enabled_at=since)
-        await running.has(State.CONNECTED, "one")
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "two")
         await traffic.goes_on()
         await traffic.stop()
         for far in fars:
@@ -264,7 +264,7 @@ class TestRows:
     ) -> None:
         row = store.add(fars[0])
         running = start_forwarder()
-        await running.has(State.CONNECTED)
+        await running.has(LinkState.CONNECTED)
         traffic = Traffic(server)
         for topics in (("news",), ("news", "sport"), ()):
             # Its goodbye takes a while: the server does not answer it.
@@ -288,7 +288,7 @@ class TestRows:
     ) -> None:
         row = store.add(fars[0])
         running = start_forwarder()
-        await running.has(State.CONNECTED)
+        await running.has(LinkState.CONNECTED)
         fars[0].answer = lambda frame: None
         await client.publish("a", 1)
         await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
@@ -298,7 +298,7 @@ class TestRows:
         for name in ("second", "third"):
             store.change(row.id, name=name)
             await wait_until_async(partial(running.link, name))
-        await running.has(State.CONNECTED, "third")
+        await running.has(LinkState.CONNECTED, "third")
         await client.publish("a", 2)
         await gets(fars[0], 1, 2)
         assert len(fars[0].requests) == 2
@@ -313,14 +313,14 @@ class TestRows:
     ) -> None:
         rows = [store.add(far, name) for far, name in zip(fars, ("one", "two"), strict=True)]
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "two")
         del store.rows[rows[0].id]
         await wait_until_async(lambda: not fars[0].sessions)
         await client.publish("a", 1)
         await gets(fars[1], 1)
         assert fars[0].frames == []
-        assert running.changes[-1] == ("one", State.DISABLED)
+        assert running.changes[-1] == ("one", LinkState.DISABLED)
 
     async def test_those_that_are_removed_at_once_do_not_wait_for_each_other(
         self,
@@ -341,8 +341,8 @@ class TestRows:
         for far, name in zip(fars, ("one", "two"), strict=True):
             store.add(far, name)
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "two")
         monkeypatch.setattr(Connection, "close", slowly)
         store.rows.clear()
         await wait_until_async(lambda: closing == 2)
@@ -454,7 +454,7 @@ class TestWhatTheServerNoLongerHas:
             await client.publish("elsewhere", 21)
             await gets(fars[1], 0, 21)
             await second.end()
-            assert [health.dropped for health in store.healths.values()] == [0, 0]
+            assert [status.dropped for status in store.statuses.values()] == [0, 0]
             for number in range(22, 42):
                 await client.publish("a", number)
             third = Running(store, server)
@@ -462,7 +462,7 @@ class TestWhatTheServerNoLongerHas:
         said = "15 messages are lost to 'one', 'two': the server had them no longer"
         await wait_until_async(lambda: said in caplog.text)
         await wait_until_async(
-            lambda: [health.dropped for health in store.healths.values()] == [15, 15]
+            lambda: [status.dropped for status in store.statuses.values()] == [15, 15]
         )
         # A peer that is enabled again begins to count again.
         rows, store.rows = store.rows, {}
@@ -470,7 +470,7 @@ class TestWhatTheServerNoLongerHas:
         store.rows = rows
         await wait_until_async(lambda: len(third.forwarder.links) == len(rows))
         await third.end()
-        assert [health.dropped for health in store.healths.values()] == [0, 0]
+        assert [status.dropped for status in store.statuses.values()] == [0, 0]
         assert caplog.text.count("messages are lost") == 1
 
     async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
@@ -485,15 +485,15 @@ class TestWhatTheServerNoLongerHas:
         server = start_server("fastlane")
         store.add(fars[0])
         running = Running(store, server)
-        await running.has(State.CONNECTED)
+        await running.has(LinkState.CONNECTED)
         await running.is_tapping()
         server.kill()
-        await wait_until_async(lambda: store.says(State.BACKING_OFF), 20)
+        await wait_until_async(lambda: store.says(LinkState.BACKING_OFF), 20)
         problem = "this worker has no connection to its own server: "
-        assert store.healths[1].last_error.startswith(problem)
+        assert store.statuses[1].last_error.startswith(problem)
         server.start()
-        await wait_until_async(lambda: store.says(State.CONNECTED), 20)
-        assert store.healths[1].last_error == ""
+        await wait_until_async(lambda: store.says(LinkState.CONNECTED), 20)
+        assert store.statuses[1].last_error == ""
         await running.end()
 
 
@@ -508,7 +508,7 @@ class TestAStoreThatIsAway:
     ) -> None:
         store.add(fars[0], "one")
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "one")
         store.away = True
         called = store.calls
         await wait_until_async(lambda: store.calls > called + 5)
@@ -526,7 +526,7 @@ class TestAStoreThatIsAway:
     ) -> None:
         store.add(fars[0])
         running = start_forwarder()
-        await running.has(State.CONNECTED)
+        await running.has(LinkState.CONNECTED)
         store.away = True
         await running.end()
         await wait_until_async(lambda: not fars[0].sessions)
@@ -545,9 +545,9 @@ class TestLoops:
         running = start_forwarder()
         await running.is_tapping()
         await client.publish("a", 1)
-        await wait_until_async(lambda: row.id in store.healths)
-        await wait_until_async(lambda: store.healths[row.id].state is State.LOOP)
-        assert store.healths[row.id].last_error == "leads to this server itself"
+        await wait_until_async(lambda: row.id in store.statuses)
+        await wait_until_async(lambda: store.statuses[row.id].state is LinkState.LOOP)
+        assert store.statuses[row.id].last_error == "leads to this server itself"
         assert fars[0].frames == []
 
     async def test_of_two_links_to_one_server_one_is_used(
@@ -559,14 +559,14 @@ class TestLoops:
     ) -> None:
         store.add(fars[0], "one")
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "one")
         fars[1].greeting = fars[0].greeting
         store.add(fars[1], "two")
-        await running.has(State.LOOP, "two")
+        await running.has(LinkState.LOOP, "two")
         link = running.link("two")
         assert link is not None
-        await wait_until_async(lambda: link.health().last_error)
-        assert link.health().last_error == "leads to the same server as 'one'"
+        await wait_until_async(lambda: link.status().last_error)
+        assert link.status().last_error == "leads to the same server as 'one'"
         await client.publish("a", 1)
         await gets(fars[0], 1)
         assert fars[1].frames == []
@@ -581,10 +581,10 @@ class TestLoops:
         """Else what the first still has to send would be lost."""
         store.add(fars[0], "one")
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "one")
         fars[1].greeting = fars[0].greeting
         store.add(fars[1], "two")
-        await running.has(State.LOOP, "two")
+        await running.has(LinkState.LOOP, "two")
         await fars[0].stop()
         await client.publish("a", 1)
         tried = len(fars[1].requests)
@@ -602,12 +602,12 @@ class TestLoops:
     ) -> None:
         one = store.add(fars[0], "one")
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "one")
         fars[1].greeting = {"type": "hello", "server_id": SERVER_ID}
         store.add(fars[1], "two")
-        await running.has(State.LOOP, "two")
+        await running.has(LinkState.LOOP, "two")
         del store.rows[one.id]
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "two")
         await client.publish("a", 1)
         await gets(fars[1], 1)
 
@@ -623,8 +623,8 @@ class TestFlush:
         for far, name in zip(fars, ("one", "two"), strict=True):
             store.add(far, name)
         running = start_forwarder()
-        await running.has(State.CONNECTED, "one")
-        await running.has(State.CONNECTED, "two")
+        await running.has(LinkState.CONNECTED, "one")
+        await running.has(LinkState.CONNECTED, "two")
         await fars[1].stop()
         fars[0].answer = lambda frame: None
         for number in range(5):
@@ -645,7 +645,7 @@ class TestFlush:
     ) -> None:
         store.add(fars[0])
         running = start_forwarder()
-        await running.has(State.CONNECTED)
+        await running.has(LinkState.CONNECTED)
         fars[0].answer = lambda frame: None
         await client.publish("a", 1)
         await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
@@ -660,6 +660,6 @@ async def test_what_is_on_file_after_the_end_says_so(
     await client.publish("a", 1)
     await gets(fars[0], 1)
     await running.end()
-    health = store.healths[row.id]
-    assert health.last_error == "the worker has stopped"
-    assert list(health.cursor.values()) == [fars[0].frames[0]["id"]]
+    status = store.statuses[row.id]
+    assert status.last_error == "the worker has stopped"
+    assert list(status.cursor.values()) == [fars[0].frames[0]["id"]]

@@ -15,9 +15,9 @@ from websockets.asyncio.server import ServerConnection
 from dwsps_channels.client import Backoff
 from dwsps_channels.peering.outbound import link as module
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.health import State
 from dwsps_channels.peering.outbound.link import Link
-from dwsps_channels.peering.outbound.outbox import WINDOW, Outbox, Outgoing
+from dwsps_channels.peering.outbound.link_status import LinkState
+from dwsps_channels.peering.outbound.outbox import WINDOW, ForwardedMessage, Outbox
 from tests.peering.far_server import SERVER_ID, FarServer, Frame
 from tests.processes import wait_until_async
 
@@ -25,7 +25,9 @@ SECRET = "the-secret-of-this-peer"
 ORIGIN = "0" * 32
 
 
-def outgoing(number: int, topic: str = "news", *, at: float = 1.0, size: int = 0) -> Outgoing:
+def outgoing(
+    number: int, topic: str = "news", *, at: float = 1.0, size: int = 0
+) -> ForwardedMessage:
     frame = {
         "type": "publish",
         "topic": topic,
@@ -35,11 +37,11 @@ def outgoing(number: int, topic: str = "news", *, at: float = 1.0, size: int = 0
         "id": number,
         "origin": ORIGIN,
     }
-    return Outgoing(ORIGIN, number, at, topic, json.dumps(frame).encode())
+    return ForwardedMessage(ORIGIN, number, at, topic, json.dumps(frame).encode())
 
 
 @dataclass
-class Claims:
+class ServerClaims:
     """Says what a test wants it to say of each server."""
 
     objections: dict[str, str] = field(default_factory=dict)
@@ -58,8 +60,8 @@ class Running:
     """A link that runs, and all that it went through."""
 
     def __init__(self, config: PeerConfig, messages: int) -> None:
-        self.claims = Claims()
-        self.states: list[State] = []
+        self.claims = ServerClaims()
+        self.states: list[LinkState] = []
         self.outbox = Outbox(config.name, messages, 2**24)
         backoff = Backoff(0.01, 0.02, stable_after=30.0)
         self.link = Link(
@@ -75,10 +77,10 @@ class Running:
         for number in numbers:
             self.link.put(outgoing(number))
 
-    async def has(self, state: State) -> None:
+    async def has(self, state: LinkState) -> None:
         await wait_until_async(lambda: self.link.state is state, what=f"{state}")
 
-    async def has_been(self, state: State) -> None:
+    async def has_been(self, state: LinkState) -> None:
         await wait_until_async(lambda: state in self.states, what=f"{state}")
 
     async def is_done(self, acked: int) -> None:
@@ -162,15 +164,15 @@ class TestForwarding:
         link.put(*range(21, 41))
         await link.is_done(40)
         assert either.frames == [json.loads(outgoing(number).frame) for number in range(1, 41)]
-        health = link.link.health()
-        assert (health.forwarded, health.acked, health.queued, health.resent) == (40, 40, 0, 0)
-        assert health.cursor == {ORIGIN: 40}
-        assert link.states == [State.CONNECTING, State.CONNECTED]
+        status = link.link.status()
+        assert (status.forwarded, status.acked, status.queued, status.resent) == (40, 40, 0, 0)
+        assert status.cursor == {ORIGIN: 40}
+        assert link.states == [LinkState.CONNECTING, LinkState.CONNECTED]
 
     async def test_the_secret_goes_in_the_header(
         self, far: FarServer, start_link: StartLink
     ) -> None:
-        await start_link(far.url).has(State.CONNECTED)
+        await start_link(far.url).has(LinkState.CONNECTED)
         assert far.requests[0].headers["Authorization"] == f"Bearer {SECRET}"
 
     async def test_without_a_secret_nothing_goes_in_the_header(
@@ -178,7 +180,7 @@ class TestForwarding:
     ) -> None:
         monkeypatch.setattr(module, "HELLO_TIMEOUT", 3600.0)  # nor is a greeting waited for
         link = start_link(f"{old.url}?token=abc", secret="")
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         assert "Authorization" not in old.requests[0].headers
         assert old.requests[0].path == "/ws/?token=abc"
 
@@ -248,7 +250,7 @@ class TestBreaks:
         await wait_until_async(lambda: len(either.frames) == 10 and link.outbox.acked == 3)
         either.answer = either.ack
         either.cut()
-        await link.has_been(State.BACKING_OFF)
+        await link.has_been(LinkState.BACKING_OFF)
         link.put(11)
         await link.is_done(11)
         assert either.numbers == [*range(1, 11), *range(4, 12)]
@@ -262,12 +264,12 @@ class TestBreaks:
         far = FarServer()
         link = start_link(far.url)
         link.put(1, 2, 3)
-        await link.has_been(State.BACKING_OFF)
-        assert "cannot be reached" in link.link.health().last_error
+        await link.has_been(LinkState.BACKING_OFF)
+        assert "cannot be reached" in link.link.status().last_error
         await far.start()
         await link.is_done(3)
         assert far.numbers == [1, 2, 3]
-        assert link.link.health().last_error == ""
+        assert link.link.status().last_error == ""
         await link.end()
         await far.stop()
 
@@ -287,25 +289,25 @@ class TestBreaks:
     @pytest.mark.parametrize(
         ("code", "state"),
         [
-            (1000, State.BACKING_OFF),
-            (1001, State.BACKING_OFF),
-            (1011, State.BACKING_OFF),
-            (3000, State.BACKING_OFF),
-            (4001, State.REFUSED),
-            (4003, State.REFUSED),
-            (4099, State.REFUSED),
-            (4100, State.BACKING_OFF),
-            (4200, State.BACKING_OFF),
+            (1000, LinkState.BACKING_OFF),
+            (1001, LinkState.BACKING_OFF),
+            (1011, LinkState.BACKING_OFF),
+            (3000, LinkState.BACKING_OFF),
+            (4001, LinkState.REFUSED),
+            (4003, LinkState.REFUSED),
+            (4099, LinkState.REFUSED),
+            (4100, LinkState.BACKING_OFF),
+            (4200, LinkState.BACKING_OFF),
         ],
     )
     async def test_it_comes_back_whatever_it_was_closed_with(
-        self, code: int, state: State, far: FarServer, start_link: StartLink
+        self, code: int, state: LinkState, far: FarServer, start_link: StartLink
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         errors: list[str] = []
         link.link._on_change = lambda changed: errors.append(
-            f"{changed.state}: {changed.health().last_error}"
+            f"{changed.state}: {changed.status().last_error}"
         )
         await far.close(code, "because")
         await wait_until_async(partial(is_in, far, 2))
@@ -317,10 +319,10 @@ class TestBreaks:
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         await far.say({"type": "error", "code": "forbidden", "reason": "the peer was disabled"})
         await far.close(4003)
-        await link.has_been(State.REFUSED)
+        await link.has_been(LinkState.REFUSED)
         await wait_until_async(lambda: "closed with 4003: the peer was disabled" in caplog.text)
 
     async def test_who_sends_it_away_again_and_again_is_not_hammered(
@@ -380,7 +382,7 @@ class TestBreaks:
         far.answer = far.ack
         await link.is_done(1)
         assert far.numbers == [1, 1]
-        assert State.BACKING_OFF in link.states
+        assert LinkState.BACKING_OFF in link.states
         session.transport.abort()
 
     async def test_a_server_that_answers_heartbeats_and_no_message_is_connected_to_anew(
@@ -409,7 +411,7 @@ class TestBreaks:
         monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.3)
         far.answer = lambda frame: None
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         link.put(1)
 
         async def noticed() -> bool:
@@ -423,8 +425,8 @@ class TestBreaks:
         self, far: FarServer, start_link: StartLink
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
-        patience = link.link._patience
+        await link.has(LinkState.CONNECTED)
+        patience = link.link._reply_timeout
         assert patience is not None
         assert patience.when() is None  # nothing is awaited
         far.answer = lambda frame: None
@@ -448,8 +450,8 @@ class TestBreaks:
     ) -> None:
         monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.01)
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
-        await wait_until_async(lambda: link.link.health().round_trip)
+        await link.has(LinkState.CONNECTED)
+        await wait_until_async(lambda: link.link.status().round_trip)
 
     async def test_a_full_outbox_is_logged_once_an_outage_and_the_oldest_go(
         self, start_link: StartLink, caplog: pytest.LogCaptureFixture
@@ -460,7 +462,7 @@ class TestBreaks:
         await far.start()
         await link.is_done(3)
         assert far.numbers == [8, 9, 10]
-        assert link.link.health().dropped == 7
+        assert link.link.status().dropped == 7
         assert caplog.text.count("its outbox is full") == 1
         await link.end()
         await far.stop()
@@ -473,7 +475,7 @@ class TestBreaks:
 
         def count(changed: Link) -> None:
             nonlocal tried
-            tried += changed.state is State.CONNECTING
+            tried += changed.state is LinkState.CONNECTING
 
         link.link._on_change = count
         await wait_until_async(lambda: tried > 5)
@@ -484,26 +486,26 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "state"),
         [
-            (HTTPStatus.FORBIDDEN, State.REFUSED),
-            (HTTPStatus.UNAUTHORIZED, State.REFUSED),
-            (HTTPStatus.NOT_FOUND, State.REFUSED),
-            (HTTPStatus.FOUND, State.REFUSED),
-            (HTTPStatus.TOO_MANY_REQUESTS, State.BACKING_OFF),
-            (HTTPStatus.BAD_GATEWAY, State.BACKING_OFF),
-            (HTTPStatus.SERVICE_UNAVAILABLE, State.BACKING_OFF),
+            (HTTPStatus.FORBIDDEN, LinkState.REFUSED),
+            (HTTPStatus.UNAUTHORIZED, LinkState.REFUSED),
+            (HTTPStatus.NOT_FOUND, LinkState.REFUSED),
+            (HTTPStatus.FOUND, LinkState.REFUSED),
+            (HTTPStatus.TOO_MANY_REQUESTS, LinkState.BACKING_OFF),
+            (HTTPStatus.BAD_GATEWAY, LinkState.BACKING_OFF),
+            (HTTPStatus.SERVICE_UNAVAILABLE, LinkState.BACKING_OFF),
         ],
     )
     async def test_a_handshake_that_is_refused_is_tried_again(
-        self, status: HTTPStatus, state: State, far: FarServer, start_link: StartLink
+        self, status: HTTPStatus, state: LinkState, far: FarServer, start_link: StartLink
     ) -> None:
         far.status = status
         link = start_link(far.url)
         link.put(1)
         await link.has_been(state)
-        assert str(status.value) in link.link.health().last_error
+        assert str(status.value) in link.link.status().last_error
         far.status = None
         await link.is_done(1)
-        assert {State.REFUSED, State.BACKING_OFF} & set(link.states) == {state}
+        assert {LinkState.REFUSED, LinkState.BACKING_OFF} & set(link.states) == {state}
 
     async def test_a_peer_that_does_not_greet_is_red_and_loses_no_message(
         self, far: FarServer, start_link: StartLink
@@ -512,10 +514,10 @@ class TestRefusals:
         greeting, far.greeting = far.greeting, None
         link = start_link(far.url)
         link.put(1, 2)
-        await link.has_been(State.REFUSED)
-        assert "as an ordinary client" in link.link.health().last_error
-        assert "dwsps 1.0.1" in link.link.health().last_error
-        assert State.CONNECTED not in link.states
+        await link.has_been(LinkState.REFUSED)
+        assert "as an ordinary client" in link.link.status().last_error
+        assert "dwsps 1.0.1" in link.link.status().last_error
+        assert LinkState.CONNECTED not in link.states
         assert far.frames == []
         far.greeting = greeting
         await link.is_done(2)
@@ -530,7 +532,7 @@ class TestRefusals:
         link = start_link(far.url, **row)
         errors: list[str] = []
         link.link._on_change = lambda changed: errors.append(
-            f"{changed.state}: {changed.health().last_error}"
+            f"{changed.state}: {changed.status().last_error}"
         )
         link.put(1, 2)
         await wait_until_async(lambda: any(told.startswith("refused") for told in errors))
@@ -545,7 +547,7 @@ class TestRefusals:
         far.status = HTTPStatus.FORBIDDEN
         link = start_link(far.url)
         await wait_until_async(lambda: len(far.requests) >= 6)
-        assert "without a secret as well: is the path right?" in link.link.health().last_error
+        assert "without a secret as well: is the path right?" in link.link.status().last_error
         without = [r for r in far.requests if "Authorization" not in r.headers]
         assert without == far.requests[1:2]
 
@@ -663,7 +665,7 @@ class TestNonsense:
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         delivery: Frame = {"type": "publish", "topic": "a", "context": "a", "message": 1}
 
         async def left() -> bool:
@@ -696,7 +698,7 @@ class TestNonsense:
         link = start_link(far.url)
         link.put(1, 2, 3)
         await link.is_done(3)
-        assert State.BACKING_OFF in link.states
+        assert LinkState.BACKING_OFF in link.states
         assert list(dict.fromkeys(far.numbers)) == [1, 2, 3]
 
     async def test_acks_out_of_order_are_not_believed(
@@ -720,9 +722,9 @@ class TestNonsense:
         self, old: FarServer, start_link: StartLink
     ) -> None:
         link = start_link(old.url, dwsps=True)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         await old.say({"type": "ack", "action": "publish", "topic": "news"})
-        await link.has_been(State.BACKING_OFF)
+        await link.has_been(LinkState.BACKING_OFF)
         link.put(1)
         await link.is_done(1)
 
@@ -730,13 +732,13 @@ class TestNonsense:
         self, far: FarServer, start_link: StartLink
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         await far.say({"type": "publish", "topic": "news", "message": 1, "context": "news"})
         await far.say({"type": "ack", "action": "subscribe", "topic": "news"})
         await far.say({"type": "of a later protocol"})
         link.put(1)
         await link.is_done(1)
-        assert link.states == [State.CONNECTING, State.CONNECTED]
+        assert link.states == [LinkState.CONNECTING, LinkState.CONNECTED]
 
     async def test_lines_of_the_log_cannot_be_forged(
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
@@ -757,8 +759,8 @@ class TestNonsense:
     ) -> None:
         """Rows change past their validation, too."""
         link = start_link(url)
-        await link.has_been(State.BACKING_OFF)
-        assert "the server's URL" in link.link.health().last_error
+        await link.has_been(LinkState.BACKING_OFF)
+        assert "the server's URL" in link.link.status().last_error
         assert not link.task.done()
 
     async def test_a_defect_is_logged_and_the_link_goes_on(
@@ -784,14 +786,14 @@ class TestLoops:
         link = start_link(far.url)
         link.claims.objections[SERVER_ID] = "leads to this server itself"
         link.put(1, 2)
-        await link.has_been(State.LOOP)
-        assert link.link.health().last_error == "leads to this server itself"
+        await link.has_been(LinkState.LOOP)
+        assert link.link.status().last_error == "leads to this server itself"
         assert link.claims.claimed[0] == SERVER_ID
-        await wait_until_async(lambda: link.link.state is State.LOOP and len(link.outbox) == 0)
+        await wait_until_async(lambda: link.link.state is LinkState.LOOP and len(link.outbox) == 0)
         link.put(3)
         assert len(link.outbox) == 0
         assert far.frames == []
-        assert State.CONNECTED not in link.states
+        assert LinkState.CONNECTED not in link.states
 
     async def test_it_looks_again_and_then_starts_with_what_comes(
         self, far: FarServer, start_link: StartLink
@@ -799,9 +801,9 @@ class TestLoops:
         link = start_link(far.url)
         link.claims.objections[SERVER_ID] = "leads to the same server as 'other'"
         link.put(1)
-        await link.has(State.LOOP)
+        await link.has(LinkState.LOOP)
         link.claims.objections.clear()
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         link.put(2)
         await link.is_done(1)
         assert far.numbers == [2]
@@ -812,27 +814,27 @@ class TestLoops:
         hello, far.greeting = far.greeting, None
         link = start_link(far.url, dwsps=True)
         link.claims.objections[SERVER_ID] = "leads to this server itself"
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         assert hello is not None
         await far.say(hello)
-        await link.has_been(State.LOOP)
+        await link.has_been(LinkState.LOOP)
 
     async def test_a_hello_that_names_nobody_claims_nothing(
         self, far: FarServer, start_link: StartLink
     ) -> None:
         far.greeting = {"type": "hello"}
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         assert link.claims.claimed == []
 
     async def test_a_claim_outlives_the_connection_but_not_the_link(
         self, far: FarServer, start_link: StartLink
     ) -> None:
         link = start_link(far.url)
-        await link.has(State.CONNECTED)
+        await link.has(LinkState.CONNECTED)
         far.cut()
-        await link.has_been(State.BACKING_OFF)
-        await link.has(State.CONNECTED)
+        await link.has_been(LinkState.BACKING_OFF)
+        await link.has(LinkState.CONNECTED)
         assert link.claims.released == 0
         await link.end()
         assert link.claims.released == 1
@@ -851,7 +853,7 @@ class TestItsEnd:
         assert session.close_code == 1000
         assert link.outbox.awaited is None
         assert len(link.outbox) == 3
-        assert link.states == [State.CONNECTING, State.CONNECTED, State.DISABLED]
+        assert link.states == [LinkState.CONNECTING, LinkState.CONNECTED, LinkState.DISABLED]
 
     async def test_it_ends_at_any_time(self, start_link: StartLink, far: FarServer) -> None:
         for turns in range(30):
@@ -866,24 +868,24 @@ class TestItsEnd:
 
 async def _lost(far: FarServer, link: Running) -> None:
     far.cut()
-    await link.has_been(State.BACKING_OFF)
+    await link.has_been(LinkState.BACKING_OFF)
 
 
 async def _refused(far: FarServer, link: Running) -> None:
     far.status = HTTPStatus.FORBIDDEN
     await _lost(far, link)
-    await link.has_been(State.REFUSED)
+    await link.has_been(LinkState.REFUSED)
 
 
 async def _redirected(far: FarServer, link: Running) -> None:
     far.status = HTTPStatus.FOUND
     await _lost(far, link)
-    await link.has_been(State.REFUSED)
+    await link.has_been(LinkState.REFUSED)
 
 
 async def _confused(far: FarServer, link: Running) -> None:
     await far.say("nonsense")
-    await link.has_been(State.BACKING_OFF)
+    await link.has_been(LinkState.BACKING_OFF)
 
 
 @pytest.mark.parametrize("happens", [_lost, _refused, _redirected, _confused])
@@ -903,11 +905,11 @@ async def test_the_secret_is_shown_nowhere(
     told: list[str] = []
 
     def tell(changed: Link) -> None:
-        told.append(repr(changed.health()))
+        told.append(repr(changed.status()))
         link._on_change(changed)
 
     link.link._on_change = tell
-    await link.has(State.CONNECTED)
+    await link.has(LinkState.CONNECTED)
     link.put(1)
     await link.is_done(1)
     await happens(far, link)
@@ -930,13 +932,13 @@ async def test_nothing_a_peer_says_gets_into_the_log_as_it_is(
     far.answer = refuses
     running = start_link(far.url)
     running.link.put(outgoing(1, "news\u202e"))
-    await running.has(State.CONNECTED)
+    await running.has(LinkState.CONNECTED)
     await wait_until_async(lambda: running.outbox.dropped == 1)
     await far.say({"type": "error", "code": "forbidden", "reason": EVIL})
     await far.close(4003, EVIL[:40])
-    await running.has_been(State.REFUSED)
+    await running.has_been(LinkState.REFUSED)
     for text in (
-        running.link.health().last_error,
+        running.link.status().last_error,
         *(record.getMessage() for record in caplog.records),
     ):
         assert text.isprintable(), repr(text)

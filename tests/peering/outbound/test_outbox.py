@@ -16,15 +16,17 @@ from hypothesis.stateful import (
 
 from dwsps_channels.core.fairness import make_room
 from dwsps_channels.peering.outbound import outbox as module
-from dwsps_channels.peering.outbound.outbox import MAX_ORIGINS, Outbox, Outgoing
+from dwsps_channels.peering.outbound.outbox import MAX_ORIGINS, ForwardedMessage, Outbox
 
 MESSAGES = 6
 SIZE = 60
 WINDOW = 3
 
 
-def outgoing(number: int, origin: str = "a", size: int = 10, publisher: str = "") -> Outgoing:
-    return Outgoing(origin, number, 0.0, "news", b"x" * size, publisher)
+def outgoing(
+    number: int, origin: str = "a", size: int = 10, publisher: str = ""
+) -> ForwardedMessage:
+    return ForwardedMessage(origin, number, 0.0, "news", b"x" * size, publisher)
 
 
 def outbox(messages: int = 100, size: int = 10_000, **cursor: int) -> Outbox:
@@ -45,13 +47,13 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.box = Outbox("far", MESSAGES, SIZE, {"old": 5})
-        self.waiting: list[Outgoing] = []
-        self.sent: list[Outgoing] = []
+        self.waiting: list[ForwardedMessage] = []
+        self.sent: list[ForwardedMessage] = []
         self.sent_before: set[tuple[str, int]] = set()
         self.put_up_to = {"old": 5}
         self.done_up_to = {"old": 5}
         self.counts: Counter[str] = Counter()
-        self.delivered: list[Outgoing] = []
+        self.delivered: list[ForwardedMessage] = []
 
     @rule(
         origin=st.sampled_from(["a", "b", "old"]),
@@ -97,7 +99,7 @@ class Model(RuleBasedStateMachine):
             self.miss(number - reached)
         self.settle(origin)
 
-    def comes(self, message: Outgoing) -> bool:
+    def comes(self, message: ForwardedMessage) -> bool:
         """Whether it is new; counts what is missing before it."""
         reached = self.put_up_to.get(message.origin)
         if reached is not None:

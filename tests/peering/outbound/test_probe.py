@@ -16,7 +16,7 @@ from websockets.http11 import Request, Response
 
 from dwsps_channels.peering.outbound import probe as probe_module
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.probe import Finding, probe, probe_all
+from dwsps_channels.peering.outbound.probe import ProbeResult, probe, probe_all
 from tests.processes import HOST, Server, ServerFactory, free_port
 
 SECRET = "correct-horse-battery-staple"
@@ -44,7 +44,7 @@ async def serving(handler: Handler, **options: Any) -> AsyncIterator[str]:
         yield f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
 
 
-async def answering(handler: Handler, *, dwsps: bool = False, **options: Any) -> Finding:
+async def answering(handler: Handler, *, dwsps: bool = False, **options: Any) -> ProbeResult:
     async with serving(handler, **options) as url:
         return await probe(config(url, dwsps=dwsps), OURS)
 
@@ -66,42 +66,42 @@ def test_what_it_says_of_a_server_of_ours(server: Server) -> None:
     identify = "from dwsps_channels.models import server_id; print(server_id())"
     its_id = server.manage("shell", "--verbosity", "0", "-c", identify).strip()
 
-    def ask(url: str, secret: str = SECRET, own_id: str = OURS) -> Finding:
-        [finding] = probe_all([config(url, secret)], own_id)
-        assert SECRET not in repr(finding)
-        return finding
+    def ask(url: str, secret: str = SECRET, own_id: str = OURS) -> ProbeResult:
+        [result] = probe_all([config(url, secret)], own_id)
+        assert SECRET not in repr(result)
+        return result
 
     known = ask(server.url)
-    assert known.works
-    assert known.words.startswith("connects and authenticates at 'dwsps', version 0.")
+    assert known.ok
+    assert known.message.startswith("connects and authenticates at 'dwsps', version 0.")
     assert known.round_trip is not None
-    assert f"{known.round_trip * 1000:.1f} ms" in known.words
+    assert f"{known.round_trip * 1000:.1f} ms" in known.message
 
     by_url = ask(f"{server.url}/?token={SECRET}", "")
-    assert by_url.works
-    assert by_url.words.startswith("connects and is let in")
+    assert by_url.ok
+    assert by_url.message.startswith("connects and is let in")
 
     itself = ask(server.url, own_id=its_id)
-    assert not itself.works
-    assert itself.words.startswith("leads to this server itself")
+    assert not itself.ok
+    assert itself.message.startswith("leads to this server itself")
 
     unknown = ask(server.url, "")
-    assert not unknown.works
-    assert "as an ordinary client: it wants a secret" in unknown.words
+    assert not unknown.ok
+    assert "as an ordinary client: it wants a secret" in unknown.message
 
     elsewhere = ask(f"{server.url}/nowhere/")
-    assert not elsewhere.works
-    assert "secret is another" not in elsewhere.words
+    assert not elsewhere.ok
+    assert "secret is another" not in elsewhere.message
 
     for url, secret in ((server.url, SECRET + "-2"), (f"{server.url}/?token=wrong", "")):
         wrong = ask(url, secret)
-        assert not wrong.works
-        assert wrong.words.startswith("refused (HTTP 403): the secret is another there, or")
+        assert not wrong.ok
+        assert wrong.message.startswith("refused (HTTP 403): the secret is another there, or")
 
     server.manage("peers", "disable", "us")
     disabled = ask(server.url)
-    assert not disabled.works
-    assert disabled.words.startswith("refused (HTTP 403)")
+    assert not disabled.ok
+    assert disabled.message.startswith("refused (HTTP 403)")
 
 
 # dwsps 1.0.1
@@ -115,12 +115,12 @@ async def test_a_server_that_gives_no_id_back_is_taken_for_dwsps() -> None:
             await connection.send(json.dumps(ack))
 
     found = await answering(handler, dwsps=True)
-    assert found.works
-    assert found.words.startswith("connects; a dwsps 1.0.1 server, it seems; round trip ")
+    assert found.ok
+    assert found.message.startswith("connects; a dwsps 1.0.1 server, it seems; round trip ")
 
     found = await answering(handler)
-    assert not found.works
-    assert "its row does not say so" in found.words
+    assert not found.ok
+    assert "its row does not say so" in found.message
 
 
 # Others
@@ -134,7 +134,7 @@ async def test_deliveries_in_between_are_no_answer() -> None:
         await connection.wait_closed()
 
     found = await answering(handler)
-    assert found.words.startswith(
+    assert found.message.startswith(
         "connects, but as an ordinary client: it does not look at the secret"
     )
 
@@ -146,8 +146,8 @@ async def test_who_speaks_another_protocol_is_recognised(frame: str | bytes) -> 
         await connection.wait_closed()
 
     found = await answering(handler)
-    assert not found.works
-    assert found.words.endswith("does not speak the protocol of dwsps")
+    assert not found.ok
+    assert found.message.endswith("does not speak the protocol of dwsps")
 
 
 async def test_who_does_not_answer_is_not_waited_for_long(
@@ -160,8 +160,8 @@ async def test_who_does_not_answer_is_not_waited_for_long(
             pass
 
     found = await answering(handler)
-    assert not found.works
-    assert "did not answer within 0.1 s" in found.words
+    assert not found.ok
+    assert "did not answer within 0.1 s" in found.message
 
 
 async def test_who_answers_no_handshake_is_not_waited_for_long(
@@ -171,7 +171,7 @@ async def test_who_answers_no_handshake_is_not_waited_for_long(
     # The kernel accepts; nobody reads.
     with socket.create_server((HOST, 0)) as silent:
         found = await probe(config(f"ws://{HOST}:{silent.getsockname()[1]}/"), OURS)
-    assert found == Finding(False, "no connection within 0.1 s")
+    assert found == ProbeResult(False, "no connection within 0.1 s")
 
 
 async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> None:
@@ -179,11 +179,11 @@ async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> 
         await connection.close(4003, "not you")
 
     found = await answering(handler)
-    assert found == Finding(False, "connects, and is closed at once with 4003: not you")
+    assert found == ProbeResult(False, "connects, and is closed at once with 4003: not you")
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
         (HTTPStatus.OK, "there is a web page, and no websocket"),
         (HTTPStatus.FOUND, "redirects are not followed"),
@@ -194,7 +194,7 @@ async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> 
         (HTTPStatus.BAD_GATEWAY, "HTTP 502"),
     ],
 )
-async def test_http_answers_are_put_in_words(status: HTTPStatus, words: str) -> None:
+async def test_http_answers_are_put_in_words(status: HTTPStatus, message: str) -> None:
     def respond(connection: ServerConnection, request: Request) -> Response:
         return connection.respond(status, "")
 
@@ -202,8 +202,8 @@ async def test_http_answers_are_put_in_words(status: HTTPStatus, words: str) -> 
         pass
 
     found = await answering(handler, process_request=respond)
-    assert not found.works
-    assert words in found.words
+    assert not found.ok
+    assert message in found.message
 
 
 async def test_a_refusal_without_a_secret_says_so() -> None:
@@ -215,7 +215,7 @@ async def test_a_refusal_without_a_secret_says_so() -> None:
 
     async with serving(handler, process_request=respond) as url:
         found = await probe(config(url, ""), OURS)
-    assert found.words == "refused (HTTP 403): we have no secret for it"
+    assert found.message == "refused (HTTP 403): we have no secret for it"
 
 
 async def test_a_server_without_tls_is_told_from_one_that_is_not_there() -> None:
@@ -224,8 +224,8 @@ async def test_a_server_without_tls_is_told_from_one_that_is_not_there() -> None
 
     async with serving(handler) as url:
         found = await probe(config(url.replace("ws:", "wss:")), OURS)
-    assert not found.works
-    assert found.words.startswith("no TLS connection: ")
+    assert not found.ok
+    assert found.message.startswith("no TLS connection: ")
 
 
 async def test_what_it_is_told_is_not_shown_as_it_is() -> None:
@@ -235,25 +235,25 @@ async def test_what_it_is_told_is_not_shown_as_it_is() -> None:
         await connection.send('{"type":"ack","id":1}')
         await connection.wait_closed()
 
-    words = (await answering(handler)).words
-    assert words.startswith("connects and authenticates at 'x [2J yyy")
-    assert words.isprintable()
-    assert len(words) <= 500
+    message = (await answering(handler)).message
+    assert message.startswith("connects and authenticates at 'x [2J yyy")
+    assert message.isprintable()
+    assert len(message) <= 500
 
 
 # Nobody
 
 
 async def test_nobody_there_is_told_by_its_kind() -> None:
-    for url, words in (
+    for url, message in (
         ("ws://nobody.invalid/", "'nobody.invalid' is not known"),
         (f"ws://{HOST}:{free_port()}/", "cannot be reached: connection refused"),
         ("ws://169.254.169.254/", "link-local"),
         ("ftp://b.example/", "must begin with ws://"),
     ):
         found = await probe(config(url), OURS)
-        assert not found.works
-        assert words in found.words
+        assert not found.ok
+        assert message in found.message
 
 
 async def test_many_are_tested_at_once_and_from_within_a_running_loop(
@@ -276,10 +276,10 @@ async def test_many_are_tested_at_once_and_from_within_a_running_loop(
     async with serving(handler) as url:
         # This thread's loop serves meanwhile; the other has one too, as pytest's does.
         found = await asyncio.to_thread(probe_all, [config(url)] * 20, OURS)
-    assert all(each.works for each in found)
+    assert all(each.ok for each in found)
 
 
 async def test_it_can_be_called_where_a_loop_runs() -> None:
     """As under an async server, whose sync views have no loop, and in notebooks and tests, which have."""
     [found] = probe_all([config("ws://169.254.169.254/")], OURS)
-    assert not found.works
+    assert not found.ok

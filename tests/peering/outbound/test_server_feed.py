@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.outbound import server_feed as module
-from dwsps_channels.peering.outbound.outbox import Outgoing
+from dwsps_channels.peering.outbound.outbox import ForwardedMessage
 from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 from tests.peering.far_server import FarServer
 from tests.peering.site import id_of
@@ -39,7 +39,7 @@ class Reader:
     def __init__(self, url: str, sign: Callable[[], str], since: float) -> None:
         self.cursor: dict[str, int] = {}
         self.since = since
-        self.got: list[Outgoing] = []
+        self.got: list[ForwardedMessage] = []
         self.starts = 0
         self.began: Mapping[str, int] = {}
         self.caught_up: list[Mapping[str, int]] = []
