@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 from tests.browser import Window, chromium
 from tests.howto.pages import Page
 from tests.howto.project import Base, Program, Project, make_base
+from tests.howto.users import log_in
 
 MakeProject = Callable[..., Project]
 OpenWindow = Callable[..., Window]
@@ -50,7 +51,7 @@ def open_window(browser: Browser) -> Iterator[OpenWindow]:
     def open(url: str, session: str | None = None) -> Window:
         context = browser.new_context(ignore_https_errors=True)
         if session is not None:
-            context.add_cookies([{"name": "sessionid", "value": session, "url": url}])
+            log_in(context, url, session)
         window = Window(context.new_page())
         windows.append(window)
         window.page.goto(url)

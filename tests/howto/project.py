@@ -130,6 +130,9 @@ class Project:
         self.programs = programs
         self._ports = dict(ports or {})
         shutil.copytree(base.folder, folder, dirs_exist_ok=True)
+        for command in page.commands:
+            if command.startswith("python manage.py startapp "):
+                self._start_app(command.split()[-1])
         for path, text in page.files.items():
             if not path.startswith("/") or path.startswith(f"{DEPLOYED}/"):
                 self.write(path, text, append=path in page.appended)
@@ -155,15 +158,11 @@ class Project:
         return text.replace(DEPLOYED, str(self.folder))
 
     def write(self, path: str, text: str, *, append: bool = False) -> Path:
-        """Write a file, or what comes at its end, and make it and its folder a package's if it is Python."""
+        """Write a file, or what comes at its end."""
         target = Path(self.folder, self.adapt(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("a" if append else "w") as file:
             file.write(("\n" if append else "") + self.adapt(text))
-        if target.suffix == ".py":
-            # `startapp` makes it, which pages leave to the reader.
-            for package in Path(path).parents[:-1]:
-                (self.folder / package / "__init__.py").touch()
         return target
 
     def type(self, beginning: str) -> str:
@@ -173,6 +172,12 @@ class Project:
     def shell(self, code: str) -> str:
         """Run Python code as `manage.py shell` does, in a process that serves nothing; return what it printed."""
         return run("python", "manage.py", "shell", "-v", "0", "-c", code, folder=self.folder)
+
+    def _start_app(self, name: str) -> None:
+        # As the command does, without a process.
+        folder = self.folder / name
+        folder.mkdir()
+        call_command("startapp", name, str(folder))
 
     def migrate(self, app: str) -> None:
         """Make the tables of the page's app, as its `makemigrations` and `migrate` do, in one process."""

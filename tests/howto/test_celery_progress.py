@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from tests.browser import Window
 from tests.howto.conftest import MakeProject, OpenWindow
 from tests.howto.project import Base
-from tests.howto.subscribing import become, may_subscribe
+from tests.howto.users import become, may_subscribe
 from tests.processes import Redis
 
 # To run in a page: keep every value that the bar has.

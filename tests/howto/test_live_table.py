@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from tests.browser import Window
 from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
 from tests.howto.project import Base
-from tests.howto.subscribing import become, may_subscribe
+from tests.howto.users import become, may_subscribe
 
 # Messages of before a change, which arrive after it.
 LATE = """

@@ -10,6 +10,10 @@ from tests.howto.project import Base, Project
 TEXT = """
 # A page
 
+```console
+$ python manage.py startapp shop
+```
+
 At the end of `myproject/settings.py`:
 
 ```python
@@ -75,7 +79,8 @@ def test_project_is_that_of_the_tutorial_and_the_page(project: Project) -> None:
         "from django.conf import settings\n"
         "import shop.models, myproject.asgi\n"
         "print(settings.INSTALLED_APPS[0], settings.ASGI_APPLICATION, settings.DWSPS['SERVER_URL'])\n"
-        "print(myproject.asgi.application, shop.models.second)"
+        "print(myproject.asgi.application, shop.models.second)\n"
+        "import shop.apps"
     )
     url = f"ws://127.0.0.1:{project.port(8000)}/ws/pubsub/"
     assert shown.startswith(f"daphne myproject.asgi.application {url}\n<channels.routing.")

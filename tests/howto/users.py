@@ -1,4 +1,8 @@
-"""A look at a page's policy from within the page."""
+"""A page's user, and what the policy lets them subscribe to."""
+
+from urllib.parse import urlsplit
+
+from playwright.sync_api import BrowserContext
 
 from tests.browser import Window
 
@@ -21,8 +25,16 @@ def may_subscribe(window: Window, topic: str) -> bool:
     return bool(answer == "granted")
 
 
+def log_in(context: BrowserContext, url: str, session: str) -> None:
+    """Give a browser the `sessionid` cookie of a user of the site that `url` is on."""
+    site = urlsplit(url)
+    # For all of the site: the websocket has another path than the page.
+    context.add_cookies(
+        [{"name": "sessionid", "value": session, "url": f"{site.scheme}://{site.netloc}/"}]
+    )
+
+
 def become(window: Window, session: str) -> None:
     """Make another user of who sits at the window; the page that is open stays."""
-    context = window.page.context
-    context.clear_cookies()
-    context.add_cookies([{"name": "sessionid", "value": session, "url": window.page.url}])
+    window.page.context.clear_cookies()
+    log_in(window.page.context, window.page.url, session)
