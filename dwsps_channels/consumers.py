@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from itertools import count
 from typing import Any, Final
@@ -21,14 +21,11 @@ from dwsps_channels.connections.handshakes import (
     unanswered,
     while_connected,
 )
-from dwsps_channels.connections.servers.connection import (
-    DaphneConnection,
-    ServerConnection,
-    connection_of,
-)
-from dwsps_channels.connections.transports.asgi import AsgiTransport, Send
-from dwsps_channels.connections.transports.batch_writer import BatchWriter
-from dwsps_channels.connections.transports.daphne import DaphneTransport
+from dwsps_channels.connections.servers.daphne import DaphneTransport
+from dwsps_channels.connections.servers.detection import connection_of, transport_on
+from dwsps_channels.connections.transports import closing
+from dwsps_channels.connections.transports.asgi import AsgiTransport
+from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
@@ -45,9 +42,6 @@ logger = logging.getLogger("dwsps_channels.consumers")
 # After so many frames of one client the others have their turn: a server's queue may hold thousands, and to take from it
 # what is there already gives way to nobody.
 TURN_FRAMES: Final = 64
-
-# What a client that was sent away has to complete the close handshake before the server is let go.
-CLOSE_HANDSHAKE_TIMEOUT = 5.0
 
 
 class PubSubConsumer(AsyncConsumer):
@@ -124,9 +118,9 @@ class PubSubConsumer(AsyncConsumer):
     ) -> None:
         limits = server.limits_of(authenticated.role)
         connection = connection_of(self.base_send)
-        transport = _transport(
-            self.base_send,
+        transport = transport_on(
             connection,
+            self.base_send,
             server.batch_writer,
             limits.buffered_bytes,
             lambda: session.on_slow_consumer(),
@@ -140,7 +134,7 @@ class PubSubConsumer(AsyncConsumer):
             # Daphne's way to end: what a client is told in time is up to us.
             session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
             with suppress(TimeoutError):
-                await asyncio.wait_for(_gone(receive), CLOSE_HANDSHAKE_TIMEOUT)
+                await asyncio.wait_for(_gone(receive), closing.CLOSE_TIMEOUT)
             raise
         finally:
             transport.drop()
@@ -228,21 +222,6 @@ async def _authenticate_in_turn(
         if isinstance(answer, authentication.Rejected):
             failed()
         return answer
-
-
-def _transport(
-    send: Send,
-    connection: ServerConnection,
-    batch_writer: BatchWriter,
-    limit: int,
-    on_slow_consumer: Callable[[], None],
-    on_backpressure: Callable[[bool], None],
-) -> AsgiTransport | DaphneTransport:
-    if isinstance(connection, DaphneConnection) and connection.is_bare:
-        return DaphneTransport(
-            send, connection, batch_writer, limit, on_slow_consumer, on_backpressure
-        )
-    return AsgiTransport(send, connection, limit, on_slow_consumer, on_backpressure)
 
 
 async def _receive(

@@ -12,7 +12,7 @@ from django.test import override_settings
 from django.urls import path, re_path
 
 from dwsps_channels import apublish
-from dwsps_channels.connections.servers import connection
+from dwsps_channels.connections.servers import detection
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import URLRouter, websocket_urlpatterns
 from dwsps_channels.server import runtime
@@ -25,7 +25,7 @@ from tests.connections.transports.contract import until
 @pytest.fixture(autouse=True)
 def a_server_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A communicator stands in for a server, which is said once in each process: not in a log that a test reads."""
-    monkeypatch.setattr(connection, "_warned", True)
+    monkeypatch.setattr(detection, "_warned", True)
 
 
 def communicator(
@@ -252,7 +252,7 @@ class TestEnd:
     async def test_a_cancelled_connection_does_not_wait_for_ever(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("dwsps_channels.consumers.CLOSE_HANDSHAKE_TIMEOUT", 0.01)
+        monkeypatch.setattr("dwsps_channels.connections.transports.closing.CLOSE_TIMEOUT", 0.01)
         client = await connected(communicator())
         client.future.cancel()
         await asyncio.wait({client.future}, timeout=5)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, Final, TypeVar
 
-from dwsps_channels.connections.servers.connection import reject_on_daphne
+from dwsps_channels.connections.servers.daphne import reject_on_daphne
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.text import printable
 

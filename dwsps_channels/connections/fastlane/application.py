@@ -11,8 +11,11 @@ from urllib.parse import quote
 from uvicorn.config import Config
 from uvicorn.protocols.utils import ClientDisconnected, get_client_addr
 
-from dwsps_channels.connections.transports.batch_writer import SLICE_BYTES
-from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
+from dwsps_channels.connections.transports.send_buffer import (
+    MAX_FRAMES_PER_BATCH,
+    SLICE_BYTES,
+    SendBuffer,
+)
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
     INTERNAL_ERROR,

@@ -28,12 +28,9 @@ from dwsps_channels.connections.fastlane.takeover import (
 )
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
+from dwsps_channels.connections.transports.closing import CLOSE_TIMEOUT
 from dwsps_channels.connections.transports.in_flight import bytes_in_flight
-from dwsps_channels.connections.transports.send_buffer import (
-    CLOSE_TIMEOUT,
-    MAX_FRAMES_PER_BATCH,
-    SendBuffer,
-)
+from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
 from dwsps_channels.connections.websocket.close import (
     ABNORMAL,
     INTERNAL_ERROR,
@@ -212,7 +209,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._tell_end(ABNORMAL)
 
     def pause_writing(self) -> None:
-        self.send_buffer.blocked = True
+        self.send_buffer.block()
         # Who does not read what it is sent, acks perhaps, need not send more.
         if self._state is OPEN:
             self.transport.pause_reading()
@@ -442,11 +439,11 @@ class WebSocketProtocol(asyncio.Protocol):
     # The end
 
     def bytes_in_flight(self) -> int:
-        """See ``send_buffer.Closing``."""
+        """See ``send_buffer.Closable``."""
         return bytes_in_flight(self.transport)
 
     def begin_close(self, code: int, *, timeout: float) -> None:
-        """See ``send_buffer.Closing``."""
+        """See ``send_buffer.Closable``."""
         self.close(code, timeout=timeout)
 
     def close(self, code: int, reason: str = "", *, timeout: float = CLOSE_TIMEOUT) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from dwsps_channels.conf import conf
-from dwsps_channels.connections.servers.connection import beneath
+from dwsps_channels.connections.servers.unwrap import unwrap
 
 logger = logging.getLogger("dwsps_channels.server_options")
 
@@ -49,7 +49,7 @@ def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
     """
     if settings.DEBUG:
         return
-    for item in beneath(send):
+    for item in unwrap(send):
         config = getattr(item, "config", None)
         if hasattr(config, "ws_max_size"):
             for problem in _problems_of_uvicorn(config, holds_messages=holds_messages):
@@ -64,7 +64,7 @@ def warn_of_workers(send: Any) -> None:
 
     Once, for the ``send`` of the first websocket connection.
     """
-    for item in beneath(send):
+    for item in unwrap(send):
         config = getattr(item, "config", None)
         if hasattr(config, "ws_max_size"):
             if (count := _workers_of(config)) > 1:

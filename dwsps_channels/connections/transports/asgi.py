@@ -6,17 +6,19 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dwsps_channels.connections.servers.connection import ServerConnection
-from dwsps_channels.connections.transports.backpressure import PART, Backpressure, room
+from dwsps_channels.connections.transports.backpressure import (
+    Backpressure,
+    high_water,
+    low_water,
+    max_queued,
+)
+from dwsps_channels.connections.transports.closing import close_timeout
+from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.protocol.frames import Frame
 
 logger = logging.getLogger("dwsps_channels.transport")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-# How long a client that is being closed has to read what is still on its way.
-CLOSE_TIMEOUT = 5.0
-SLOW_CLOSE_TIMEOUT = 1.0
 
 # While more than this waits for a client, its own frames are not read: one that sends without reading is slowed,
 # and not closed for the acks it causes.
@@ -24,11 +26,9 @@ CONGESTED_BYTES = 64 * 1024
 
 
 class AsgiTransport:
-    """Keeps what is to be sent, and sends it from a task, as fast as the client reads.
+    """Implements ``core.transport.Transport``: queues frames, and sends them from a task as fast as the client reads.
 
-    When more than ``limit`` bytes wait for a client that does not read (see ``Backpressure``), or several times as many for one that
-    had no time to, what comes next is dropped and ``on_slow_consumer`` is called, once, from the event loop: it is expected to close the transport. When a part of that
-    waits, ``on_backpressure`` is called with ``True``; with ``False`` once publishers need not wait for the client any more.
+    ``limit``, ``on_slow_consumer`` and ``on_backpressure`` are as for ``SendBuffer.set_limit``.
     """
 
     broadcaster = None
@@ -48,7 +48,8 @@ class AsgiTransport:
         self._on_backpressure = on_backpressure
         # Made when the client falls behind, and dropped when it has caught up.
         self._backpressure: Backpressure | None = None
-        self._high_water = limit // PART
+        self._high_water = high_water(limit)
+        self._low_water = low_water(limit)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Frame] = deque()
         self._buffered = 0
@@ -101,7 +102,7 @@ class AsgiTransport:
 
     def _fall_back(self) -> None:
         # By way of the loop, as whoever sends is in the middle of a delivery.
-        if self._buffered > room(self._limit, self._backpressure):
+        if self._buffered > max_queued(self._limit, self._backpressure):
             self._report_slow_consumer()
         elif self._blocked and self._backpressure is None:
             self._loop.call_soon(self._begin_backpressure)
@@ -136,9 +137,8 @@ class AsgiTransport:
         self._waiting.append(final_frame)
         self._buffered += len(final_frame.data)
         self._code = int(code)  # autobahn takes no other kind of integer
-        timeout = SLOW_CLOSE_TIMEOUT if discard else CLOSE_TIMEOUT
         # Also once the application is done: uvicorn alone would wait ten seconds for the client's close.
-        self._loop.call_later(timeout, self._connection.abort)
+        self._loop.call_later(close_timeout(discard=discard), self._connection.abort)
         self._set_drained()
         if self._wake is not None:
             self._wake.set_result(None)
@@ -178,7 +178,7 @@ class AsgiTransport:
             self._blocked = False
             if self._drained is not None and self._buffered <= CONGESTED_BYTES:
                 self._set_drained()
-            if self._backpressure is not None and self._buffered <= self._high_water // 2:
+            if self._backpressure is not None and self._buffered <= self._low_water:
                 self._end_backpressure()
 
     def drop(self) -> None:

@@ -1,34 +1,27 @@
 """One write for each connection per turn of the event loop, and one batch of frames for many connections."""
 
 import asyncio
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection, Sequence
 
+from dwsps_channels.connections.transports.send_buffer import SendBuffer
 from dwsps_channels.protocol.frames import Frame
-
-if TYPE_CHECKING:
-    from dwsps_channels.connections.transports.send_buffer import SendBuffer
-
-# More than this is not handed to the event loop at once: what it has taken cannot be taken back.
-SLICE_BYTES: Final = 64 * 1024
 
 
 class Batch:
     """Successive frames for the same group: appended once and joined once, however many connections are in it."""
 
-    __slots__ = ("frames", "group", "sent_counts")
+    __slots__ = ("_taken", "frames")
 
-    def __init__(self, group: Collection["SendBuffer"]) -> None:
-        self.group = group
+    def __init__(self) -> None:
         self.frames: list[bytes] = []
-        self.sent_counts: dict[SendBuffer, int] = {}
-        """How many of the frames a connection was already given, if any."""
+        # How many of the frames a connection was already given, if any.
+        self._taken: dict[SendBuffer, int] = {}
 
-    def take_unsent(self, send_buffer: "SendBuffer") -> list[bytes]:
-        """Return the frames that ``send_buffer`` was not given yet, and count them as given."""
-        sent = self.sent_counts.get(send_buffer, 0)
-        self.sent_counts[send_buffer] = len(self.frames)
-        return self.frames[sent:]
+    def take_unsent(self, buffer: SendBuffer) -> list[bytes]:
+        """Return the frames that ``buffer`` was not given yet, and count them as given."""
+        taken = self._taken.get(buffer, 0)
+        self._taken[buffer] = len(self.frames)
+        return self.frames[taken:]
 
 
 class BatchWriter:
@@ -40,62 +33,49 @@ class BatchWriter:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._is_due = False
-        # Those who have pending something.
-        self._filled: list[SendBuffer] = []
-        self.batch = Batch(())
-        """The open batch."""
+        # The buffers with frames of their own in this turn; a dict keeps the order, and each once.
+        self._joined: dict[SendBuffer, None] = {}
+        self.group: Collection[SendBuffer] = ()
+        """The receivers of the open batch."""
+        self.batch = Batch()
+        """The open batch; empty if nothing was broadcast in this turn."""
 
-    def add(self, send_buffer: "SendBuffer") -> None:
-        """Note that ``send_buffer`` had pending nothing, and does now."""
-        self._filled.append(send_buffer)
+    def join(self, buffer: SendBuffer) -> Sequence[bytes]:
+        """Have the pending frames of ``buffer`` written at the end of this turn; return its share of the open batch."""
+        self._joined[buffer] = None
         if not self._is_due:
-            self._fall_due()
+            self._schedule()
+        return self.batch.take_unsent(buffer) if buffer in self.group else ()
 
-    def broadcast(self, frame: Frame, group: Collection["SendBuffer"]) -> None:
-        if group is not self.batch.group:
+    def broadcast(self, frame: Frame, group: Collection[SendBuffer]) -> None:
+        if group is not self.group:
             self._end_batch()
-            self.batch = Batch(group)
+            self.group = group
             if not self._is_due:
-                self._fall_due()
+                self._schedule()
         self.batch.frames.append(frame.wire or frame.make_wire())
 
     def _end_batch(self) -> None:
-        batch, self.batch = self.batch, Batch(())
-        for send_buffer in batch.group:
-            if send_buffer.is_open:
-                send_buffer.append_frames(batch.take_unsent(send_buffer))
+        """Give each receiver what it was not given yet: the frames of another batch follow."""
+        group, batch = self.group, self.batch
+        self.batch = Batch()
+        for buffer in group:
+            self._joined[buffer] = None
+            buffer.add_frames(batch.take_unsent(buffer))
 
-    def _fall_due(self) -> None:
+    def _schedule(self) -> None:
         self._is_due = True
-        # It is called when what is ready now is done, before the loop waits for anything.
-        self._loop.call_soon(self._flush)
+        # Called when all that is ready now is done, before the loop waits for anything.
+        self._loop.call_soon(self._end_turn)
 
-    def _flush(self) -> None:
-        batch, self.batch = self.batch, Batch(())
-        frames, sent_counts = batch.frames, batch.sent_counts
-        data = b"".join(frames)
-        is_small = len(data) <= SLICE_BYTES
-        for send_buffer in batch.group:
-            if send_buffer.is_open:
-                if send_buffer.pending or send_buffer in sent_counts:
-                    send_buffer.append_frames(batch.take_unsent(send_buffer))
-                elif is_small and not send_buffer.blocked:
-                    # As ``SendBuffer.write``, without the call: this is done for each of a crowd.
-                    try:
-                        send_buffer.stream.write(data)
-                    except RuntimeError:
-                        send_buffer.drop()
-                else:
-                    send_buffer.write(frames, data)
-        filled, self._filled = self._filled, []
-        # What is sent from here on is of the next turn.
+    def _end_turn(self) -> None:
+        group, self.group = self.group, ()
+        batch, self.batch = self.batch, Batch()
+        joined, self._joined = self._joined, {}
+        # From here on, what is sent belongs to the next turn.
         self._is_due = False
-        # Who is in no batch may have pending the very same frames as others all the same: these are joined once.
-        joined: list[bytes] = []
-        for send_buffer in filled:
-            pending = send_buffer.pending
-            if pending:
-                send_buffer.pending = []
-                if pending != joined:
-                    joined, data = pending, b"".join(pending)
-                send_buffer.write(pending, data)
+        if group:
+            for buffer in joined:
+                if buffer in group:
+                    buffer.add_frames(batch.take_unsent(buffer))
+        SendBuffer.write_turn(batch.frames, group, joined)

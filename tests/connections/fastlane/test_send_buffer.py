@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.transports import send_buffer
+from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
-from dwsps_channels.connections.transports.batch_writer import SLICE_BYTES
-from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
+from dwsps_channels.connections.transports.send_buffer import (
+    MAX_FRAMES_PER_BATCH,
+    SLICE_BYTES,
+    SendBuffer,
+)
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
@@ -99,8 +102,8 @@ class TakenLine(FramedLine):
 
 @pytest.fixture
 async def taken_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TakenLine]:
-    monkeypatch.setattr(send_buffer, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(send_buffer, "SLOW_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = TakenLine(LIMIT)
     await line.connection.open()
     await turns()

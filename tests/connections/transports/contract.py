@@ -162,7 +162,7 @@ class TransportContract(ABC):
     async def test_more_than_the_limit_for_a_stuck_client_is_an_overflow_told_once(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "PROGRESS_INTERVAL", 0.001)
         await line.is_stuck()
         size = len(frame(0))
         for number in range(3 * line.limit // size):
@@ -191,7 +191,7 @@ class TransportContract(ABC):
     async def test_nobody_waits_for_a_client_that_does_not_read(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "PROGRESS_INTERVAL", 0.001)
         await line.is_stuck()
         await self.falls_behind(line)
         await until(lambda: line.backpressure_calls == [True, False])
@@ -244,7 +244,7 @@ class TransportContract(ABC):
     async def test_a_client_too_slow_is_told_so_and_closed(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
+        monkeypatch.setattr(backpressure, "PROGRESS_INTERVAL", 0.001)
         await line.is_stuck()
         for number in range(3 * line.limit // len(frame(0))):
             line.transport.send(frame(number))

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.servers.connection import DaphneConnection, ServerConnection
-from dwsps_channels.connections.transports import asgi
+from dwsps_channels.connections.servers.daphne import DaphneConnection
+from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.asgi import CONGESTED_BYTES, AsgiTransport
 from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
+from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
 from tests.connections.transports.contract import (
@@ -142,8 +143,8 @@ class AsgiContract(TransportContract):
 
     @pytest.fixture
     async def line(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-        monkeypatch.setattr(asgi, "CLOSE_TIMEOUT", 0.2)
-        monkeypatch.setattr(asgi, "SLOW_CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
+        monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
         line = self.line_class(LIMIT)
         await turns()
         yield line

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dwsps_channels.connections.transports import backpressure
-from dwsps_channels.connections.transports.backpressure import LOOK_BYTES, Backpressure
+from dwsps_channels.connections.transports.backpressure import MIN_PROGRESS_BYTES, Backpressure
 from dwsps_channels.connections.transports.in_flight import bytes_in_kernel
 from tests.connections.transports.contract import turns, until
 
@@ -15,7 +15,7 @@ from tests.connections.transports.contract import turns, until
 class Queue:
     """What is on its way to a client, and what is told of it."""
 
-    def __init__(self, size: int = 100 * LOOK_BYTES) -> None:
+    def __init__(self, size: int = 100 * MIN_PROGRESS_BYTES) -> None:
         self.size = size
         self.asked = 0
         self.read_each_time = 0
@@ -29,12 +29,12 @@ class Queue:
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backpressure, "LOOK_INTERVAL", 0.001)
+    monkeypatch.setattr(backpressure, "PROGRESS_INTERVAL", 0.001)
 
 
 async def test_as_long_as_the_client_reads_they_wait() -> None:
     queue = Queue()
-    queue.read_each_time = LOOK_BYTES
+    queue.read_each_time = MIN_PROGRESS_BYTES
     behind = Backpressure(queue, queue.told.append)
     await until(lambda: queue.asked > 10)
     assert queue.told == [True]
@@ -49,7 +49,7 @@ async def test_as_long_as_the_client_reads_they_wait() -> None:
 
 async def test_if_it_reads_too_little_they_go_on() -> None:
     queue = Queue()
-    queue.read_each_time = LOOK_BYTES - 1
+    queue.read_each_time = MIN_PROGRESS_BYTES - 1
     behind = Backpressure(queue, queue.told.append)
     caught_up = behind.caught_up()
     assert caught_up is not None
@@ -62,7 +62,7 @@ async def test_if_it_reads_too_little_they_go_on() -> None:
 
 async def test_one_that_gives_up_waiting_does_so_alone() -> None:
     queue = Queue()
-    queue.read_each_time = LOOK_BYTES
+    queue.read_each_time = MIN_PROGRESS_BYTES
     behind = Backpressure(queue, queue.told.append)
     one, other = behind.caught_up(), behind.caught_up()
     assert one is not None

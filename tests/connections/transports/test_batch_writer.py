@@ -17,7 +17,7 @@ COUNT = 4
 
 
 class Client:
-    """An send_buffer on a stream that takes all, and ends with the close."""
+    """A send buffer on a stream that takes all, and ends with the close."""
 
     def __init__(self, batch_writer: BatchWriter) -> None:
         self.writes: list[bytes] = []
@@ -97,7 +97,7 @@ def test_everyone_gets_what_it_was_sent_in_order(
                 case "flush":
                     clients[what].send_buffer.flush()
                 case "block":
-                    clients[what].send_buffer.blocked = True
+                    clients[what].send_buffer.block()
                 case "unblock":
                     clients[what].send_buffer.unblock()
                 case "close" if is_open[what]:
@@ -207,5 +207,5 @@ async def test_nothing_is_kept_of_a_turn_that_is_over(
     clients[0].send_buffer.close(4100, FINAL_FRAME, discard=True)
     await turn()
 
-    assert not batch_writer.batch.group
+    assert not batch_writer.group
     assert not batch_writer.batch.frames

@@ -2,19 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.servers.connection import DaphneConnection
-from dwsps_channels.connections.transports import send_buffer
+from dwsps_channels.connections.servers.daphne import DaphneConnection, DaphneTransport
+from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
-from dwsps_channels.connections.transports.daphne import DaphneTransport
 from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import websocket_frame
 from tests.connections.fastlane.pipe import Reading
 from tests.connections.fastlane.raw import CLOSE, Received
+from tests.connections.servers.test_detection import twisted_transport
 from tests.connections.transports.contract import (
     FINAL_FRAME,
     TransportContract,
@@ -93,7 +94,7 @@ class DaphneLine(FramedLine):
         self.protocol = Protocol(self.twisted)
         self.transport = DaphneTransport(
             self.send,
-            DaphneConnection(self.protocol, is_bare=True),
+            DaphneConnection(self.protocol),
             BatchWriter(asyncio.get_running_loop()),
             limit,
             self.on_slow_consumer,
@@ -133,8 +134,8 @@ class DaphneLine(FramedLine):
 
 @pytest.fixture
 async def daphne_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaphneLine]:
-    monkeypatch.setattr(send_buffer, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(send_buffer, "SLOW_CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
+    monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
     line = DaphneLine(LIMIT)
     yield line
     line.transport.drop()
@@ -217,3 +218,68 @@ async def test_answers_to_much_that_came_at_once_are_not_waited_with(line: Daphn
         line.transport.send(frame(number))
         assert line.transport.drained() is None
     assert len(line.twisted.written) >= 3
+
+
+class TestDaphneConnection:
+    @pytest.fixture
+    def transport(self) -> Any:
+        return twisted_transport()
+
+    @pytest.fixture
+    def connection(self, transport: Any) -> DaphneConnection:
+        return DaphneConnection(SimpleNamespace(transport=transport))
+
+    async def test_it_is_told_when_to_stop_writing(
+        self, transport: Any, connection: DaphneConnection
+    ) -> None:
+        assert connection.writable() is None
+        transport.producer.pauseProducing()
+        writable = connection.writable()
+        assert writable is not None
+        transport.producer.pauseProducing()
+        assert connection.writable() is writable
+        assert not writable.done()
+        transport.producer.resumeProducing()
+        await asyncio.wait_for(writable, 5)
+        assert connection.writable() is None
+
+    async def test_who_waits_goes_on_when_the_client_is_gone(
+        self, transport: Any, connection: DaphneConnection
+    ) -> None:
+        transport.producer.pauseProducing()
+        writable = connection.writable()
+        assert writable is not None
+        transport.producer.stopProducing()
+        await asyncio.wait_for(writable, 5)
+
+    async def test_a_writer_that_gave_up_is_not_told(
+        self, transport: Any, connection: DaphneConnection
+    ) -> None:
+        transport.producer.pauseProducing()
+        writable = connection.writable()
+        assert writable is not None
+        writable.cancel()
+        transport.producer.resumeProducing()
+        assert connection.writable() is None
+
+    async def test_reading_stops_and_goes_on(
+        self, transport: Any, connection: DaphneConnection
+    ) -> None:
+        connection.pause_reading()
+        assert transport.producerState == "paused"
+        connection.resume_reading()
+        assert transport.producerState == "producing"
+
+    async def test_abort_cuts_it_off(self, transport: Any, connection: DaphneConnection) -> None:
+        connection.abort()
+        assert transport.disconnected
+
+    async def test_release_lets_the_server_close_it(
+        self, transport: Any, connection: DaphneConnection
+    ) -> None:
+        transport.producer.pauseProducing()
+        writable = connection.writable()
+        assert writable is not None
+        connection.release()
+        await asyncio.wait_for(writable, 5)
+        assert transport.producer is None

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,13 +18,13 @@ from django.urls import path
 from twisted.internet.testing import StringTransport
 from uvicorn.server import ServerState
 
-from dwsps_channels.connections.servers import connection
-from dwsps_channels.connections.servers.connection import (
-    DaphneConnection,
-    ServerConnection,
-    UvicornConnection,
-    connection_of,
-)
+from dwsps_channels.connections.servers import detection
+from dwsps_channels.connections.servers.daphne import DaphneConnection, DaphneTransport
+from dwsps_channels.connections.servers.detection import connection_of, transport_on
+from dwsps_channels.connections.servers.uvicorn import UvicornConnection
+from dwsps_channels.connections.transports.asgi import AsgiTransport
+from dwsps_channels.connections.transports.batch_writer import BatchWriter
+from dwsps_channels.connections.transports.server_connection import ServerConnection
 
 Send = Callable[..., Any]
 
@@ -169,7 +168,7 @@ MIDDLEWARE = [
 class TestConnectionOf:
     @pytest.fixture(autouse=True)
     def not_warned(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-        monkeypatch.setattr(connection, "_warned", False)
+        monkeypatch.setattr(detection, "_warned", False)
 
     @pytest.mark.parametrize("wrapped", MIDDLEWARE)
     async def test_daphnes_is_found(self, wrapped: Callable[[Send], Send]) -> None:
@@ -214,77 +213,20 @@ class TestConnectionOf:
     async def test_nobody_but_channels_own_is_passed_by(
         self, middleware: Callable[[Send], Send]
     ) -> None:
-        connection = connection_of(middleware(daphnes_send()))
+        send = middleware(daphnes_send())
+        connection = connection_of(send)
         assert isinstance(connection, DaphneConnection)
-        assert connection.is_bare == (middleware in (as_it_is, in_channels_own))
+        batch_writer = BatchWriter(asyncio.get_running_loop())
+
+        transport = transport_on(
+            connection, send, batch_writer, 1000, lambda: None, lambda is_behind: None
+        )
+
+        is_bare = middleware in (as_it_is, in_channels_own)
+        assert type(transport) is (DaphneTransport if is_bare else AsgiTransport)
 
     async def test_a_search_without_end_is_given_up(self) -> None:
         send = uvicorns_send("websockets_sansio_impl")
         for _ in range(10_000):
             send = Counting(send)
         assert type(connection_of(send)) is ServerConnection
-
-
-class TestDaphneConnection:
-    @pytest.fixture
-    def transport(self) -> Any:
-        return twisted_transport()
-
-    @pytest.fixture
-    def connection(self, transport: Any) -> DaphneConnection:
-        return DaphneConnection(SimpleNamespace(transport=transport))
-
-    async def test_it_is_told_when_to_stop_writing(
-        self, transport: Any, connection: DaphneConnection
-    ) -> None:
-        assert connection.writable() is None
-        transport.producer.pauseProducing()
-        writable = connection.writable()
-        assert writable is not None
-        transport.producer.pauseProducing()
-        assert connection.writable() is writable
-        assert not writable.done()
-        transport.producer.resumeProducing()
-        await asyncio.wait_for(writable, 5)
-        assert connection.writable() is None
-
-    async def test_who_waits_goes_on_when_the_client_is_gone(
-        self, transport: Any, connection: DaphneConnection
-    ) -> None:
-        transport.producer.pauseProducing()
-        writable = connection.writable()
-        assert writable is not None
-        transport.producer.stopProducing()
-        await asyncio.wait_for(writable, 5)
-
-    async def test_a_writer_that_gave_up_is_not_told(
-        self, transport: Any, connection: DaphneConnection
-    ) -> None:
-        transport.producer.pauseProducing()
-        writable = connection.writable()
-        assert writable is not None
-        writable.cancel()
-        transport.producer.resumeProducing()
-        assert connection.writable() is None
-
-    async def test_reading_stops_and_goes_on(
-        self, transport: Any, connection: DaphneConnection
-    ) -> None:
-        connection.pause_reading()
-        assert transport.producerState == "paused"
-        connection.resume_reading()
-        assert transport.producerState == "producing"
-
-    async def test_abort_cuts_it_off(self, transport: Any, connection: DaphneConnection) -> None:
-        connection.abort()
-        assert transport.disconnected
-
-    async def test_release_lets_the_server_close_it(
-        self, transport: Any, connection: DaphneConnection
-    ) -> None:
-        transport.producer.pauseProducing()
-        writable = connection.writable()
-        assert writable is not None
-        connection.release()
-        await asyncio.wait_for(writable, 5)
-        assert transport.producer is None
