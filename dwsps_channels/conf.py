@@ -1,82 +1,242 @@
-"""The settings: one ``DWSPS`` dict, one property per key. docs/reference/settings.md is their reference.
+"""The settings: the ``DWSPS`` dict as one frozen struct. docs/reference/settings.md is their reference.
 
-Read when they are needed, never at import, so that ``override_settings`` works.
+Import ``conf`` and read its attributes. The dict is converted when an attribute is first read, not at import, and
+again after ``override_settings`` replaced it.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
+import msgspec
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
+from msgspec import Meta, Struct, field
 
-from dwsps_channels.broker.channel_layer.layers import database_numbers
-from dwsps_channels.capturing import is_under_test
-from dwsps_channels.connections.origins import is_origin
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.protocol.depth import MAX_DEPTH
+from dwsps_channels.protocol.origins import is_origin
 
-T = TypeVar("T")
-
-_DEFAULTS = Limits()
+_LIMITS = Limits()
 
 
-class Conf:
-    """The ``DWSPS`` setting, each key with its default beside it. A bad value raises ``ImproperlyConfigured``."""
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
 
-    @property
-    def SERVER_NAME(self) -> str:
-        """What the server is called in logs and by its peers. Processes of the same name on one broker are one server."""
-        return _checked(
-            "SERVER_NAME", "dwsps", _is_name, "1 to 64 ASCII letters, digits, '.', '-' or '_'"
-        )
+A_COUNT = "a whole number above 0"
+A_POSITIVE = "a number above 0"
 
-    @property
-    def SERVER_URL(self) -> str:
-        """Where the server's websocket is, for those on this machine who need it."""
-        return _checked(
-            "SERVER_URL",
-            "ws://127.0.0.1:8000/ws/pubsub/",
-            _is_websocket_url,
+
+def _must_be(expected: str, description: str) -> Meta:
+    """``expected`` ends the sentence "DWSPS['KEY'] must be …"; ``description`` is the hint of the check."""
+    return Meta(description=description, extra={"expected": expected})
+
+
+class Backend(Struct, frozen=True, forbid_unknown_fields=True):
+    """A class of several to choose from, and its options, as in Django's ``CACHES``."""
+
+    BACKEND: str
+    """The dotted path of the class."""
+
+    OPTIONS: dict[str, Any] = field(default_factory=dict)
+    """Known to the class alone, which checks them."""
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
+    """The ``DWSPS`` setting: each key with its type, its default and its description."""
+
+    SERVER_NAME: Annotated[
+        str,
+        Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z"),
+        _must_be(
+            "1 to 64 ASCII letters, digits, '.', '-' or '_'",
+            "The name of the server in logs and for its peers. Processes that share a name and a broker are one server.",
+        ),
+    ] = "dwsps"
+
+    SERVER_URL: Annotated[
+        str,
+        _must_be(
             "a URL that begins with ws:// or wss://",
-        )
+            "The URL of the server's websocket, for the project's own programs on this machine.",
+        ),
+    ] = "ws://127.0.0.1:8000/ws/pubsub/"
 
-    @property
-    def PUBLIC_URL(self) -> str | None:
-        """Where browsers find the websocket. ``None``: on the host of the page, at the project's own prefix."""
-        return _checked(
-            "PUBLIC_URL",
-            None,
-            lambda value: value is None or _is_websocket_url(value),
+    PUBLIC_URL: Annotated[
+        str | None,
+        _must_be(
             "a URL that begins with ws:// or wss://, or None",
-        )
+            "The URL of the websocket for browsers. None: on the host of the page, at the project's own prefix.",
+        ),
+    ] = None
 
-    @property
-    def ALLOWED_ORIGINS(self) -> list[str] | None:
-        """Where browsers may connect from: ``https://example.com``. ``None``: from the server's own origin only."""
-        return _checked(
-            "ALLOWED_ORIGINS",
-            None,
-            _is_origins,
+    ALLOWED_ORIGINS: Annotated[
+        tuple[str, ...] | None,
+        _must_be(
             "a list of origins, such as 'https://example.com' ('*': any)",
-        )
+            "The origins of pages that may connect: https://example.com. None: the server's own origin only.",
+        ),
+    ] = None
 
-    @property
-    def POLICY(self) -> type[Policy]:
-        """The class that decides who may subscribe and publish. The setting is its dotted path."""
-        path = _checked(
-            "POLICY",
-            "dwsps_channels.policies.AllowAll",
-            lambda value: isinstance(value, str),
+    POLICY: Annotated[
+        str,
+        _must_be(
             "a dotted path",
-        )
+            "The class that decides who may subscribe and publish, as a dotted path.",
+        ),
+    ] = "dwsps_channels.policies.AllowAll"
+
+    LOOKUP_THREADS: Annotated[
+        Count,
+        _must_be(
+            A_COUNT,
+            "Threads of a process that look up the user of a session and the peer of a secret.",
+        ),
+    ] = 4
+
+    POLICY_THREADS: Annotated[
+        Count, _must_be(A_COUNT, "Threads of a process that call the plain methods of a policy.")
+    ] = 8
+
+    BROKER: Annotated[
+        Backend | None,
+        _must_be(
+            "a dict with a BACKEND, and OPTIONS if it needs any, or None",
+            "How the server's processes reach each other. None: over the channel layer 'default' if CHANNEL_LAYERS "
+            "has one that processes share; else this process is the whole server.",
+        ),
+    ] = None
+
+    PUBLISH_TIMEOUT: Annotated[
+        Positive,
+        _must_be(
+            A_POSITIVE,
+            "Seconds that a call of publish() may take, whatever the server or the broker does.",
+        ),
+    ] = 2.0
+
+    MAX_MESSAGE_BYTES: Annotated[
+        Count, _must_be(A_COUNT, "The largest message that a client may send, in bytes of UTF-8.")
+    ] = _LIMITS.message_bytes
+
+    MAX_MESSAGE_DEPTH: Annotated[
+        int,
+        Meta(ge=1, le=MAX_DEPTH),
+        _must_be(
+            f"a whole number from 1 to {MAX_DEPTH}",
+            "How deep arrays and objects of a message may lie within each other.",
+        ),
+    ] = _LIMITS.message_depth
+
+    MAX_SUBSCRIPTIONS: Annotated[
+        Count, _must_be(A_COUNT, "Topics that a connection may be subscribed to.")
+    ] = _LIMITS.subscriptions
+
+    MAX_SUBSCRIPTION_BYTES: Annotated[
+        Count, _must_be(A_COUNT, "Bytes that these topics may have together.")
+    ] = _LIMITS.subscription_bytes
+
+    MAX_BUFFERED_BYTES: Annotated[
+        Count,
+        _must_be(
+            A_COUNT,
+            "Bytes that may wait for a client that does not read before it is closed with 4100.",
+        ),
+    ] = _LIMITS.buffered_bytes
+
+    MAX_CONNECTIONS: Annotated[
+        Count | None,
+        _must_be(
+            f"{A_COUNT}, or None", "Clients that may be connected to a process. None: no limit."
+        ),
+    ] = None
+
+    MAX_CONNECTIONS_PER_ADDRESS: Annotated[
+        Count | None,
+        _must_be(
+            f"{A_COUNT}, or None",
+            "Clients of a process that may come from one address. None: no limit.",
+        ),
+    ] = None
+
+    RATE_LIMIT: Annotated[
+        Positive | None,
+        _must_be(
+            f"{A_POSITIVE}, or None",
+            "Messages a second that a connection may send in the long run. None: no limit.",
+        ),
+    ] = _LIMITS.rate
+
+    RATE_BURST: Annotated[
+        Count,
+        _must_be(A_COUNT, "Messages that a connection may send at once if RATE_LIMIT is set."),
+    ] = _LIMITS.burst
+
+    RATE_LIMIT_BYTES: Annotated[
+        Positive | None,
+        _must_be(
+            f"{A_POSITIVE}, or None",
+            "Bytes of messages a second that a connection may send in the long run. None: no limit.",
+        ),
+    ] = _LIMITS.rate_bytes
+
+    RATE_BURST_BYTES: Annotated[
+        Count,
+        _must_be(
+            A_COUNT,
+            "Bytes of messages that a connection may send at once if RATE_LIMIT_BYTES is set.",
+        ),
+    ] = _LIMITS.burst_bytes
+
+    TAIL_MESSAGES: Annotated[
+        Count, _must_be(A_COUNT, "Messages that are kept for a worker that is away.")
+    ] = 10_000
+
+    TAIL_BYTES: Annotated[
+        Count, _must_be(A_COUNT, "Bytes of messages that are kept for a worker that is away.")
+    ] = 16 * 1024 * 1024
+
+    TAIL_MAX_AGE: Annotated[
+        Positive,
+        _must_be(A_POSITIVE, "Seconds for which messages are kept for a worker that is away."),
+    ] = 300.0
+
+    OUTBOX_MESSAGES: Annotated[
+        Count,
+        _must_be(A_COUNT, "Messages that the worker keeps for each peer that cannot be reached."),
+    ] = 10_000
+
+    OUTBOX_BYTES: Annotated[
+        Count,
+        _must_be(
+            A_COUNT, "Bytes of messages that the worker keeps for each peer that cannot be reached."
+        ),
+    ] = 16 * 1024 * 1024
+
+    TIMINGS: Annotated[
+        Timings,
+        _must_be(
+            "a dict of timings, each a number above 0, in seconds",
+            "Timings of links to peers and of the worker's lease, in seconds.",
+        ),
+    ] = Timings()
+
+    @cached_property
+    def policy_class(self) -> type[Policy]:
+        """The class that ``POLICY`` names.
+
+        Raises:
+            ImproperlyConfigured: it cannot be imported, or has no ``may_subscribe`` and ``may_publish``.
+        """
         try:
-            policy = import_string(path)
+            policy = import_string(self.POLICY)
         except (ImportError, TypeError, ValueError) as error:  # the latter two for '.policies.Mine'
-            raise _improper(
+            raise improper(
                 "POLICY", f"the dotted path of a class that can be imported ({error})"
             ) from error
         if not (
@@ -84,164 +244,15 @@ class Conf:
             and callable(getattr(policy, "may_subscribe", None))
             and callable(getattr(policy, "may_publish", None))
         ):
-            raise _improper(
-                "POLICY", f"a class with may_subscribe and may_publish, which '{path}' is not"
+            raise improper(
+                "POLICY",
+                f"a class with may_subscribe and may_publish, which '{self.POLICY}' is not",
             )
         return policy
 
     @property
-    def LOOKUP_THREADS(self) -> int:
-        """How many threads of a process look up who connects: the user of a session, the peer of a secret."""
-        return _checked("LOOKUP_THREADS", 4, _is_count, "a whole number above 0")
-
-    @property
-    def POLICY_THREADS(self) -> int:
-        """How many threads of a process ask the plain methods of a policy."""
-        return _checked("POLICY_THREADS", 8, _is_count, "a whole number above 0")
-
-    @property
-    def CHANNEL_LAYER(self) -> str | None:
-        """The channel layer over which the server's processes reach each other. ``None``: this process is alone."""
-        return _checked(
-            "CHANNEL_LAYER",
-            "default",
-            lambda value: value is None or isinstance(value, str),
-            "a key of CHANNEL_LAYERS",
-        )
-
-    @property
-    def PUBLISH_TIMEOUT(self) -> float:
-        """How many seconds a call of ``publish`` may take, whatever the server or Redis does."""
-        return _checked("PUBLISH_TIMEOUT", 2.0, _is_positive, "a number above 0")
-
-    @property
-    def MAX_MESSAGE_BYTES(self) -> int:
-        """The largest message that a client may send, in bytes of UTF-8."""
-        return _checked(
-            "MAX_MESSAGE_BYTES", _DEFAULTS.message_bytes, _is_count, "a whole number above 0"
-        )
-
-    @property
-    def MAX_MESSAGE_DEPTH(self) -> int:
-        """How deep arrays and objects of a message may lie within each other."""
-        return _checked(
-            "MAX_MESSAGE_DEPTH",
-            _DEFAULTS.message_depth,
-            lambda value: _is_count(value) and value <= MAX_DEPTH,
-            f"a whole number from 1 to {MAX_DEPTH}",
-        )
-
-    @property
-    def MAX_SUBSCRIPTIONS(self) -> int:
-        """How many topics a connection may be subscribed to."""
-        return _checked(
-            "MAX_SUBSCRIPTIONS", _DEFAULTS.subscriptions, _is_count, "a whole number above 0"
-        )
-
-    @property
-    def MAX_SUBSCRIPTION_BYTES(self) -> int:
-        """How many bytes the topics may have together that a connection is subscribed to."""
-        return _checked(
-            "MAX_SUBSCRIPTION_BYTES",
-            _DEFAULTS.subscription_bytes,
-            _is_count,
-            "a whole number above 0",
-        )
-
-    @property
-    def MAX_BUFFERED_BYTES(self) -> int:
-        """How much may wait for a client that does not read before it is closed with 4100."""
-        return _checked(
-            "MAX_BUFFERED_BYTES", _DEFAULTS.buffered_bytes, _is_count, "a whole number above 0"
-        )
-
-    @property
-    def MAX_CONNECTIONS(self) -> int | None:
-        """How many clients may be connected to a process. ``None``: as many as the machine bears."""
-        return _checked("MAX_CONNECTIONS", None, _is_bound, "a whole number above 0, or None")
-
-    @property
-    def MAX_CONNECTIONS_PER_ADDRESS(self) -> int | None:
-        """How many of them may come from one address. ``None``: any number."""
-        return _checked(
-            "MAX_CONNECTIONS_PER_ADDRESS", None, _is_bound, "a whole number above 0, or None"
-        )
-
-    @property
-    def RATE_LIMIT(self) -> float | None:
-        """How many messages a second a connection may send in the long run. ``None``: as many as it likes."""
-        return _checked(
-            "RATE_LIMIT",
-            _DEFAULTS.rate,
-            lambda value: value is None or _is_positive(value),
-            "a number above 0, or None",
-        )
-
-    @property
-    def RATE_BURST(self) -> int:
-        """How many messages a connection may send at once, where ``RATE_LIMIT`` is set."""
-        return _checked("RATE_BURST", _DEFAULTS.burst, _is_count, "a whole number above 0")
-
-    @property
-    def RATE_LIMIT_BYTES(self) -> float | None:
-        """How many bytes of messages a second a connection may send in the long run. ``None``: as many as it likes."""
-        return _checked(
-            "RATE_LIMIT_BYTES",
-            _DEFAULTS.rate_bytes,
-            lambda value: value is None or _is_positive(value),
-            "a number above 0, or None",
-        )
-
-    @property
-    def RATE_BURST_BYTES(self) -> int:
-        """How many bytes of messages a connection may send at once, where ``RATE_LIMIT_BYTES`` is set."""
-        return _checked(
-            "RATE_BURST_BYTES", _DEFAULTS.burst_bytes, _is_count, "a whole number above 0"
-        )
-
-    @property
-    def TAIL_MESSAGES(self) -> int:
-        """How many messages are kept for a worker that is away."""
-        return _checked("TAIL_MESSAGES", 10_000, _is_count, "a whole number above 0")
-
-    @property
-    def TAIL_BYTES(self) -> int:
-        """How many bytes of messages are kept for a worker that is away."""
-        return _checked("TAIL_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
-
-    @property
-    def TAIL_MAX_AGE(self) -> float:
-        """For how many seconds messages are kept for a worker that is away."""
-        return _checked("TAIL_MAX_AGE", 300.0, _is_positive, "a number above 0")
-
-    @property
-    def OUTBOX_MESSAGES(self) -> int:
-        """How many messages the worker keeps for each peer that cannot be reached."""
-        return _checked("OUTBOX_MESSAGES", 10_000, _is_count, "a whole number above 0")
-
-    @property
-    def OUTBOX_BYTES(self) -> int:
-        """How many bytes of messages the worker keeps for each peer that cannot be reached."""
-        return _checked("OUTBOX_BYTES", 16 * 1024 * 1024, _is_count, "a whole number above 0")
-
-    @property
-    def group(self) -> str:
-        """The group of the channel layer by which the server's processes reach each other.
-
-        Its name tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY`` and the number of the database.
-        With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
-        Under test it is another.
-        """
-        key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
-        numbers = database_numbers(self.CHANNEL_LAYER)
-        mark = salted_hmac("dwsps_channels.broker", repr(numbers), secret=key, algorithm="sha256")
-        # As the database of tests has another name: they share a developer's Redis, too.
-        test = ".test" if is_under_test() else ""
-        return f"dwsps.broker.{self.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
-
-    @property
     def limits(self) -> Limits:
-        """The caps on one connection, of the keys above."""
+        """The caps on one connection, from the keys above."""
         return Limits(
             message_bytes=self.MAX_MESSAGE_BYTES,
             message_depth=self.MAX_MESSAGE_DEPTH,
@@ -255,63 +266,122 @@ class Conf:
         )
 
 
-conf = Conf()
+KEYS = Settings.__struct_fields__
 
-KEYS = tuple(name for name in vars(Conf) if name.isupper())
+_METAS: dict[str, Meta] = {
+    key: hint.__metadata__[-1]
+    for key, hint in get_type_hints(Settings, include_extras=True).items()
+    if key in KEYS
+}
 
 
 def configured() -> dict[str, Any]:
-    """The ``DWSPS`` setting as the project wrote it."""
-    value = getattr(settings, "DWSPS", {})
+    """Return the ``DWSPS`` setting as the project wrote it."""
+    value = getattr(settings, "DWSPS", _UNSET)
     if not isinstance(value, dict):
         raise ImproperlyConfigured("DWSPS must be a dict")
     return value
 
 
-def _checked(key: str, default: T, is_valid: Callable[[Any], bool], expected: str) -> T:
-    value: T = configured().get(key, default)
-    if not is_valid(value):
-        raise _improper(key, expected)
-    return value
+_UNSET: dict[str, Any] = {}
 
 
-def _improper(key: str, expected: str) -> ImproperlyConfigured:
+def convert(value: dict[str, Any]) -> Settings:
+    """Convert a ``DWSPS`` dict.
+
+    Raises:
+        ImproperlyConfigured: a key is unknown, or its value cannot be. The text names the key.
+    """
+    for problem in problems(value).values():
+        raise problem
+    return msgspec.convert(value, Settings)
+
+
+def problems(value: dict[str, Any]) -> dict[str, ImproperlyConfigured]:
+    """Return the error of each key of a ``DWSPS`` dict that has one. ``POLICY`` and ``BROKER`` are not imported."""
+    return {
+        str(key): error for key, each in value.items() if (error := _problem(key, each)) is not None
+    }
+
+
+def describe(key: str) -> str:
+    """Return the description of a known key."""
+    return str(_METAS[key].description)
+
+
+def improper(key: str, expected: str) -> ImproperlyConfigured:
+    """Return the error of a key whose value is not what is expected."""
     return ImproperlyConfigured(f"DWSPS['{key}'] must be {expected}")
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def hint_for_unknown(key: object) -> str:
+    """Return the known key that ``key`` is probably meant to be, or all of them."""
+    close = get_close_matches(str(key).upper(), KEYS, 1)
+    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(KEYS)}"
 
 
-def _is_bound(value: Any) -> bool:
-    return value is None or _is_count(value)
-
-
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _is_name(value: Any) -> bool:
-    return (
-        isinstance(value, str)
-        and 1 <= len(value) <= 64
-        and value.isascii()
-        and all(character.isalnum() or character in ".-_" for character in value)
-    )
-
-
-def _is_websocket_url(value: Any) -> bool:
+def _problem(key: object, value: Any) -> ImproperlyConfigured | None:
+    if key not in KEYS:
+        return ImproperlyConfigured(f"DWSPS['{key}'] is unknown: {hint_for_unknown(key)}")
+    assert isinstance(key, str)
     try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        return parts is not None and parts.scheme in ("ws", "wss") and bool(parts.hostname)
+        converted = msgspec.convert({key: value}, Settings)
+    except msgspec.ValidationError as error:
+        # What is wrong inside a dict needs its place: "… - at `$.TIMINGS.LEASE_TIMEOUT`".
+        inside = f" ({error})" if isinstance(value, dict) else ""
+        return improper(key, _expected(key) + inside)
+    is_valid = _FURTHER.get(key)
+    if is_valid is not None and not is_valid(getattr(converted, key)):
+        return improper(key, _expected(key))
+    return None
+
+
+def _expected(key: str) -> str:
+    return str((_METAS[key].extra or {})["expected"])
+
+
+def _is_websocket_url(value: str | None) -> bool:
+    try:
+        parts = None if value is None else urlsplit(value)
     except ValueError:
         return False
+    return parts is None or (parts.scheme in ("ws", "wss") and bool(parts.hostname))
 
 
-def _is_origins(value: Any) -> bool:
-    return value is None or (
-        isinstance(value, (list, tuple))
-        and all(
-            origin == "*" or (isinstance(origin, str) and is_origin(origin)) for origin in value
-        )
-    )
+def _are_origins(value: tuple[str, ...] | None) -> bool:
+    return value is None or all(origin == "*" or is_origin(origin) for origin in value)
+
+
+# What no constraint of a type can say.
+_FURTHER: dict[str, Callable[[Any], bool]] = {
+    "SERVER_URL": _is_websocket_url,
+    "PUBLIC_URL": _is_websocket_url,
+    "ALLOWED_ORIGINS": _are_origins,
+}
+
+
+class _Snapshot:
+    """The settings of this process, converted when an attribute is first read."""
+
+    __slots__ = ("_settings", "_source")
+
+    def __init__(self) -> None:
+        self._source: dict[str, Any] | None = None
+        self._settings = Settings()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # asked for by copy, pickle or a test runner: not a setting
+            raise AttributeError(name)
+        source = configured()
+        # The dict is another one after override_settings. That sends a signal, too, but not if the key is deleted.
+        if self._source is not source:
+            self._settings = convert(source)
+            self._source = source
+        return getattr(self._settings, name)
+
+
+if TYPE_CHECKING:
+    conf = Settings()
+else:
+    conf = _Snapshot()
+"""The settings of this process. Reading an attribute raises ``ImproperlyConfigured`` if any key is wrong."""

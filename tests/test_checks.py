@@ -37,7 +37,16 @@ from dwsps_channels.routing import URLRouter as OurURLRouter
 from dwsps_channels.routing import websocket_urlpatterns
 
 ROOT = Path(__file__).resolve().parent.parent
-IDS = sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", Path(checks.__file__).read_text())))
+CHANNEL_LAYER = "dwsps_channels.broker.backends.ChannelLayerBackend"
+MEMORY = {"BACKEND": "dwsps_channels.broker.backends.MemoryBackend"}
+
+IDS = sorted(
+    {
+        id
+        for path in (ROOT / "dwsps_channels").rglob("*.py")
+        for id in re.findall(r"dwsps_channels\.[EW]\d{3}", path.read_text())
+    }
+)
 SHARED = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
@@ -101,28 +110,46 @@ class TestSettings:
         assert message.hint == hint
         assert str(key) in message.msg
 
-    @pytest.mark.parametrize("key", [key for key in KEYS if key != "POLICY"])
+    @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("POLICY", "BROKER")])
     def test_E003_a_value_is_bad(self, key: str) -> None:
         message = found_only("E003", DWSPS={key: ["bad"]})
         assert f"DWSPS['{key}']" in message.msg
 
     @pytest.mark.parametrize(
-        "path", ["no.such.Policy", "dwsps_channels.conf.Conf", ".policies.Mine", 1]
+        "path", ["no.such.Policy", "dwsps_channels.conf.Settings", ".policies.Mine", 1]
     )
     def test_E004_the_policy_cannot_be_used(self, path: Any) -> None:
         assert ids(DWSPS={"POLICY": path}) == ["E004"]
 
     def test_all_that_is_wrong_is_said_at_once(self) -> None:
-        wrong = {"POLICIES": 1, "SERVER_NAME": "", "MAX_MESSAGE_BYTES": 0, "POLICY": "x.y"}
+        wrong = {"POLICIES": 1, "SERVER_NAME": "", "MAX_MESSAGE_BYTES": 0, "POLICY": 1}
         assert sorted(ids(DWSPS=wrong)) == ["E002", "E003", "E003", "E004"]
 
     def test_E006_the_channel_layer_is_not_configured(self) -> None:
-        assert ids(DWSPS={"CHANNEL_LAYER": "elsewhere"}) == ["E006"]
-        assert ids(DWSPS={"CHANNEL_LAYER": "default"}, CHANNEL_LAYERS={}) == ["E006"]
+        elsewhere = {"BACKEND": CHANNEL_LAYER, "OPTIONS": {"LAYER": "elsewhere"}}
+        assert ids(DWSPS={"BROKER": elsewhere}) == ["E006"]
+        assert ids(DWSPS={"BROKER": {"BACKEND": CHANNEL_LAYER}}, CHANNEL_LAYERS={}) == ["E006"]
+
+    @pytest.mark.parametrize(
+        "broker",
+        [
+            {"BACKEND": "no.such.Backend"},
+            {"BACKEND": ".relative.Backend"},
+            {"BACKEND": "dwsps_channels.conf.Settings"},
+            {"BACKEND": CHANNEL_LAYER, "OPTIONS": {"layer": "default"}},
+            {"BACKEND": CHANNEL_LAYER, "OPTIONS": {"LAYER": 1}},
+            {"BACKEND": MEMORY["BACKEND"], "OPTIONS": {"LAYER": "default"}},
+            {"BACKEND": MEMORY["BACKEND"], "OPTION": {}},
+            "dwsps_channels.broker.backends.MemoryBackend",
+        ],
+    )
+    def test_E010_the_broker_cannot_be_used(self, broker: Any) -> None:
+        message = found_only("E010", DWSPS={"BROKER": broker})
+        assert "DWSPS['BROKER']" in message.msg
 
     def test_a_project_needs_no_channel_layer(self) -> None:
         assert ids(DWSPS={}, CHANNEL_LAYERS={}) == []
-        assert ids(DWSPS={"CHANNEL_LAYER": None}, CHANNEL_LAYERS={}) == []
+        assert ids(DWSPS={"BROKER": MEMORY}, CHANNEL_LAYERS={}) == []
 
     def test_E007_one_message_fills_the_buffer(self) -> None:
         assert ids(DWSPS={"MAX_BUFFERED_BYTES": 64 * 1024 - 1}) == ["E007"]
@@ -194,11 +221,11 @@ class TestSeveralProcesses:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("REDIS_URL", "redis://localhost")
-        assert ids(DWSPS={"CHANNEL_LAYER": None}) == []
+        assert ids(DWSPS={"BROKER": MEMORY}) == []
 
     def test_several_workers_cannot_be_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WEB_CONCURRENCY", "2")
-        assert ids(DWSPS={"CHANNEL_LAYER": None}) == ["W002"]
+        assert ids(DWSPS={"BROKER": MEMORY}) == ["W002"]
 
     @pytest.mark.parametrize("value", ["", "1"])
     def test_one_worker_is_one(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +407,7 @@ class TestChannelLayer:
         layers = {"default": {"BACKEND": backend}}
         message = found_only("E009", DWSPS={}, CHANNEL_LAYERS=layers)
         assert hint in str(message.hint)
-        assert ids(DWSPS={"CHANNEL_LAYER": None}, CHANNEL_LAYERS=layers) == []
+        assert ids(DWSPS={"BROKER": MEMORY}, CHANNEL_LAYERS=layers) == []
 
 
 class RewritesImports(CompressedManifestStaticFilesStorage):  # type: ignore[misc]  # whitenoise has no types

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from channels.layers import BaseChannelLayer
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from dwsps_channels.conf import KEYS, conf
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.policies import AllowAll, ReadOnly
 
 DEFAULTS = {
@@ -16,10 +16,10 @@ DEFAULTS = {
     "SERVER_URL": "ws://127.0.0.1:8000/ws/pubsub/",
     "PUBLIC_URL": None,
     "ALLOWED_ORIGINS": None,
-    "POLICY": AllowAll,
+    "POLICY": "dwsps_channels.policies.AllowAll",
     "LOOKUP_THREADS": 4,
     "POLICY_THREADS": 8,
-    "CHANNEL_LAYER": "default",
+    "BROKER": None,
     "PUBLISH_TIMEOUT": 2.0,
     "MAX_MESSAGE_BYTES": 64 * 1024,
     "MAX_MESSAGE_DEPTH": 128,
@@ -37,6 +37,7 @@ DEFAULTS = {
     "TAIL_MAX_AGE": 300.0,
     "OUTBOX_MESSAGES": 10_000,
     "OUTBOX_BYTES": 16 * 1024 * 1024,
+    "TIMINGS": Timings(),
 }
 
 GOOD: list[tuple[str, Any]] = [
@@ -48,12 +49,11 @@ GOOD: list[tuple[str, Any]] = [
     ("PUBLIC_URL", None),
     ("PUBLIC_URL", "wss://live.example.com/ws/pubsub/"),
     ("ALLOWED_ORIGINS", None),
-    ("ALLOWED_ORIGINS", []),
+    ("ALLOWED_ORIGINS", ()),
     ("ALLOWED_ORIGINS", ("https://example.com",)),
-    ("ALLOWED_ORIGINS", ["https://example.com", "http://[::1]:8000"]),
-    ("ALLOWED_ORIGINS", ["*"]),
-    ("CHANNEL_LAYER", None),
-    ("CHANNEL_LAYER", "other"),
+    ("ALLOWED_ORIGINS", ("https://example.com", "http://[::1]:8000")),
+    ("ALLOWED_ORIGINS", ("*",)),
+    ("BROKER", None),
     ("PUBLISH_TIMEOUT", 0.1),
     ("PUBLISH_TIMEOUT", 10),
     ("MAX_MESSAGE_BYTES", 1),
@@ -132,28 +132,32 @@ BAD: list[tuple[str, Any]] = [
             1,
         )
     ),
+    *(("POLICY", value) for value in (None, AllowAll, 1)),
     *(
-        ("POLICY", value)
-        for value in (
-            None,
-            AllowAll,
-            "",
-            "AllowAll",
-            ".policies.Mine",
-            "no.such.module",
-            "dwsps_channels.policies.NoSuchClass",
-            "dwsps_channels.conf.Conf",
-            "tests.test_conf.an_instance",
-            "tests.test_conf.HalfAPolicy",
-        )
+        ("BROKER", value)
+        for value in [1, "a.b", [], {}, {"OPTIONS": {}}, {"BACKEND": 1}, {"BACKEND": "a.b", "X": 1}]
     ),
-    *(("CHANNEL_LAYER", value) for value in (1, ["default"])),
+    *(
+        ("TIMINGS", value)
+        for value in [None, 1, {"LEASE": 1}, {"LEASE_TIMEOUT": 0}, {"LEASE_TIMEOUT": "6 s"}]
+    ),
     *((key, value) for key in COUNTS for value in NO_COUNT),
     *(("MAX_MESSAGE_DEPTH", value) for value in (*NO_COUNT, 513)),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(("PUBLISH_TIMEOUT", value) for value in (0, -1, "2 s", True, None, float("nan"))),
+]
+
+NO_POLICY = [
+    "",
+    "AllowAll",
+    ".policies.Mine",
+    "no.such.module",
+    "dwsps_channels.policies.NoSuchClass",
+    "dwsps_channels.conf.Settings",
+    "tests.test_conf.an_instance",
+    "tests.test_conf.HalfAPolicy",
 ]
 
 an_instance = AllowAll()
@@ -207,9 +211,50 @@ class TestValues:
         ):
             _ = conf.SERVER_NAME
 
+    def test_one_bad_key_refuses_all(self) -> None:
+        with (
+            override_settings(DWSPS={"RATE_LIMIT": 0, "SERVER_NAME": "good"}),
+            pytest.raises(ImproperlyConfigured, match="RATE_LIMIT"),
+        ):
+            _ = conf.SERVER_NAME
+
+    @pytest.mark.parametrize(("key", "meant"), [("POLCY", "POLICY"), ("rate_limit", "RATE_LIMIT")])
+    def test_an_unknown_key_is_refused_with_the_one_that_is_meant(
+        self, key: str, meant: str
+    ) -> None:
+        with (
+            override_settings(DWSPS={key: 1}),
+            pytest.raises(ImproperlyConfigured, match=f"'{key}'.* did you mean '{meant}'"),
+        ):
+            _ = conf.SERVER_NAME
+
+    def test_what_is_wrong_inside_a_dict_is_named(self) -> None:
+        with (
+            override_settings(DWSPS={"TIMINGS": {"LEASE_TIMEOUT": 0}}),
+            pytest.raises(ImproperlyConfigured, match=r"\$\.TIMINGS\.LEASE_TIMEOUT"),
+        ):
+            _ = conf.TIMINGS
+
     def test_a_policy_is_a_class(self) -> None:
         with override_settings(DWSPS={"POLICY": "dwsps_channels.policies.ReadOnly"}):
-            assert conf.POLICY is ReadOnly
+            assert conf.policy_class is ReadOnly
+
+    @pytest.mark.parametrize("path", NO_POLICY)
+    def test_another_path_is_refused_when_it_is_needed(self, path: str) -> None:
+        with override_settings(DWSPS={"POLICY": path}):
+            assert conf.SERVER_NAME == "dwsps"
+            with pytest.raises(ImproperlyConfigured, match=r"DWSPS\['POLICY'\] must be "):
+                _ = conf.policy_class
+
+    def test_a_snapshot_does_not_change(self) -> None:
+        with pytest.raises(AttributeError):
+            setattr(conf, "SERVER_NAME", "another")  # noqa: B010
+
+    def test_it_is_converted_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with override_settings(DWSPS={"SERVER_NAME": "one"}):
+            _ = conf.SERVER_NAME
+            monkeypatch.setattr("dwsps_channels.conf.convert", None)
+            assert conf.RATE_LIMIT is None
 
     def test_the_limits_are_of_the_keys(self) -> None:
         with override_settings(
@@ -244,34 +289,3 @@ def test_a_changed_setting_counts_at_once() -> None:
         with override_settings(DWSPS={"SERVER_NAME": "two"}):
             assert conf.SERVER_NAME == "two"
         assert conf.SERVER_NAME == "one"
-
-
-class TestGroup:
-    def test_it_is_a_name_that_every_layer_takes(self) -> None:
-        with override_settings(DWSPS={"SERVER_NAME": "n" * 64}):
-            assert BaseChannelLayer().require_valid_group_name(conf.group)
-
-    @pytest.mark.parametrize(
-        "other",
-        [
-            {"SECRET_KEY": "another"},
-            {"DWSPS": {"SERVER_NAME": "another"}},
-            {"CHANNEL_LAYERS": {"default": {"CONFIG": {"hosts": ["redis://localhost/1"]}}}},
-        ],
-        ids=["key", "name", "database"],
-    )
-    def test_it_is_another_for_another_server(self, other: dict[str, Any]) -> None:
-        group = conf.group
-        with override_settings(**other):
-            assert conf.group != group
-        assert conf.group == group
-
-    def test_it_does_not_tell_the_key(self) -> None:
-        with override_settings(SECRET_KEY="example"):
-            assert "example" not in conf.group
-
-    def test_it_stays_when_a_new_key_comes_with_the_old_one_as_a_fallback(self) -> None:
-        with override_settings(SECRET_KEY="old"):
-            group = conf.group
-        with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["recent", "old"]):
-            assert conf.group == group

@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import pytest
 from django.dispatch import Signal
+from msgspec import structs
 
 from dwsps_channels import conf, signals
 from dwsps_channels.core import deduplicator
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
 from dwsps_channels.peering.outbound import outbox
-from dwsps_channels.peering.outbound.link import HEARTBEAT_INTERVAL
 from dwsps_channels.peering.outbound.link_status import LinkState
 from dwsps_channels.protocol import errors
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -128,7 +129,9 @@ def test_every_setting_has_a_section_with_its_default() -> None:
     assert sections.keys() == set(conf.KEYS)
     # Defaults, since the tests' own DWSPS is empty.
     defaults = {key: getattr(conf.conf, key) for key in conf.KEYS}
-    defaults["POLICY"] = f"{defaults['POLICY'].__module__}.{defaults['POLICY'].__qualname__}"
+    assert defaults.pop("TIMINGS") == Timings()
+    timings = re.findall(r"^\| `([A-Z_]+)` \| `([\d.]+)` \| ", text, re.MULTILINE)
+    assert {key: float(default) for key, default in timings} == structs.asdict(Timings())
     for key, default in defaults.items():
         shown = f'"{default}"' if isinstance(default, str) else str(default)
         assert f"Default: `{shown}`" in sections[key], key
@@ -136,6 +139,7 @@ def test_every_setting_has_a_section_with_its_default() -> None:
 
 def test_every_environment_variable_of_the_demo_project_is_explained() -> None:
     text = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    text = text.partition("## The demo project's environment")[2]
     listed = re.findall(r"^\| `([A-Z_]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
     source = (ROOT / "project" / "settings.py").read_text()
     described = re.findall(
@@ -313,4 +317,4 @@ def test_units_leave_processes_the_time_they_take_to_end() -> None:
 def test_the_proxy_waits_longer_than_pings_are_apart() -> None:
     daphne_and_uvicorn = 20
     [timeout] = re.findall(r"proxy_read_timeout (\d+)s;", section("how-to/deployment.md", "nginx"))
-    assert int(timeout) > 2 * max(daphne_and_uvicorn, HEARTBEAT_INTERVAL)
+    assert int(timeout) > 2 * max(daphne_and_uvicorn, Timings().LINK_HEARTBEAT_INTERVAL)

@@ -19,7 +19,7 @@ from django.test import override_settings
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from dwsps_channels import apublish, publish
-from dwsps_channels.conf import conf
+from dwsps_channels.broker.backends import ChannelLayerBackend
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
@@ -164,9 +164,9 @@ class TestOutbox:
 def test_a_tests_own_server_is_another_one_on_a_shared_redis() -> None:
     """As its database has another name."""
     with pytest.MonkeyPatch.context() as patch:
-        in_tests = conf.group
+        in_tests = ChannelLayerBackend({}).group
         patch.delattr("django.test.utils._TestState.saved_data")
-        assert f"{conf.group}.test" == in_tests
+        assert f"{ChannelLayerBackend({}).group}.test" == in_tests
 
 
 TESTS = """

@@ -3,23 +3,20 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from channels.layers import channel_layers
 from django.apps import apps
 from django.conf import STATICFILES_STORAGE_ALIAS, settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import storages
-from django.utils.module_loading import import_string
 
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.checks.application import CannotLoad, load, ways_of
-from dwsps_channels.conf import KEYS, conf, configured
+from dwsps_channels.conf import KEYS, conf, configured, describe, hint_for_unknown, problems
 from dwsps_channels.policies import AllowAll
-from dwsps_channels.server.runtime import shared_layer
 
 # The first without CVE-2026-44545 and CVE-2026-44546.
 SAFE_DAPHNE = (4, 2, 2)
@@ -43,7 +40,8 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
                 id="dwsps_channels.E001",
             )
         ]
-    return [*_unknown(keys), *_bad_values(keys), *_contradictions()]
+    found = [*_unknown(keys), *_bad_values(keys)]
+    return found or [*_unusable(), *_contradictions()]
 
 
 @register("dwsps_channels")
@@ -99,7 +97,7 @@ def check_application(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     with suppress(ImproperlyConfigured):
-        policy = conf.POLICY
+        policy = conf.policy_class
         if getattr(policy, "needs_user", False) and not ways.has_user:
             return [
                 Warning(
@@ -140,7 +138,7 @@ def check_strangers(**kwargs: Any) -> list[CheckMessage]:
     """Check what strangers may do."""
     found: list[CheckMessage] = []
     with suppress(ImproperlyConfigured):
-        if conf.POLICY is AllowAll:
+        if conf.policy_class is AllowAll:
             found.append(
                 Warning(
                     "everybody may subscribe and publish to everything",
@@ -180,107 +178,87 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
     return found
 
 
-def _unknown(keys: Iterable[str]) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
-    for key in keys:
-        if key not in KEYS:
-            close = get_close_matches(str(key).upper(), KEYS, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(KEYS)}"
-            found.append(Error(f"DWSPS['{key}'] is unknown", hint=hint, id="dwsps_channels.E002"))
-    return found
+def _unknown(keys: Iterable[object]) -> list[CheckMessage]:
+    return [
+        Error(f"DWSPS['{key}'] is unknown", hint=hint_for_unknown(key), id="dwsps_channels.E002")
+        for key in keys
+        if key not in KEYS
+    ]
 
 
-def _bad_values(keys: Iterable[str]) -> list[CheckMessage]:
+def _bad_values(keys: dict[str, Any]) -> list[CheckMessage]:
+    return [
+        Error(str(problem), hint=describe(key), id=_ID_OF_BAD_VALUE.get(key, "dwsps_channels.E003"))
+        for key, problem in problems({key: keys[key] for key in keys if key in KEYS}).items()
+    ]
+
+
+_ID_OF_BAD_VALUE = {"POLICY": "dwsps_channels.E004", "BROKER": "dwsps_channels.E010"}
+
+
+def _unusable() -> list[CheckMessage]:
+    """Check what values name: the policy and the broker."""
     found: list[CheckMessage] = []
-    for key in keys:
-        if key in KEYS:
-            try:
-                getattr(conf, key)
-            except ImproperlyConfigured as error:
-                id = "dwsps_channels.E004" if key == "POLICY" else "dwsps_channels.E003"
-                found.append(Error(str(error), hint=getattr(type(conf), key).__doc__, id=id))
+    try:
+        _ = conf.policy_class
+    except ImproperlyConfigured as error:
+        found.append(Error(str(error), hint=describe("POLICY"), id="dwsps_channels.E004"))
+    try:
+        backend = configured_backend()
+    except ImproperlyConfigured as error:
+        found.append(Error(str(error), hint=describe("BROKER"), id="dwsps_channels.E010"))
+    else:
+        found.extend(backend.check())
+        if not backend.joins_processes and (reason := _several_processes()):
+            found.append(
+                Warning(
+                    f"the server's processes cannot reach each other, and {reason} suggests that there are several",
+                    hint="configure a channels_redis layer as 'default' in CHANNEL_LAYERS; or run one process and set "
+                    "DWSPS['BROKER'] = {'BACKEND': 'dwsps_channels.broker.backends.MemoryBackend'}",
+                    id="dwsps_channels.W002",
+                )
+            )
     return found
 
 
 def _contradictions() -> list[CheckMessage]:
-    """Values that are fine by themselves, and not together, or not with the rest of the project."""
+    """Check values that are fine by themselves, and not together."""
     found: list[CheckMessage] = []
-    try:
-        limits = conf.limits
-        alias = conf.CHANNEL_LAYER if "CHANNEL_LAYER" in configured() else None
-        if alias is not None and alias not in channel_layers.configs:
-            found.append(
-                Error(
-                    f"DWSPS['CHANNEL_LAYER'] is '{alias}', which is not in CHANNEL_LAYERS",
-                    hint="name one of CHANNEL_LAYERS, or None if the server is one process",
-                    id="dwsps_channels.E006",
-                )
+    limits = conf.limits
+    if limits.buffered_bytes < limits.message_bytes:
+        found.append(
+            Error(
+                "DWSPS['MAX_BUFFERED_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: one message could close a connection",
+                hint="make it several times as large",
+                id="dwsps_channels.E007",
             )
-        if limits.buffered_bytes < limits.message_bytes:
-            found.append(
-                Error(
-                    "DWSPS['MAX_BUFFERED_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: one message could close a "
-                    "connection",
-                    hint="make it several times as large",
-                    id="dwsps_channels.E007",
-                )
+        )
+    if limits.rate_bytes is not None and limits.burst_bytes < limits.message_bytes:
+        found.append(
+            Error(
+                "DWSPS['RATE_BURST_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: a message may be larger than what a "
+                "client may send at once",
+                hint="make it several times as large",
+                id="dwsps_channels.E008",
             )
-        if limits.rate_bytes is not None and limits.burst_bytes < limits.message_bytes:
-            found.append(
-                Error(
-                    "DWSPS['RATE_BURST_BYTES'] is below DWSPS['MAX_MESSAGE_BYTES']: a message may be larger than what "
-                    "a client may send at once",
-                    hint="make it several times as large",
-                    id="dwsps_channels.E008",
-                )
+        )
+    if limits.message_bytes > DAPHNE_MESSAGE_BYTES and apps.is_installed("daphne"):
+        found.append(
+            Warning(
+                f"DWSPS['MAX_MESSAGE_BYTES'] is above {DAPHNE_MESSAGE_BYTES}, where Daphne closes the connection",
+                hint="start Daphne with a --websocket-max-message-size above it and silence this check",
+                id="dwsps_channels.W001",
             )
-        if limits.message_bytes > DAPHNE_MESSAGE_BYTES and apps.is_installed("daphne"):
-            found.append(
-                Warning(
-                    f"DWSPS['MAX_MESSAGE_BYTES'] is above {DAPHNE_MESSAGE_BYTES}, where Daphne closes the connection",
-                    hint="start Daphne with a --websocket-max-message-size above it and silence this check",
-                    id="dwsps_channels.W001",
-                )
-            )
-        found.extend(_broken_layer())
-        if shared_layer() is None and (reason := _several_processes()):
-            found.append(
-                Warning(
-                    f"the server's processes cannot reach each other, and {reason} looks as if there were several",
-                    hint="configure a channels_redis layer in CHANNEL_LAYERS; or DWSPS['CHANNEL_LAYER'] = None and "
-                    "one process",
-                    id="dwsps_channels.W002",
-                )
-            )
-    except ImproperlyConfigured:
-        pass  # said already, key by key
+        )
     return found
 
 
-def _broken_layer() -> list[CheckMessage]:
-    """The channel layer that joins the server's processes, if it cannot be imported."""
-    alias = shared_layer()
-    if alias is None:
-        return []
-    backend = str(channel_layers.configs[alias].get("BACKEND"))
-    try:
-        import_string(backend)
-    except Exception as error:
-        package = backend.partition(".")[0]
-        hint = f"correct its BACKEND, or install the package that has '{package}'"
-        if package == "channels_redis":
-            hint = "pip install channels_redis"
-        problem = f"CHANNEL_LAYERS['{alias}'] cannot be used: {error}"
-        return [Error(problem, hint=hint, id="dwsps_channels.E009")]
-    return []
-
-
 def _several_processes() -> str | None:
-    """What in the environment tells of a deployment of several processes."""
+    """Return the environment variable that suggests a deployment of several processes."""
     if os.environ.get("WEB_CONCURRENCY", "1") not in ("", "1"):
         return "WEB_CONCURRENCY"
-    # Not so where the project says that the server is one process.
-    if configured().get("CHANNEL_LAYER", "default") is not None and os.environ.get("REDIS_URL"):
+    # A project that names a broker has thought about it: its Redis may be for something else.
+    if conf.BROKER is None and os.environ.get("REDIS_URL"):
         return "REDIS_URL"
     return None
 

@@ -5,30 +5,18 @@ compared exactly: scheme, host and port. A client that tells no origin is not a 
 others to abuse.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-# What no browser has in an origin: all but visible ASCII, and what would be a user, a wildcard or another path.
-_FORBIDDEN = re.compile(r"[^!-~]|[@*\\]")
+from dwsps_channels.protocol.origins import Origin, is_origin, parse
 
 # A host name has at most 253. What is longer is not looked at: ``urlsplit`` takes time for it, and keeps it in a cache.
 MAX_CHARACTERS = 300
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 _WHEN_DEBUGGING = [".localhost", "127.0.0.1", "[::1]"]
-
-
-class Origin(NamedTuple):
-    """A scheme, a host and a port, the port always there where the scheme has one by default."""
-
-    scheme: str
-    host: str
-    port: int | None
 
 
 def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | None:
@@ -45,27 +33,12 @@ def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | No
         return f"its origin has {size} characters, and none has more than {MAX_CHARACTERS}"
     text = headers[b"origin"].decode("latin-1")
     if allowed is not None:
-        if "*" in allowed or (is_origin(text) and _parse(text) in map(_parse, allowed)):
+        if "*" in allowed or (is_origin(text) and parse(text) in map(parse, allowed)):
             return None
         return f"origin {text!r} is not in DWSPS['ALLOWED_ORIGINS']"
     if not is_origin(text):
         return f"origin {text!r} is not the server's own"
-    return _refusal_of_another_site(_parse(text), headers, scope)
-
-
-def is_origin(text: str) -> bool:
-    """Whether ``text`` is an origin with a host: ``https://example.com:8443``, no path, no wildcard."""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    return (
-        bool(parts.scheme and parts.hostname)
-        and port != 0
-        and not _FORBIDDEN.search(text)
-        and text.lower() == f"{parts.scheme}://{parts.netloc}".lower()
-    )
+    return _refusal_of_another_site(parse(text), headers, scope)
 
 
 def _refusal_of_another_site(
@@ -84,8 +57,8 @@ def _refusal_of_another_site(
         return f"the host asked for, {asked_for!r}, is not in ALLOWED_HOSTS"
     scheme = _scheme(headers, scope) or origin.scheme
     own = f"{scheme}://{asked_for}"
-    if not is_origin(own) or _parse(own) != origin:
-        return f"origin {_text(origin)!r} is not the server's own, {own!r}"
+    if not is_origin(own) or parse(own) != origin:
+        return f"origin {str(origin)!r} is not the server's own, {own!r}"
     return None
 
 
@@ -110,16 +83,3 @@ def _scheme(headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> str | N
             return "https" if told == secure else "http"
     scheme = scope.get("scheme")
     return {"ws": "http", "wss": "https"}.get(scheme) if scheme else None
-
-
-def _parse(text: str) -> Origin:
-    parts = urlsplit(text)
-    return Origin(
-        parts.scheme, parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    )
-
-
-def _text(origin: Origin) -> str:
-    port = "" if origin.port == _DEFAULT_PORTS.get(origin.scheme) else f":{origin.port}"
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return f"{origin.scheme}://{host}{port}"

@@ -25,10 +25,6 @@ from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 
 logger = logging.getLogger("dwsps_channels.worker")
 
-# A worker that dies is followed by a standby within the lease and one look at it: less than 10 s.
-LEASE_TIMEOUT = 6.0
-RENEW_INTERVAL = 1.5
-
 # How long the peers may take, at the end, to acknowledge what was sent, and receivers of signals for the last ones.
 FLUSH_GRACE = 6.0
 EVENTS_GRACE = 1.0
@@ -54,7 +50,9 @@ class Worker:
     """Forwards while it holds the lease; stands by while another worker does."""
 
     def __init__(self, url: str) -> None:
+        """Forward what the server at the websocket ``url`` publishes."""
         self._url = url
+        self._timings = conf.TIMINGS
         self._holder = uuid4().hex
         self._stopping = asyncio.Event()
         # What the log was told last, and the end of another worker's lease as it was seen last.
@@ -71,7 +69,7 @@ class Worker:
             try:
                 wanted = await database_sync_to_async(store.has_peers)()
                 if wanted and await database_sync_to_async(store.acquire)(
-                    self._holder, LEASE_TIMEOUT
+                    self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     self._told, self._lease_end = "", None
                     await self._forward()
@@ -82,7 +80,7 @@ class Worker:
                 logger.exception("forwarding is not possible for now; trying again")
             else:
                 self._tell_why_not(lease_end)
-            await self._pause(RENEW_INTERVAL)
+            await self._pause(self._timings.LEASE_RENEW_INTERVAL)
 
     def _tell_why_not(self, lease_end: datetime | None) -> None:
         """Log once why this worker does not forward. ``None``: there are no peers; else another worker has the lease."""
@@ -107,6 +105,7 @@ class Worker:
             sign=partial(sign_worker, own_id, Purpose.FORWARD),
             outbox_messages=conf.OUTBOX_MESSAGES,
             outbox_bytes=conf.OUTBOX_BYTES,
+            timings=self._timings,
             on_change=events.put,
         )
         logger.info("forwarding what is published at %s", self._url)
@@ -145,9 +144,11 @@ class Worker:
     async def _renew(self) -> bool:
         """Keep the lease; returns false when it is lost, true when it is needed no more, as there are no peers."""
         while True:
-            await asyncio.sleep(RENEW_INTERVAL)
+            await asyncio.sleep(self._timings.LEASE_RENEW_INTERVAL)
             try:
-                if not await database_sync_to_async(store.acquire)(self._holder, LEASE_TIMEOUT):
+                if not await database_sync_to_async(store.acquire)(
+                    self._holder, self._timings.LEASE_TIMEOUT
+                ):
                     return False
                 if not await database_sync_to_async(store.has_peers)():
                     return True

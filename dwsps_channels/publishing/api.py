@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 from msgspec import Raw
 
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.capturing import Capture, capture
 from dwsps_channels.conf import conf
 from dwsps_channels.protocol.depth import is_deeper
@@ -169,7 +170,7 @@ def _server() -> Server:
     return (
         capture(serving=serving is not None)
         or serving
-        or remote_publisher(runtime.shared_layer(), conf.SERVER_URL)
+        or remote_publisher(configured_backend(), conf.SERVER_URL)
     )
 
 

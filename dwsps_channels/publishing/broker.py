@@ -1,20 +1,18 @@
-"""The way to the server over the channel layer that its processes share."""
+"""Publishing to the server through the broker that its processes share."""
 
 from uuid import uuid4
 
 from msgspec import Raw
 
-from dwsps_channels.broker.channel_layer.layers import layer_factory
-from dwsps_channels.broker.channel_layer.sender import ChannelLayerSender
-from dwsps_channels.conf import conf
+from dwsps_channels.broker.backends import BrokerSender
 from dwsps_channels.core.publication import Publication
 
 
 class BrokerPublisher:
-    """Publishes over the channel layer of this alias: see ``Publisher``."""
+    """Publishes with a sender of the broker: see ``Publisher``."""
 
-    def __init__(self, alias: str) -> None:
-        self._sender = ChannelLayerSender(layer_factory(alias), group=conf.group)
+    def __init__(self, sender: BrokerSender) -> None:
+        self._sender = sender
         self._origin = uuid4().hex
         self._published = 0
 

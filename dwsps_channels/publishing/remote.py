@@ -12,10 +12,12 @@ from django.core.signals import setting_changed
 from django.dispatch import receiver
 from msgspec import Raw
 
+from dwsps_channels.broker.backends import BrokerBackend
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.breaker import CircuitBreaker
+from dwsps_channels.publishing.broker import BrokerPublisher
 from dwsps_channels.publishing.contract import Publisher
 from dwsps_channels.publishing.losses import losses
 
@@ -117,29 +119,33 @@ class RemotePublisher:
                 return
 
 
-# By process, channel layer and URL. What a fork brought along stays, unused: to close it would be to end connections
-# that the parent goes on using.
-_publishers: dict[tuple[int, str | None, str], RemotePublisher] = {}
+# By process, broker and URL. What a fork brought along stays, unused: to close it would be to end connections that the
+# parent goes on using.
+_publishers: dict[tuple[int, type[BrokerBackend], Any, str], RemotePublisher] = {}
 
 
-def remote_publisher(alias: str | None, url: str) -> RemotePublisher:
-    """This process's publisher: over the channel layer of this alias, or the websocket at ``url``."""
-    key = (os.getpid(), alias, url)
+def remote_publisher(backend: BrokerBackend, url: str) -> RemotePublisher:
+    """Return this process's publisher: through the broker if it joins processes, else the websocket at ``url``."""
+    key = (os.getpid(), type(backend), backend.options, url)
     publisher = _publishers.get(key)
     if publisher is None:
-        publisher = _publishers.setdefault(key, _make_publisher(alias, url))
+        publisher = _publishers.setdefault(key, _make_publisher(backend, url))
     return publisher
 
 
-def _make_publisher(alias: str | None, url: str) -> RemotePublisher:
-    # Not at the top: channels-redis, or models, are needed only there.
-    if alias is not None:
-        from dwsps_channels.publishing.broker import BrokerPublisher
-
-        return RemotePublisher(partial(BrokerPublisher, alias), None)
+def _make_publisher(backend: BrokerBackend, url: str) -> RemotePublisher:
+    if backend.joins_processes:
+        return RemotePublisher(partial(_through_broker, backend), None)
+    # Not at the top: models are needed only there.
     from dwsps_channels.publishing.websocket import WebSocketPublisher
 
     return RemotePublisher(partial(WebSocketPublisher, url), Address.parse(url).shown)
+
+
+def _through_broker(backend: BrokerBackend) -> BrokerPublisher:
+    sender = backend.make_sender()
+    assert sender is not None, "a broker that joins processes has a sender"
+    return BrokerPublisher(sender)
 
 
 @atexit.register

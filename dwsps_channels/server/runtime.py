@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
-from channels.layers import channel_layers
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
 
 from dwsps_channels import __version__
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.admission import Admission
@@ -28,7 +28,6 @@ from dwsps_channels.connections.servers.options import (
     warn_of_workers,
 )
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
-from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
@@ -60,8 +59,6 @@ FORWARDING_BYTES = 1024
 # What a worker's cursor may take: an origin and a sequence for each of 256 runs of processes.
 FEED_REQUEST_BYTES = 32 * 1024
 
-IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
-
 
 class Runtime:
     """What the sessions of one process share."""
@@ -70,10 +67,10 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.limits = conf.limits
-        policy = conf.POLICY()
+        policy = conf.policy_class()
         self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
         self.signals = SignalObserver()
-        self.broker = make_broker()
+        self.broker = configured_backend().make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
         self.hub = Hub(
@@ -91,7 +88,7 @@ class Runtime:
         """How many clients may be connected."""
         self._is_server_known = False
         self._sessions: set[Session] = set()
-        self._accepted_peers = AcceptedPeers()
+        self._accepted_peers = AcceptedPeers(conf.TIMINGS.PEER_POLL_INTERVAL)
         self._empty = asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._started = self.loop.create_task(self._start())
@@ -110,7 +107,7 @@ class Runtime:
         """
         if not self._is_server_known:
             self._is_server_known = True
-            warn_of_uvicorn(send, holds_messages=not is_fastlane)
+            warn_of_uvicorn(send, self.limits, holds_messages=not is_fastlane)
             if isinstance(self.broker, MemoryBroker):
                 warn_of_workers(send)
 
@@ -191,7 +188,7 @@ class Runtime:
 
     async def _start(self) -> None:
         before_shutdown(self.drain)
-        warn_of_daphne()
+        warn_of_daphne(self.limits)
         await self.broker.start(self.hub.receive)
 
     async def _drain(self) -> None:
@@ -212,25 +209,6 @@ class Runtime:
 
 def _close_going_away(session: Session) -> None:
     session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
-
-
-def shared_layer() -> str | None:
-    """The channel layer that joins this process to others, by its alias; ``None``: there is none."""
-    alias = conf.CHANNEL_LAYER
-    config = None if alias is None else channel_layers.configs.get(alias)
-    return None if config is None or config.get("BACKEND") == IN_MEMORY_LAYER else alias
-
-
-def make_broker() -> Broker:
-    """The broker that the settings ask for."""
-    alias = shared_layer()
-    if alias is None:
-        return MemoryBroker()
-    # Not at the top: channels-redis is needed only here.
-    from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
-    from dwsps_channels.broker.channel_layer.layers import layer_factory
-
-    return ChannelLayerBroker(layer_factory(alias), process_id=uuid4().hex, group=conf.group)
 
 
 _current: Runtime | None = None

@@ -130,7 +130,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
         uvicorn.Config(
             application(),
             # Where the fast lane does not read a message itself, uvicorn holds it whole before its size is looked at.
-            ws_max_size=message_bytes(),
+            ws_max_size=message_bytes(conf.limits),
             log_config=None,  # Django's is in force
             access_log=False,
             lifespan="off",

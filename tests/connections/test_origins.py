@@ -7,7 +7,7 @@ from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels.connections.origins import is_origin, refusal
+from dwsps_channels.connections.origins import refusal
 
 
 def scope(
@@ -287,38 +287,6 @@ class TestAllowedHosts:
             refusal(scope("http://rebound.example", host="rebound.example", scheme=None), None)
             is not None
         )
-
-
-class TestIsOrigin:
-    @pytest.mark.parametrize(
-        "text", ["https://example.com", "http://[::1]", "HTTP://A.b:1", "app://local"]
-    )
-    def test_scheme_host_and_perhaps_a_port_are_one(self, text: str) -> None:
-        assert is_origin(text)
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            "*",
-            "null",
-            "example.com",
-            "https://",
-            "https:///path",
-            "https://*.example.com",
-            "https://example.com/",
-            "https://a@example.com",
-            "https://example.com:port",
-            "https://example.com:65536",
-            "https://example.com:0",
-            "https://[::1",
-            "https://[not-an-address]",
-            "https://example.com ",
-            "https://bücher.example",
-        ],
-    )
-    def test_all_else_is_none(self, text: str) -> None:
-        assert not is_origin(text)
 
 
 header = st.one_of(

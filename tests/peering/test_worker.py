@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from channels.db import database_sync_to_async
+from django.conf import settings
 from django.db import DatabaseError
 from django.test import override_settings
 from django.utils import timezone
@@ -16,7 +17,6 @@ from django.utils import timezone
 from dwsps_channels import signals
 from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, WorkerLease
 from dwsps_channels.peering import store, worker
-from dwsps_channels.peering.outbound import forwarder, link
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.worker import Worker
 from tests.peering.far_server import FarServer
@@ -38,15 +38,11 @@ def server_kind() -> str:
 def same_project(server: Server, transactional_db: None) -> Iterator[None]:
     """The worker is of the project that the server runs, though its database is another one."""
     ServerIdentity.objects.create(pk=1, server_id=id_of(server))
-    with override_settings(SECRET_KEY=server.env["SECRET_KEY"]):
+    timings = {"LEASE_RENEW_INTERVAL": 0.05, "PEER_POLL_INTERVAL": 0.05, "LINK_BACKOFF_BASE": 0.01}
+    with override_settings(
+        SECRET_KEY=server.env["SECRET_KEY"], DWSPS={**settings.DWSPS, "TIMINGS": timings}
+    ):
         yield
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "RENEW_INTERVAL", 0.05)
-    monkeypatch.setattr(forwarder, "POLL_INTERVAL", 0.05)
-    monkeypatch.setattr(link, "BACKOFF_BASE", 0.01)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from django.test import override_settings
 from django.urls import path
 
 from dwsps_channels import apublish, publish
+from dwsps_channels.broker.backends import MemoryBackend
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.protocol.errors import (
     InvalidTopic,
@@ -510,7 +511,7 @@ class FailingBroker(MemoryBroker):
 async def serving_with(broker: Any) -> AsyncIterator[None]:
     """A runtime on ``broker``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "make_broker", lambda: broker)
+        patch.setattr(MemoryBackend, "make_broker", lambda self: broker)
         await runtime.obtain()
         yield
 
@@ -574,7 +575,7 @@ class TestOtherProcesses:
     ) -> None:
         broker = StartingBroker()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(runtime, "make_broker", lambda: broker)
+            patch.setattr(MemoryBackend, "make_broker", lambda self: broker)
             starting = asyncio.create_task(runtime.obtain())
             await broker.begun.wait()
             publishing: asyncio.Future[Any] = asyncio.ensure_future(call("a", 1))

@@ -183,13 +183,14 @@ for thread in threads:
         script = run(
             """
 from django.db import connection
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.conf import conf
 from dwsps_channels.publishing.remote import remote_publisher
 
 publish("news", "before")
 connection.ensure_connection()
 connection.connection.close()
-remote_publisher(None, conf.SERVER_URL).close()
+remote_publisher(configured_backend(), conf.SERVER_URL).close()
 publish("news", "after")
 """,
             server,

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from dwsps_channels.conf import conf
 from dwsps_channels.connections.servers.unwrap import unwrap
+from dwsps_channels.core.limits import Limits
 
 logger = logging.getLogger("dwsps_channels.server_options")
 
@@ -27,22 +27,22 @@ HANDSHAKE_TIMEOUT: Final = 20
 MIN_MESSAGE_BYTES: Final = 1024 * 1024
 
 
-def message_bytes() -> int:
+def message_bytes(limits: Limits) -> int:
     """The advised limit of the server for a message: above that of every session, a worker's too."""
-    return max(MIN_MESSAGE_BYTES, 2 * conf.MAX_MESSAGE_BYTES)
+    return max(MIN_MESSAGE_BYTES, 2 * limits.message_bytes)
 
 
-def warn_of_daphne() -> None:
+def warn_of_daphne(limits: Limits) -> None:
     """Warn of how Daphne listens, if it runs this event loop. Call it once, when the app starts."""
     if settings.DEBUG:
         return
-    for problem in _problems_of_daphne():
+    for problem in _problems_of_daphne(limits):
         logger.warning(
             'Daphne %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
         )
 
 
-def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
+def warn_of_uvicorn(send: Any, limits: Limits, *, holds_messages: bool) -> None:
     """Say what uvicorn takes from strangers. Once, for the ``send`` of its first websocket connection.
 
     ``holds_messages``: a message is held up to uvicorn's own limit before the app sees it.
@@ -52,7 +52,7 @@ def warn_of_uvicorn(send: Any, *, holds_messages: bool) -> None:
     for item in unwrap(send):
         config = getattr(item, "config", None)
         if hasattr(config, "ws_max_size"):
-            for problem in _problems_of_uvicorn(config, holds_messages=holds_messages):
+            for problem in _problems_of_uvicorn(config, limits, holds_messages=holds_messages):
                 logger.warning(
                     'uvicorn %s (docs/how-to/deployment.md, "Daphne, uvicorn, gunicorn")', problem
                 )
@@ -83,7 +83,7 @@ def _workers_of(config: Any) -> int:
     return int(gunicorn.workers)
 
 
-def _problems_of_daphne() -> Iterator[str]:
+def _problems_of_daphne(limits: Limits) -> Iterator[str]:
     reactor: Any = sys.modules.get("twisted.internet.reactor")
     if getattr(reactor, "_asyncioEventloop", None) is not asyncio.get_running_loop():
         return
@@ -103,13 +103,13 @@ def _problems_of_daphne() -> Iterator[str]:
                 f"once it turns many away. Start it with --websocket_connect_timeout {HANDSHAKE_TIMEOUT}"
             )
         yield from _problems_of_limit(
-            server.websocket_max_message_size, "--websocket-max-message-size"
+            limits, server.websocket_max_message_size, "--websocket-max-message-size"
         )
 
 
-def _problems_of_uvicorn(config: Any, *, holds_messages: bool) -> Iterator[str]:
+def _problems_of_uvicorn(config: Any, limits: Limits, *, holds_messages: bool) -> Iterator[str]:
     if holds_messages:
-        yield from _problems_of_limit(config.ws_max_size, "--ws-max-size")
+        yield from _problems_of_limit(limits, config.ws_max_size, "--ws-max-size")
     if config.http_protocol_class.__name__ == "HttpToolsProtocol":
         yield (
             "takes a request's head of any size, and waits for its end without end. "
@@ -117,16 +117,16 @@ def _problems_of_uvicorn(config: Any, *, holds_messages: bool) -> Iterator[str]:
         )
 
 
-def _problems_of_limit(size: int, option: str) -> Iterator[str]:
+def _problems_of_limit(limits: Limits, size: int, option: str) -> Iterator[str]:
     # What waits for a client may cost as much anyway.
-    allowed = max(conf.MAX_BUFFERED_BYTES, message_bytes())
-    if 0 < size < conf.MAX_MESSAGE_BYTES:
+    allowed = max(limits.buffered_bytes, message_bytes(limits))
+    if 0 < size < limits.message_bytes:
         yield (
             f"ends the connection of a client whose message is above {size} bytes, and DWSPS['MAX_MESSAGE_BYTES'] is "
-            f"{conf.MAX_MESSAGE_BYTES}. Start it with {option} {message_bytes()}"
+            f"{limits.message_bytes}. Start it with {option} {message_bytes(limits)}"
         )
     elif not 0 < size <= allowed:
         yield (
             f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each "
-            f"client. Start it with {option} {message_bytes()}"
+            f"client. Start it with {option} {message_bytes(limits)}"
         )

@@ -16,13 +16,13 @@ from dwsps_channels.threads.pools import in_djangos_thread
 
 logger = logging.getLogger("dwsps_channels.peers")
 
-POLL_INTERVAL = 1.0
-
 
 class AcceptedPeers:
     """Closes a peer's sessions when it was disabled, is not accepted from any more, or got a new secret."""
 
-    def __init__(self) -> None:
+    def __init__(self, poll_interval: float) -> None:
+        """Read the rows every ``poll_interval`` seconds while there are sessions."""
+        self._poll_interval = poll_interval
         # Each session with its peer's row as it was when it was accepted.
         self._sessions: dict[Session, Peer] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -48,7 +48,7 @@ class AcceptedPeers:
     async def _close_when_changed(self) -> None:
         try:
             while self._sessions:
-                await asyncio.sleep(POLL_INTERVAL)
+                await asyncio.sleep(self._poll_interval)
                 # Who comes while the rows are looked at is looked at the next time.
                 watched = list(self._sessions.items())
                 try:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import time
 from typing import Protocol
 
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
@@ -13,9 +14,6 @@ from dwsps_channels.peering.outbound.outbox import Outbox
 from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 
 logger = logging.getLogger("dwsps_channels.peering")
-
-# How often the rows are looked at, and the statuses written.
-POLL_INTERVAL = 1.0
 
 
 class Store(Protocol):
@@ -43,12 +41,14 @@ class Forwarder:
         sign: Callable[[], str | Awaitable[str]],
         outbox_messages: int,
         outbox_bytes: int,
+        timings: Timings,
         on_change: Callable[[Link], None] = lambda link: None,
     ) -> None:
         self._store = store
         self._server_id = server_id
         self._outbox_messages = outbox_messages
         self._outbox_bytes = outbox_bytes
+        self._timings = timings
         self._on_change = on_change
         self._links: dict[int, tuple[Link, asyncio.Task[None]]] = {}
         self._store_is_away = False
@@ -143,7 +143,7 @@ class Forwarder:
 
     async def _keep_in_step(self) -> None:
         while True:
-            await asyncio.sleep(POLL_INTERVAL)
+            await asyncio.sleep(self._timings.PEER_POLL_INTERVAL)
             self._tell_missed()
             try:
                 await self._reconcile()
@@ -215,7 +215,7 @@ class Forwarder:
     def _add(
         self, config: PeerConfig, outbox: Outbox, *, after: asyncio.Task[None] | None = None
     ) -> None:
-        link = Link(config, outbox, self, on_change=self._on_change)
+        link = Link(config, outbox, self, timings=self._timings, on_change=self._on_change)
 
         async def run() -> None:
             if after is not None:

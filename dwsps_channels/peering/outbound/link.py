@@ -18,6 +18,7 @@ from dwsps_channels.client import (
     open_connection,
 )
 from dwsps_channels.core.rate_limit import TokenBucket
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from dwsps_channels.peering.outbound.outbox import ForwardedMessage, Outbox
@@ -27,17 +28,10 @@ from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
-BACKOFF_BASE = 0.5
-BACKOFF_CAP = 30.0
 STABLE_INTERVAL = 30.0
-HEARTBEAT_INTERVAL = 20.0
-HEARTBEAT_TIMEOUT = 20.0
 
 # A server of ours that knows us by the secret says hello with its first frame, at once.
 HELLO_TIMEOUT = 5.0
-
-# A peer that answers heartbeats and no message is of no use: the connection is replaced.
-ANSWER_TIMEOUT = 60.0
 
 # A loop stays one until somebody changes a row.
 LOOP_RETRY_INTERVAL = 30.0
@@ -86,13 +80,17 @@ class Link:
         claims: ServerClaims,
         *,
         on_change: Callable[["Link"], None] = lambda link: None,
+        timings: Timings,
         backoff: Backoff | None = None,
     ) -> None:
         self.config = config
         self.outbox = outbox
         self._claims = claims
         self._on_change = on_change
-        self._backoff = backoff or Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=STABLE_INTERVAL)
+        self._timings = timings
+        self._backoff = backoff or Backoff(
+            timings.LINK_BACKOFF_BASE, timings.LINK_BACKOFF_CAP, stable_after=STABLE_INTERVAL
+        )
         self._state = LinkState.CONNECTING
         self._since = time()
         self._last_error = ""
@@ -169,8 +167,8 @@ class Link:
             async with open_connection(
                 self.config.url,
                 token=self.config.secret or None,
-                heartbeat=HEARTBEAT_INTERVAL,
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                heartbeat=self._timings.LINK_HEARTBEAT_INTERVAL,
+                heartbeat_timeout=self._timings.LINK_HEARTBEAT_TIMEOUT,
                 max_size=MAX_ANSWER_BYTES,
             ) as connection:
                 self._backoff.opened()
@@ -241,7 +239,9 @@ class Link:
                 while True:
                     self._handle_frame(await connection.receive())
         except TimeoutError:
-            raise _PeerUnavailable(f"no message was answered for {ANSWER_TIMEOUT:g} s") from None
+            raise _PeerUnavailable(
+                f"no message was answered for {self._timings.LINK_ANSWER_TIMEOUT:g} s"
+            ) from None
         finally:
             self._reply_timeout = None
             sending.cancel()
@@ -250,7 +250,7 @@ class Link:
     def _reset_reply_timeout(self) -> None:
         """Give the peer its time to reply the first message that was sent; whatever else it says is no reply."""
         if self._reply_timeout is not None:
-            due = asyncio.get_running_loop().time() + ANSWER_TIMEOUT
+            due = asyncio.get_running_loop().time() + self._timings.LINK_ANSWER_TIMEOUT
             self._reply_timeout.reschedule(due if self.outbox.awaited is not None else None)
 
     async def _await_hello(self, connection: Connection) -> None:

@@ -11,9 +11,9 @@ import pytest
 from django.test import override_settings
 from redis.asyncio import Redis as AsyncRedis
 
+from dwsps_channels.broker.backends import ChannelLayerBackend
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.layers import layer_factory
-from dwsps_channels.conf import conf
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import MakeBroker, Member, SharedBrokerContract, publication
 from tests.processes import Redis, wait_until_async
@@ -236,7 +236,9 @@ async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
         config = {"BACKEND": LAYERS[layer], "CONFIG": {"hosts": [url]}}
         with override_settings(SECRET_KEY=key, CHANNEL_LAYERS={"default": config}):
             made = layer_factory("default")()
-            broker = ChannelLayerBroker(lambda: made, process_id="p", group=conf.group)
+            broker = ChannelLayerBroker(
+                lambda: made, process_id="p", group=ChannelLayerBackend({}).group
+            )
         return await Member(broker).start()
 
     one, two = await member(0, "production"), await member(0, "production")

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from django.test import override_settings
 from websockets.sync.client import connect
 
 from dwsps_channels.connections.servers import options
+from dwsps_channels.core.limits import Limits
 from dwsps_channels.server.runtime import FEED_REQUEST_BYTES, FORWARDING_BYTES
 from tests.processes import HOST, Redis, Server, ServerFactory, base_environment, free_port
 
@@ -91,10 +91,10 @@ def test_a_limit_below_that_of_the_app(start_server: ServerFactory) -> None:
 
 @pytest.mark.parametrize("size", [1, 1000 * 1024, 1024 * 1024, 16 * 1024 * 1024])
 def test_the_advised_limit_has_room_for_every_session_and_is_not_warned_of(size: int) -> None:
-    with override_settings(DWSPS={"MAX_MESSAGE_BYTES": size, "MAX_BUFFERED_BYTES": size}):
-        advised = options.message_bytes()
-        assert advised >= size + max(FORWARDING_BYTES, FEED_REQUEST_BYTES)
-        assert list(options._problems_of_limit(advised, "--ws-max-size")) == []
+    limits = Limits(message_bytes=size, buffered_bytes=size)
+    advised = options.message_bytes(limits)
+    assert advised >= size + max(FORWARDING_BYTES, FEED_REQUEST_BYTES)
+    assert list(options._problems_of_limit(limits, advised, "--ws-max-size")) == []
 
 
 GUNICORN = (

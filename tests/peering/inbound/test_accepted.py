@@ -3,15 +3,18 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from unittest import mock
 
 import pytest
 from channels.db import database_sync_to_async
+from django.conf import settings
 from django.db import DatabaseError
 from django.db.models import QuerySet
+from django.test import override_settings
 
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.models import Peer
 from dwsps_channels.peering.inbound import accepted as accepted_peers
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
@@ -26,9 +29,12 @@ POLL_INTERVAL = 0.02
 
 
 @pytest.fixture(autouse=True)
-def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert accepted_peers.POLL_INTERVAL <= 1.0  # two seconds, with the query and the closing
-    monkeypatch.setattr(accepted_peers, "POLL_INTERVAL", POLL_INTERVAL)
+def polls_often() -> Iterator[None]:
+    assert Timings().PEER_POLL_INTERVAL <= 1.0  # two seconds, with the query and the closing
+    with override_settings(
+        DWSPS={**settings.DWSPS, "TIMINGS": {"PEER_POLL_INTERVAL": POLL_INTERVAL}}
+    ):
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from dwsps_channels.client import Connection, connection
-from dwsps_channels.peering.outbound import forwarder as module
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound import link, server_feed
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
@@ -78,6 +78,7 @@ class Running:
             sign=signer(server),
             outbox_messages=10_000,
             outbox_bytes=2**24,
+            timings=TIMINGS,
             on_change=lambda link: self.changes.append((link.config.name, link.state)),
         )
         self.task = asyncio.create_task(self.forwarder.run())
@@ -102,6 +103,8 @@ class Running:
             await self.forwarder.close()
 
 
+TIMINGS = Timings(PEER_POLL_INTERVAL=0.02, LINK_BACKOFF_BASE=0.01)
+
 StartForwarder = Callable[[], Running]
 
 
@@ -112,8 +115,6 @@ def server_kind() -> str:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_INTERVAL", 0.02)
-    monkeypatch.setattr(link, "BACKOFF_BASE", 0.01)
     monkeypatch.setattr(link, "LOOP_RETRY_INTERVAL", 0.02)
     monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 0.3)
 

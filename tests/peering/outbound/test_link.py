@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from dwsps_channels.client import Backoff
+from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound import link as module
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link import Link
@@ -59,13 +60,18 @@ class ServerClaims:
 class Running:
     """A link that runs, and all that it went through."""
 
-    def __init__(self, config: PeerConfig, messages: int) -> None:
+    def __init__(self, config: PeerConfig, messages: int, timings: Timings) -> None:
         self.claims = ServerClaims()
         self.states: list[LinkState] = []
         self.outbox = Outbox(config.name, messages, 2**24)
         backoff = Backoff(0.01, 0.02, stable_after=30.0)
         self.link = Link(
-            config, self.outbox, self.claims, on_change=self._on_change, backoff=backoff
+            config,
+            self.outbox,
+            self.claims,
+            on_change=self._on_change,
+            timings=timings,
+            backoff=backoff,
         )
         self.task = asyncio.create_task(self.link.run())
 
@@ -113,9 +119,16 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def start_link() -> AsyncIterator[StartLink]:
     started = []
 
-    def start(url: str, *, messages: int = 10_000, secret: str = SECRET, **row: object) -> Running:
+    def start(
+        url: str,
+        *,
+        messages: int = 10_000,
+        secret: str = SECRET,
+        timings: Timings = Timings(),  # noqa: B008  # frozen
+        **row: object,
+    ) -> Running:
         config = replace(PeerConfig(1, "far", url, secret), **row)  # type: ignore[arg-type]
-        started.append(Running(config, messages))
+        started.append(Running(config, messages, timings))
         return started[-1]
 
     yield start
@@ -367,13 +380,10 @@ class TestBreaks:
             await wait_until_async(lambda: len(delays) == number)  # noqa: B023
         assert set(delays) == {0.001}
 
-    async def test_a_silent_server_is_noticed(
-        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.05)
-        monkeypatch.setattr(module, "HEARTBEAT_TIMEOUT", 0.2)
+    async def test_a_silent_server_is_noticed(self, far: FarServer, start_link: StartLink) -> None:
         far.answer = lambda frame: None
-        link = start_link(far.url)
+        timings = Timings(LINK_HEARTBEAT_INTERVAL=0.05, LINK_HEARTBEAT_TIMEOUT=0.2)
+        link = start_link(far.url, timings=timings)
         link.put(1)
         await wait_until_async(lambda: far.numbers == [1])
         # A proxy swallows all from here on: nothing is read, and nothing is closed.
@@ -389,12 +399,10 @@ class TestBreaks:
         self,
         far: FarServer,
         start_link: StartLink,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.2)
         far.answer = lambda frame: None
-        link = start_link(far.url)
+        link = start_link(far.url, timings=Timings(LINK_ANSWER_TIMEOUT=0.2))
         link.put(1)
         await wait_until_async(lambda: far.numbers == [1])
         await wait_until_async(lambda: "no message was answered" in caplog.text)
@@ -405,12 +413,10 @@ class TestBreaks:
         self,
         far: FarServer,
         start_link: StartLink,
-        monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.3)
         far.answer = lambda frame: None
-        link = start_link(far.url)
+        link = start_link(far.url, timings=Timings(LINK_ANSWER_TIMEOUT=0.3))
         await link.has(LinkState.CONNECTED)
         link.put(1)
 
@@ -435,7 +441,7 @@ class TestBreaks:
         await wait_until_async(lambda: far.has_got(2))
         due = patience.when()
         assert due is not None
-        assert due <= now() + module.ANSWER_TIMEOUT
+        assert due <= now() + Timings().LINK_ANSWER_TIMEOUT
         await far.say(far.ack(far.frames[0]))
         await wait_until_async(lambda: link.outbox.acked == 1)
         later = patience.when()
@@ -445,11 +451,8 @@ class TestBreaks:
         await link.is_done(2)
         assert patience.when() is None
 
-    async def test_the_round_trip_is_measured(
-        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(module, "HEARTBEAT_INTERVAL", 0.01)
-        link = start_link(far.url)
+    async def test_the_round_trip_is_measured(self, far: FarServer, start_link: StartLink) -> None:
+        link = start_link(far.url, timings=Timings(LINK_HEARTBEAT_INTERVAL=0.01))
         await link.has(LinkState.CONNECTED)
         await wait_until_async(lambda: link.link.status().round_trip)
 

@@ -1,0 +1,189 @@
+"""The brokers that ``DWSPS["BROKER"]`` can name: each with its options, and its part of the system checks."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+from uuid import uuid4
+
+import msgspec
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
+from django.utils.module_loading import import_string
+from msgspec import Struct
+
+from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.capturing import is_under_test
+from dwsps_channels.conf import conf, improper
+from dwsps_channels.core.broker import Broker
+from dwsps_channels.core.publication import Publication
+
+IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+
+
+class BrokerSender(Protocol):
+    """Publishes to the server from a process that is not part of it. For one thread at a time."""
+
+    def publish(self, publication: Publication, deadline: float) -> str:
+        """Publish; block until the broker has the publication, at most until ``deadline``, by ``time.monotonic``.
+
+        Returns:
+            Why no process of the server received it; empty if one did, as far as can be known.
+
+        Raises:
+            TimeoutError: not before the deadline. The server may have it nevertheless.
+            OSError: the broker cannot be reached. The text says why.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection, without waiting."""
+
+
+class BrokerBackend(ABC):
+    """A broker as a project configures it. Subclass it to bring another one."""
+
+    joins_processes: ClassVar[bool]
+    """Whether processes that have it are one server."""
+
+    class Options(Struct, frozen=True, forbid_unknown_fields=True):
+        """The keys of ``OPTIONS``."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Take the ``OPTIONS`` of the setting.
+
+        Raises:
+            ImproperlyConfigured: a key is unknown, or its value cannot be.
+        """
+        try:
+            self.options: Any = msgspec.convert(dict(options), self.Options)
+        except msgspec.ValidationError as error:
+            raise ImproperlyConfigured(
+                f"DWSPS['BROKER']['OPTIONS'] of {type(self).__name__}: {error}"
+            ) from error
+
+    @abstractmethod
+    def make_broker(self) -> Broker:
+        """Make the broker of a process that serves."""
+
+    def make_sender(self) -> BrokerSender | None:
+        """Make a sender for a process that does not serve. ``None``: this broker reaches no other process."""
+        return None
+
+    def check(self) -> list[CheckMessage]:
+        """Check that the broker can be made, for ``manage.py check``."""
+        return []
+
+
+class MemoryBackend(BrokerBackend):
+    """One process is the whole server."""
+
+    joins_processes = False
+
+    def make_broker(self) -> Broker:
+        """See ``BrokerBackend.make_broker``."""
+        return MemoryBroker()
+
+
+class ChannelLayerBackend(BrokerBackend):
+    """All processes that share a channel layer, ``SERVER_NAME`` and ``SECRET_KEY`` are one server."""
+
+    joins_processes = True
+
+    class Options(Struct, frozen=True, forbid_unknown_fields=True):
+        """The keys of ``OPTIONS``."""
+
+        LAYER: str = "default"
+        """A key of ``CHANNEL_LAYERS``."""
+
+    options: Options
+
+    @property
+    def group(self) -> str:
+        """The group of the channel layer through which the server's processes reach each other.
+
+        Its name tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY`` and the number of the database.
+        With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
+        Under test it is another.
+        """
+        from dwsps_channels.broker.channel_layer.layers import database_numbers
+
+        key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
+        numbers = database_numbers(self.options.LAYER)
+        mark = salted_hmac("dwsps_channels.broker", repr(numbers), secret=key, algorithm="sha256")
+        # As the database of tests has another name: they share a developer's Redis, too.
+        test = ".test" if is_under_test() else ""
+        return f"dwsps.broker.{conf.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
+
+    def make_broker(self) -> Broker:
+        """See ``BrokerBackend.make_broker``."""
+        # Not at the top: channels-redis is needed only here.
+        from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
+        from dwsps_channels.broker.channel_layer.layers import layer_factory
+
+        return ChannelLayerBroker(
+            layer_factory(self.options.LAYER), process_id=uuid4().hex, group=self.group
+        )
+
+    def make_sender(self) -> BrokerSender:
+        """See ``BrokerBackend.make_sender``."""
+        from dwsps_channels.broker.channel_layer.layers import layer_factory
+        from dwsps_channels.broker.channel_layer.sender import ChannelLayerSender
+
+        return ChannelLayerSender(layer_factory(self.options.LAYER), group=self.group)
+
+    def check(self) -> list[CheckMessage]:
+        """See ``BrokerBackend.check``."""
+        alias = self.options.LAYER
+        described = _layers().get(alias)
+        if described is None:
+            return [
+                Error(
+                    f"DWSPS['BROKER'] uses the channel layer '{alias}', which is not in CHANNEL_LAYERS",
+                    hint="name one of CHANNEL_LAYERS as LAYER in its OPTIONS, or use MemoryBackend if the server is "
+                    "one process",
+                    id="dwsps_channels.E006",
+                )
+            ]
+        backend = str(described.get("BACKEND"))
+        try:
+            import_string(backend)
+        except Exception as error:
+            package = backend.partition(".")[0]
+            hint = f"correct its BACKEND, or install the package that has '{package}'"
+            if package == "channels_redis":
+                hint = "pip install channels_redis"
+            problem = f"CHANNEL_LAYERS['{alias}'] cannot be used: {error}"
+            return [Error(problem, hint=hint, id="dwsps_channels.E009")]
+        return []
+
+
+def configured_backend() -> BrokerBackend:
+    """Return the backend that the settings ask for.
+
+    Raises:
+        ImproperlyConfigured: it cannot be imported, or does not take its options.
+    """
+    chosen = conf.BROKER
+    if chosen is None:
+        described = _layers().get("default")
+        is_shared = described is not None and described.get("BACKEND") != IN_MEMORY_LAYER
+        return ChannelLayerBackend({}) if is_shared else MemoryBackend({})
+    try:
+        backend = import_string(chosen.BACKEND)
+    except (ImportError, TypeError, ValueError) as error:
+        raise improper(
+            "BROKER", f"a dict whose BACKEND is a class that can be imported ({error})"
+        ) from error
+    if not (isinstance(backend, type) and issubclass(backend, BrokerBackend)):
+        raise improper(
+            "BROKER",
+            f"a dict whose BACKEND is a BrokerBackend, which '{chosen.BACKEND}' is not",
+        )
+    return backend(chosen.OPTIONS)
+
+
+def _layers() -> dict[str, dict[str, Any]]:
+    layers: dict[str, dict[str, Any]] = getattr(settings, "CHANNEL_LAYERS", {})
+    return layers
