@@ -1,4 +1,4 @@
-"""The browser client's own tests, run by Node: one file of `tests/js` at a time."""
+"""The tests of the JavaScript client in tests/js, run by Node, and what ties its package to the app."""
 
 import json
 import os

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { connect, next, record, serve, until } from './helpers.mjs'
 
-test('a function is asked for the address of each connection', async (t) => {
+test('a function is called for the address of each connection', async (t) => {
   const server = await serve(t)
   const paths = []
   server.welcome = (socket, request) => paths.push(request.url)
@@ -21,7 +21,7 @@ test('a function is asked for the address of each connection', async (t) => {
   assert.deepEqual(paths, ['/?n=1', '/?n=2', '/?n=3', '/?n=4'])
 })
 
-test('where the function fails, the client tries again, and says why', async (t) => {
+test('if the function fails, the client tries again and gives the reason', async (t) => {
   const server = await serve(t)
   const answers = [
     () => {
@@ -40,7 +40,7 @@ test('where the function fails, the client tries again, and says why', async (t)
   reasons.forEach((reason, n) => assert.match(reconnecting[n].reason, reason))
 })
 
-test('a function that takes too long is asked again; its late answer is not used, nor after close()', async (t) => {
+test('a function that takes too long is called again; its late answer is not used, nor after close()', async (t) => {
   const server = await serve(t)
   const waiting = []
   const client = connect(t, () => new Promise((resolve) => waiting.push(resolve)), { timeout: 30 })

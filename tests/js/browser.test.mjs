@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { next, open, PSClient, record, serve, until, WebSocket } from './helpers.mjs'
 
-/** What the client touches of a page. */
+/** The parts of a page that the client uses. */
 function page(t, { href } = {}) {
   const window = new EventTarget()
   const document = Object.assign(new EventTarget(), { visibilityState: 'visible' })
@@ -40,7 +40,7 @@ test('relative and http addresses become websocket addresses', (t) => {
   }
 })
 
-test('without a WebSocket of its own it takes the global one', async (t) => {
+test('without the option WebSocket it takes the global class', async (t) => {
   const server = await serve(t)
   const before = Object.getOwnPropertyDescriptor(globalThis, 'WebSocket')
   Object.defineProperty(globalThis, 'WebSocket', { value: WebSocket, configurable: true })
@@ -52,7 +52,7 @@ test('without a WebSocket of its own it takes the global one', async (t) => {
 
 for (const [what, wake] of [
   ['the network is back', ({ window }) => window.dispatchEvent(new Event('online'))],
-  ['the page is looked at again', ({ document }) => document.dispatchEvent(new Event('visibilitychange'))],
+  ['the page is visible again', ({ document }) => document.dispatchEvent(new Event('visibilitychange'))],
 ]) {
   test(`when ${what}, it does not wait any longer`, async (t) => {
     const env = page(t)
@@ -82,7 +82,7 @@ for (const [what, wake] of [
   })
 }
 
-test('a closed client lets go of the page', async (t) => {
+test('a closed client removes its listeners from the page', async (t) => {
   const env = page(t)
   const server = await serve(t)
   const client = await open(t, server)

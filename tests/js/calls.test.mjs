@@ -58,18 +58,18 @@ test('answers find their calls by id, whatever their order', async (t) => {
   await assert.rejects(second, { code: 'forbidden', action: 'publish', topic: 'a' })
 })
 
-test('a refused call rejects with the fields of the error frame, and tells "error" the same', async (t) => {
+test('a refused call rejects with the fields of the error frame, and "error" listeners get the same', async (t) => {
   const server = await serve(t)
   server.decide = ({ topic }) => topic === 'busy' && { code: 'rate_limited', reason: 'too fast', retryable: true }
   const client = await open(t, server)
-  const told = next(client, 'error')
+  const emitted = next(client, 'error')
   const error = await client.publish('busy', 1).catch((error) => error)
   assert.ok(error instanceof PSError && error instanceof Error)
   assert.deepEqual({ ...error }, {
     code: 'rate_limited', reason: 'too fast', retryable: true, action: 'publish', topic: 'busy', name: 'PSError',
   })
   assert.equal(error.message, 'publish: busy: rate_limited: too fast')
-  assert.equal(await told, error)
+  assert.equal(await emitted, error)
   await assert.rejects(client.subscribe('a..b'), { code: 'invalid_topic', retryable: false, action: 'subscribe' })
   assert.equal((await client.publish('fine', 1)).type, 'ack', 'the connection lives on')
 })
@@ -101,7 +101,7 @@ test('a second subscription that is refused leaves the first as it was', async (
   assert.deepEqual([first, second, client.subscriptions], [[1], [], ['a']])
 })
 
-test('nobody has to handle a rejection: the process lives', async (t) => {
+test('an unhandled rejection does not end the process', async (t) => {
   const server = await serve(t)
   const script = `
     import { WebSocket, PSClient } from './helpers.mjs'
@@ -124,18 +124,18 @@ test('nobody has to handle a rejection: the process lives', async (t) => {
   assert.deepEqual([status, output], [0, 'alive\n'])
 })
 
-test('who does await gets the rejection, and who does not is told by "error"', async (t) => {
+test('a caller that awaits gets the rejection, and an "error" listener gets it in any case', async (t) => {
   const client = await open(t, await serve(t))
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   await assert.rejects(async () => await client.publish('', 1), { code: 'invalid_topic' })
   await assert.rejects(client.publish(7, 1), { code: 'invalid_topic' })
   await assert.rejects(client.subscribe(undefined), { code: 'invalid_topic' })
-  assert.deepEqual(told.map(({ action, code }) => `${action} ${code}`), [
+  assert.deepEqual(emitted.map(({ action, code }) => `${action} ${code}`), [
     'publish invalid_topic', 'publish invalid_topic', 'subscribe invalid_topic',
   ])
 })
 
-test('what is not JSON is refused before it is sent', async (t) => {
+test('a value without a JSON form is refused before it is sent', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const circle = {}
@@ -150,7 +150,7 @@ test('an error that names no request answers the oldest one, at once', async (t)
   const server = await serve(t)
   server.decide = () => 'ignore'
   const client = await open(t, server)
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   const calls = [client.publish('a', 1), client.subscribe('b'), client.unsubscribe('c'), client.publish('d', 1)]
   await until(() => server.frames.length === calls.length)
   for (const code of ['invalid_json', 'message_too_large', 'invalid_topic']) {
@@ -161,7 +161,7 @@ test('an error that names no request answers the oldest one, at once', async (t)
   await assert.rejects(calls[2], { code: 'invalid_topic', action: 'unsubscribe', topic: 'c' })
   server.broadcast({ type: 'error', code: 'invalid_topic', reason: 'too long', retryable: false, action: 'publish' })
   await assert.rejects(calls[3], { code: 'invalid_topic', topic: 'd' })
-  assert.equal(told.length, calls.length)
+  assert.equal(emitted.length, calls.length)
 })
 
 test('an error about the connection answers no call', async (t) => {
@@ -170,14 +170,14 @@ test('an error about the connection answers no call', async (t) => {
   const client = await open(t, server)
   const published = client.publish('a', 1)
   await until(() => server.frames.length === 1)
-  const told = next(client, 'error')
+  const emitted = next(client, 'error')
   server.broadcast({ type: 'error', code: 'rate_limited', reason: 'much too fast', retryable: true })
-  assert.deepEqual([(await told).code, (await told).action], ['rate_limited', undefined])
+  assert.deepEqual([(await emitted).code, (await emitted).action], ['rate_limited', undefined])
   server.close(4102)
   await assert.rejects(published, { code: 'connection_lost', reason: /4102 much too fast/ })
 })
 
-test('half of an emoji comes through in a message; a topic with one is refused before it is sent', async (t) => {
+test('half of an emoji arrives in a message; a topic with one is refused before it is sent', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = []
@@ -192,7 +192,7 @@ test('half of an emoji comes through in a message; a topic with one is refused b
   assert.equal(server.frames.length, before + 1)
 })
 
-test('any JSON value and any topic come through', async (t) => {
+test('any JSON value and any topic arrive unchanged', async (t) => {
   const client = await open(t, await serve(t))
   const topics = ['__proto__', 'constructor', 'length', '1', '☃', 'a.__proto__.b']
   const values = [null, false, 0, -0.5, '', 'naïve ☃ 🦆 "\\\n\u2028', [], {}, [[null]], { __proto__: null, toJSON: 1 }]
@@ -217,7 +217,7 @@ test('calls may be made before the socket is open', async (t) => {
   assert.deepEqual(got, ['published first'])
 })
 
-test('a message is what it was when it was published, and so is its timestamp', async (t) => {
+test('message and timestamp are those of the moment of the call', async (t) => {
   const server = await serve(t)
   const client = connect(t, server)
   const message = { n: 1 }
@@ -231,7 +231,7 @@ test('a message is what it was when it was published, and so is its timestamp', 
   assert.ok(Date.parse(frame.timestamp) >= before && Date.parse(frame.timestamp) <= after)
 })
 
-test('only so many publishes wait; the next is refused, and none is dropped', async (t) => {
+test('beyond queueSize a publish is refused, and no waiting one is dropped', async (t) => {
   const server = await serve(t)
   const client = connect(t, server, { queueSize: 2 })
   const waiting = [client.publish('a', 1), client.publish('a', 2)]
@@ -245,14 +245,14 @@ test('only so many publishes wait; the next is refused, and none is dropped', as
 test('before the socket is open, unsubscribing cancels the subscription', async (t) => {
   const server = await serve(t)
   const client = connect(t, server)
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   const subscribed = client.subscribe('a')
   const unsubscribed = client.unsubscribe('a')
   await assert.rejects(subscribed, { code: 'cancelled', action: 'subscribe', topic: 'a' })
   const { type, action, topic } = await unsubscribed
   assert.deepEqual([type, action, topic], ['ack', 'unsubscribe', 'a'])
   await next(client, 'open')
-  assert.deepEqual([server.frames, told], [[], []])
+  assert.deepEqual([server.frames, emitted], [[], []])
 })
 
 test('a call that a live server never answers times out; a late ack does no harm', async (t) => {
@@ -282,7 +282,7 @@ test('close() closes for good, and is no error', async (t) => {
   const server = await serve(t)
   server.decide = () => 'ignore'
   const client = await open(t, server)
-  const told = ['open', 'error', 'reconnecting'].map((event) => record(client, event))
+  const emitted = ['open', 'error', 'reconnecting'].map((event) => record(client, event))
   const closes = record(client, 'close')
   const calls = [client.subscribe('a'), client.publish('a', 1), client.unsubscribe('b')]
   client.close()
@@ -292,14 +292,14 @@ test('close() closes for good, and is no error', async (t) => {
   assert.deepEqual(client.subscriptions, [])
   assert.deepEqual(closes, [{ code: 1000, reason: '', willReconnect: false }])
   await until(() => server.sessions.size === 0)
-  assert.deepEqual(told, [[], [], []])
+  assert.deepEqual(emitted, [[], [], []])
   await assert.rejects(client.publish('a', 1), { code: 'closed' })
   await assert.rejects(client.subscribe('a'), { code: 'closed' })
   await assert.rejects(client.unsubscribe('a'), { code: 'closed' })
   assert.equal(server.accepted, 1)
 })
 
-test('close() before the socket is open leaves nothing behind', async (t) => {
+test('close() before the socket is open closes the socket as well', async (t) => {
   const server = await serve(t)
   const client = connect(t, server)
   const opens = record(client, 'open')
@@ -325,7 +325,7 @@ test('a process ends when its client is closed', async (t) => {
   assert.ok(performance.now() - started < 9_000, 'no timer of 10 s keeps it')
 })
 
-test('misuse throws where it is written', () => {
+test('misuse throws at the call', () => {
   assert.throws(() => new PSClient('ws://127.0.0.1:1', { WebSocket: null }), TypeError)
   assert.throws(() => new PSClient('/ws/pubsub/', { WebSocket }), {
     name: 'TypeError',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { next, open, record, serve, settle, until } from './helpers.mjs'
 
-test('a handler gets what its own subscription matched, sub-topics included', async (t) => {
+test('a handler gets the messages that its subscription matched, including those to sub-topics', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = { news: [], uk: [], london: [] }
@@ -57,7 +57,7 @@ test('unsubscribing from a parent leaves the child, and takes effect at once for
   assert.deepEqual([client.subscriptions, server.topics], [['a.b'], ['a.b']])
 })
 
-test('unsubscribing from what was never subscribed to is acknowledged', async (t) => {
+test('unsubscribing without a subscription is acknowledged', async (t) => {
   const client = await open(t, await serve(t))
   assert.equal((await client.unsubscribe('a')).action, 'unsubscribe')
 })
@@ -91,7 +91,7 @@ test('a handler or listener that fails stops neither the others nor the client, 
   ])
 })
 
-test('where there is a reportError, as in browsers, it gets the failure', async (t) => {
+test('if there is a reportError, as in browsers, it gets the failure', async (t) => {
   const client = await open(t, await serve(t))
   const reported = []
   globalThis.reportError = (error) => reported.push(error.message)
@@ -103,7 +103,7 @@ test('where there is a reportError, as in browsers, it gets the failure', async 
   assert.deepEqual(reported, ['handler'])
 })
 
-test('frames that make no sense are told by "error"; the connection lives on', async (t) => {
+test('invalid frames go to "error" listeners, and the connection lives on', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const errors = record(client, 'error')
@@ -118,31 +118,31 @@ test('frames that make no sense are told by "error"; the connection lives on', a
   assert.deepEqual(messages, [])
 })
 
-test('frames of a later protocol are passed over', async (t) => {
+test('frames of a later protocol are ignored', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
-  const told = ['error', 'message', 'ack'].map((event) => record(client, event))
+  const emitted = ['error', 'message', 'ack'].map((event) => record(client, event))
   server.broadcast({ type: 'hello', server: 'x' })
   server.broadcast({ type: 'publish', topic: 'a', context: 'a', message: 1, news: true })
-  await until(() => told[1].length === 1)
-  assert.deepEqual([told[0], told[2]], [[], []])
+  await until(() => emitted[1].length === 1)
+  assert.deepEqual([emitted[0], emitted[2]], [[], []])
 })
 
 test('JSON in a binary message is a frame too', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
-  const told = next(client, 'message')
+  const emitted = next(client, 'message')
   const frame = Buffer.from('{"type":"publish","topic":"a","context":"a","message":"☃"}')
   for (const socket of server.sessions.keys()) socket.send(frame)
-  assert.equal((await told).message, '☃')
+  assert.equal((await emitted).message, '☃')
 })
 
-test('an error that answers no call is told by "error"', async (t) => {
+test('an error that answers no call goes to "error" listeners', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
-  const told = next(client, 'error')
+  const emitted = next(client, 'error')
   server.broadcast({ type: 'error', code: 'unavailable', reason: 'the server is going away', retryable: true })
-  const { code, reason, retryable, action, topic } = await told
+  const { code, reason, retryable, action, topic } = await emitted
   assert.deepEqual([code, reason, retryable], ['unavailable', 'the server is going away', true])
   assert.deepEqual([action, topic], [undefined, undefined])
 })

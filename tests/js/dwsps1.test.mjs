@@ -28,7 +28,7 @@ test('a binary frame is text as well', async (t) => {
   assert.deepEqual(messages, ['{"type":"publish","topic":"a","message":"☃"}'])
 })
 
-test('what an "open" listener subscribes again is not delivered twice', async (t) => {
+test('a subscription that an "open" listener makes again is not delivered twice', async (t) => {
   const server = await serve(t)
   const client = connect(t, server, { dwsps1: true })
   const got = []

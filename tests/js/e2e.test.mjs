@@ -1,4 +1,4 @@
-/** Against a real server, where DWSPS_URL names one: a websocket address on which everyone may do everything. */
+/** Tests against the real server at DWSPS_URL, a websocket address at which everybody may do everything. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
@@ -7,7 +7,7 @@ import { connect, next, open, PSError, record, until } from './helpers.mjs'
 const url = process.env.DWSPS_URL
 const real = (name, run) => test(name, { skip: url ? false : 'DWSPS_URL is not set', timeout: 30_000 }, run)
 
-/** Topics of this run's own: the server may have other users. */
+/** Make a topic for this run alone: the server may have other users. */
 const topic = (name) => `e2e.${randomUUID()}.${name}`
 
 real('the example of the README of dwsps', async (t) => {
@@ -54,7 +54,7 @@ real('one client publishes, the other receives, once for each subscription and d
   assert.deepEqual(got, [[child, 1], [parent, 1], [parent, 2]])
 })
 
-real('any JSON value comes through', async (t) => {
+real('any JSON value arrives unchanged', async (t) => {
   const any = topic('any')
   const client = await open(t, url)
   const got = []
@@ -64,7 +64,7 @@ real('any JSON value comes through', async (t) => {
   assert.deepEqual(got, values)
 })
 
-real('half of an emoji comes through in a message, and is answered', async (t) => {
+real('half of an emoji arrives in a message, and no topic may have one', async (t) => {
   const half = topic('half')
   const client = await open(t, url)
   const got = []
@@ -77,7 +77,7 @@ real('half of an emoji comes through in a message, and is answered', async (t) =
   }
 })
 
-real('a message that the server does not read is refused by name, and no other call with it', async (t) => {
+real('a message beyond a limit is refused, and no other call with it', async (t) => {
   const own = topic('own')
   const client = await open(t, url)
   const deep = Array(200).fill().reduce((inner) => [inner], null)
@@ -97,9 +97,9 @@ real('the topics __proto__, length, 1 and ☃ are ordinary', async (t) => {
   }
 })
 
-real('what the server refuses rejects, and the connection lives on', async (t) => {
+real('a refused call rejects, and the connection lives on', async (t) => {
   const client = await open(t, url)
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   for (const bad of ['a..b', '.a', 'a.', 'a b', 'a\u0007', 'x'.repeat(256), 'x.'.repeat(32) + 'x']) {
     for (const call of [() => client.subscribe(bad), () => client.publish(bad, 1)]) {
       const error = await call().then(() => assert.fail(`accepted: ${bad}`), (error) => error)
@@ -107,12 +107,12 @@ real('what the server refuses rejects, and the connection lives on', async (t) =
       assert.deepEqual([error.code, error.retryable], ['invalid_topic', false], bad)
     }
   }
-  assert.equal(told.length, 14)
+  assert.equal(emitted.length, 14)
   assert.deepEqual(client.subscriptions, [])
   assert.equal((await client.publish(topic('fine'), 1)).type, 'ack')
 })
 
-real('after unsubscribe nothing comes, but for the subscriptions that stay', async (t) => {
+real('after unsubscribe only the remaining subscriptions deliver', async (t) => {
   const client = await open(t, url)
   const parent = topic('parent')
   const child = `${parent}.child`

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { connect, next, open, record, serve, until } from './helpers.mjs'
 
-test('a handle takes back its own handler; the server is told when the last has gone', async (t) => {
+test('a handle takes back its own handler; the client unsubscribes after the last', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = { one: [], two: [] }
@@ -19,7 +19,7 @@ test('a handle takes back its own handler; the server is told when the last has 
   assert.equal(server.sent('unsubscribe').length, 1)
 })
 
-test('a handle may be let go of again and again, and after all is over', async (t) => {
+test('a handle may be taken back again and again, and after close()', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const errors = record(client, 'error')
@@ -84,7 +84,7 @@ test('offline, a handle cancels its own call, and the others are subscribed on t
   assert.deepEqual([got, server.topics], [[1], ['a']])
 })
 
-test('a topic whose last call is refused is not asked for again, though it stood before', async (t) => {
+test('a topic whose last call is refused is not asked for again, even if it was granted before', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const before = client.subscribe('a', () => {})
@@ -117,7 +117,7 @@ test('handles outlive a connection', async (t) => {
   assert.deepEqual([got, server.topics], [['two'], ['a']])
 })
 
-test('what is taken back before the server has answered is not delivered, and the server forgets it', async (t) => {
+test('a subscription taken back before its answer delivers nothing, and the server drops it', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = []

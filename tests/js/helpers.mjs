@@ -5,7 +5,7 @@ import { OldServer, TestServer } from './servers.mjs'
 export { PSClient, PSError } from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
 export { WebSocket }
 
-/** Node's own, whatever a test's fake clock does to the global one. */
+/** Node's functions, which a test's fake clock replaces in the global object. */
 const { setTimeout, clearTimeout } = globalThis
 const { random: realRandom } = Math
 const DEADLINE = 10_000
@@ -19,13 +19,13 @@ export async function until(holds, what = holds.toString()) {
   }
 }
 
-/** Let everything that is under way arrive: a frame goes to the server and back. */
+/** Wait until everything in flight has arrived: send a frame to the server and await its ack. */
 export const settle = (client) => client.publish('settle', null)
 
-/** What an event tells, the next time. */
+/** Await the next value of an event. */
 export function next(client, event) {
   return new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error(`'${event}' was never told`)), DEADLINE)
+    const late = setTimeout(() => reject(new Error(`'${event}' never came`)), DEADLINE)
     client.once(event, (value) => {
       clearTimeout(late)
       resolve(value)
@@ -33,11 +33,11 @@ export function next(client, event) {
   })
 }
 
-/** Everything an event tells, from now on. */
+/** Collect the values of an event from now on. */
 export function record(client, event) {
-  const told = []
-  client.on(event, (value) => told.push(value))
-  return told
+  const emitted = []
+  client.on(event, (value) => emitted.push(value))
+  return emitted
 }
 
 export async function serve(t, Server = TestServer) {
@@ -48,7 +48,7 @@ export async function serve(t, Server = TestServer) {
 
 export const serveOld = (t) => serve(t, OldServer)
 
-/** A client that reconnects soon, and is closed after the test. */
+/** Make a client that reconnects soon, and is closed after the test. */
 export function connect(t, url, options = {}) {
   const client = new PSClient(url.url ?? url, { WebSocket, minDelay: 5, maxDelay: 20, ...options })
   t.after(() => client.close())
@@ -62,8 +62,8 @@ export async function open(t, server, options) {
 }
 
 /**
- * A clock that runs when it is told to, until the test ends; sockets stay real. Node's own mock will not do: a timer
- * that ws made under one mock and clears under the next takes another timer with it.
+ * Replace the clock until the test ends by one that runs on `tick`; sockets stay real. Node's mock will not do: if ws
+ * makes a timer under one mock and clears it under the next, another timer is lost.
  */
 export function clock(t, random = 1) {
   const due = new Map()

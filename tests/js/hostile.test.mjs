@@ -1,4 +1,4 @@
-/** A server that means harm: whatever it sends, the client's process lives, and works with the next server. */
+/** A hostile server: none of its frames ends the client's process, which then works with the next server. */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -30,7 +30,7 @@ const FRAMES = [
 
 const CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1014, 3000, 3999, 4100, 4102, 4199, 4200, 4299, 4300, 4999]
 
-/** What the server does with one connection after another; each ends its own. */
+/** The server's behaviour, one function a connection; each ends its connection. */
 const DEEDS = [
   ...['\x00\xff\r\n\r\n', 'HTTP/1.1 503 Later\r\n\r\n', 'HTTP/1.1 301 There\r\nLocation: file:///etc/passwd\r\n\r\n'].map(
     (answer) => (request, socket) => socket.end(answer),
@@ -57,14 +57,14 @@ function accepted(act) {
   return (request, raw, head, wss) => wss.handleUpgrade(request, raw, head, (socket) => act(socket.on('error', () => {}), raw))
 }
 
-/** Where the WebSocket of the process is from: the line that gets it, and the arguments of Node. */
+/** The sources of a WebSocket: the line that imports it, and Node's arguments. */
 const SOURCES = {
   'the package ws': [`import { WebSocket } from './helpers.mjs'`],
   'Node itself': ['const { WebSocket } = globalThis', '--experimental-websocket', '--no-warnings'],
 }
 
 for (const [source, [line, ...flags]] of Object.entries(SOURCES)) {
-  test(`with the WebSocket of ${source}, a process without any error listener outlives it`, (t) => outlives(t, line, flags))
+  test(`with the WebSocket of ${source}, a process without an error listener survives`, (t) => outlives(t, line, flags))
 }
 
 async function outlives(t, line, flags) {
@@ -110,10 +110,10 @@ async function outlives(t, line, flags) {
   assert.deepEqual([status, output, deeds.length], [0, 'alive undefined []\n', 0], complaints.slice(-2_000))
 }
 
-test('what is no frame is told to "error", whatever is wrong with it, and answers nothing', async (t) => {
+test('each kind of invalid frame goes to "error" listeners and answers nothing', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   const bad = [
     '{',
     'null',
@@ -126,5 +126,5 @@ test('what is no frame is told to "error", whatever is wrong with it, and answer
   for (const frame of bad) server.broadcast(frame)
   server.broadcast('{"type":"of a later protocol","topic":7}')
   await client.publish('a', 1)
-  assert.deepEqual(told.map(({ code, retryable }) => [code, retryable]), bad.map(() => ['invalid_frame', false]))
+  assert.deepEqual(emitted.map(({ code, retryable }) => [code, retryable]), bad.map(() => ['invalid_frame', false]))
 })

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { clock, connect, next, open, record, serve, serveOld, until } from './helpers.mjs'
 
-test('a client that only listens gives up a dead connection, and makes another', async (t) => {
+test('a client that only listens gives up a dead connection and reconnects', async (t) => {
   const server = await serve(t)
   const client = await open(t, server, { keepAlive: 40, timeout: 60 })
   const got = []
@@ -28,18 +28,18 @@ test('by default that takes less than 40 s', async (t) => {
 })
 
 for (const [what, start] of [['this server', serve], ['dwsps 1.0.1', serveOld]]) {
-  test(`${what} answers, and nobody hears of it`, async (t) => {
+  test(`${what} answers, and no listener gets the ack`, async (t) => {
     const server = await start(t)
     const client = await open(t, server, { keepAlive: 10, timeout: 5_000 })
     await client.subscribe('keep-alive')
-    const told = ['ack', 'error', 'close', 'message'].map((event) => record(client, event))
+    const emitted = ['ack', 'error', 'close', 'message'].map((event) => record(client, event))
     await until(() => server.sent('unsubscribe').length >= 3)
-    assert.deepEqual(told, [[], [], [], []])
+    assert.deepEqual(emitted, [[], [], [], []])
     assert.deepEqual(server.topics, ['keep-alive'], 'the topic of the question is nobody\'s')
   })
 }
 
-test('a server is asked when nothing came for so long, and not before', async (t) => {
+test('the connection is tested after the silence of keepAlive, and not before', async (t) => {
   const server = await serve(t)
   const timers = clock(t)
   const client = await open(t, server)
@@ -56,7 +56,7 @@ test('a server is asked when nothing came for so long, and not before', async (t
   await until(() => server.sent('unsubscribe').length === 1)
 })
 
-test('0: never asked', async (t) => {
+test('keepAlive 0: never tested', async (t) => {
   const server = await serve(t)
   const client = connect(t, server, { keepAlive: 0 })
   const asked = connect(t, server, { keepAlive: 5 })

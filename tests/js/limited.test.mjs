@@ -1,4 +1,4 @@
-/** Against a real server with a RATE_LIMIT, where DWSPS_LIMITED_URL names one: of 50 frames at once, and 200 a second. */
+/** A test against the real server at DWSPS_LIMITED_URL, with a RATE_LIMIT of 50 frames at once and 200 a second. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
@@ -6,7 +6,7 @@ import { connect, next, record, until, WebSocket } from './helpers.mjs'
 
 const url = process.env.DWSPS_LIMITED_URL
 
-test('subscriptions stand when "open" is told, although the server limits the rate', { skip: !url, timeout: 60_000 }, async (t) => {
+test('all subscriptions are acknowledged at "open", although the server limits the rate', { skip: !url, timeout: 60_000 }, async (t) => {
   const sockets = []
   class Seen extends WebSocket {
     constructor(url) {
@@ -24,7 +24,7 @@ test('subscriptions stand when "open" is told, although the server limits the ra
   const opened = next(client, 'open')
   sockets.at(-1).terminate()
   await opened
-  // All stand now: each brings a message, also the first and the last, that another client sends.
+  // Each of them delivers what another client sends, also the first and the last.
   const other = connect(t, url, { minDelay: 100, maxDelay: 400 })
   const sent = [topics[0], topics[100], topics.at(-1)]
   for (const topic of sent) await other.publish(topic, 1)

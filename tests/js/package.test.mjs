@@ -95,6 +95,18 @@ test('a bundler makes one file of it', async (t) => {
   await receives(t, outfile)
 })
 
+test('the command in the manual makes one file for pages', async () => {
+  const root = join(import.meta.dirname, '../..')
+  const manual = await readFile(join(root, 'docs/reference/javascript.md'), 'utf8')
+  const [, args] = manual.match(/^\$ npx esbuild (.+) --outfile=dwsps\.min\.js$/m)
+  const outfile = join(folder, 'dwsps.min.mjs')
+  const esbuild = join(import.meta.dirname, 'node_modules/esbuild/bin/esbuild')
+  await run(esbuild, [...args.split(' '), `--outfile=${outfile}`, '--log-level=warning'], { cwd: root })
+  const [bundled, modules] = await Promise.all([import(outfile), import(join(PACKAGE, 'dwsps.js'))])
+  assert.deepEqual(Object.keys(bundled), Object.keys(modules))
+  assert.equal(new bundled.PSError('closed', 'gone').message, 'closed: gone')
+})
+
 test('a bundler leaves it out if nothing of it is used', async () => {
   const contents = `import { PSClient } from '${NAME}'\nconsole.log(1)`
   const { outputFiles } = await build({

@@ -14,7 +14,7 @@ async function nowhere() {
   return `ws://127.0.0.1:${port}`
 }
 
-test('a server that was killed and comes back finds its subscriptions again, before "open" is told', async (t) => {
+test('a server that was killed and restarted has the subscriptions again before "open"', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = []
@@ -67,22 +67,22 @@ test('"open" waits until every subscription is answered', async (t) => {
   await until(() => opens.length === 1)
 })
 
-test('a publish whose ack never came is rejected: nobody knows whether it arrived', async (t) => {
+test('a publish without an ack rejects if the connection breaks: it may have arrived or not', async (t) => {
   const server = await serve(t)
   server.decide = () => 'ignore'
   const client = await open(t, server)
-  const told = next(client, 'error')
+  const emitted = next(client, 'error')
   const published = client.publish('a', 1)
   await until(() => server.frames.length === 1)
   server.decide = () => undefined
   server.drop()
   await assert.rejects(published, { code: 'connection_lost', retryable: true, action: 'publish', topic: 'a' })
-  assert.equal((await told).code, 'connection_lost')
+  assert.equal((await emitted).code, 'connection_lost')
   await client.publish('a', 2)
   assert.deepEqual(server.sent('publish').map(({ message }) => message), [1, 2], 'it is not sent again')
 })
 
-test('a subscribe whose ack never came is settled by the next connection', async (t) => {
+test('a subscribe without an ack is settled by the next connection', async (t) => {
   const server = await serve(t)
   server.decide = () => 'ignore'
   const client = await open(t, server)
@@ -97,7 +97,7 @@ test('a subscribe whose ack never came is settled by the next connection', async
   assert.deepEqual([got, errors], [[1], []])
 })
 
-test('an unsubscribe whose ack never came is done: the subscription ended with the connection', async (t) => {
+test('an unsubscribe without an ack resolves: the subscription ended with the connection', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   await client.subscribe('a')
@@ -112,7 +112,7 @@ test('an unsubscribe whose ack never came is done: the subscription ended with t
   assert.deepEqual(server.topics, [])
 })
 
-test('a subscribe that was taken back before the connection broke is cancelled, not left hanging', async (t) => {
+test('a subscribe that was taken back before the connection broke is cancelled', async (t) => {
   const server = await serve(t)
   server.decide = () => 'ignore'
   const client = await open(t, server)
@@ -124,7 +124,7 @@ test('a subscribe that was taken back before the connection broke is cancelled, 
   assert.equal((await calls[1]).action, 'unsubscribe')
 })
 
-test('offline, publishes wait in order, and subscriptions are what they are at the end', async (t) => {
+test('offline, publishes wait in order, and only the final subscriptions are sent', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   await client.subscribe('gone')
@@ -143,20 +143,20 @@ test('offline, publishes wait in order, and subscriptions are what they are at t
   ])
 })
 
-test('a subscription refused for good on reconnecting is dropped, and told', async (t) => {
+test('a subscription refused for good on reconnecting is dropped, and "error" listeners get the reason', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   await Promise.all([client.subscribe('secret'), client.subscribe('a')])
-  const told = next(client, 'error')
+  const emitted = next(client, 'error')
   server.decide = ({ topic }) => topic === 'secret' && { code: 'forbidden', reason: 'not any more' }
   server.drop()
-  const { code, action, topic } = await told
+  const { code, action, topic } = await emitted
   assert.deepEqual([code, action, topic], ['forbidden', 'subscribe', 'secret'])
   await until(() => client.state === 'open')
   assert.deepEqual([client.subscriptions, server.topics], [['a'], ['a']])
 })
 
-test('subscriptions put off on reconnecting are asked for again until they are there', async (t) => {
+test('subscriptions put off on reconnecting are asked for again until they are acknowledged', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const topics = ['a', 'b', 'c', 'd', 'e', 'f']
@@ -194,7 +194,7 @@ test('subscribing again goes out in rounds, each half as large again as the one 
   assert.deepEqual(rounds, [16, 24, 36, 54])
 })
 
-/** A server that allows `burst` frames of a connection at once and one each `every` ms; and closes who goes on beyond. */
+/** A server that allows a connection `burst` frames at once and one each `every` ms, and closes it beyond that. */
 function limitRate(server, burst, every, patience) {
   const buckets = new WeakMap()
   server.refused = 0
@@ -218,7 +218,7 @@ function limitRate(server, burst, every, patience) {
   }
 }
 
-test('"open" waits until all subscriptions stand, at the pace that the server allows', async (t) => {
+test('"open" waits until all subscriptions are acknowledged, at the pace that the server allows', async (t) => {
   const server = await serve(t)
   const client = await open(t, server, { minDelay: 40, maxDelay: 80 })
   const topics = Array.from({ length: 150 }, (_, n) => `t${n}`)
@@ -227,7 +227,7 @@ test('"open" waits until all subscriptions stand, at the pace that the server al
   const errors = record(client, 'error')
   const opened = new Promise((resolve) => client.once('open', () => resolve([server.topics.length, client.state])))
   server.drop()
-  // What waits for the connection waits behind them.
+  // Publishes wait behind them.
   await next(client, 'reconnecting')
   const published = Promise.allSettled([1, 2, 3].map((n) => client.publish('t0', n)))
   assert.deepEqual(await opened, [150, 'open'])
@@ -237,7 +237,7 @@ test('"open" waits until all subscriptions stand, at the pace that the server al
   assert.ok(errors.every(({ code, retryable }) => code === 'rate_limited' && retryable))
 })
 
-test('many subscriptions at once, before and after "open", outlive a rate limit', async (t) => {
+test('many subscriptions at once, before and after "open", pass a rate limit', async (t) => {
   const server = await serve(t)
   limitRate(server, 50, 1, 50)
   const client = connect(t, server, { minDelay: 40, maxDelay: 80 })
@@ -247,13 +247,13 @@ test('many subscriptions at once, before and after "open", outlive a rate limit'
   const late = Array.from({ length: 150 }, (_, n) => client.subscribe(`late.${n}`))
   await Promise.all([...early, ...late])
   assert.deepEqual([server.flooded, server.topics.length, server.accepted], [0, 300, 1])
-  // The server hears of each that is taken back, too, or it would go on sending.
+  // The unsubscribes reach the server, too, or it would go on sending.
   const kept = late.pop()
   await Promise.all([...early, ...late].map((handle) => handle.unsubscribe()))
   assert.deepEqual([server.flooded, server.topics, client.subscriptions], [0, [kept.topic], [kept.topic]])
 })
 
-test('a subscription that the server cannot take for now holds "open" up until it stands', async (t) => {
+test('a subscription that the server cannot take yet delays "open" until it is acknowledged', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   await Promise.all([client.subscribe('a'), client.subscribe('b')])
@@ -261,28 +261,28 @@ test('a subscription that the server cannot take for now holds "open" up until i
   server.decide = ({ type, topic }) => {
     if (type === 'subscribe' && topic === 'a' && refusals++ < 3) return { code: 'unavailable', reason: 'later', retryable: true }
   }
-  const told = record(client, 'error')
+  const emitted = record(client, 'error')
   const opened = next(client, 'open')
   server.drop()
   await opened
   assert.deepEqual(server.topics, ['a', 'b'])
-  assert.equal(told.length, 3)
+  assert.equal(emitted.length, 3)
 })
 
-test('4000 to 4099: the client does not come back, and says why', async (t) => {
+test('4000 to 4099: the client does not reconnect, and gives the reason', async (t) => {
   for (const code of [4001, 4003, 4099]) {
     const server = await serve(t)
     const client = await open(t, server)
     server.decide = () => 'ignore'
     const calls = [client.publish('a', 1), client.subscribe('b')]
     await until(() => server.frames.length === 2)
-    const told = next(client, 'error')
+    const emitted = next(client, 'error')
     const reconnecting = record(client, 'reconnecting')
     const closed = next(client, 'close')
     server.broadcast({ type: 'error', code: 'forbidden', reason: 'who are you', retryable: false })
     server.close(code) // without a reason, as some servers send it
     assert.deepEqual(await closed, { code, reason: 'who are you', willReconnect: false })
-    assert.equal((await told).code, 'forbidden')
+    assert.equal((await emitted).code, 'forbidden')
     for (const call of calls) await assert.rejects(call, { code: 'closed', reason: /who are you/ })
     assert.deepEqual([client.state, client.subscriptions, reconnecting], ['closed', [], []])
   }
@@ -294,30 +294,30 @@ test('the ceiling of the delay doubles from 0.5 s to 20 s, and the delay is anyt
   for (const random of [1, 0.25]) {
     const timers = clock(t, random)
     const client = connect(t, url, { minDelay: undefined, maxDelay: undefined } /* the defaults */)
-    const told = record(client, 'reconnecting')
+    const emitted = record(client, 'reconnecting')
     for (let attempt = 1; attempt <= 8; attempt++) {
-      await until(() => told.length === attempt)
-      timers.tick(told.at(-1).delay)
+      await until(() => emitted.length === attempt)
+      timers.tick(emitted.at(-1).delay)
     }
-    delays[random] = told.map(({ delay }) => delay)
-    assert.deepEqual(told.map(({ attempt }) => attempt), [1, 2, 3, 4, 5, 6, 7, 8])
-    assert.match(told[0].reason, /ECONNREFUSED/)
+    delays[random] = emitted.map(({ delay }) => delay)
+    assert.deepEqual(emitted.map(({ attempt }) => attempt), [1, 2, 3, 4, 5, 6, 7, 8])
+    assert.match(emitted[0].reason, /ECONNREFUSED/)
     client.close()
   }
   assert.deepEqual(delays[1], [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000])
   assert.deepEqual(delays[0.25], [125, 250, 500, 1000, 2000, 4000, 5000, 5000])
 })
 
-test('only a connection that held starts the delays again', async (t) => {
+test('only a connection that lasted resets the delays', async (t) => {
   const server = await serve(t)
   const timers = clock(t)
   const client = await open(t, server)
-  const told = record(client, 'reconnecting')
+  const emitted = record(client, 'reconnecting')
   const cut = async () => {
-    const count = told.length
+    const count = emitted.length
     server.drop()
-    await until(() => told.length > count)
-    timers.tick(told.at(-1).delay)
+    await until(() => emitted.length > count)
+    timers.tick(emitted.at(-1).delay)
     await until(() => client.state === 'open' && server.sessions.size === 1)
   }
   await cut()
@@ -325,18 +325,18 @@ test('only a connection that held starts the delays again', async (t) => {
   await cut()
   timers.tick(10_000)
   await cut()
-  assert.deepEqual(told.map(({ attempt }) => attempt), [1, 2, 1])
-  assert.deepEqual(told.map(({ delay }) => delay), [5, 10, 5])
+  assert.deepEqual(emitted.map(({ attempt }) => attempt), [1, 2, 1])
+  assert.deepEqual(emitted.map(({ delay }) => delay), [5, 10, 5])
 })
 
-test('4100 to 4199, and codes without a meaning of their own: come back with backoff', async (t) => {
+test('4100 to 4199 and unknown codes: reconnect with backoff', async (t) => {
   const server = await serve(t)
   const timers = clock(t)
   for (const code of [4100, 4199, 1000, 1011, 1012, 3000, 4300, 4999]) {
     const client = await open(t, server, { minDelay: 500, maxDelay: 20_000 })
-    const told = next(client, 'reconnecting')
+    const emitted = next(client, 'reconnecting')
     server.close(code, 'why')
-    assert.deepEqual(await told, { attempt: 1, delay: 500, code, reason: 'why' })
+    assert.deepEqual(await emitted, { attempt: 1, delay: 500, code, reason: 'why' })
     timers.tick(500)
     await until(() => client.state === 'open')
     client.close()
@@ -344,27 +344,27 @@ test('4100 to 4199, and codes without a meaning of their own: come back with bac
   }
 })
 
-test('4200 to 4299: come back at once, but not again and again', async (t) => {
+test('4200 to 4299: reconnect at once, but only once', async (t) => {
   const server = await serve(t)
   server.welcome = (socket) => socket.close(4200, 'going away')
   const timers = clock(t)
   const client = connect(t, server, { minDelay: 500, maxDelay: 20_000 })
-  const told = record(client, 'reconnecting')
+  const emitted = record(client, 'reconnecting')
   for (let attempt = 1; attempt <= 4; attempt++) {
-    await until(() => told.length === attempt)
+    await until(() => emitted.length === attempt)
     assert.equal(server.accepted, attempt)
-    timers.tick(told.at(-1).delay)
+    timers.tick(emitted.at(-1).delay)
   }
-  assert.deepEqual(told.map(({ delay }) => delay), [0, 1000, 2000, 4000])
+  assert.deepEqual(emitted.map(({ delay }) => delay), [0, 1000, 2000, 4000])
   server.welcome = () => {}
   await until(() => client.state === 'open')
   timers.tick(10_000)
   server.close(4299)
-  await until(() => told.length >= 5)
-  assert.equal(told.at(-1).delay, 0, 'a connection that held earns it again')
+  await until(() => emitted.length >= 5)
+  assert.equal(emitted.at(-1).delay, 0, 'a connection that held earns it again')
 })
 
-test('after close(), and after close() from any listener, nobody reconnects', async (t) => {
+test('after close(), also from any listener, the client does not reconnect', async (t) => {
   const server = await serve(t)
   for (const event of ['close', 'reconnecting', 'error', 'open']) {
     const client = connect(t, server)
@@ -387,7 +387,7 @@ test('after close(), and after close() from any listener, nobody reconnects', as
   }
 })
 
-test('a connection on which nothing is answered is given up and replaced', async (t) => {
+test('a connection without answers is given up and replaced', async (t) => {
   const server = await serve(t)
   const client = await open(t, server, { timeout: 400 })
   await client.subscribe('a')
@@ -404,7 +404,7 @@ test('a connection on which nothing is answered is given up and replaced', async
   assert.deepEqual(client.subscriptions, ['a', 'b'])
 })
 
-test('a server that takes the connection and never speaks is tried again', async (t) => {
+test('a server that accepts the connection and never speaks is tried again', async (t) => {
   let connections = 0
   const sockets = new Set()
   const deaf = createServer((socket) => {
@@ -422,7 +422,7 @@ test('a server that takes the connection and never speaks is tried again', async
   await until(() => connections >= 3)
 })
 
-test('a handshake that is refused is tried again with backoff, and its answer is told', async (t) => {
+test('a refused handshake is tried again with backoff, and its status is in the reason', async (t) => {
   const http = createHttpServer((request, response) => response.writeHead(403).end()).listen(0, '127.0.0.1')
   t.after(() => http.close())
   await once(http, 'listening')
@@ -443,15 +443,15 @@ test('a WebSocket class that throws on reconnecting does not escape', async (t) 
     }
   }
   const client = await open(t, server, { WebSocket: Moody })
-  const told = record(client, 'reconnecting')
+  const emitted = record(client, 'reconnecting')
   broken = true
   server.drop()
-  await until(() => told.some(({ reason }) => reason === 'no token'))
+  await until(() => emitted.some(({ reason }) => reason === 'no token'))
   broken = false
   await until(() => client.state === 'open')
 })
 
-test('what an old connection still says is not heard', async (t) => {
+test('events of an old connection are ignored', async (t) => {
   const server = await serve(t)
   const client = await open(t, server, { timeout: 400 })
   const [old] = server.sessions.keys()

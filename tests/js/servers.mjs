@@ -1,13 +1,13 @@
 import { once } from 'node:events'
 import { WebSocketServer } from 'ws'
 
-/** What the two servers share: real sockets, a port that survives `kill`, and what came in. */
+/** The base of both servers: real sockets, a port that survives `kill`, and a record of the frames. */
 class Server {
-  /** Every frame that came in, parsed, in order, over all connections. */
+  /** All received frames, parsed, in order, over all connections. */
   frames = []
   /** Open connections: socket -> Set of topics. */
   sessions = new Map()
-  /** How many connections were ever accepted. */
+  /** The number of connections accepted so far. */
   accepted = 0
   #port = 0
 
@@ -80,9 +80,9 @@ class Server {
 
 const now = () => new Date().toISOString()
 
-/** docs/reference/protocol.md, as far as a client sees it. */
+/** A server that speaks docs/reference/protocol.md, as far as a client can see. */
 export class TestServer extends Server {
-  /** A test's decision: `{ code, reason, retryable }` refuses a frame, 'ignore' lets it fall, anything falsy is no objection. */
+  /** A test's decision: `{ code, reason, retryable }` refuses a frame, 'ignore' drops it, a falsy value accepts it. */
   decide = () => undefined
 
   receive(socket, text) {
@@ -119,9 +119,9 @@ export class TestServer extends Server {
   }
 }
 
-/** As dwsps 1.0.1 answers: no ids in acks, no errors, whatever a publish holds is relayed. */
+/** A server that answers as dwsps 1.0.1 does: no ids in acks, no errors; it relays all fields of a publish. */
 export class OldServer extends Server {
-  /** Hold back answers, and give them later, in order. */
+  /** Hold answers back, to send them later in order. */
   held = null
 
   receive(socket, text) {

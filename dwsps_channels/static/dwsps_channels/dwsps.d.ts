@@ -1,16 +1,16 @@
 export type Action = 'subscribe' | 'unsubscribe' | 'publish'
 
-/** A message, as a handler and a 'message' listener get it. `T` is your word for what `message` holds: nothing checks it. */
+/** A message as handlers and 'message' listeners get it. `T` is your claim about `message`: nothing checks it. */
 export interface PSMessage<T = unknown> {
   type: 'publish'
-  /** Where it was published. */
+  /** The topic of the publication. */
   topic: string
-  /** The subscription because of which it came: `topic`, or one of its parents. */
+  /** The topic of the subscription that matched: `topic`, or one of its parents. */
   context: string
   message: T
-  /** The publisher's, or else the server's; RFC 3339. A dwsps 1.0.1 server relays what the publisher sent, or nothing. */
+  /** RFC 3339; the publisher's, otherwise the server's. A dwsps 1.0.1 server relays the publisher's, or sends none. */
   timestamp: string
-  /** It was published on another server. */
+  /** Whether another server forwarded it. */
   fromPeerServer?: boolean
 }
 
@@ -19,19 +19,19 @@ export interface PSAck<A extends Action = Action> {
   action: A
   topic: string
   timestamp: string
-  /** Absent from a dwsps 1.0.1 server, and from an ack that `unsubscribe` gives itself. */
+  /** Absent if the server is dwsps 1.0.1, or if the client made the ack of an `unsubscribe` itself. */
   id?: number | string
 }
 
 /**
- * What `subscribe` returns: a promise of the ack, and a handle. An async function that returns it gives the ack alone,
- * as with any promise; that has `unsubscribe` as well.
+ * The return value of `subscribe`: a promise of the ack, and a handle. An async function that returns it gives its
+ * caller the ack alone, as with any promise; the ack has `unsubscribe` as well.
  */
 export interface PSSubscription extends Promise<PSAck<'subscribe'> & Pick<PSSubscription, 'unsubscribe'>> {
   readonly topic: string
   /**
-   * Take back this one call. Others keep their handlers; the server is told when the last of the topic has gone.
-   * It may be called at any time, and again.
+   * Take back this one call. Other calls keep their handlers; the client unsubscribes from the topic after the last.
+   * Call it at any time, and as often as you like.
    */
   unsubscribe(): Promise<PSAck<'unsubscribe'>>
 }
@@ -58,29 +58,29 @@ export class PSError extends Error {
     details?: { retryable?: boolean; action?: Action; topic?: string; cause?: unknown },
   )
   readonly name: 'PSError'
-  /** Servers may add codes: treat one you do not know by `retryable`. */
+  /** Servers may add codes: if you do not know one, rely on `retryable`. */
   readonly code: ServerErrorCode | ClientErrorCode | (string & {})
   readonly reason: string
   /** The same call may succeed later. */
   readonly retryable: boolean
-  /** What failed; absent where the error is about the connection. */
+  /** The call that failed; absent if the error is about the connection. */
   readonly action?: Action
   readonly topic?: string
 }
 
 /**
- * Told when every subscription from before the connection stands: the server has acknowledged it, or refused it for
- * good, which `error` was told. So whatever is published from now on arrives.
+ * The value of 'open', which comes when the server has answered for every earlier subscription: it has acknowledged it,
+ * or refused it for good, which is an 'error'. So whatever is published from now on arrives.
  */
 export interface PSOpen {
-  /** False the first time, true ever after. */
+  /** False the first time, then true. */
   reconnected: boolean
 }
 
 export interface PSClose {
   code: number
   reason: string
-  /** False when the client is closed for good. */
+  /** False if the client is closed for good. */
   willReconnect: boolean
 }
 
@@ -89,7 +89,7 @@ export interface PSReconnecting {
   attempt: number
   /** Milliseconds until the attempt. */
   delay: number
-  /** Why there is no connection. */
+  /** The close code and reason of the failure. */
   code: number
   reason: string
 }
@@ -107,7 +107,7 @@ export type PSListener<E extends keyof PSEvents> = (event: PSEvents[E]) => unkno
 
 export type PSHandler<T = any> = (message: PSMessage<T>) => unknown
 
-/** What the client needs of a WebSocket: the browser's, Node's own, or the `ws` package's. */
+/** The part of a WebSocket that the client uses. Browsers, Node and the `ws` package have one. */
 export interface WebSocketLike {
   binaryType: any
   onopen: any
@@ -122,15 +122,15 @@ export interface PSOptions {
   /** Default: `globalThis.WebSocket`. */
   WebSocket?: new (url: string) => WebSocketLike
   /**
-   * For programs written for dwsps 1.0.1: handlers, 'message' and 'ack' listeners get the frame as text, and what an
-   * 'open' listener subscribes replaces what it subscribed when it ran before. Default: false.
+   * For programs written for dwsps 1.0.1: handlers, 'message' and 'ack' listeners get the frame as text, and the
+   * subscriptions that an 'open' listener makes replace those of its earlier run. Default: false.
    */
   dwsps1?: boolean
-  /** Milliseconds that the server may take to accept a connection, or to answer a call. Default: 10000. */
+  /** Milliseconds that the server may take to accept a connection, or to answer a request. Default: 10000. */
   timeout?: number
   /**
-   * Milliseconds of silence after which the client asks the server whether it is there. A dead connection is noticed
-   * after these and `timeout`. 0: never asked. Default: 25000.
+   * Milliseconds of silence after which the client tests the connection. It notices a dead one after these plus
+   * `timeout`. 0: no test. Default: 25000.
    */
   keepAlive?: number
   /** How many publishes may wait. Default: 1000. */
@@ -143,31 +143,31 @@ export interface PSOptions {
 
 export type PSState = 'connecting' | 'open' | 'reconnecting' | 'closed'
 
-/** An address, or what gives one for each connection. A path is resolved against the page. */
+/** An address, or a function that returns one for each connection. A path is resolved against the page. */
 export type PSLocation = string | URL | (() => string | URL | PromiseLike<string | URL>)
 
 export class PSClient {
-  /** Connects at once. Throws a TypeError without a WebSocket, for a bad option, or where the URL cannot be resolved. */
+  /** Connect at once. Throws a TypeError if there is no WebSocket, an option is bad, or the URL cannot be resolved. */
   constructor(url: PSLocation, options?: PSOptions)
 
-  /** The address connected to, resolved; empty before a function has given the first. */
+  /** The resolved address; empty before a function has returned the first. */
   readonly url: string
   readonly state: PSState
-  /** The topics subscribed to, those included that wait for a connection or an ack. */
+  /** The topics subscribed to, including those that wait for a connection or an ack. */
   readonly subscriptions: string[]
 
   on<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
   once<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
   off<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
 
-  /** Rejects with a PSError, as all three do. Unlike other promises, none of them has to be handled. */
+  /** Rejects with a PSError, as `unsubscribe` and `publish` do. You need not handle these rejections. */
   subscribe<T = any>(topic: string, handler?: PSHandler<T> | null): PSSubscription
   /** Drop all handlers of a topic, whoever attached them. */
   unsubscribe(topic: string): Promise<PSAck<'unsubscribe'>>
-  /** `message` is any JSON value, taken as it is now. */
+  /** `message` is any JSON value, encoded at once. */
   publish(topic: string, message: unknown): Promise<PSAck<'publish'>>
 
-  /** Close for good. Calls that are not answered yet reject with `closed`. */
+  /** Close for good. Calls without an answer reject with `closed`. */
   close(): void
 }
 

@@ -41,7 +41,7 @@ export class PSClient {
   #subscriptions
 
   /**
-   * Connects at once. Listeners added in the same turn miss nothing.
+   * Connect at once. Listeners added in the same turn miss nothing.
    * @param {string | URL | function} url  ws(s), http(s), or relative to the page; or a function that returns one, or a
    *   promise of one, for each connection
    * @param {object} [options]  `WebSocket`, `dwsps1`, and those of DEFAULTS
