@@ -20,7 +20,7 @@ FAIL = """
 from exports import tasks
 
 def write_row(number):
-    assert number < 150
+    assert number < 100
 
 tasks.write_row = write_row
 try:
