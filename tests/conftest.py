@@ -41,7 +41,6 @@ LONG_FIRST = (
 # What these fixtures give is a process, or is made by one. Tests that take them get the marker `processes`.
 PROCESS_FIXTURES = {
     "base",  # of tests/howto
-    "browser",
     "certificate",
     "migrated_database",
     "node",

@@ -28,7 +28,14 @@ from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.server import runtime
 from tests.processes import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("tests/*.md"),
+        *ROOT.glob("tests/howto/*.md"),
+    ]
+)
 CODE_THAT_CITES = sorted(
     path
     for folder in ("dwsps_channels", "project", "tests")
@@ -93,6 +100,21 @@ def test_python_in_documents_compiles(document: Path) -> None:
     for block in blocks(document):
         if block.language == "python":
             ast.parse(block.code)  # its error shows the line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_make_targets_in_documents_exist(document: Path) -> None:
+    targets = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    named = re.findall(r"(?:`|^\$ )make ([a-z][\w-]*)", document.read_text(), re.MULTILINE)
+    assert set(named) <= {target for line in targets for target in line.split()}
+
+
+def test_the_readme_of_the_tests_names_every_room() -> None:
+    tests = ROOT / "tests"
+    cells = re.findall(r"^\| (`.+?`) \| ", (tests / "README.md").read_text(), re.MULTILINE)
+    listed = re.findall(r"`([\w/]+)/`", " ".join(cells))
+    rooms = {str(path.parent.relative_to(tests)) for path in tests.glob("*/**/test_*.py")}
+    assert sorted(listed) == sorted({*rooms, "js"})
 
 
 def test_index_and_navigation_list_every_page() -> None:
