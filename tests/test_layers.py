@@ -59,7 +59,8 @@ def room(name: str) -> str:
 
 PROTOCOL = room("protocol")
 CORE = room("core")
-PURE = (PROTOCOL, CORE)
+LOGS = room("logs")
+PURE = (PROTOCOL, CORE, LOGS)
 CLIENT = room("client")
 CONF = room("conf")
 THREADS = room("threads")
@@ -76,6 +77,7 @@ RULES = [
     # Pure: no I/O, nobody else's packages.
     Rule(PROTOCOL, ours=(), others=("msgspec",), never=IO),
     Rule(CORE, ours=(PROTOCOL,), others=("msgspec",), never=IO),
+    Rule(LOGS, ours=(), others=(), never=IO),
     Rule(WEBSOCKET, ours=(PROTOCOL,), others=("websockets",), never=IO),
     # Without Django.
     Rule(CLIENT, ours=(*PURE, VERSION), never=DJANGO),

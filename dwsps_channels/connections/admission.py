@@ -4,14 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
 
 from dwsps_channels.connections.addresses import network_of
+from dwsps_channels.logs.throttle import LogThrottle
 
 logger = logging.getLogger("dwsps_channels.admission")
-
-# A flood is to fill no log.
-LOG_INTERVAL: Final = 60.0
 
 
 class Full(Exception):
@@ -47,12 +44,11 @@ class Admission:
     ) -> None:
         self._total = total
         self._per_address = per_address
-        self._clock = clock
         self._open = 0
         self._by_network: Counter[str] = Counter()
         self.refused = 0
         """How many clients were refused since the process started."""
-        self._told_at: float | None = None
+        self._throttle = LogThrottle(clock=clock)
 
     def enter(self, address: str) -> Place | None:
         """A place for a client from ``address``; ``None``: it needs none, as nothing is limited.
@@ -86,9 +82,7 @@ class Admission:
 
     def _refuse(self, reason: str) -> None:
         self.refused += 1
-        now = self._clock()
-        if self._told_at is None or now - self._told_at >= LOG_INTERVAL:
-            self._told_at = now
+        if self._throttle.is_due():
             logger.warning(
                 "connection refused: %s; %d refused since the start", reason, self.refused
             )

@@ -4,17 +4,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from dwsps_channels.connections.servers.daphne import reject_on_daphne
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.handshakes")
 
 T = TypeVar("T")
-
-LOG_INTERVAL: Final = 60.0
 
 
 class Gone(Exception):
@@ -80,18 +79,14 @@ class Unanswered:
     """Handshakes for which nobody can say for now who is there. Clients come back after HTTP 503."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
         self.rejected = 0
         """How many since the process started."""
-        # When each kind of error was logged last: a storm is to fill no log.
-        self._logged: dict[type[Exception], float] = {}
+        self._throttle = LogThrottle(clock=clock)
 
     async def reject(self, scope: Any, send: Any, error: Exception) -> None:
         """Answer with 503 because of ``error``."""
         self.rejected += 1
-        now = self._clock()
-        if now - self._logged.get(type(error), -LOG_INTERVAL) >= LOG_INTERVAL:
-            self._logged[type(error)] = now
+        if self._throttle.is_due(type(error)):
             logger.warning(
                 "connections are rejected with 503, as nobody can be looked up: %s; %d since the start",
                 printable(str(error)),

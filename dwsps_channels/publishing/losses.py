@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.publishing")
@@ -30,7 +31,7 @@ class Losses:
         self._lock = threading.Lock()
         self._unreported = 0
         self._problems: Counter[str] = Counter()
-        self._reported_at: float | None = None
+        self._throttle = LogThrottle(REPORT_INTERVAL, clock)
 
     def add(self, problem: str) -> None:
         """One more is lost, because of ``problem``."""
@@ -42,9 +43,7 @@ class Losses:
 
     def report_if_due(self) -> None:
         """Log what was not logged yet, unless the last line is too recent."""
-        if not self._unreported:
-            return
-        if self._reported_at is None or self._clock() - self._reported_at >= REPORT_INTERVAL:
+        if self._unreported and self._throttle.is_due():
             self.report()
 
     def report(self) -> None:
@@ -52,7 +51,6 @@ class Losses:
         with self._lock:
             lost, self._unreported = self._unreported, 0
             problems, self._problems = self._problems, Counter()
-            self._reported_at = self._clock()
             total = self.total
         if lost:
             logger.warning(

@@ -4,7 +4,9 @@ import logging
 
 import pytest
 
-from dwsps_channels.connections.admission import LOG_INTERVAL, Admission, Full, Place
+from dwsps_channels.connections.admission import Admission, Full, Place
+from dwsps_channels.logs.throttle import INTERVAL
+from tests.clock import Clock
 
 
 def full(admission: Admission, address: str) -> bool:
@@ -76,12 +78,12 @@ def test_nothing_is_kept_of_who_has_left() -> None:
 
 
 def test_refusals_are_counted_and_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    admission = Admission(1, None, lambda: now[0])
+    clock = Clock()
+    admission = Admission(1, None, clock)
     place(admission, "")
     for _ in range(100):
         assert full(admission, "")
-    now[0] = LOG_INTERVAL
+    clock.now += INTERVAL
     assert full(admission, "")
     with caplog.at_level(logging.WARNING):
         assert [record.getMessage() for record in caplog.records] == [

@@ -7,7 +7,9 @@ import pytest
 from django.db import DatabaseError
 
 from dwsps_channels.connections.handshakes import Connected, Gone, Unanswered, while_connected
+from dwsps_channels.logs.throttle import INTERVAL
 from dwsps_channels.threads.pools import Busy
+from tests.clock import Clock
 
 CONNECT = {"type": "websocket.connect"}
 
@@ -82,16 +84,16 @@ class TestUnanswered:
     async def test_each_kind_of_reason_is_logged_once_a_minute(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        now = 100.0
+        clock = Clock()
         sent: list[Any] = []
 
         async def send(event: Any) -> None:
             sent.append(event)
 
-        unanswered = Unanswered(lambda: now)
+        unanswered = Unanswered(clock)
         for error in (Busy("busy"), Busy("busy"), DatabaseError("away\nfor now")):
             await unanswered.reject({}, send, error)
-        now += 60.0
+        clock.now += INTERVAL
         await unanswered.reject({}, send, Busy("busy"))
         assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
             "busy; 1 since the start",

@@ -168,16 +168,6 @@ class World:
         return not self.hub._audiences
 
 
-class Clock:
-    """Seconds, as far as the test moves them."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def future() -> "Future[Any]":
     """An awaitable that is done when the test says so. Needs a running loop."""
     return Future()

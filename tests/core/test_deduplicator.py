@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwsps_channels.core.deduplicator import Deduplicator
-from tests.core.recording import Clock
+from tests.clock import Clock
 
 
 def test_a_key_is_new_once() -> None:

@@ -10,7 +10,7 @@ from dwsps_channels.core.rate_limit import (
     RateLimiter,
     TokenBucket,
 )
-from tests.core.recording import Clock
+from tests.clock import Clock
 
 
 class Scheduled:

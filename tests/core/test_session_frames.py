@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwsps_channels.core.limits import Limits
+from tests.clock import Clock
 from tests.core.oracle import answer, has_duplicate_names, is_id, read_json
-from tests.core.recording import Clock, World, ack, is_error, publish, subscribe, unsubscribe
+from tests.core.recording import World, ack, is_error, publish, subscribe, unsubscribe
 from tests.core.strategies import frames
 
 # What made dwsps 1.0.1 end, with all of its connections.

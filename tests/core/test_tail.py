@@ -5,7 +5,8 @@ from msgspec import Raw
 
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.tail import Tail
-from tests.core.recording import STAMP, Clock
+from tests.clock import Clock
+from tests.core.recording import STAMP
 
 
 def publication(

@@ -5,13 +5,7 @@ import os
 import pytest
 
 from dwsps_channels.publishing.losses import REPORT_INTERVAL, Losses
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

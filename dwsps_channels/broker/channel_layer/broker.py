@@ -15,6 +15,7 @@ from dwsps_channels.broker.channel_layer.gossip import Gossip
 from dwsps_channels.broker.channel_layer.layers import close_layer, end
 from dwsps_channels.broker.channel_layer.send_queue import SendQueue, accept, refuse, refused
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.text import printable
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ MAX_BATCH_BYTES: Final = 256 * 1024
 
 # Seconds between two attempts to receive, and between two complaints about what cannot be read.
 _RETRY_PAUSE: Final = 0.1
-_COMPLAINT_PAUSE: Final = 60.0
 
 
 class ChannelLayerBroker:
@@ -101,7 +101,7 @@ class ChannelLayerBroker:
         self._detector = GapDetector()
         self._gossip = Gossip(self._detector, monotonic())
         self._receive_problem = ""  # why receiving failed since the last heartbeat came back
-        self._complained: float | None = None
+        self._throttle = LogThrottle()
 
         # The heartbeat that is under way: answered by anything of our own that comes back, or by what went wrong.
         self._echo: asyncio.Future[None] | None = None
@@ -229,9 +229,7 @@ class ChannelLayerBroker:
 
     def _complain(self, problem: str) -> None:
         # Once a minute: what is wrong with one message is as a rule wrong with every one.
-        now = monotonic()
-        if self._complained is None or now - self._complained > _COMPLAINT_PAUSE:
-            self._complained = now
+        if self._throttle.is_due():
             logger.warning("on group %s: %s", self._group, problem)
 
     # Membership

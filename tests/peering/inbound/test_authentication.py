@@ -33,7 +33,7 @@ from dwsps_channels.peering.inbound.worker_credentials import (
 )
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
-from tests.core.recording import Clock
+from tests.clock import Clock
 
 SECRET = "the-secret-of-this-peer"
 OTHER = "the-secret-of-another-peer"

@@ -15,7 +15,7 @@ from dwsps_channels.peering.inbound.throttle import (
     Throttle,
     TooManyFailures,
 )
-from tests.core.recording import Clock
+from tests.clock import Clock
 
 
 class Door:

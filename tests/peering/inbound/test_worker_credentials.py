@@ -19,7 +19,7 @@ from dwsps_channels.peering.inbound.worker_credentials import (
     sign_worker,
 )
 from dwsps_channels.server import runtime
-from tests.core.recording import Clock
+from tests.clock import Clock
 
 OURS, ANOTHER = "0" * 32, "1" * 32
 SALT = "dwsps_channels.worker.v2"

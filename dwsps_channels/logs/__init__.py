@@ -1,0 +1,1 @@
+"""Log lines: how often they come."""
