@@ -15,8 +15,9 @@ from dwsps_channels.admin.forms import PeerForm
 from dwsps_channels.conf import conf
 from dwsps_channels.models import Peer
 from dwsps_channels.peering.connection_test import probe_peers
+from dwsps_channels.peering.lease import lacks_worker
+from dwsps_channels.peering.outbound.link_status import LinkState
 from dwsps_channels.peering.status import status_of, summarize, with_status
-from dwsps_channels.peering.store import lacks_worker
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Peer]
@@ -26,11 +27,25 @@ else:
 NOTHING = "-"
 
 
+class LinkStateFilter(admin.SimpleListFilter):
+    """Filters peers by the state of their link, as the worker wrote it last."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(state.value, state.label) for state in LinkState]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Peer]) -> QuerySet[Peer]:
+        state = self.value()
+        return queryset if state is None else queryset.filter(status__state=state)
+
+
 @admin.register(Peer)
 class PeerAdmin(_ModelAdmin):
     form = PeerForm
     list_display = ("name", "shown_url", "directions", "state", "queue", "dropped", "last_error")
-    list_filter = ("enabled", "forward", "accept", "status__state")
+    list_filter = ("enabled", "forward", "accept", LinkStateFilter)
     search_fields = ("name", "url")
     actions = ("enable", "disable", "test_connection")
     fieldsets = (

@@ -1,4 +1,4 @@
-"""The secrets of peers: what may be one, and new ones."""
+"""The secrets of peers: their grammar, and a generator."""
 
 import re
 import secrets
@@ -10,23 +10,23 @@ from dwsps_channels.models.encryption import PREFIX
 MIN_LENGTH = 16
 MAX_LENGTH = 256
 
-# What begins with it is taken for the credential of a worker (authentication.py), and never compared to a peer's.
+# The beginning of a worker's credential. The server never compares such a token to the peers' secrets.
 WORKER_PREFIX = "worker."
 
-# What an Authorization header can carry.
+# The characters that an Authorization header can carry.
 _ALLOWED = re.compile(r"[\x21-\x7e]*")
 
 
 def generate() -> str:
-    """A secret that nobody guesses: 256 bits."""
+    """Return a new secret of 256 random bits."""
     return secrets.token_urlsafe(32)
 
 
 def validate_secret(secret: str) -> None:
-    """Raise ``ValidationError``, which does not repeat it, unless ``secret`` may be one that a person has set."""
+    """Raise ``ValidationError`` unless ``secret`` is well formed. The error does not repeat it."""
     if len(secret) < MIN_LENGTH:
         raise ValidationError(
-            f"a secret has at least {MIN_LENGTH} characters, best of all generated ones",
+            f"a secret has at least {MIN_LENGTH} characters; generate one if you can",
             code="too_short",
         )
     if len(secret) > MAX_LENGTH:

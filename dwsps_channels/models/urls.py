@@ -1,7 +1,7 @@
-"""The URLs of peers: what may be one, and the token that some have in their query.
+"""The URLs of peers: their grammar, and the token that some have in their query.
 
-The peers of a dwsps 1.0.1 server are plain URLs, ``ws://example.org/?token=…``. Here the token is a secret, kept
-apart from the URL, and put back into it when a link connects.
+The peers of a dwsps 1.0.1 server are plain URLs, ``ws://example.org/?token=…``. Here the token is a secret: it is
+stored apart from the URL, and put back when a link connects.
 """
 
 import re
@@ -14,14 +14,14 @@ from dwsps_channels.client.address import Address, is_link_local
 
 TOKEN = "token"
 
-# Words that credentials go by. Only one of them is known, and taken out of the URL: the others would be shown.
+# Names that suggest a credential. Only ``token`` is taken out of the URL; any other would be shown.
 _CREDENTIAL = re.compile(
     r"token|secret|passw|pwd|passphrase|auth|credential|signature|api.?key|^key$|^sig$", re.I
 )
 
 
 def split_token(url: str) -> tuple[str, str | None]:
-    """The URL without its ``token``, and that; ``None``: it has none. Never fails, whatever the text is."""
+    """Split ``url`` into the URL without its ``token``, and the token or ``None``. Never raises, whatever the text is."""
     before, question_mark, rest = url.partition("?")
     query, hash_mark, fragment = rest.partition("#")
     kept, token = [], None
@@ -38,12 +38,12 @@ def split_token(url: str) -> tuple[str, str | None]:
 
 
 def with_token(url: str, token: str) -> str:
-    """The URL that brings ``token`` in its query."""
+    """Return ``url`` with ``token`` in its query."""
     return f"{url}{'&' if '?' in url else '?'}{TOKEN}={quote(token, safe='')}"
 
 
 def server_of(url: str) -> str:
-    """The server that ``url`` leads to: scheme, host and port. A secret goes to no other. Never fails."""
+    """Return scheme, host and port of ``url``, which identify a server: a secret is bound to them. Never raises."""
     try:
         parts = urlsplit(url)
         port = parts.port or {"ws": 80, "wss": 443}.get(parts.scheme, 0)
@@ -53,7 +53,7 @@ def server_of(url: str) -> str:
 
 
 def validate_url(url: str) -> None:
-    """Raise ``ValidationError``, which repeats nothing secret, unless a link may connect to ``url``."""
+    """Raise ``ValidationError`` unless a link may connect to ``url``. The error repeats nothing secret."""
     without_token, _ = split_token(url)
     try:
         parts = urlsplit(without_token)
@@ -83,13 +83,13 @@ def validate_url(url: str) -> None:
 
 
 def _is_link_local(host: str) -> bool:
-    """As far as can be told without asking who the host is; a link asks that whenever it connects."""
+    """Check ``host`` without a DNS look-up; a link checks again with one whenever it connects."""
     try:
         return is_link_local(host)
     except ValueError:
         pass
     try:
-        # 2852039166 and 0xa9fea9fe are addresses too, to those who look them up.
+        # 2852039166 and 0xa9fea9fe are addresses too, for resolvers.
         return is_link_local(socket.inet_ntoa(socket.inet_aton(host)))
     except (OSError, ValueError):
         return False

@@ -9,8 +9,8 @@ from django.db.models import Exists
 from django.utils import timezone
 
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
+from dwsps_channels.peering.lease import running_workers, worker_is_running
 from dwsps_channels.peering.outbound.link_status import LinkState
-from dwsps_channels.peering.store import running_workers, worker_is_running
 
 STALE_TIMEOUT = 5.0
 """The worker writes the status of each peer every second. One that is older than this, in seconds, is out of date."""

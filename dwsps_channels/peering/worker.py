@@ -16,7 +16,7 @@ from django.dispatch import Signal
 from dwsps_channels import signals
 from dwsps_channels.conf import conf
 from dwsps_channels.models import server_id
-from dwsps_channels.peering import store
+from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
@@ -33,13 +33,17 @@ EVENTS_GRACE = 1.0
 class DatabaseStore:
     """The forwarder's ``Store``, in the project's database."""
 
+    def __init__(self) -> None:
+        # The peers that were left out, and why, as the log knows: the rows are read every second.
+        self._reported: dict[int, str] = {}
+
     async def peers(self) -> Sequence[PeerConfig]:
         """The rows that are enabled and forwarded to."""
-        return await database_sync_to_async(store.load_peers)()
+        return await database_sync_to_async(store.load_peers)(self._reported)
 
     async def cursor(self, peer: int) -> Mapping[str, int]:
         """As the peer's status has it."""
-        return await database_sync_to_async(store.load_position)(peer)
+        return await database_sync_to_async(store.load_cursor)(peer)
 
     async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         """To the peers' statuses."""
@@ -68,13 +72,13 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 wanted = await database_sync_to_async(store.has_peers)()
-                if wanted and await database_sync_to_async(store.acquire)(
+                if wanted and await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     self._told, self._lease_end = "", None
                     await self._forward()
                     continue
-                lease_end = await database_sync_to_async(store.lease_end)() if wanted else None
+                lease_end = await database_sync_to_async(lease.expiry)() if wanted else None
             except Exception:
                 # The database was away, as a rule. Another worker may be luckier: the lease was given back.
                 logger.exception("forwarding is not possible for now; trying again")
@@ -137,7 +141,7 @@ class Worker:
 
     async def _release(self) -> None:
         try:
-            await database_sync_to_async(store.release)(self._holder)
+            await database_sync_to_async(lease.release)(self._holder)
         except Exception:
             logger.exception("the lease could not be given back; it ends by itself")
 
@@ -146,7 +150,7 @@ class Worker:
         while True:
             await asyncio.sleep(self._timings.LEASE_RENEW_INTERVAL)
             try:
-                if not await database_sync_to_async(store.acquire)(
+                if not await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     return False

@@ -7,7 +7,7 @@ from dwsps_channels.models import secrets
 from dwsps_channels.models.secrets import generate, validate_secret
 from dwsps_channels.peering.inbound import worker_credentials
 from dwsps_channels.peering.inbound.worker_credentials import Purpose
-from tests.models.test_peers import make, problems
+from tests.models.test_peer import make, problems
 
 
 @pytest.mark.parametrize(

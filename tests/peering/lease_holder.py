@@ -14,18 +14,18 @@ import django
 def main(name: str, rounds: int, lock: Path) -> None:
     django.setup()
     # Not at the top: it needs the models.
-    from dwsps_channels.peering import store
+    from dwsps_channels.peering import lease
 
-    store.worker_is_running()  # so that the connection is there
+    lease.worker_is_running()  # so that the connection is there
     print("ready", flush=True)
     sys.stdin.readline()
     had = 0
     while had < rounds:
-        if store.acquire(name, 60):
+        if lease.acquire(name, 60):
             os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-            assert store.acquire(name, 60)
+            assert lease.acquire(name, 60)
             lock.unlink()
-            store.release(name)
+            lease.release(name)
             had += 1
     print(had)
 

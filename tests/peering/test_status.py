@@ -8,7 +8,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from dwsps_channels.models import Peer, PeerStatus
-from dwsps_channels.peering import store
+from dwsps_channels.peering import lease
 from dwsps_channels.peering.outbound.link_status import LinkState
 from dwsps_channels.peering.status import Severity, StatusSummary, summarize, with_status
 
@@ -34,7 +34,7 @@ def summary(
             seen_at=now - timedelta(seconds=seconds_ago),
         )
     if working:
-        assert store.acquire("worker", 60)
+        assert lease.acquire("worker", 60)
     found = summarize(with_status(Peer.objects.all()).get())
     assert found == summarize(Peer.objects.get())
     return found

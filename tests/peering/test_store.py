@@ -1,23 +1,17 @@
 """The worker's side of the database."""
 
 import logging
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.models import Peer, PeerStatus, WorkerLease
+from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.peering import store
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
-from tests.processes import ROOT, base_environment, wait_until
 
 SECRET = "correct-horse-battery-staple"
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
@@ -100,10 +94,19 @@ def test_a_peer_whose_secret_is_lost_is_left_out_and_logged_once(
     settings.SECRET_KEY = "new" * 20
     create("fine")
     with caplog.at_level(logging.ERROR, "dwsps_channels.peering"):
+        reported: dict[int, str] = {}
         for _ in range(3):
-            assert [config.name for config in store.load_peers()] == ["fine"]
-    [record] = caplog.records
-    assert "'lost'" in record.getMessage()
+            assert [config.name for config in store.load_peers(reported)] == ["fine"]
+        assert [("'lost'" in record.getMessage()) for record in caplog.records] == [True]
+        # Another reason is news, and so is the same one after it was readable meanwhile.
+        Peer.objects.filter(name="lost").update(secret="")
+        store.load_peers(reported)
+        assert "it has no secret" in caplog.records[-1].getMessage()
+        Peer.objects.filter(name="lost").update(dwsps=True)
+        store.load_peers(reported)
+        Peer.objects.filter(name="lost").update(dwsps=False)
+        store.load_peers(reported)
+        assert len(caplog.records) == 3
 
 
 # Statuses
@@ -129,7 +132,7 @@ def test_what_was_written_is_what_is_there() -> None:
     assert (got.forwarded, got.acked, got.queued, got.dropped, got.resent) == (2**40, 5, 4, 3, 2)
     assert got.last_error == "a  " + "x" * 496 + "…"
     assert got.seen_at is not None
-    assert store.load_position(peer.pk) == {"0" * 32: 2**53}
+    assert store.load_cursor(peer.pk) == {"0" * 32: 2**53}
 
 
 def test_a_second_writing_replaces_the_first_and_takes_few_queries(
@@ -144,19 +147,19 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     }
 
 
-def test_a_position_from_before_it_was_enabled_is_none() -> None:
+def test_a_cursor_from_before_it_was_enabled_is_none() -> None:
     peer = create()
     store.write_statuses({peer.pk: LinkStatus(cursor={"a": 1})})
-    assert store.load_position(peer.pk) == {"a": 1}
+    assert store.load_cursor(peer.pk) == {"a": 1}
     Peer.objects.update(enabled_at=timezone.now())
-    assert store.load_position(peer.pk) == {}
+    assert store.load_cursor(peer.pk) == {}
     store.write_statuses({peer.pk: LinkStatus(cursor={"a": 5})})
-    assert store.load_position(peer.pk) == {"a": 5}
+    assert store.load_cursor(peer.pk) == {"a": 5}
 
 
-def test_a_position_that_nobody_wrote_is_empty() -> None:
-    assert store.load_position(create().pk) == {}
-    assert store.load_position(12345) == {}
+def test_a_cursor_that_nobody_wrote_is_empty() -> None:
+    assert store.load_cursor(create().pk) == {}
+    assert store.load_cursor(12345) == {}
 
 
 def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() -> None:
@@ -168,7 +171,7 @@ def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() 
 
 
 @pytest.mark.parametrize("change", [{"enabled": False}, {"forward": False}])
-def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_position(
+def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_cursor(
     change: dict[str, bool],
 ) -> None:
     peer = create()
@@ -185,107 +188,6 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_positio
 
 def test_a_status_leaves_the_peers_row_alone() -> None:
     peer = create()
-    store.write_statuses({peer.pk: LinkStatus()})
-    assert Peer.objects.get().updated_at == peer.updated_at
-    assert Peer.objects.get().revision == 1
-
-
-# The lease
-
-
-def test_one_has_the_lease_and_may_keep_it() -> None:
-    assert not store.worker_is_running()
-    assert store.acquire("one", 60)
-    assert store.acquire("one", 60)
-    assert not store.acquire("two", 60)
-    assert store.worker_is_running()
-
-
-def test_a_lease_that_ran_out_goes_to_who_comes_first() -> None:
-    assert store.acquire("one", 0.05)
-    wait_until(lambda: store.acquire("two", 60))
-    assert not store.acquire("one", 60)
-
-
-def test_a_lease_that_ran_out_can_still_be_kept_while_nobody_took_it() -> None:
-    assert store.acquire("one", 0.0)
-    wait_until(lambda: not store.worker_is_running())
-    assert store.acquire("one", 60)
-    assert not store.acquire("two", 60)
-
-
-def test_a_lease_is_extended_by_keeping_it() -> None:
-    assert store.acquire("one", 0.1)
-    first = WorkerLease.objects.get().expires_at
-    assert store.acquire("one", 60)
-    assert (WorkerLease.objects.get().expires_at - first).total_seconds() > 50
-
-
-def test_a_lease_is_given_back_by_its_holder_only() -> None:
-    assert store.acquire("one", 60)
-    store.release("two")
-    assert not store.acquire("two", 60)
-    store.release("one")
-    assert not store.worker_is_running()
-    assert store.acquire("two", 60)
-
-
-def test_the_clock_of_the_lease_is_the_databases(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert store.acquire("one", 60)
-    monkeypatch.setattr(time, "time", lambda: 4e9)
-    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime(2096, 1, 1, tzinfo=UTC))
-    assert not store.acquire("two", 60)
-    assert store.worker_is_running()
-
-
-@pytest.mark.parametrize("seconds", [0.25, 6, 6.0, 3600])
-def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
-    assert store.acquire("one", seconds)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT expires_at, CURRENT_TIMESTAMP FROM dwsps_channels_workerlease")
-        expires_at, now = (
-            value if isinstance(value, datetime) else datetime.fromisoformat(value)
-            for value in cursor.fetchone()
-        )
-    # CURRENT_TIMESTAMP has whole seconds here.
-    assert seconds - 1 < (expires_at - now).total_seconds() < seconds + 2
-
-
-def test_of_processes_that_compete_one_has_it_at_a_time(database: Path, tmp_path: Path) -> None:
-    rounds, names = 30, ("one", "two", "three")
-    env = base_environment(database)
-    children = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.peering.lease_holder",
-                name,
-                str(rounds),
-                tmp_path / "lock",
-            ],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    try:
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        for child in children:
-            out, err = child.communicate(timeout=60)
-            assert child.returncode == 0, err
-            assert out == f"{rounds}\n"
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
+    before = Peer.objects.values().get()
+    store.write_statuses({peer.pk: LinkStatus(LinkState.CONNECTED)})
+    assert Peer.objects.values().get() == before

@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from dwsps_channels import signals
 from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, WorkerLease
-from dwsps_channels.peering import store, worker
+from dwsps_channels.peering import lease, store, worker
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.worker import Worker
 from tests.peering.far_server import FarServer
@@ -197,7 +197,7 @@ class TestLease:
         """It is that of a predecessor, killed a moment ago, and not of another worker."""
         caplog.set_level(logging.INFO)
         asked = Counting(monkeypatch, "acquire")
-        assert await database_sync_to_async(store.acquire)("the predecessor", 60)
+        assert await database_sync_to_async(lease.acquire)("the predecessor", 60)
         running = start_worker()
         await wait_until_async(lambda: asked.count >= 5, 20)
         assert not [r for r in caplog.records if r.name == worker.logger.name]
@@ -296,12 +296,12 @@ class TestStopping:
 
 
 class Counting:
-    """Stands in for a function of the store, and counts its calls."""
+    """Stands in for a function of the lease, and counts its calls."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
-        self._function = getattr(store, name)
+        self._function = getattr(lease, name)
         self.count = 0
-        patch.setattr(store, name, self)
+        patch.setattr(lease, name, self)
 
     def __call__(self, *arguments: Any) -> Any:
         self.count += 1
@@ -309,13 +309,14 @@ class Counting:
 
 
 class Failing:
-    """Stands in for a function of the store that raises for some time."""
+    """Stands in for a function of the store or the lease that raises for some time."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
-        self._function = getattr(store, name)
+        module = lease if hasattr(lease, name) else store
+        self._function = getattr(module, name)
         self.fails = True
         self.failed = 0
-        patch.setattr(store, name, self)
+        patch.setattr(module, name, self)
 
     def __call__(self, *arguments: Any) -> Any:
         if self.fails:
@@ -325,7 +326,7 @@ class Failing:
 
 
 class TestADatabaseThatIsAway:
-    @pytest.mark.parametrize("name", ["acquire", "load_peers", "load_position"])
+    @pytest.mark.parametrize("name", ["acquire", "load_peers", "load_cursor"])
     async def test_at_the_start(
         self,
         name: str,

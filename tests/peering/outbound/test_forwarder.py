@@ -400,7 +400,7 @@ class TestResuming:
         await wait_until_async(lambda: len(fars[0].frames) == 9, 20)
         assert [frame["message"] for frame in fars[0].frames] == [0, 1, 2, 3, 4, 5, 3, 4, 5]
 
-    async def test_each_peer_goes_on_from_its_own_position(
+    async def test_each_peer_goes_on_from_its_own_cursor(
         self,
         store: MemoryStore,
         fars: list[FarServer],

@@ -1,11 +1,7 @@
 """Peers: what may be one, what is kept of it, and what follows from a change."""
 
-import re
-import subprocess
-import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, server_id, validate_topics
+from dwsps_channels.models import Peer, PeerStatus
+from dwsps_channels.models.topics import validate_topics
 from dwsps_channels.models.urls import split_token, with_token
 from dwsps_channels.peering import store
-from tests.processes import ROOT, base_environment
 
 SECRET = "correct-horse-battery-staple"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -237,13 +233,10 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
-def test_every_field_is_among_the_changes() -> None:
-    assert {field for change in CHANGES for field in change} == Peer.MATTERS
-    assert {field.name for field in Peer._meta.fields} > Peer.MATTERS
-
-
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_a_change_grows_the_revision_however_it_is_made(db: None, change: dict[str, Any]) -> None:
+def test_a_change_is_stored_and_leaves_enabled_at_however_it_is_made(
+    db: None, change: dict[str, Any]
+) -> None:
     for way in ("save", "save one field", "update", "bulk_update"):
         Peer.objects.all().delete()
         peer = create()
@@ -261,27 +254,23 @@ def test_a_change_grows_the_revision_however_it_is_made(db: None, change: dict[s
             case "bulk_update":
                 Peer.objects.bulk_update([peer], list(change))
         now = Peer.objects.get(pk=peer.pk)
-        assert now.revision == 2, way
         assert now.enabled_at == LONG_AGO, way
         for field, value in change.items():
             assert getattr(now, field) == value, way
 
 
-def test_a_save_that_changes_nothing_leaves_the_revision(db: None) -> None:
-    peer = create()
-    peer.save()
-    assert Peer.objects.get().revision == 1
-
-
-def test_a_stale_copy_that_is_saved_takes_no_revision_back(db: None) -> None:
+def test_a_stale_copy_that_is_saved_does_not_take_enabled_at_back(db: None) -> None:
     stale = create()
-    Peer.objects.update(topics="news")
+    Peer.objects.disable()
+    Peer.objects.enable()
+    begun = Peer.objects.get().enabled_at
+    stale.topics = "news"
     stale.save()
-    assert Peer.objects.get().revision == 3
+    assert Peer.objects.get().enabled_at == begun > LONG_AGO
 
 
 @pytest.mark.parametrize("field", ["enabled", "forward"])
-def test_since_when_it_is_sent_to_begins_anew_when_it_is_again(db: None, field: str) -> None:
+def test_enabled_at_is_set_when_it_is_sent_to_again(db: None, field: str) -> None:
     def restart_by_save(peer: Peer) -> None:
         setattr(peer, field, True)
         peer.save(update_fields=[field])
@@ -322,16 +311,17 @@ def test_enable_and_disable_count_and_touch_only_those_that_were_not(db: None) -
     assert Peer.objects.disable() == 1
     assert Peer.objects.disable() == 0
     assert Peer.objects.enable() == 2
-    assert {peer.name: peer.revision for peer in Peer.objects.all()} == {"on": 3, "off": 2}
+    assert {peer.enabled for peer in Peer.objects.all()} == {True}
 
 
-def test_an_update_of_nothing_that_matters_is_left_alone(
+def test_an_update_is_one_query(
     db: None, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     create()
     with django_assert_num_queries(1):
-        Peer.objects.update(created_at=LONG_AGO)
-    assert Peer.objects.get().revision == 1
+        Peer.objects.update(topics="news")
+    with django_assert_num_queries(1):
+        Peer.objects.update(enabled=False)
 
 
 def test_the_status_goes_with_its_peer(db: None) -> None:
@@ -339,46 +329,3 @@ def test_the_status_goes_with_its_peer(db: None) -> None:
     PeerStatus.objects.create(peer=peer)
     peer.delete()
     assert not PeerStatus.objects.exists()
-
-
-# The server's id
-
-
-def test_the_server_has_one_id(db: None) -> None:
-    assert re.fullmatch("[0-9a-f]{32}", server_id())
-    assert server_id() == server_id()
-    assert ServerIdentity.objects.count() == 1
-
-
-def test_processes_that_ask_for_the_id_at_once_get_the_same(database: Path) -> None:
-    program = (
-        "import django; django.setup(); import sys; from dwsps_channels.models import server_id; "
-        "print('ready', flush=True); sys.stdin.readline(); print(server_id())"
-    )
-    env = base_environment(database)
-    children = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            cwd=ROOT,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
-    try:
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        ids = {child.communicate(timeout=20)[0] for child in children}
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()
-    assert len(ids) == 1
-    assert re.fullmatch("[0-9a-f]{32}\n", ids.pop())

@@ -1,0 +1,37 @@
+"""The status of a peer, as the worker writes it."""
+
+from django.db import models
+
+from dwsps_channels.models.peer import Peer
+
+
+class PeerStatus(models.Model):
+    """The status of the link to one peer. The worker alone writes it, every second or so.
+
+    Counts are of messages, since the worker started. peering/outbound/link_status.py explains the fields.
+    """
+
+    peer = models.OneToOneField(
+        Peer, on_delete=models.CASCADE, primary_key=True, related_name="status"
+    )
+    state = models.CharField(max_length=16, default="connecting")
+    since = models.DateTimeField(null=True)
+    """The time at which the state was entered."""
+    seen_at = models.DateTimeField(null=True)
+    """The time of the worker's last write."""
+    last_error = models.CharField(max_length=500, blank=True)
+    round_trip = models.FloatField(null=True)
+    """In seconds."""
+    forwarded = models.PositiveBigIntegerField(default=0)
+    acked = models.PositiveBigIntegerField(default=0)
+    queued = models.PositiveBigIntegerField(default=0)
+    dropped = models.PositiveBigIntegerField(default=0)
+    resent = models.PositiveBigIntegerField(default=0)
+    cursor = models.JSONField(default=dict, blank=True)
+    """Origin to the sequence of the last message that the peer has acknowledged."""
+
+    class Meta:
+        verbose_name_plural = "peer statuses"
+
+    def __str__(self) -> str:
+        return f"status of {self.peer.name}"

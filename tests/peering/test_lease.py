@@ -1,0 +1,114 @@
+"""The worker's lease: one holder at a time, by the database's clock."""
+
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from dwsps_channels.models import WorkerLease
+from dwsps_channels.peering import lease
+from tests.processes import ROOT, base_environment, wait_until
+
+pytestmark = pytest.mark.django_db
+
+
+def test_one_has_the_lease_and_may_keep_it() -> None:
+    assert not lease.worker_is_running()
+    assert lease.acquire("one", 60)
+    assert lease.acquire("one", 60)
+    assert not lease.acquire("two", 60)
+    assert lease.worker_is_running()
+
+
+def test_a_lease_that_ran_out_goes_to_who_comes_first() -> None:
+    assert lease.acquire("one", 0.05)
+    wait_until(lambda: lease.acquire("two", 60))
+    assert not lease.acquire("one", 60)
+
+
+def test_a_lease_that_ran_out_can_still_be_kept_while_nobody_took_it() -> None:
+    assert lease.acquire("one", 0.0)
+    wait_until(lambda: not lease.worker_is_running())
+    assert lease.acquire("one", 60)
+    assert not lease.acquire("two", 60)
+
+
+def test_a_lease_is_extended_by_keeping_it() -> None:
+    assert lease.acquire("one", 0.1)
+    first = WorkerLease.objects.get().expires_at
+    assert lease.acquire("one", 60)
+    assert (WorkerLease.objects.get().expires_at - first).total_seconds() > 50
+
+
+def test_a_lease_is_given_back_by_its_holder_only() -> None:
+    assert lease.acquire("one", 60)
+    lease.release("two")
+    assert not lease.acquire("two", 60)
+    lease.release("one")
+    assert not lease.worker_is_running()
+    assert lease.acquire("two", 60)
+
+
+def test_the_clock_of_the_lease_is_the_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lease.acquire("one", 60)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    monkeypatch.setattr("django.utils.timezone.now", lambda: datetime(2096, 1, 1, tzinfo=UTC))
+    assert not lease.acquire("two", 60)
+    assert lease.worker_is_running()
+
+
+@pytest.mark.parametrize("seconds", [0.25, 6, 6.0, 3600])
+def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
+    assert lease.acquire("one", seconds)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT expires_at, CURRENT_TIMESTAMP FROM dwsps_channels_workerlease")
+        expires_at, now = (
+            value if isinstance(value, datetime) else datetime.fromisoformat(value)
+            for value in cursor.fetchone()
+        )
+    # CURRENT_TIMESTAMP has whole seconds here.
+    assert seconds - 1 < (expires_at - now).total_seconds() < seconds + 2
+
+
+def test_of_processes_that_compete_one_has_it_at_a_time(database: Path, tmp_path: Path) -> None:
+    rounds, names = 30, ("one", "two", "three")
+    env = base_environment(database)
+    children = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.peering.lease_holder",
+                name,
+                str(rounds),
+                tmp_path / "lock",
+            ],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            assert child.returncode == 0, err
+            assert out == f"{rounds}\n"
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()
