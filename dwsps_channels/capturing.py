@@ -1,6 +1,5 @@
 """The outbox of tests: messages that are kept to be looked at, in place of being sent."""
 
-import json
 import os
 import sys
 from collections import UserList
@@ -9,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from django.core import mail
-from msgspec import Raw
 
 
 class Published(NamedTuple):
@@ -18,18 +16,6 @@ class Published(NamedTuple):
     topic: str
     message: Any
     """As a subscriber would read it: a ``Decimal``, say, is a string."""
-
-
-class Capture:
-    """Takes the place of the server: appends to a list what is published."""
-
-    def __init__(self, published: MutableSequence[Published]) -> None:
-        self._published = published
-
-    def publish(self, topic: str, message: Raw, timestamp: str) -> int:
-        """Append; return how many sessions that reached, which is none."""
-        self._published.append(Published(topic, json.loads(bytes(message))))
-        return 0
 
 
 class Outbox(UserList[Published]):
@@ -73,12 +59,11 @@ def is_under_test() -> bool:
     return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
-def capture(*, serving: bool) -> Capture | None:
-    """Return the ``Capture`` that takes the place of the server now, if one does. ``serving``: this process is a server."""
+def capture(*, serving: bool) -> MutableSequence[Published] | None:
+    """Return the list that takes the place of the server now, if one does. ``serving``: this process is a server."""
     if _asked:
-        published = _asked[-1]
-        return None if published is None else Capture(published)
-    return Capture(outbox) if is_under_test() and not serving else None
+        return _asked[-1]
+    return outbox if is_under_test() and not serving else None
 
 
 @contextmanager
@@ -87,7 +72,8 @@ def capture_publishes() -> Iterator[list[Published]]:
 
     No server needs to run, and none is reached, not even one in this process. All else stays: bad topics and messages
     raise, and inside a transaction nothing is appended before the commit. (Django's ``TestCase`` never commits: see
-    its ``captureOnCommitCallbacks``.) Nobody is reached, so both return 0, or ``None`` if they wait for the commit.
+    its ``captureOnCommitCallbacks``.) Nobody is reached, so both return
+    ``reached`` 0, or ``None`` if they wait for the commit.
     """
     published: list[Published] = []
     _asked.append(published)

@@ -18,7 +18,7 @@ __all__ = [
     "Identity",
     "Policy",
     "ReadOnly",
-    "Unblocked",
+    "ThreadOffloadingPolicy",
     "nonblocking",
 ]
 
@@ -77,7 +77,7 @@ class ReadOnly:
 Question = Callable[[Identity, str], bool | Awaitable[bool]]
 
 
-class Unblocked:
+class ThreadOffloadingPolicy:
     """A project's policy, such that no method of it holds up the event loop that serves everybody.
 
     A plain method is called in a thread, unless it is marked ``nonblocking``; an ``async def`` method is awaited.

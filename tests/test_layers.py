@@ -126,10 +126,12 @@ RULES = [
             room("signals"),
         ),
     ),
+    Rule(room("exceptions"), ours=(PROTOCOL,), never=DJANGO),
     Rule(
         room("publishing"),
         ours=(
             *PURE,
+            room("exceptions"),
             CONF,
             THREADS,
             CAPTURING,

@@ -17,7 +17,7 @@ from dwsps_channels.policies import (
     Identity,
     Policy,
     ReadOnly,
-    Unblocked,
+    ThreadOffloadingPolicy,
     nonblocking,
 )
 from dwsps_channels.testing import PubSubCommunicator, Refused
@@ -106,7 +106,7 @@ class TestGivenPolicies:
     def test_what_each_allows(
         self, given: Policy, identity: Identity, may_subscribe: bool, may_publish: bool
     ) -> None:
-        for asked in (given, Unblocked(given)):
+        for asked in (given, ThreadOffloadingPolicy(given)):
             assert asked.may_subscribe(identity, "a") is may_subscribe
             assert asked.may_publish(identity, "a") is may_publish
 
@@ -201,7 +201,7 @@ class TestWhereItRuns:
                 ran_in.append(threading.current_thread())
                 return True
 
-        asked = Unblocked(Mixed())
+        asked = ThreadOffloadingPolicy(Mixed())
         assert await answer(asked.may_subscribe(NOBODY, "a")) is True
         assert asked.may_publish(NOBODY, "a") is True
         assert [thread is threading.main_thread() for thread in ran_in] == [False, True]
@@ -211,7 +211,7 @@ class TestWhereItRuns:
             def may_publish(self, identity: Identity, topic: str) -> bool:
                 return threading.current_thread() is threading.main_thread()
 
-        asked = Unblocked(Half())
+        asked = ThreadOffloadingPolicy(Half())
         assert asked.may_subscribe(NOBODY, "a") is True
         assert await answer(asked.may_publish(NOBODY, "a")) is False
 
@@ -225,7 +225,7 @@ class TestWhereItRuns:
             async def decide(self, topic: str) -> bool:
                 return topic == "yes"
 
-        asked = Unblocked(Handing())
+        asked = ThreadOffloadingPolicy(Handing())
         for question in (asked.may_subscribe, asked.may_publish):
             assert await answer(question(NOBODY, "yes")) is True
             assert await answer(question(NOBODY, "no")) is False

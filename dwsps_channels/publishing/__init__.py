@@ -1,6 +1,6 @@
 """Publishing from any Django code, in a process that serves or in any other."""
 
-from dwsps_channels.publishing.api import InvalidPayload, apublish, publish
-from dwsps_channels.publishing.remote import NotServing
+from dwsps_channels.publishing.api import apublish, publish
+from dwsps_channels.publishing.publisher import PublishResult
 
-__all__ = ["InvalidPayload", "NotServing", "apublish", "publish"]
+__all__ = ["PublishResult", "apublish", "publish"]

@@ -2,26 +2,27 @@
 
 from uuid import uuid4
 
-from msgspec import Raw
-
 from dwsps_channels.broker.backends import BrokerSender
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.publishing.publisher import OutgoingMessage
 
 
 class BrokerPublisher:
-    """Publishes with a sender of the broker: see ``Publisher``."""
+    """Publishes with a sender of the broker: see ``BlockingPublisher``."""
 
     def __init__(self, sender: BrokerSender) -> None:
         self._sender = sender
         self._origin = uuid4().hex
         self._published = 0
 
-    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
-        """See ``Publisher.publish``."""
+    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+        """See ``BlockingPublisher.publish``."""
         self._published += 1
-        publication = Publication(topic, message, timestamp, self._origin, self._published)
+        publication = Publication(
+            message.topic, message.payload, message.timestamp, self._origin, self._published
+        )
         return self._sender.publish(publication, deadline)
 
     def close(self) -> None:
-        """See ``Publisher.close``."""
+        """See ``BlockingPublisher.close``."""
         self._sender.close()

@@ -1,5 +1,6 @@
-"""Publishing to the server from any thread, or greenlet, of a process that serves nothing."""
+"""Publishing from a process that does not serve, in any thread or greenlet."""
 
+import asyncio
 import atexit
 import os
 from collections import deque
@@ -10,16 +11,18 @@ from typing import Any, Final
 
 from django.core.signals import setting_changed
 from django.dispatch import receiver
-from msgspec import Raw
 
 from dwsps_channels.broker.backends import BrokerBackend
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.blocking import BlockingPublisher
 from dwsps_channels.publishing.breaker import CircuitBreaker
 from dwsps_channels.publishing.broker import BrokerPublisher
-from dwsps_channels.publishing.contract import Publisher
 from dwsps_channels.publishing.losses import losses
+from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
+from dwsps_channels.threads.database import close_old_connections
 
 # How long nobody tries after a failure.
 FAILURE_PAUSE: Final = 1.0
@@ -28,27 +31,14 @@ FAILURE_PAUSE: Final = 1.0
 MAX_IDLE: Final = 16
 
 
-class NotServing(RuntimeError):
-    """This process serves no websockets, and found nobody who does. ``problem`` is what it found."""
-
-    def __init__(self, url: str, problem: str) -> None:
-        super().__init__(
-            "this process serves no websockets, and cannot reach one that does: CHANNEL_LAYERS has no layer that "
-            f"processes share, such as channels_redis, and DWSPS['SERVER_URL'], {url}, cannot be used: {problem}. "
-            "Set up either, or start the server"
-        )
-        self.url = url
-        self.problem = problem
-
-
 class RemotePublisher:
-    """Publishes over as many connections as there are callers at a time, and keeps them for the next.
+    """Publishes over as many connections as there are callers at a time, and keeps them. See ``Publisher``.
 
     No caller waits for another: each has a connection of its own, and ``DWSPS["PUBLISH_TIMEOUT"]`` seconds. While the
     server cannot be reached, all but one fail at once.
     """
 
-    def __init__(self, make: Callable[[], Publisher], url: str | None) -> None:
+    def __init__(self, make: Callable[[], BlockingPublisher], url: str | None) -> None:
         """``url`` is the server's websocket, if that is the way; for messages."""
         self._make = make
         self._url = url
@@ -56,15 +46,21 @@ class RemotePublisher:
         self._problem = ""
         self._breaker = CircuitBreaker(FAILURE_PAUSE)
         # The one that was used last is taken first. A deque's ends need no lock.
-        self._idle: deque[Publisher] = deque()
+        self._idle: deque[BlockingPublisher] = deque()
 
-    def publish(self, topic: str, message: Raw, timestamp: str) -> int:
-        """Publish; return the number of this process's sessions that it reaches, which is none.
+    async def apublish(self, message: OutgoingMessage) -> PublishResult:
+        """See ``Publisher.apublish``."""
+        return await asyncio.to_thread(self._publish_in_thread, message)
 
-        Raises:
-            NotServing: there is no server, and has been none.
-            Unavailable: the server did not take it, or nobody knows.
-        """
+    def _publish_in_thread(self, message: OutgoingMessage) -> PublishResult:
+        # Nothing else closes the database connections of the event loop's threads.
+        try:
+            return self.publish(message)
+        finally:
+            close_old_connections()
+
+    def publish(self, message: OutgoingMessage) -> PublishResult:
+        """See ``Publisher.publish``."""
         timeout = conf.PUBLISH_TIMEOUT
         deadline = monotonic() + timeout
         if not self._breaker.allows(timeout):
@@ -74,7 +70,7 @@ class RemotePublisher:
         except IndexError:
             publisher = self._make()
         try:
-            unheard = publisher.publish(topic, message, timestamp, deadline)
+            unheard = publisher.publish(message, deadline)
         except Unavailable as error:
             self._succeed(publisher)
             losses.add(error.problem)
@@ -94,9 +90,9 @@ class RemotePublisher:
             losses.add(unheard)
         else:
             losses.report_if_due()
-        return 0
+        return PublishResult(reached=0)
 
-    def _succeed(self, publisher: Publisher) -> None:
+    def _succeed(self, publisher: BlockingPublisher) -> None:
         self._was_there = True
         self._breaker.succeed()
         if len(self._idle) < MAX_IDLE:

@@ -1,4 +1,4 @@
-"""The way to the server over its websocket, with a credential signed with ``SECRET_KEY``."""
+"""Publishing through the server's websocket, with a credential signed with ``SECRET_KEY``."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from django.db import Error as DatabaseError
-from msgspec import Raw
 
 from dwsps_channels.client.blocking_connection import BlockingConnection
 from dwsps_channels.client.errors import ClientError, ConnectError
@@ -14,6 +13,7 @@ from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, own_server_id, sign_worker
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.text import printable
+from dwsps_channels.publishing.publisher import OutgoingMessage
 from dwsps_channels.threads.database import again_if_broken, leaving_none_open
 
 
@@ -34,7 +34,7 @@ def _look_up() -> str:
 
 
 class WebSocketPublisher:
-    """Publishes over the websocket at ``url``: see ``Publisher``.
+    """Publishes over the websocket at ``url``: see ``BlockingPublisher``.
 
     The connection is kept. The server closes one that is not used for some 40 seconds, as nobody answers its pings
     meanwhile; the next publish makes another.
@@ -47,10 +47,15 @@ class WebSocketPublisher:
         self._connection: BlockingConnection | None = None
         self._last_id = 0
 
-    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
-        """See ``Publisher.publish``."""
+    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+        """See ``BlockingPublisher.publish``."""
         self._last_id += 1
-        frame = encode("publish", self._last_id, topic, publish_payload(bytes(message), timestamp))
+        frame = encode(
+            "publish",
+            self._last_id,
+            message.topic,
+            publish_payload(bytes(message.payload), message.timestamp),
+        )
         try:
             connection = self._connected(deadline)
             connection.send(frame, deadline)
@@ -80,7 +85,7 @@ class WebSocketPublisher:
         return sign_worker(self._server_id(), Purpose.PUBLISH)
 
     def close(self) -> None:
-        """See ``Publisher.close``."""
+        """See ``BlockingPublisher.close``."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

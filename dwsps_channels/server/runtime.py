@@ -38,7 +38,7 @@ from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.throttle import Throttle
 from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
-from dwsps_channels.policies import AllowAll, Unblocked
+from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.messages import Hello, encode
@@ -68,7 +68,7 @@ class Runtime:
         self.pid = os.getpid()
         self.limits = conf.limits
         policy = conf.policy_class()
-        self.policy = policy if type(policy) is AllowAll else Unblocked(policy)
+        self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
         self.signals = SignalObserver()
         self.broker = configured_backend().make_broker()
         self.batch_writer = BatchWriter(self.loop)

@@ -15,6 +15,7 @@ from msgspec import Raw
 from dwsps_channels.client import Client, ClientError, Redirected, open_connection
 from dwsps_channels.client.address import Address
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.publisher import OutgoingMessage
 from dwsps_channels.publishing.websocket import WebSocketPublisher
 from tests.client.scripted import ScriptedServer, response
 from tests.processes import ROOT, wait_until_async
@@ -92,7 +93,9 @@ async def test_how_it_refuses_a_publish_from_outside(scripted: ScriptedServer) -
     try:
         with pytest.raises(Unavailable) as caught:
             await asyncio.to_thread(
-                publisher.publish, "news", Raw(b"1"), "2026-01-02T03:04:05.678Z", monotonic() + 20
+                publisher.publish,
+                OutgoingMessage("news", Raw(b"1"), "2026-01-02T03:04:05.678Z"),
+                monotonic() + 20,
             )
         assert_harmless(str(caught.value))
     finally:

@@ -28,18 +28,20 @@ from django.urls import path
 from dwsps_channels import apublish, publish
 from dwsps_channels.broker.backends import MemoryBackend
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.exceptions import InvalidPayload, NotServing
 from dwsps_channels.protocol.errors import (
     InvalidTopic,
     MessageTooDeep,
     MessageTooLarge,
     Unavailable,
 )
-from dwsps_channels.publishing import InvalidPayload, NotServing, api
+from dwsps_channels.publishing import PublishResult, local
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator, real_publishes
 from tests.connections.transports.contract import until
 from tests.processes import HOST, ROOT, base_environment, free_port
+from tests.reached import reached
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ async def in_thread(function: Callable[[], Any]) -> Any:
 
 class TestFromAnywhere:
     async def test_async_code_of_the_loop(self, client: PubSubCommunicator) -> None:
-        assert await apublish("news.uk", {"a": 1}) == 1
+        assert reached(await apublish("news.uk", {"a": 1})) == 1
         delivery = await client.receive()
         assert (delivery["topic"], delivery["context"], delivery["message"]) == (
             "news.uk",
@@ -81,39 +83,39 @@ class TestFromAnywhere:
         )
 
     async def test_plain_code_of_the_loop(self, client: PubSubCommunicator) -> None:
-        assert publish("news", 1) == 1
+        assert reached(publish("news", 1)) == 1
         assert (await client.receive())["message"] == 1
 
     async def test_a_thread(self, client: PubSubCommunicator) -> None:
-        assert await in_thread(lambda: publish("news", 1, on_commit=False)) == 1
+        assert reached(await in_thread(lambda: publish("news", 1, on_commit=False))) == 1
         assert (await client.receive())["message"] == 1
 
     async def test_a_thread_of_the_projects_own(self, client: PubSubCommunicator) -> None:
-        reached: list[int | None] = []
+        results: list[PublishResult | None] = []
         thread = threading.Thread(
-            target=lambda: reached.append(publish("news", 1, on_commit=False))
+            target=lambda: results.append(publish("news", 1, on_commit=False))
         )
         thread.start()
         assert (await client.receive())["message"] == 1
-        await until(lambda: reached == [1])
+        await until(lambda: [reached(result) for result in results] == [1])
         thread.join()
 
     async def test_async_code_of_another_loop(self, client: PubSubCommunicator) -> None:
-        def run() -> int:
+        def run() -> PublishResult:
             return asyncio.run(apublish("news", 1))
 
-        assert await asyncio.to_thread(run) == 1
+        assert reached(await asyncio.to_thread(run)) == 1
         assert (await client.receive())["message"] == 1
 
     async def test_plain_code_of_another_loop(self, client: PubSubCommunicator) -> None:
-        async def call() -> int | None:
+        async def call() -> PublishResult | None:
             return publish("news", 1, on_commit=False)
 
-        assert await asyncio.to_thread(lambda: asyncio.run(call())) == 1
+        assert reached(await asyncio.to_thread(lambda: asyncio.run(call()))) == 1
         assert (await client.receive())["message"] == 1
 
     async def test_async_code_that_plain_code_calls(self, client: PubSubCommunicator) -> None:
-        assert await in_thread(lambda: async_to_sync(apublish)("news", 1)) == 1
+        assert reached(await in_thread(lambda: async_to_sync(apublish)("news", 1))) == 1
         assert (await client.receive())["message"] == 1
 
     async def test_what_one_publishes_comes_in_order(self, client: PubSubCommunicator) -> None:
@@ -128,7 +130,7 @@ class TestFromAnywhere:
 class TestReached:
     async def test_nobody(self) -> None:
         await runtime.obtain()
-        assert await apublish("a", 1) == 0
+        assert reached(await apublish("a", 1)) == 0
 
     async def test_a_session_counts_once_whatever_it_is_subscribed_to(self) -> None:
         async with (
@@ -140,13 +142,13 @@ class TestReached:
             await one.subscribe("a.b")
             await two.subscribe("a")
             await three.subscribe("a.b.c")
-            assert await apublish("a.b", 1) == 2
-            assert publish("a.b.c", 1) == 3
-            assert await in_thread(lambda: publish("ab", 1, on_commit=False)) == 0
+            assert reached(await apublish("a.b", 1)) == 2
+            assert reached(publish("a.b.c", 1)) == 3
+            assert reached(await in_thread(lambda: publish("ab", 1, on_commit=False))) == 0
 
     async def test_the_policy_is_not_asked(self, client: PubSubCommunicator) -> None:
         with override_settings(DWSPS={"POLICY": "dwsps_channels.policies.ReadOnly"}):
-            assert await apublish("news", 1) == 1
+            assert reached(await apublish("news", 1)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -155,7 +157,7 @@ class TestTransactions:
         def run() -> None:
             with transaction.atomic():
                 assert publish("news", "on commit") is None
-                assert publish("news", "at once", on_commit=False) == 1
+                assert reached(publish("news", "at once", on_commit=False)) == 1
 
         await in_thread(run)
         assert [(await client.receive())["message"] for _ in range(2)] == ["at once", "on commit"]
@@ -232,7 +234,7 @@ class TestTransactions:
                 with transaction.atomic():
                     assert publish("news", "rolled back") is None
                 transaction.rollback()
-                assert publish("news", "at once", on_commit=False) == 1
+                assert reached(publish("news", "at once", on_commit=False)) == 1
             finally:
                 transaction.set_autocommit(True)
 
@@ -352,7 +354,7 @@ class TestBadArguments:
     @override_settings(DWSPS={"MAX_MESSAGE_BYTES": 10})
     async def test_a_message_that_is_too_large_raises_at_once(self) -> None:
         await runtime.obtain()
-        assert publish("a", "x" * 8) == 0
+        assert reached(publish("a", "x" * 8)) == 0
         with pytest.raises(MessageTooLarge) as raised:
             publish("a", "ü" * 5)
         assert (raised.value.size, raised.value.limit) == (12, 10)
@@ -361,7 +363,7 @@ class TestBadArguments:
     @override_settings(DWSPS={"MAX_MESSAGE_DEPTH": 2})
     async def test_a_message_that_is_nested_too_deeply_raises_at_once(self) -> None:
         await runtime.obtain()
-        assert publish("a", [[1], [2]]) == 0
+        assert reached(publish("a", [[1], [2]])) == 0
         for message in ([[[1]]], self.deep()):
             with pytest.raises(MessageTooDeep) as raised:
                 publish("a", message)
@@ -388,7 +390,7 @@ class TestBadArguments:
     async def test_all_that_django_can_make_json_of_arrives(
         self, message: Any, received: Any, client: PubSubCommunicator
     ) -> None:
-        assert await apublish("news", message) == 1
+        assert reached(await apublish("news", message)) == 1
         assert (await client.receive())["message"] == received
 
 
@@ -407,7 +409,7 @@ class TestNotServing:
     def test_a_loop_that_has_ended_serves_no_more(self) -> None:
         async def serve() -> None:
             await runtime.obtain()
-            assert await apublish("a", 1) == 0
+            assert reached(await apublish("a", 1)) == 0
 
         asyncio.run(serve())
         with pytest.raises(NotServing):
@@ -434,7 +436,7 @@ class TestNotServing:
 
 def publishing_view(request: HttpRequest) -> HttpResponse:
     try:
-        return HttpResponse(f"reached {publish('a', 1)}")
+        return HttpResponse(f"reached {reached(publish('a', 1))}")
     except NotServing:
         return HttpResponse("not serving")
 
@@ -524,7 +526,7 @@ class TestOtherProcesses:
             await asyncio.sleep(0)
             assert not task.done()
             broker.accepts.set_result(None)
-            assert await task == 0
+            assert reached(await task) == 0
 
     async def test_so_does_publish_in_a_thread(self) -> None:
         broker = SlowBroker()
@@ -533,14 +535,14 @@ class TestOtherProcesses:
             await asyncio.sleep(0)
             assert not task.done()
             broker.accepts.set_result(None)
-            assert await task == 0
+            assert reached(await task) == 0
 
     async def test_publish_in_the_loop_does_not_wait(self) -> None:
         broker = SlowBroker()
         async with serving_with(broker):
-            assert publish("a", 1) == 0
+            assert reached(publish("a", 1)) == 0
             broker.accepts.set_result(None)
-            await until(lambda: not api._under_way)
+            await until(lambda: not local._under_way)
 
     async def test_what_the_broker_refuses_is_raised_where_it_can_be(self) -> None:
         async with serving_with(FailingBroker()):
@@ -551,8 +553,8 @@ class TestOtherProcesses:
 
     async def test_and_logged_where_it_cannot(self, caplog: pytest.LogCaptureFixture) -> None:
         async with serving_with(FailingBroker()):
-            assert publish("a", 1) == 0
-            await until(lambda: not api._under_way)
+            assert reached(publish("a", 1)) == 0
+            await until(lambda: not local._under_way)
         assert lost(caplog) == [
             "publish() lost messages: 1, 1 since the start: the others are away (1)"
         ]
@@ -582,7 +584,7 @@ class TestOtherProcesses:
             done, _ = await asyncio.wait([publishing], timeout=0.05)
             assert not done
             broker.may_start.set()
-            assert await publishing == 0
+            assert reached(await publishing) == 0
             await starting
 
     async def test_so_is_an_event_loop_that_is_busy(self) -> None:

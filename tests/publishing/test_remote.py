@@ -29,7 +29,10 @@ django.setup()
 from django.db import transaction
 from dwsps_channels import apublish, publish
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.publishing import NotServing
+from dwsps_channels.exceptions import NotServing
+
+def reached(result):
+    return result and result.reached
 
 def tell(value):
     os.write(1, (json.dumps(value) + "\\n").encode())
@@ -134,15 +137,15 @@ class TestThroughTheServer:
     ) -> None:
         script = run(
             """
-tell(publish("news.uk", {"n": 10**29, "text": "\\u2603"}))
-tell(asyncio.run(apublish("news", "from a loop")))
-tell(asyncio.run(apublish("news", "from another")))
-thread = threading.Thread(target=lambda: tell(publish("news", "from a thread")))
+tell(reached(publish("news.uk", {"n": 10**29, "text": "\\u2603"})))
+tell(reached(asyncio.run(apublish("news", "from a loop"))))
+tell(reached(asyncio.run(apublish("news", "from another"))))
+thread = threading.Thread(target=lambda: tell(reached(publish("news", "from a thread"))))
 thread.start()
 thread.join()
 with transaction.atomic():
-    tell(publish("news", "on commit"))
-    tell(publish("news", "at once", on_commit=False))
+    tell(reached(publish("news", "on commit")))
+    tell(reached(publish("news", "at once", on_commit=False)))
 with transaction.atomic():
     publish("news", "never")
     transaction.set_rollback(True)
@@ -335,7 +338,7 @@ wait()
 deadline = time.monotonic() + 10
 while True:
     try:
-        tell(publish("news", 1))
+        tell(reached(publish("news", 1)))
         break
     except NotServing:  # for a moment after a failure
         if time.monotonic() > deadline:
@@ -459,8 +462,8 @@ class TestThroughRedis:
                 await client.subscribe("news")
             script = run(
                 """
-tell(publish("news", 1))
-tell(asyncio.run(apublish("news", 2)))
+tell(reached(publish("news", 1)))
+tell(reached(asyncio.run(apublish("news", 2))))
 child = os.fork()
 if child == 0:
     publish("news", 3)
@@ -490,7 +493,7 @@ except Unavailable as error:
 wait()
 while True:
     try:
-        tell(publish("news", 3))
+        tell(reached(publish("news", 3)))
         break
     except Unavailable:  # for a moment after the failure
         time.sleep(0.05)

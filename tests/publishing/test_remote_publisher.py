@@ -8,12 +8,15 @@ import pytest
 from django.test import override_settings
 from msgspec import Raw
 
+from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import publish
 from dwsps_channels.publishing.losses import losses
-from dwsps_channels.publishing.remote import MAX_IDLE, NotServing, RemotePublisher
+from dwsps_channels.publishing.publisher import OutgoingMessage
+from dwsps_channels.publishing.remote import MAX_IDLE, RemotePublisher
 from dwsps_channels.testing import real_publishes
 from tests.processes import HOST, Redis, free_port
+from tests.reached import reached
 
 URL = "ws://server.example/"
 
@@ -26,7 +29,7 @@ class Connection:
         self.published = 0
         self.closed = False
 
-    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> str:
         assert not self.closed
         assert 0 < deadline - monotonic() <= 2.0
         self.published += 1
@@ -72,7 +75,7 @@ def nothing_lost() -> Iterator[None]:
 
 
 def send(publisher: RemotePublisher) -> int:
-    return publisher.publish("a", Raw(b"1"), "2020-01-21T17:03:13.625Z")
+    return publisher.publish(OutgoingMessage("a", Raw(b"1"), "2020-01-21T17:03:13.625Z")).reached
 
 
 def test_the_connection_is_kept(server: Server, publisher: RemotePublisher) -> None:
@@ -166,4 +169,4 @@ def test_other_settings_lead_to_another_server(redis: Redis) -> None:
             with pytest.raises(Unavailable):
                 publish("a", 1)
             with override_settings(CHANNEL_LAYERS=layers(redis.url)):
-                assert publish("a", 1) == 0
+                assert reached(publish("a", 1)) == 0

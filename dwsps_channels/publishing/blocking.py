@@ -1,17 +1,17 @@
-"""The contract of a way to the server."""
+"""The contract of a connection that publishes from a process that does not serve."""
 
 from typing import Protocol
 
-from msgspec import Raw
+from dwsps_channels.publishing.publisher import OutgoingMessage
 
 
-class Publisher(Protocol):
+class BlockingPublisher(Protocol):
     """One connection to the server, for one caller at a time. It blocks, and needs neither an event loop nor a thread.
 
     A deadline is a time of ``time.monotonic``.
     """
 
-    def publish(self, topic: str, message: Raw, timestamp: str, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> str:
         """Have the server publish, after all that was published by this connection before.
 
         Connects first, if it has to.

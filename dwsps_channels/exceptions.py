@@ -1,0 +1,36 @@
+"""The errors that code of a project may catch. The Python client has its own, in ``dwsps_channels.client``."""
+
+from dwsps_channels.protocol.errors import (
+    InvalidTopic,
+    MessageTooDeep,
+    MessageTooLarge,
+    Unavailable,
+)
+
+__all__ = [
+    "InvalidPayload",
+    "InvalidTopic",
+    "MessageTooDeep",
+    "MessageTooLarge",
+    "NotServing",
+    "Unavailable",
+]
+
+
+class InvalidPayload(ValueError):
+    """The message cannot be encoded as JSON; ``field`` names the argument."""
+
+    field = "message"
+
+
+class NotServing(RuntimeError):
+    """This process serves no websockets, and found no process that does; ``problem`` is what it found at ``url``."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(
+            "this process serves no websockets, and cannot reach one that does: CHANNEL_LAYERS has no layer that "
+            f"processes share, such as channels_redis, and DWSPS['SERVER_URL'], {url}, cannot be used: {problem}. "
+            "Set up either, or start the server"
+        )
+        self.url = url
+        self.problem = problem

@@ -1,0 +1,96 @@
+"""Publishing in a process that serves."""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+
+from dwsps_channels.conf import conf
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.losses import losses
+from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
+from dwsps_channels.server.runtime import Runtime
+
+
+class LocalPublisher:
+    """Publishes on the event loop that serves, from that loop or from any thread. See ``Publisher``."""
+
+    def __init__(self, server: Runtime) -> None:
+        self._server = server
+
+    def publish(self, message: OutgoingMessage) -> PublishResult:
+        """See ``Publisher.publish``. On the loop itself it does not wait for the server's other processes."""
+        server = self._server
+        if _running_loop() is server.loop:
+            result, accepted = self._hand_over(message)
+            if accepted is not None:
+                task = asyncio.ensure_future(_count_loss(accepted))
+                _under_way.add(task)
+                task.add_done_callback(_under_way.discard)
+            return result
+        publishing = asyncio.run_coroutine_threadsafe(self._publish(message), server.loop)
+        with _losses_counted():
+            try:
+                return publishing.result(conf.PUBLISH_TIMEOUT)
+            finally:
+                publishing.cancel()  # no effect once it is done
+
+    async def apublish(self, message: OutgoingMessage) -> PublishResult:
+        """See ``Publisher.apublish``."""
+        server = self._server
+        publishing: Awaitable[PublishResult]
+        if asyncio.get_running_loop() is server.loop:
+            publishing = self._publish(message)
+        else:
+            publishing = asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(self._publish(message), server.loop)
+            )
+        with _losses_counted():
+            async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
+                return await publishing
+
+    async def _publish(self, message: OutgoingMessage) -> PublishResult:
+        # The first request starts it; those that come at the same time may get here before it has started.
+        await self._server.started()
+        result, accepted = self._hand_over(message)
+        if accepted is not None:
+            await accepted
+        return result
+
+    def _hand_over(self, message: OutgoingMessage) -> tuple[PublishResult, Awaitable[None] | None]:
+        """Publish; the awaitable ends once the broker has the message. ``None``: it has it already."""
+        hub = self._server.hub
+        # Counted before: a subscriber that comes because of the message was not reached by it.
+        result = PublishResult(reached=hub.reach(message.topic))
+        return result, hub.publish(message.topic, message.payload, message.timestamp)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+_under_way: set[asyncio.Future[None]] = set()
+
+
+async def _count_loss(accepted: Awaitable[None]) -> None:
+    with suppress(Unavailable), _losses_counted():
+        await accepted
+
+
+@contextmanager
+def _losses_counted() -> Iterator[None]:
+    """Count a message that does not reach the other processes, and raise ``Unavailable`` if it took too long."""
+    try:
+        yield
+    except TimeoutError:
+        error = Unavailable(
+            f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s"
+        )
+        losses.add(error.problem)
+        raise error from None
+    except Unavailable as error:
+        losses.add(error.problem)
+        raise
+    losses.report_if_due()

@@ -1,0 +1,42 @@
+"""The contract of publishing: what a message is, where it goes, and what becomes of it."""
+
+from typing import Protocol
+
+from msgspec import Raw, Struct
+
+
+class OutgoingMessage(Struct, frozen=True):
+    """A message that was checked and encoded, on its way to a publisher."""
+
+    topic: str
+    payload: Raw
+    """JSON."""
+    timestamp: str
+    """When ``publish()`` was called: RFC 3339, UTC, milliseconds."""
+
+
+class PublishResult(Struct, frozen=True):
+    """What became of a message."""
+
+    reached: int
+    """Sessions of this process that received it, each counted once; 0 in a process that does not serve."""
+
+    offset: int | None = None
+    """The message's place in the order of the server, if its broker gives one that is known by now."""
+
+
+class Publisher(Protocol):
+    """A way to the server. Implementations: in this process, through the broker or a websocket, and for tests."""
+
+    def publish(self, message: OutgoingMessage) -> PublishResult:
+        """Publish from synchronous code, in any thread. Takes ``DWSPS["PUBLISH_TIMEOUT"]`` seconds at most.
+
+        Raises:
+            NotServing: there is no server, and has been none.
+            Unavailable: the server did not take the message in time, or nobody knows. The loss is counted.
+        """
+        ...
+
+    async def apublish(self, message: OutgoingMessage) -> PublishResult:
+        """Publish from asynchronous code, on any event loop. Raises as ``publish``."""
+        ...
