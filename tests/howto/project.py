@@ -179,12 +179,16 @@ class Project:
         folder.mkdir()
         call_command("startapp", name, str(folder))
 
-    def migrate(self, app: str) -> None:
-        """Make the tables of the page's app, as its `makemigrations` and `migrate` do, in one process."""
+    def migrate(self, app: str, then: str = "") -> None:
+        """
+        Make the tables of the page's app, as its `makemigrations` and `migrate` do, in one process.
+
+        `then` is Python code that puts first rows into them.
+        """
         self.shell(
             "from django.core.management import call_command\n"
             f"call_command('makemigrations', {app!r}, verbosity=0)\n"
-            "call_command('migrate', verbosity=0)"
+            f"call_command('migrate', verbosity=0)\n{then}"
         )
 
     def start(self, beginning: str, *more: str, port: int = 8000, ready: str = "") -> Program:
