@@ -215,12 +215,12 @@ class SendBuffer:
 
         Joins equal frames once.
         """
+        # As ``_write``, without the calls: this is done for each connection that is sent anything.
         data = b"".join(frames)
         is_small = len(data) <= SLICE_BYTES
         for buffer in group:
             if buffer.is_open and buffer not in joined:
                 if is_small and not buffer.blocked:
-                    # As ``_write``, without the call: this is done for each delivery of a broadcast.
                     try:
                         buffer._stream.write(data)
                     except RuntimeError:
@@ -234,7 +234,14 @@ class SendBuffer:
                 buffer.pending = []
                 if pending != written:
                     written, data = pending, b"".join(pending)
-                buffer._write(pending, data)
+                    is_small = len(data) <= SLICE_BYTES
+                if is_small and not buffer.blocked:
+                    try:
+                        buffer._stream.write(data)
+                    except RuntimeError:
+                        buffer.drop()
+                else:
+                    buffer._write(pending, data)
 
     # Itself
 
