@@ -29,6 +29,7 @@ from dwsps_channels.connections.fastlane.takeover import (
 from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.closing import CLOSE_TIMEOUT
+from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.connections.transports.in_flight import bytes_in_flight
 from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
 from dwsps_channels.connections.websocket.close import (
@@ -430,6 +431,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.send_buffer.write_frame(_PING)
 
     def _give_up(self) -> None:
+        counters.ping_timeouts += 1
         if self._handler is not None:
             self._handler.on_ping_timeout()
         else:
@@ -457,6 +459,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._loop.call_soon(self._read_on)
 
     def _fail(self, violation: Violation) -> None:
+        counters.protocol_errors += 1
         self._tell_end(violation.code, violation.reason)
         self.send_buffer.write_frame(close_frame(violation.code, violation.reason))
         self._leave(linger=True)

@@ -13,6 +13,7 @@ from dwsps_channels.connections.transports.backpressure import (
     max_queued,
 )
 from dwsps_channels.connections.transports.closing import close_timeout
+from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.protocol.frames import Frame
 
@@ -65,11 +66,11 @@ class AsgiTransport:
 
     @property
     def buffered_bytes(self) -> int:
-        """How many bytes wait here; the server and the network hold at most some 100 KiB more."""
+        # The server and the network hold at most some 100 KiB more.
         return self._buffered
 
     def outstanding_bytes(self) -> int:
-        """How many bytes are on their way to the client, here and below."""
+        """Count the bytes on their way to the client, queued or in flight."""
         return self._buffered + self._connection.bytes_in_flight()
 
     def caught_up(self) -> asyncio.Future[None] | None:
@@ -120,6 +121,7 @@ class AsgiTransport:
     def _report_slow_consumer(self) -> None:
         if not self._is_slow_reported:
             self._is_slow_reported = True
+            counters.slow_consumers += 1
             self._loop.call_soon(self._on_slow_consumer)
 
     def _end_backpressure(self) -> None:

@@ -11,6 +11,7 @@ from dwsps_channels.connections.transports.backpressure import (
     max_queued,
 )
 from dwsps_channels.connections.transports.closing import close_timeout
+from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.core.transport import Broadcaster
 from dwsps_channels.protocol.frames import Frame
 
@@ -292,6 +293,7 @@ class SendBuffer:
 
     def _report_slow_consumer(self) -> None:
         if self._on_slow_consumer is not None:
+            counters.slow_consumers += 1
             on_slow_consumer, self._on_slow_consumer = self._on_slow_consumer, None
             on_slow_consumer()
 

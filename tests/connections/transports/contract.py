@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from dwsps_channels.connections.transports import backpressure
+from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame
@@ -159,11 +160,12 @@ class TransportContract(ABC):
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME, discard=discard)
         await until(lambda: line.is_cut_off)
 
-    async def test_more_than_the_limit_for_a_stuck_client_is_an_overflow_told_once(
+    async def test_more_than_the_limit_for_a_stuck_client_is_told_once(
         self, line: Line, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(backpressure, "PROGRESS_INTERVAL", 0.001)
         await line.is_stuck()
+        counted = counters.slow_consumers
         size = len(frame(0))
         for number in range(3 * line.limit // size):
             line.transport.send(frame(number))
@@ -173,6 +175,7 @@ class TransportContract(ABC):
         line.transport.send(frame("more"))
         await turns()
         assert line.slow_consumer_calls == 1
+        assert counters.slow_consumers == counted + 1
 
     async def test_publishers_wait_for_a_client_that_is_behind_until_it_has_caught_up(
         self, line: Line
