@@ -1,5 +1,6 @@
 """What is shipped, and what it says it needs."""
 
+import email
 import re
 import subprocess
 import sys
@@ -20,17 +21,23 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]  # type: ignore[no-any-return]
 
 
-@pytest.mark.processes
-def test_wheel_holds_every_file_of_the_app_and_no_other(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
     done = subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", tmp_path],
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    [wheel] = tmp_path.glob("*.whl")
+    [file] = folder.glob("*.whl")
+    return file
+
+
+@pytest.mark.processes
+def test_wheel_holds_every_file_of_the_app_and_no_other(wheel: Path) -> None:
     assert wheel.name == f"dwsps_channels-{dwsps_channels.__version__}-py3-none-any.whl"
 
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
@@ -40,6 +47,20 @@ def test_wheel_holds_every_file_of_the_app_and_no_other(tmp_path: Path) -> None:
         if path.is_file() and path.suffix != ".pyc"
     }
     assert "dwsps_channels/py.typed" in shipped
+
+
+@pytest.mark.processes
+def test_an_index_shows_the_readme_without_dead_links(wheel: Path) -> None:
+    [name] = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
+    metadata = email.message_from_bytes(zipfile.ZipFile(wheel).read(name))
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    shown = metadata.get_payload()
+    assert isinstance(shown, str)
+    assert shown.startswith("# dwsps for Django\n")
+    links = re.findall(r"]\(([^)]+)\)", re.sub(r"```.*?```", "", shown, flags=re.DOTALL))
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert "tutorial goes from an empty project" in " ".join(shown.split())
 
 
 def requirements(file: str) -> list[str]:
