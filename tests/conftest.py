@@ -48,6 +48,7 @@ PROCESS_FIXTURES = {
     "program",  # of tests/test_benchmarks.py
     "redis",
     "site",
+    "wheel",
     "yardstick",
 }
 

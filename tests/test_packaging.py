@@ -36,7 +36,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.processes
 def test_wheel_holds_every_file_of_the_app_and_no_other(wheel: Path) -> None:
     assert wheel.name == f"dwsps_channels-{dwsps_channels.__version__}-py3-none-any.whl"
 
@@ -49,7 +48,6 @@ def test_wheel_holds_every_file_of_the_app_and_no_other(wheel: Path) -> None:
     assert "dwsps_channels/py.typed" in shipped
 
 
-@pytest.mark.processes
 def test_an_index_shows_the_readme_without_dead_links(wheel: Path) -> None:
     [name] = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("/METADATA")]
     metadata = email.message_from_bytes(zipfile.ZipFile(wheel).read(name))
