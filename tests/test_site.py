@@ -10,7 +10,7 @@ import pytest
 from django.dispatch import Signal
 
 import dwsps_channels
-from dwsps_channels import client, policies, signals, testing
+from dwsps_channels import client, exceptions, policies, signals, testing
 from tests.processes import ROOT
 
 
@@ -42,7 +42,7 @@ def test_public_names_are_explained(site: Path) -> None:
     page = (site / "reference" / "api.html").read_text()
     names = [
         f"{module.__name__}.{name}"
-        for module in (dwsps_channels, client, policies, testing)
+        for module in (dwsps_channels, client, exceptions, policies, testing)
         for name in module.__all__
         if not name.startswith("_")
     ]

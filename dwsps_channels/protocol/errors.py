@@ -1,4 +1,4 @@
-"""What can go wrong on the wire, each with its code (docs/reference/protocol.md, "Errors")."""
+"""The errors of the protocol, each with its code (docs/reference/protocol.md, "Errors")."""
 
 from typing import ClassVar
 
@@ -37,6 +37,8 @@ class InvalidMessage(WireError):
 
 
 class InvalidTopic(WireError, ValueError):
+    """``topic`` breaks the grammar (docs/reference/protocol.md, "Topics"); ``problem`` says how."""
+
     code = "invalid_topic"
 
     def __init__(self, topic: str, problem: str) -> None:
@@ -46,6 +48,8 @@ class InvalidTopic(WireError, ValueError):
 
 
 class MessageTooLarge(WireError, ValueError):
+    """A message of ``size`` bytes is above the ``limit``, ``DWSPS["MAX_MESSAGE_BYTES"]``."""
+
     code = "message_too_large"
 
     def __init__(self, size: int, limit: int) -> None:
@@ -55,6 +59,8 @@ class MessageTooLarge(WireError, ValueError):
 
 
 class MessageTooDeep(WireError, ValueError):
+    """A message is nested more deeply than ``limit``, ``DWSPS["MAX_MESSAGE_DEPTH"]``."""
+
     code = "message_too_deep"
 
     def __init__(self, limit: int) -> None:
@@ -90,6 +96,8 @@ class RateLimited(WireError):
 
 
 class Unavailable(WireError):
+    """The server could not do it for now; ``problem`` says why. The same may succeed later."""
+
     code = "unavailable"
     retryable = True
 

@@ -16,7 +16,7 @@ class OutgoingMessage(Struct, frozen=True):
 
 
 class PublishResult(Struct, frozen=True):
-    """What became of a message."""
+    """The result of a publish."""
 
     reached: int
     """Sessions of this process that received it, each counted once; 0 in a process that does not serve."""
