@@ -11,29 +11,11 @@ from playwright.sync_api import Browser, expect
 from tests.browser import Window, chromium
 from tests.connections.fastlane.certificate import make_certificate
 from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.nginx import start_nginx
 from tests.howto.project import Base, Program, Project
-from tests.processes import HOST, free_port, require
+from tests.processes import HOST, free_port
 
 UNITS = "/etc/systemd/system/myproject-{}.service"
-
-# What Debian's own nginx.conf has around the page's file, but in the test's folder, and one process in the foreground.
-AROUND = """
-daemon off;
-master_process off;
-pid {folder}/nginx.pid;
-error_log stderr;
-events {{}}
-http {{
-    include /etc/nginx/mime.types;
-    access_log {folder}/access.log;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    scgi_temp_path {folder}/scgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    include {site};
-}}
-"""
 
 # To run in a page: the status of a URL.
 STATUS = "(url) => fetch(url).then((response) => response.status)"
@@ -67,8 +49,7 @@ def start_unit(project: Project, name: str, port: int) -> Program:
     return project.start_program(shlex.split(project.adapt(command)), port=project.port(port))
 
 
-def start_nginx(project: Project, port: int) -> Program:
-    nginx = require("nginx")
+def start_proxy(project: Project, port: int) -> Program:
     certificate = make_certificate(project.folder)
     printed = project.adapt(project.page.files["/etc/nginx/conf.d/myproject.conf"])
     for ours, theirs in (
@@ -78,11 +59,7 @@ def start_nginx(project: Project, port: int) -> Program:
     ):
         assert printed.count(ours) == 1
         printed = printed.replace(ours, theirs)
-    site = project.folder / "site.conf"
-    site.write_text(printed)
-    configuration = project.folder / "nginx.conf"
-    configuration.write_text(AROUND.format(folder=project.folder, site=site))
-    return project.start_program([nginx, "-c", str(configuration)], port=port)
+    return start_nginx(project, printed, port)
 
 
 def publish(window: Window, text: str) -> None:
@@ -108,7 +85,7 @@ def test_pages_go_on_without_the_websocket_process(
     project.type("python manage.py collectstatic")
     pages = start_unit(project, "pages", 8001)
     websockets = start_unit(project, "websockets", 8002)
-    start_nginx(project, https_port)
+    start_proxy(project, https_port)
 
     one, two, monitor = (open_window("https://example.org/") for _ in range(3))
     shows(one, "live")
