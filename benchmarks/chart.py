@@ -29,7 +29,7 @@ class Panel:
 
 
 def draw(title: str, names: Sequence[str], ours: Sequence[bool], panels: Sequence[Panel]) -> str:
-    """The chart. Each panel has a scale of its own, from zero."""
+    """Draw the chart. Each panel has its own scale, from zero."""
     width = MARGIN + LABELS + len(panels) * (PANEL + VALUES) + MARGIN
     height = TOP + len(names) * (BAR + GAP) + MARGIN
     lines = [

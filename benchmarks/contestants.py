@@ -1,4 +1,4 @@
-"""Who takes part: how each is started, what it speaks, and what it needs to be there."""
+"""The contestants: how each is started, its protocol, and the programs that it needs."""
 
 import importlib.util
 import os
@@ -30,7 +30,7 @@ class Contestant:
     title: str
     command: tuple[str, ...]
     description: str
-    """What it is, for the report."""
+    """A description, for the report."""
     adapter: str = "dwsps"
     path: str = "/"
     ours: bool = False
@@ -50,7 +50,7 @@ class Contestant:
         return not self.only or load.name in self.only
 
     def missing(self) -> str | None:
-        """What it needs and is not there; ``None``: it can start."""
+        """Return the program that is missing; ``None``: it can start."""
         programs = (*self.programs, *(["redis-server"] if self.on_redis else []))
         for program in programs:
             if shutil.which(program) is None:
@@ -143,7 +143,7 @@ def _start_redis(cores: Cores, folder: Path) -> tuple[Server, str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What every server is started with: the demo project as it is deployed, its database in ``folder``."""
+    """Return the environment of every server: the demo project as it is deployed, its database in ``folder``."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),

@@ -21,7 +21,7 @@ FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
 WARMING = 200
 
 Measurement = dict[str, Any]
-"""What the generator prints of a load: see ``load_publish`` and its like. For idle connections, ``bytes_each``."""
+"""A load as the generator prints it: see ``load_publish`` and its like. For idle connections, ``bytes_each``."""
 
 
 def build(folder: Path = BUILD) -> Path:

@@ -1,4 +1,4 @@
-"""What the project holds itself to, as ratios of medians of one run."""
+"""The goals of the project, as ratios of medians of one run."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Goal:
     bound: float
 
     def reached(self, results: Results) -> tuple[float, bool] | None:
-        """What was measured, and whether that does; ``None``: it was not measured."""
+        """Return the measured ratio and whether it meets the goal; ``None``: it was not measured."""
         load = next((one for one in results.loads if one.name == self.load), None)
         if load is None:
             return None

@@ -1,4 +1,4 @@
-"""What each contestant is put under. The generator's ``--help`` says what the options mean."""
+"""The loads that each contestant is put under. The generator's ``--help`` explains the options."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,7 +20,7 @@ class Load:
     kind: Kind
     options: dict[str, int] = field(default_factory=dict)
     once: bool = False
-    """Whether one round does: for what takes long, and is the same every time."""
+    """True if one round suffices: for a load that takes long and is the same every time."""
 
     @property
     def unit(self) -> str:
@@ -48,7 +48,7 @@ def _pairs(count: int) -> Load:
 
 
 def all_loads(*, quick: bool) -> list[Load]:
-    """The loads in the order in which a server gets them."""
+    """Return the loads in the order in which a server gets them."""
     idle = QUICK_IDLE if quick else 10_000
     storm = QUICK_STORM if quick else 5_000
     loads = [

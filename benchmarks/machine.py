@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with what."""
+"""The machine and the versions that the figures were measured with."""
 
 import json
 import os
@@ -33,7 +33,7 @@ _VERSION = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 
 
 def describe(cores: Cores) -> dict[str, str]:
-    """The machine, a line for each thing worth telling."""
+    """Describe the machine, a line for each fact."""
     return {
         "processor": f"{_model()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",

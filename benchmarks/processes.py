@@ -47,7 +47,7 @@ class Cores:
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """What is started meanwhile stays on that core."""
+    """Keep processes that are started meanwhile on that core."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -68,7 +68,7 @@ def most_files() -> Iterator[int]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel hands out to clients."""
+    """Find a free port below those that the kernel hands out to clients."""
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -117,7 +117,7 @@ class Server:
             time.sleep(POLL_INTERVAL)
 
     def resident_bytes(self) -> int:
-        """What of its memory is in the machine's, once that has stopped changing."""
+        """Return its resident memory, once that has stopped changing."""
         before, now = -1, self._resident_bytes()
         deadline = time.monotonic() + STOP_TIMEOUT
         while now != before and time.monotonic() < deadline:
@@ -130,7 +130,7 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def last_words(self) -> str:
-        """The end of its log, on one line."""
+        """Return the end of its log, on one line."""
         lines = self._log.read_text(errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines[-LOG_LINES:]) or "it said nothing"
 

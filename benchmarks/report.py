@@ -65,7 +65,7 @@ figures of two machines, or of two days, are not to be compared.
 
 
 class Measured(NamedTuple):
-    """What there is of one contestant under one load."""
+    """The results of one contestant under one load."""
 
     contestant: Contestant
     load: Load
@@ -73,7 +73,7 @@ class Measured(NamedTuple):
 
 
 def text(results: Results, remarks: str = "") -> str:
-    """The document."""
+    """Write the document."""
     parts = [
         INTRODUCTION,
         _rates(results),
@@ -91,7 +91,7 @@ def text(results: Results, remarks: str = "") -> str:
 
 
 def chart(results: Results) -> str:
-    """The chart."""
+    """Return the chart, as SVG."""
     contestants = _taking_part(results)
     panels = []
     for load in results.loads:

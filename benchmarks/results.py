@@ -1,4 +1,4 @@
-"""What was measured, kept as JSON, and the medians of it."""
+"""The measurements, kept as JSON, and their medians."""
 
 import json
 from collections.abc import Iterable
@@ -25,9 +25,9 @@ class Figure:
     delays: dict[str, float]
     """Quantile -> microseconds from publish to delivery; empty for loads that publish nothing."""
     faults: dict[str, int]
-    """What was wrong with deliveries, of all rounds; only what there is."""
+    """Faults of deliveries, over all rounds, by kind; kinds without a fault are left out."""
     deliveries: int
-    """How many were checked, in all rounds, of those outside the measured time too."""
+    """Number of deliveries that were checked, over all rounds, including those outside the measured time."""
     generator_busy: float
     """The greatest share of the time for which the generator had something to do."""
     server_busy: float
@@ -35,7 +35,7 @@ class Figure:
     others_busy: float
     """The greatest share of a core that others used who have no part in this."""
     stalled: bool
-    """Whether deliveries stopped before the end."""
+    """True if deliveries stopped before the end."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Results:
         return _figure(load, measurements)
 
     def ratio(self, ours: str, rival: str, load: Load) -> float | None:
-        """How many times as much we have as the rival, of whatever the load measures."""
+        """Return the ratio of our median to the rival's, of the figure that the load measures."""
         one, other = self.figure(ours, load), self.figure(rival, load)
         if one is None or other is None or other.value <= 0:
             return None

@@ -17,7 +17,7 @@ from benchmarks.results import Results
 
 @dataclass(frozen=True)
 class Pace:
-    """How much time there is."""
+    """The time that is left."""
 
     rounds: int
     warm_up: float

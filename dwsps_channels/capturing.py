@@ -52,7 +52,7 @@ _asked: list[list[Published] | None] = []
 
 
 def is_under_test() -> bool:
-    """Whether Django's test environment is set up: by its test runner, or by pytest-django."""
+    """Return whether Django's test environment is set up: by its test runner, or by pytest-django."""
     # It has no public name; that mail goes to an outbox is no sign, as that may be a project's own setting. Not
     # imported for this: if nobody has imported it, no test is running.
     utils = sys.modules.get("django.test.utils")

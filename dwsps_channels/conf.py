@@ -33,7 +33,7 @@ A_POSITIVE = "a number above 0"
 
 
 def _must_be(expected: str, description: str) -> Meta:
-    """``expected`` ends the sentence "DWSPS['KEY'] must be …"; ``description`` is the hint of the check."""
+    """Describe a key: ``expected`` ends the sentence "DWSPS['KEY'] must be …"; ``description`` is the hint of the check."""
     return Meta(description=description, extra={"expected": expected})
 
 

@@ -1,4 +1,4 @@
-"""Who may subscribe and publish: ``DWSPS["POLICY"]`` names one of these, or a class of the project's own."""
+"""Policies: ``DWSPS["POLICY"]`` names one of these, or a class of the project."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -48,7 +48,7 @@ class AllowAll:
 
 
 class AuthenticatedOnly:
-    """Who has logged in may do everything, nobody else anything."""
+    """Logged-in users may do everything, all others nothing."""
 
     needs_user = True
     """``manage.py check`` finds websocket routes on which nobody would be known."""

@@ -1,4 +1,4 @@
-"""What clients do, as Django signals: what dwsps's ``server.on('subscribe', …)`` was.
+"""Django signals for what clients do, in place of dwsps's ``server.on('subscribe', …)``.
 
 All are sent with ``client`` (the server's own id of the connection, a string) and ``user`` (the Django user, or
 ``None``). Receivers run after the fact, in order, apart from delivery: one that raises or is slow delays no

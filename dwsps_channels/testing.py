@@ -1,4 +1,4 @@
-"""What a project needs in its own tests: docs/how-to/testing.md shows how.
+"""Helpers for the tests of a project: docs/how-to/testing.md shows how.
 
 ``outbox`` and ``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way
 to them.
@@ -108,7 +108,7 @@ class PubSubCommunicator(WebsocketCommunicator):
         await self._call(type="publish", topic=topic, message=message)
 
     async def receive(self) -> dict[str, Any]:
-        """The next message that came to a subscription: ``topic``, ``message``, ``context``, ``timestamp``.
+        """Receive the next message of a subscription: ``topic``, ``message``, ``context``, ``timestamp``.
 
         Raises:
             TimeoutError: none came.
@@ -117,7 +117,7 @@ class PubSubCommunicator(WebsocketCommunicator):
         return self._deliveries.popleft() if self._deliveries else await self._next()
 
     async def received_nothing(self) -> bool:
-        """Whether nothing has come that was not received. Needs no waiting: the server answers in order."""
+        """Return whether no message is left to receive. It does not wait: the server answers in order."""
         await self.unsubscribe("dwsps.testing.nothing")
         return not self._deliveries
 

@@ -13,7 +13,7 @@ NO = frozenset({"", "0", "false", "no", "off"})
 
 
 def flag(name: str) -> bool:
-    """A yes or no; off where unset. Raises ImproperlyConfigured for any other word."""
+    """Read a yes or no; off if unset. Raises ImproperlyConfigured for any other word."""
     word = os.environ.get(name, "").strip().lower()
     if word not in YES | NO:
         raise ImproperlyConfigured(f"{name} is {word!r}: use 1 or 0")
@@ -21,7 +21,7 @@ def flag(name: str) -> bool:
 
 
 def seconds(name: str) -> int:
-    """A whole number of seconds, 0 or more; 0 where unset. Raises ImproperlyConfigured for anything else."""
+    """Read a whole number of seconds, 0 or more; 0 if unset. Raises ImproperlyConfigured for anything else."""
     text = os.environ.get(name, "").strip() or "0"
     if not (text.isascii() and text.isdecimal()):
         raise ImproperlyConfigured(f"{name} is {text!r}: use a whole number of seconds")
@@ -29,7 +29,7 @@ def seconds(name: str) -> int:
 
 
 def words(name: str) -> list[str]:
-    """What stands between the commas, without the space around it; empty where unset."""
+    """Return the items between the commas, without the space around them; empty if unset."""
     return [word for part in os.environ.get(name, "").split(",") if (word := part.strip())]
 
 

@@ -1,20 +1,21 @@
-"""
-Settings of the demo project. All that differs between two deployments comes from the environment:
+"""Settings of the demo project.
 
-    SECRET_KEY               required, unless DEBUG is on
-    DEBUG                    1 or 0, off by default; `make run` turns it on
-    ALLOWED_HOSTS            comma-separated; with DEBUG on, localhost is always allowed
-    DATABASE_URL             sqlite:///db.sqlite3 by default
-    REDIS_URL                unset: one process; set: the processes that share it are one server
-    DWSPS_SERVER_NAME        what this server calls itself
-    DWSPS_SERVER_URL         where its websocket is, as others reach it
-    DWSPS_ALLOWED_ORIGINS    comma-separated, such as https://example.org; same origin by default
-    DWSPS_POLICY             who may do what, such as dwsps_channels.policies.ReadOnly; unset: everybody everything
-    HTTPS_ONLY               1: cookies go over TLS only, and plain HTTP is redirected
-    HSTS_SECONDS             how long browsers insist on TLS; 0, which is off, by default
-    HSTS_INCLUDE_SUBDOMAINS  1: the subdomains of this host, too
-    HSTS_PRELOAD             1: the site agrees to be on the browsers' preload list
-    TRUST_FORWARDED_PROTO    1: a proxy in front of this server always sets X-Forwarded-Proto
+Everything that differs between two deployments comes from the environment:
+
+SECRET_KEY               required, unless DEBUG is on
+DEBUG                    1 or 0, off by default; `make run` turns it on
+ALLOWED_HOSTS            comma-separated; with DEBUG on, localhost is always allowed
+DATABASE_URL             sqlite:///db.sqlite3 by default
+REDIS_URL                unset: one process; set: the processes that share it are one server
+DWSPS_SERVER_NAME        what this server calls itself
+DWSPS_SERVER_URL         where its websocket is, as others reach it
+DWSPS_ALLOWED_ORIGINS    comma-separated, such as https://example.org; same origin by default
+DWSPS_POLICY             who may do what, such as dwsps_channels.policies.ReadOnly; unset: everybody everything
+HTTPS_ONLY               1: cookies go over TLS only, and plain HTTP is redirected
+HSTS_SECONDS             how long browsers insist on TLS; 0, which is off, by default
+HSTS_INCLUDE_SUBDOMAINS  1: the subdomains of this host, too
+HSTS_PRELOAD             1: the site agrees to be on the browsers' preload list
+TRUST_FORWARDED_PROTO    1: a proxy in front of this server always sets X-Forwarded-Proto
 """
 
 import os

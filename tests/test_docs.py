@@ -165,7 +165,7 @@ def test_every_environment_variable_of_the_demo_project_is_explained() -> None:
     listed = re.findall(r"^\| `([A-Z_]+)` \| .+ \| .+ \|$", text, re.MULTILINE)
     source = (ROOT / "project" / "settings.py").read_text()
     described = re.findall(
-        r"^    ([A-Z_]+)  +\S",
+        r"^ *([A-Z_]+)  +\S",
         ast.get_docstring(ast.parse(source), clean=False) or "",
         re.MULTILINE,
     )

@@ -1,1 +1,1 @@
-"""What the server is compared with."""
+"""The servers that this one is compared with."""

@@ -2,6 +2,6 @@
 
 
 def contexts(topic: str) -> list[str]:
-    """The topic and those above it, the deepest first: ``news.uk`` gives ``news.uk`` and ``news``."""
+    """Return the topic and those above it, the deepest first: ``news.uk`` gives ``news.uk`` and ``news``."""
     levels = topic.split(".")
     return [".".join(levels[:depth]) for depth in range(len(levels), 0, -1)]

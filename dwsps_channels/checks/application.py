@@ -37,16 +37,16 @@ class CannotLoad(Exception):
 
 @dataclass(slots=True)
 class Ways:
-    """How websockets get to the consumer."""
+    """The ways of websockets to the consumer."""
 
     found: list[tuple[Any, ...]] = field(default_factory=list)
     """For each way the middleware that it passes, from without."""
     is_whole: bool = True
-    """Whether all was looked into. Else there may be ways that were not found."""
+    """True if everything was looked into. If not, there may be ways that were not found."""
 
     @property
     def has_user(self) -> bool:
-        """Whether each way passes what may set the user; middleware that is not known may."""
+        """True if each way passes middleware that may set the user. Unknown middleware may."""
         return all(
             any(
                 isinstance(each, AuthMiddleware) or not isinstance(each, _WITHOUT_USERS)
@@ -91,7 +91,7 @@ def _logging_left_alone() -> Iterator[None]:
 
 
 def ways_of(application: Any) -> Ways:
-    """How a websocket gets from ``application`` to the consumer."""
+    """Find the ways of a websocket from ``application`` to the consumer."""
     ways = Ways()
     _look(application, (), ways)
     return ways
@@ -119,7 +119,7 @@ _ROUTERS = (channels.routing.ProtocolTypeRouter, channels.routing.URLRouter)
 
 
 def _inside(application: Any) -> tuple[Iterable[Any], bool]:
-    """What ``application`` hands websockets on to, and whether that is certain to be all."""
+    """Return the applications that ``application`` hands websockets to, and whether these are certainly all."""
     match application:
         case channels.routing.ProtocolTypeRouter():
             websocket = application.application_mapping.get("websocket")

@@ -1,4 +1,4 @@
-"""What is wrong with the settings, found before it hurts. docs/reference/checks.md has a line for each."""
+"""The system checks. docs/reference/checks.md has a line for each."""
 
 import os
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ DAPHNE_MESSAGE_BYTES = 1024 * 1024
 
 @register("dwsps_channels")
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """The ``DWSPS`` setting by itself."""
+    """Check the ``DWSPS`` setting."""
     try:
         keys = configured()
     except ImproperlyConfigured as error:
@@ -66,7 +66,7 @@ def check_daphne(**kwargs: Any) -> list[CheckMessage]:
 
 @register("dwsps_channels")
 def check_servers(**kwargs: Any) -> list[CheckMessage]:
-    """Whether there is a server that can serve websockets."""
+    """Check that a server that can serve websockets is installed."""
     if any(find_spec(name) for name in ASGI_SERVERS):
         return []
     return [
@@ -80,7 +80,7 @@ def check_servers(**kwargs: Any) -> list[CheckMessage]:
 
 @register("dwsps_channels")
 def check_application(**kwargs: Any) -> list[CheckMessage]:
-    """Whether websockets get to the consumer, and with a user if the policy needs one."""
+    """Check that websockets reach the consumer, and with a user if the policy needs one."""
     try:
         ways = ways_of(load())
     except CannotLoad as error:
@@ -162,7 +162,7 @@ def check_strangers(**kwargs: Any) -> list[CheckMessage]:
 
 @register("dwsps_channels", Tags.security, deploy=True)
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """What is fine on a developer's machine only."""
+    """Check for settings that are fine only on a developer's machine."""
     found: list[CheckMessage] = []
     try:
         if "*" in (conf.ALLOWED_ORIGINS or ()):

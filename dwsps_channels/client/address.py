@@ -28,7 +28,7 @@ class Address:
     uri: str = field(repr=False)
     """All of it."""
     shown: str
-    """What may be shown to people and written to logs."""
+    """The address without secrets, for people and logs."""
     secure: bool
     host: str
     port: int
@@ -70,7 +70,7 @@ class Address:
         )
 
     async def resolve(self) -> list[tuple[socket.AddressFamily, Sockaddr]]:
-        """What to connect to, best first: the host's addresses, but for the link-local ones.
+        """Look up the host's addresses, best first, without link-local ones.
 
         Connect to these and not to the name: it might stand for something else a moment later.
 
@@ -108,7 +108,7 @@ class Address:
 
 
 def is_link_local(address: str) -> bool:
-    """Whether an IP address means this very network segment: 169.254/16, fe80::/10, and IPv6 forms of the former."""
+    """Return whether an IP address is link-local: 169.254/16, fe80::/10, and IPv6 forms of the former."""
     parsed = ip_address(address)
     return parsed.is_link_local or (
         isinstance(parsed, IPv6Address)

@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Return(Enum):
-    """What a close code tells a client to do."""
+    """The action that a close code asks of a client."""
 
     NEVER = auto()
     WITH_BACKOFF = auto()
@@ -46,7 +46,7 @@ class Backoff:
             uniform: gives a random number from 0 to 1.
         """
         self.attempt = 0
-        """How many delays were given since the last good connection."""
+        """Number of delays since the last good connection."""
         self._base = base
         self._cap = cap
         self._stable_after = stable_after
@@ -57,15 +57,15 @@ class Backoff:
         self._hurried = False
 
     def opened(self) -> None:
-        """A connection is there."""
+        """Note that a connection was made."""
         self._opened_at = self._clock()
 
     def progressed(self) -> None:
-        """The connection was of use: delays start again. But "at once" stays a delay until one has held."""
+        """Note that the connection was of use: delays start again. But "at once" stays a delay until one has held."""
         self.attempt = 0
 
     def delay(self, code: int | None = None) -> float | None:
-        """The seconds to wait before the next attempt; ``None``: do not come back.
+        """Return the seconds to wait before the next attempt; ``None``: do not come back.
 
         ``code`` is the close code of the connection that is lost, ``None`` where none came about.
         """

@@ -183,16 +183,16 @@ class BlockingSubscription:
 
     @property
     def topic(self) -> str:
-        """What it is subscribed to."""
+        """The topic."""
         return self._subscription.topic
 
     @property
     def dropped(self) -> int:
-        """How many messages this reader was too slow for."""
+        """Number of messages that were dropped because this reader was too slow."""
         return self._subscription.dropped
 
     def get(self, timeout: float | None = None) -> Message | None:
-        """The next message; wait for it. ``None``: the subscription has ended.
+        """Wait for the next message. ``None``: the subscription has ended.
 
         Raises:
             TimeoutError: none came within ``timeout`` seconds.

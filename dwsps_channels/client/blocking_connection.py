@@ -103,7 +103,7 @@ class BlockingConnection:
             raise self._closed() from None
 
     def receive(self, deadline: float) -> bytes:
-        """The next message.
+        """Receive the next message.
 
         Raises:
             ConnectionClosed: the connection is gone, and all that had come in was received.
@@ -121,7 +121,7 @@ class BlockingConnection:
         return self._messages.pop(0)
 
     def is_open(self) -> bool:
-        """Whether the server has not closed it, by all that has come in. Does not wait."""
+        """Return whether the connection is open, as far as received data tells. Does not wait."""
         try:
             while self._protocol.state is State.OPEN:
                 self._read(None)
@@ -177,7 +177,7 @@ class BlockingConnection:
 
 
 def _connect_tcp(address: Address, deadline: float) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one. Each has its share of the time."""
+    """Connect to the first of the host's addresses that accepts. Each has its share of the time."""
     found = address.resolve_blocking()
     problem = ""
     for position, (family, where) in enumerate(found):

@@ -40,7 +40,7 @@ class Calls:
     def take(
         self, id: object, action: object, topic: object, *, vague: bool = False
     ) -> Call | None:
-        """The call that an ack or an error answers, if anybody still waits for it.
+        """Return the call that an ack or an error answers, if anybody still waits for it.
 
         Args:
             vague: what the answer does not name may be anything: the server could not read what it answers.

@@ -404,7 +404,7 @@ class Client:
         return [] if exchange is None else exchange.end()
 
     def _finish(self, why: str, code: int) -> None:
-        """Closed for good; NORMAL: by its user."""
+        """Close for good; NORMAL: by its user."""
         self._closed = ConnectionClosed(code, why)
         calls = self._release()
         self._subscriptions.close(why, is_error=code != NORMAL)

@@ -89,7 +89,7 @@ class Connection:
             raise self._closed(closed) from None
 
     async def receive(self) -> bytes:
-        """The next message, text or binary, as bytes.
+        """Receive the next message, text or binary, as bytes.
 
         Raises:
             ConnectionClosed: the connection is gone, and all that had come in was received.
@@ -211,7 +211,7 @@ async def open_connection(
 
 
 def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """A copy of what is to be sent with the handshake.
+    """Return a copy of the headers for the handshake.
 
     Raises:
         ValueError: a name or a value would break the request. The text repeats neither.
@@ -274,7 +274,7 @@ async def _ask(token: Token, address: Address) -> str:
 
 
 async def _connect_tcp(address: Address) -> socket.socket:
-    """A connection to the first of the host's addresses that takes one."""
+    """Connect to the first of the host's addresses that accepts."""
     loop = asyncio.get_running_loop()
     found = await address.resolve()
     problem = ""
@@ -304,7 +304,7 @@ async def _connect_tcp(address: Address) -> socket.socket:
 
 
 def connect_error(address: Address, error: Exception) -> ConnectError:
-    """What an attempt to connect that raised ``error`` came to; raises ``error`` itself if it says nothing of the server."""
+    """Convert the ``error`` of an attempt to connect; raise ``error`` itself if it says nothing about the server."""
     shown = address.shown
     match error:
         case ws.InvalidStatus(response=response):
@@ -361,7 +361,7 @@ class _WebSocket(ClientConnection):
 
     @property
     def is_behind(self) -> bool:
-        """Whether reading is paused until what came in is handled."""
+        """True if reading is paused until received messages are handled."""
         return bool(self._unread) or self.recv_messages.paused
 
     def cut(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong for a client. Their text derives from their fields, and never holds the token.
+"""The errors of the client. Their text derives from their fields, and never contains the token.
 
 What a server has written in them (a reason, a location) is made printable: it may go into a log as it is.
 """
@@ -80,7 +80,7 @@ class NoToken(ConnectError):
 
 
 class ConnectionClosed(ClientError):
-    """The connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty.
+    """Note that the connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty.
 
     ``by_server`` says whether the code came from the server. If not, this side closed, or the connection broke.
     """

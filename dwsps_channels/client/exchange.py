@@ -40,11 +40,11 @@ class Exchange:
                 await self.connection.send(await self._outgoing.get())
 
     def heard(self) -> None:
-        """A frame came in, of any kind."""
+        """Note that a frame of any kind came in."""
         self._heard_at = self._loop.time()
 
     def answered(self, frame: Incoming) -> Call | None:
-        """The call that an ack or an error answers, if anybody still waits for it."""
+        """Return the call that an ack or an error answers, if anybody still waits for it."""
         if frame.is_farewell:
             return None
         vague = frame.type == "error"
@@ -63,7 +63,7 @@ class Exchange:
         self._expiry = self._loop.call_later(seconds, self._expire)
 
     def _expire(self) -> None:
-        """The oldest calls have waited long enough. If nothing came at all since, it is the connection that is dead."""
+        """Fail the oldest calls, which have waited long enough. If nothing came at all since, the connection is dead."""
         self._expiry = None
         now = self._loop.time()
         for call in self._calls.waiting():

@@ -1,4 +1,4 @@
-"""What comes from a server: the messages that readers get, and the frames that carry them."""
+"""Messages from a server: those that readers get, and the frames that carry them."""
 
 import json
 from typing import Any, Final
@@ -19,11 +19,11 @@ class Message(Struct, frozen=True):
     context: str
     """The subscription because of which it came: ``topic``, or one of its parents."""
     message: Any
-    """What was published: any JSON value."""
+    """The published value: any JSON value."""
     timestamp: str
     """RFC 3339: the publisher's, else the server's. A dwsps 1.0.1 server may send none: then it is empty."""
     from_peer_server: bool
-    """Whether it was published on another server."""
+    """True if it was published on another server."""
     raw: bytes
     """The published JSON, byte for byte."""
 
@@ -49,7 +49,7 @@ class Incoming(Struct, frozen=True, rename="camel"):
 
     @property
     def is_farewell(self) -> bool:
-        """Whether it is an error about the connection, which the server is about to close, and about no request."""
+        """True for an error about the connection, which the server is about to close, and not about a request."""
         nameless = self.id is None and self.action is None and self.topic is None
         return self.type == "error" and nameless and self.code in _FAREWELLS
 
@@ -60,7 +60,8 @@ class Incoming(Struct, frozen=True, rename="camel"):
         return context
 
     def delivery(self) -> Message:
-        """
+        """Return the message for readers.
+
         Raises:
             InvalidFrame: the message cannot be read: it is no UTF-8, or nested too deeply.
         """
@@ -88,7 +89,7 @@ _frames: msgspec.json.Decoder[Incoming] = msgspec.json.Decoder(Incoming)
 
 
 def decode(data: bytes) -> Incoming:
-    """The frame in one websocket message.
+    """Decode the frame in one websocket message.
 
     Raises:
         InvalidFrame: no JSON, no object, or without what its type needs.
@@ -104,17 +105,17 @@ def decode(data: bytes) -> Incoming:
 
 
 def encode(action: Action, id: int, topic: str, payload: bytes = b"") -> bytes:
-    """A request. ``payload`` is what ``publish_payload`` made."""
+    """Encode a request. ``payload`` is what ``publish_payload`` made."""
     return b'{"type":"%s","id":%d,"topic":%s%s}' % (action.encode(), id, to_json(topic), payload)
 
 
 def publish_payload(message: bytes, timestamp: str) -> bytes:
-    """The fields that only a publish has; ``message`` is JSON."""
+    """Return the fields that only a publish has; ``message`` is JSON."""
     return b',"timestamp":"%s","message":%s' % (timestamp.encode(), message)
 
 
 def to_json(value: object) -> bytes:
-    """The JSON of a value, as UTF-8.
+    """Encode a value as JSON, in UTF-8.
 
     Raises:
         TypeError, ValueError, RecursionError: there is none. NaN and infinities have none.

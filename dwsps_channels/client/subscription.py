@@ -14,7 +14,7 @@ logger = logging.getLogger("dwsps_channels.client")
 
 
 class Registry(Protocol):
-    """Who knows what is subscribed to."""
+    """The owner of subscriptions."""
 
     async def attach(self, subscription: "Subscription") -> None:
         """Let it get messages; return when the server has acknowledged."""
@@ -35,7 +35,7 @@ class Subscription:
     ) -> None:
         self.topic = topic
         self.dropped = 0
-        """How many messages this reader was too slow for."""
+        """Number of messages that were dropped because this reader was too slow."""
         self._registry = registry
         self._max_messages = max_messages
         self._max_bytes = max_bytes
@@ -75,7 +75,7 @@ class Subscription:
         await self.leave()
 
     async def get(self) -> Message | None:
-        """The next message; wait for it. ``None``: it has ended.
+        """Wait for the next message. ``None``: the subscription has ended.
 
         Raises:
             ClientError: the server ended it: it refused it after a reconnection, or closed for good.

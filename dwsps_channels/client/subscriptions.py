@@ -1,4 +1,4 @@
-"""What is subscribed to, across connections: the topics, and the readers of each."""
+"""Subscriptions across connections: the topics, and the readers of each."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False)
 class _Topic:
-    """What is wanted of a topic, whether or not the server knows."""
+    """The wanted state of a topic, whether or not the server knows it."""
 
     name: str
     readers: dict[Subscription, None] = field(default_factory=dict)
@@ -52,7 +52,8 @@ class Subscriptions:
         send_more: Callable[[], None],
         jitter: Callable[[int], float],
     ) -> None:
-        """
+        """Take the callbacks of the client.
+
         Args:
             check: raises if a topic cannot be subscribed to now.
             send_more: called when there is something for ``send_next``.
@@ -146,7 +147,7 @@ class Subscriptions:
 
     @property
     def has_unsent(self) -> bool:
-        """Whether ``send_next`` has something to send."""
+        """Return whether ``send_next`` has something to send."""
         return bool(self._unsaid or self._unasked)
 
     def send_next(self) -> None:
@@ -160,7 +161,7 @@ class Subscriptions:
         self._ask(topic, waiters)
 
     def disconnected(self) -> None:
-        """The connection is gone, and with it what the server knew."""
+        """Note that the connection is gone, and with it what the server knew."""
         self._exchange = None
         self._window = None
         self._unasked.clear()
@@ -224,7 +225,7 @@ class Subscriptions:
         self._settle(topic)
 
     def _settle(self, topic: _Topic) -> None:
-        """It stands, or it is gone."""
+        """Note that the topic's subscription stands or is gone."""
         if topic in self._restoring:
             self._restoring.discard(topic)
             if not self._restoring:

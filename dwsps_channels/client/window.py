@@ -1,4 +1,4 @@
-"""How many requests are on their way at once, where a server limits their rate."""
+"""The number of requests in flight, if a server limits their rate."""
 
 import asyncio
 import logging
@@ -25,7 +25,8 @@ class Window:
     """
 
     def __init__(self, reopened: Callable[[], None], delay: Callable[[int], float]) -> None:
-        """
+        """Start with an open window.
+
         Args:
             reopened: called whenever more may be sent.
             delay: seconds of the first pause (0), the second in a row, …
@@ -41,11 +42,11 @@ class Window:
 
     @property
     def is_open(self) -> bool:
-        """Whether one more may be sent."""
+        """Return whether one more may be sent."""
         return not self._closed and self._pause is None and self._under_way < int(self._size)
 
     def count(self, call: Call) -> Call:
-        """The same call, counted until it is answered."""
+        """Return the same call, counted until it is answered."""
         self._under_way += 1
 
         def done() -> None:
@@ -65,7 +66,7 @@ class Window:
         return replace(call, done=done, fail=fail)
 
     def close(self) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self._closed = True
         if self._pause is not None:
             self._pause.cancel()

@@ -77,7 +77,7 @@ def publish(
 
 
 def _database_in_transaction(using: str | None) -> str | None:
-    """The alias of the database whose commit is to be waited for; ``None``: no transaction is open."""
+    """Return the alias of the database whose commit is to be waited for; ``None``: no transaction is open."""
     in_transaction = [
         connection.alias
         for connection in (

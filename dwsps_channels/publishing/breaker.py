@@ -21,7 +21,7 @@ class CircuitBreaker:
         """When the next caller is let through; ``None``: the breaker is closed."""
 
     def allows(self, timeout: float) -> bool:
-        """Whether to try now. Whoever tries reports within ``timeout`` seconds, or is taken for failed."""
+        """Return whether to try now. A caller that tries must report within ``timeout`` seconds, or counts as failed."""
         if self._next_try is None:
             return True
         with self._lock:
@@ -34,9 +34,9 @@ class CircuitBreaker:
             return True
 
     def succeed(self) -> None:
-        """It worked: everybody may try."""
+        """Close the breaker: a try has succeeded."""
         self._next_try = None
 
     def fail(self) -> None:
-        """It did not work."""
+        """Open the breaker: a try has failed."""
         self._next_try = self._clock() + self._pause

@@ -26,7 +26,7 @@ class Losses:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.total = 0
-        """How many messages were lost since the start."""
+        """Messages lost since the start."""
         self._clock = clock
         self._lock = threading.Lock()
         self._unreported = 0

@@ -212,7 +212,7 @@ def _read_secret(path: str) -> str:
 
 
 def _find(names: Sequence[str]) -> list[Peer]:
-    """The peers of these names; none is left out, or nothing is done."""
+    """Return the peers of these names; fail if one is missing."""
     peers = {peer.name: peer for peer in Peer.objects.filter(name__in=names)}
     if unknown := [name for name in names if name not in peers]:
         raise CommandError("\n".join(map(_unknown, unknown)))
