@@ -185,6 +185,8 @@ class Project:
 
         `then` is Python code that puts first rows into them.
         """
+        for command in (f"python manage.py makemigrations {app}", "python manage.py migrate"):
+            assert command in self.page.commands, f"{self.page.name} does not say: {command}"
         self.shell(
             "from django.core.management import call_command\n"
             f"call_command('makemigrations', {app!r}, verbosity=0)\n"
