@@ -333,7 +333,7 @@ def test_units_leave_processes_the_time_they_take_to_end() -> None:
     times = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)]
     assert len(times) == text.count("ExecStart=") == 2
     assert min(times) > 10 >= runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE
-    assert min(times) > 10 >= worker.FLUSH_GRACE + worker.EVENTS_GRACE
+    assert min(times) > 10 >= worker.FLUSH_GRACE + worker.SIGNALS_GRACE
 
 
 def test_the_proxy_waits_longer_than_pings_are_apart() -> None:

@@ -1,13 +1,14 @@
-"""The worker's side of the database: peers and cursors in, statuses out, and the lease.
+"""The worker's access to the database: it reads peers and cursors, and writes statuses.
 
-All of it asks the database, and waits for it: call it in a thread.
+Every function here queries the database: call it in a thread, or use ``DatabaseStore``.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from channels.db import database_sync_to_async
 from django.conf import settings
 from django.db import IntegrityError, router, transaction
 from django.db.models import F, Q
@@ -50,12 +51,12 @@ def _secret_problem(peer: Peer) -> str | None:
 
 
 def has_peers() -> bool:
-    """Whether there is a peer to forward to."""
+    """Return whether there is a peer to forward to."""
     return Peer.objects.forwarding().exists()
 
 
 def config_of(peer: Peer) -> PeerConfig:
-    """What a link has to know of ``peer``, whether it is forwarded to or not."""
+    """Make the configuration of a link to ``peer``, whether messages are forwarded to it or not."""
     return PeerConfig(
         id=peer.pk,
         name=peer.name,
@@ -68,9 +69,9 @@ def config_of(peer: Peer) -> PeerConfig:
 
 
 def load_cursor(peer: int) -> dict[str, int]:
-    """How far the peer had acknowledged, ``{origin: id}``, by what was written last.
+    """Load the cursor of the peer with the id ``peer``: origin to the sequence of the last acknowledged message.
 
-    What was written before it was enabled again says nothing: what came in between is not for it, and not missing.
+    It is empty if it was written before the peer was last enabled: messages since then are not for it, and not missing.
     """
     written = PeerStatus.objects.filter(peer_id=peer, seen_at__gte=F("peer__enabled_at"))
     status = written.only("cursor").first()
@@ -107,8 +108,28 @@ def _add_missing(rows: Iterable[PeerStatus]) -> None:
     known = PeerStatus.objects.filter(pk__in=pks).values_list("pk", flat=True)
     for pk in pks.difference(known):
         try:
-            # Of the database that it is written to, which need not be the default one.
+            # On the database that the status is written to, which need not be the default one.
             with transaction.atomic(using=router.db_for_write(PeerStatus)):
                 PeerStatus.objects.create(peer_id=pk)
         except IntegrityError:
-            pass  # its peer was removed this very moment, or another worker was faster
+            pass  # the peer was just removed, or another worker was faster
+
+
+class DatabaseStore:
+    """The forwarder's ``Store``, in the project's database."""
+
+    def __init__(self) -> None:
+        # The peers left out, with the logged reason: the rows are read every second.
+        self._reported: dict[int, str] = {}
+
+    async def peers(self) -> Sequence[PeerConfig]:
+        """Load the peers to forward to."""
+        return await database_sync_to_async(load_peers)(self._reported)
+
+    async def cursor(self, peer: int) -> Mapping[str, int]:
+        """Load the cursor from the peer's status."""
+        return await database_sync_to_async(load_cursor)(peer)
+
+    async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
+        """Write the peers' statuses."""
+        await database_sync_to_async(write_statuses)(statuses)

@@ -159,7 +159,7 @@ def test_containers_get_the_time_that_a_process_takes_to_end(
     page: Page, services: dict[str, Any]
 ) -> None:
     serving_ends = runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE + serving.REQUEST_GRACE
-    working_ends = worker.FLUSH_GRACE + worker.EVENTS_GRACE
+    working_ends = worker.FLUSH_GRACE + worker.SIGNALS_GRACE
     assert int(services["web"]["stop_grace_period"].removesuffix("s")) > serving_ends + working_ends
     assert instructions(page, "STOPSIGNAL") == ["SIGTERM"]
     assert json.loads(instructions(page, "CMD")[0])[0] == "python"

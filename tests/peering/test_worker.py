@@ -296,12 +296,13 @@ class TestStopping:
 
 
 class Counting:
-    """Stands in for a function of the lease, and counts its calls."""
+    """Stands in for a function of the store or the lease, and counts its calls."""
 
     def __init__(self, patch: pytest.MonkeyPatch, name: str) -> None:
-        self._function = getattr(lease, name)
+        module = lease if hasattr(lease, name) else store
+        self._function = getattr(module, name)
         self.count = 0
-        patch.setattr(lease, name, self)
+        patch.setattr(module, name, self)
 
     def __call__(self, *arguments: Any) -> Any:
         self.count += 1
