@@ -193,7 +193,7 @@ CONTESTANTS = [
     Contestant(
         name="uvicorn",
         title="dwsps, uvicorn",
-        description="the demo project on uvicorn as it is",
+        description="the demo project on plain uvicorn",
         command=(*_OUR_UVICORN, "project.asgi:application"),
         ours=True,
         our_modules=("uvicorn", "websockets"),
@@ -209,7 +209,7 @@ CONTESTANTS = [
     Contestant(
         name="uwebsockets",
         title="uWebSockets",
-        description="uWebSockets (C++) by way of socketify, with its own publish and subscribe; "
+        description="uWebSockets (C++) through socketify, with its own publish and subscribe; "
         "Python reads and writes the JSON, once a publish",
         command=("{rivals_bin}/python", "-m", "benchmarks.rivals.uwebsockets_server", "{port}"),
         rivals_modules=("socketify",),
@@ -226,8 +226,8 @@ CONTESTANTS = [
     Contestant(
         name="ws",
         title="Node ws",
-        description="a broadcast server on `ws`, delivering as dwsps 1.0.1 does: it looks through all clients "
-        "and makes the JSON anew for each",
+        description="a broadcast server on `ws` that delivers as dwsps 1.0.1 does: it scans all clients "
+        "and encodes the JSON for each",
         command=("node", "{rivals}/ws_server.mjs", "{port}"),
         programs=("node",),
         node_modules=("ws",),
@@ -245,8 +245,8 @@ CONTESTANTS = [
     Contestant(
         name="bare-daphne",
         title="bare ASGI, Daphne",
-        description="an ASGI application on Daphne that does no more than a broadcast needs: "
-        "what Daphne lets one have",
+        description="an ASGI application on Daphne that only broadcasts: "
+        "the most that Daphne allows",
         command=(*_DAPHNE, "benchmarks.rivals.bare_asgi:application"),
         our_modules=("daphne",),
     ),
@@ -278,8 +278,8 @@ CONTESTANTS = [
     Contestant(
         name="ceiling",
         title="a C server that does nothing else",
-        description="a yardstick, no rival: it does what the protocol asks for subscribing and publishing, with one "
-        "write a connection and turn of its loop, trusts its client, and knows no levels",
+        description="a yardstick, no rival: it does only what the protocol requires for subscribing and publishing, with one "
+        "write for each connection and loop iteration, trusts its client, and has no levels",
         command=("{build}/ceiling", "{port}"),
         programs=(COMPILER,),
         yardstick=True,

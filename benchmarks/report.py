@@ -24,43 +24,43 @@ INTRODUCTION = """\
 
 <!-- Written by `make bench`: change benchmarks/report.py or benchmarks/remarks.md instead. -->
 
-How fast the server is next to others, on one core, and how to measure it again.
+The speed of the server compared with others, on one core, and how to measure it yourself.
 
 ![Deliveries a second: the server and others](images/performance.svg)
 """
 
 MOST = """\
-**Most that can be had** is the yardstick's ratio to the same rival: a goal above it, which is in bold then, is beyond
-what any server that makes one system call a connection can reach on this machine.
+**The most possible** is the yardstick's ratio to the same rival. A goal above it is in bold: no server that makes one system call for
+each connection can reach it on this machine.
 """
 
 METHOD = """\
 ## How it is measured
 
-`make bench` (20 minutes), or `make bench QUICK=1` (2 minutes, to see that all works). Ratios are of one run;
-figures of two machines, or of two days, are not to be compared.
+`make bench` measures everything in 20 minutes. `make bench QUICK=1` takes 2 minutes and only shows that it works. Compare ratios of
+one run; figures of two machines or two days are not comparable.
 
-* The server has one core, the load generator another. The generator is a C program, one process, one thread.
-  All go over the loopback, without TLS and without compression.
-* In a round, every contestant is started, put under each load, and stopped, one after the other. What is shown
-  is the median of the rounds, of idle connections the first: they come to a server that was just started, and the
-  memory that they take is the same every time.
-* **In flight** is a publish that not every subscriber has received yet. The publisher keeps as many in flight as
-  the load says: it reads all that has come, then publishes anew, in one write. Where they are **written one by one**,
-  each is written as soon as the one before it has arrived everywhere; then it depends on some microseconds how many
-  a server finds when it reads, and whether it can write eight deliveries at once or has to write twice.
-* A pair is a publisher and a subscriber on a topic of their own, with one in flight.
-* **Every delivery is checked.** A payload, 32 bytes where nothing else is said, holds the publisher's number and
-  a sequence number. Each subscriber has to get each number once, in order, and every byte as it was published.
-* **The delay** is from before the publish is written to after the delivery is read.
-* **Idle connections** have done their protocol's handshake and subscribe to nothing. What one takes is the
-  difference of the server's resident memory, the first 200 not counted.
-* **The storm**: all clients are cut off at once and come back, 48 handshakes at a time, each with its
-  subscriptions; it is over when the last of these is acknowledged.
-* Our contestants are the demo project as `make run` serves it, without `DEBUG`: sessions and users, policy,
-  limits and signals are all on. Rivals check nothing, and have no middleware. They are spared the ack of a publish,
-  but for Node's `ws`, which does as dwsps does, and fastapi-websocket-pubsub, whose own protocol has one.
-* Where a rival has no levels, its server publishes to each topic above, too.
+* The server has one core, the load generator the other. The generator is a C program: one process, one thread. All connections use
+  the loopback, without TLS and without compression.
+* In a round, each contestant is started, put under each load, and stopped, one after the other. The figures are medians of the
+  rounds. Idle connections are those of the first round: they connect to a server that has just started, and their memory is the same
+  each time.
+* **In flight** is a publish that some subscriber has not received yet. The publisher keeps the stated number in flight: it reads
+  everything that has arrived, then publishes again, in one write. If publishes are **written one by one**, each is written as soon as
+  the one before has arrived everywhere. Then microseconds decide how many publishes a server finds when it reads, and whether it can
+  write eight deliveries at once.
+* A pair is a publisher and a subscriber on their own topic, with one publish in flight.
+* **Every delivery is checked.** A payload has 32 bytes unless stated otherwise. It contains the publisher's number and a sequence
+  number. Each subscriber must receive each number once, in order, and every byte as published.
+* **The delay** runs from before the publish is written to after the delivery is read.
+* **Idle connections** have completed their protocol's handshake and subscribe to nothing. The memory of one is the difference in the
+  server's resident memory, without the first 200.
+* **The storm**: all clients are cut off at once and reconnect, 48 handshakes at a time, each with its subscriptions. It ends when the
+  last subscription is acknowledged.
+* Our contestants are the demo project as `make run` serves it, without `DEBUG`: sessions and users, policy, limits and signals are on.
+  Rivals check nothing and have no middleware. They need not acknowledge a publish, except Node's `ws`, which does as dwsps does, and
+  fastapi-websocket-pubsub, whose protocol has acks.
+* If a rival has no levels, its server also publishes to each topic above.
 """
 
 
@@ -165,7 +165,7 @@ def _ratios(results: Results) -> str:
             label = f"{load.title} (memory)" if load.least_is_best else load.title
             rows.append([label, *("—" if one is None else _ratio(one) for one in ratios)])
         table = _table(["", *(rival.title for rival in rivals)], rows)
-        parts.append(f"**{ours.title}**, so many times the rival's:\n\n{table}")
+        parts.append(f"**{ours.title}**, as a multiple of the rival:\n\n{table}")
     return _section("Ratios", "\n".join(parts)) if parts else ""
 
 
@@ -193,8 +193,8 @@ def _goals(results: Results) -> str:
         )
     if not rows:
         return ""
-    heads = ["load", "", "to be reached", "most that can be had", "measured", "met"]
-    return _section("What the project holds itself to", _table(heads, rows) + explanation)
+    heads = ["load", "server", "goal", "most possible", "measured", "met"]
+    return _section("Goals", _table(heads, rows) + explanation)
 
 
 def _goal_text(goal: Goal, load: Load) -> str:
@@ -227,7 +227,7 @@ def _checks(results: Results) -> str:
         for load in results.loads:
             if why := results.failure(contestant.name, load):
                 lines.append(f"{contestant.title} failed at {load.title}: {_one_line(why)}")
-    return _section("Was it measured well?", "".join(f"* {line}\n" for line in lines))
+    return _section("Quality of the measurement", "".join(f"* {line}\n" for line in lines))
 
 
 def _delivery_lines(measured: Sequence[Measured]) -> Iterator[str]:
@@ -266,8 +266,8 @@ def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
     if yardsticks:
         busiest = max(yardsticks, key=lambda one: one.figure.generator_busy)
         yield (
-            f"What the generator got of {YARDSTICK.title} it takes at least. It was busy for "
-            f"{busiest.figure.generator_busy:.0%} of the time at most then ({busiest.load.title})."
+            f"The generator can take at least what {YARDSTICK.title} sends. Then it was busy for "
+            f"{busiest.figure.generator_busy:.0%} of the time at most ({busiest.load.title})."
         )
 
 
@@ -275,7 +275,7 @@ def _noise_lines(measured: Sequence[Measured]) -> Iterator[str]:
     loud = [one.figure.others_busy for one in measured if one.figure.others_busy > NOISE]
     if loud:
         yield (
-            f"**The machine was not quiet**: in {len(loud)} of {len(measured)} figures others used more than "
+            f"**The machine was not quiet**: in {len(loud)} of {len(measured)} figures other programs used more than "
             f"{NOISE:.0%} of a core, up to {max(loud):.0%}."
         )
     elif measured:
@@ -288,7 +288,7 @@ def _who(results: Results) -> str:
         for contestant in CONTESTANTS
         if contestant.name in results.cells
     ]
-    return _section("Who takes part", _table(["", ""], rows)) if rows else ""
+    return _section("Contestants", _table(["", ""], rows)) if rows else ""
 
 
 def _where(results: Results) -> str:
