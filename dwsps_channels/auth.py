@@ -9,7 +9,12 @@ from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser
 from django.db import Error as DatabaseError
 
-from dwsps_channels.connections.handshakes import Connected, Gone, unanswered, while_connected
+from dwsps_channels.connections.handshakes import (
+    ClientGone,
+    ReplayedReceive,
+    unanswered,
+    while_connected,
+)
 from dwsps_channels.threads.pools import Busy, look_up
 
 
@@ -33,12 +38,12 @@ class SessionUserMiddleware(AuthMiddleware):
             connect = await receive()
             try:
                 user = await while_connected(receive, look_up(_user_of, session))
-            except Gone:
+            except ClientGone:
                 return None
             except (Busy, DatabaseError) as error:
                 return await unanswered.reject(scope, send, error)
             scope["user"]._wrapped = user
-            receive = Connected(connect, receive)
+            receive = ReplayedReceive(connect, receive)
         inner: Any = self.inner
         return await inner(scope, receive, send)
 

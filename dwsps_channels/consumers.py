@@ -12,11 +12,11 @@ from django.db import Error as DatabaseError
 
 from dwsps_channels.conf import conf
 from dwsps_channels.connections import origins
-from dwsps_channels.connections.admission import Full, Place
+from dwsps_channels.connections.admission import ConnectionLimitReached, Place
 from dwsps_channels.connections.fastlane.takeover import EXTENSION, ConnectionTakeover
 from dwsps_channels.connections.handshakes import (
-    Connected,
-    Gone,
+    ClientGone,
+    ReplayedReceive,
     reject,
     unanswered,
     while_connected,
@@ -41,7 +41,7 @@ logger = logging.getLogger("dwsps_channels.consumers")
 
 # After so many frames of one client the others have their turn: a server's queue may hold thousands, and to take from it
 # what is there already gives way to nobody.
-TURN_FRAMES: Final = 64
+MAX_FRAMES_PER_TURN: Final = 64
 
 
 class PubSubConsumer(AsyncConsumer):
@@ -64,7 +64,7 @@ class PubSubConsumer(AsyncConsumer):
         self.scope = scope
         self.base_send: Any = send
         await receive()  # websocket.connect
-        if isinstance(receive, Connected):
+        if isinstance(receive, ReplayedReceive):
             receive = receive.receive
         refusal = origins.refusal(scope, conf.ALLOWED_ORIGINS)
         if refusal is not None:
@@ -77,7 +77,7 @@ class PubSubConsumer(AsyncConsumer):
             return
         try:
             authenticated = await _authenticate(scope, receive, server)
-        except Gone:
+        except ClientGone:
             return
         except (Busy, DatabaseError) as error:
             await unanswered.reject(scope, send, error)
@@ -96,7 +96,7 @@ class PubSubConsumer(AsyncConsumer):
             place = (
                 server.admission.enter(_host(scope)) if authenticated.role is Role.CLIENT else None
             )
-        except Full:
+        except ConnectionLimitReached:
             await reject(scope, send, 503)
             return
         takeover: ConnectionTakeover | None = (scope.get("extensions") or {}).get(EXTENSION)
@@ -196,7 +196,7 @@ async def _authenticate(
     """Authenticate the client. ``None``: its credential is false, and the reason was logged.
 
     Raises:
-        Gone: the client disconnected meanwhile.
+        ClientGone: the client disconnected meanwhile.
         Busy, DatabaseError: the credential cannot be checked at the moment.
         TooManyFailures: the credential was not checked.
     """
@@ -232,7 +232,7 @@ async def _receive(
 ) -> None:
     """Give the session the frames, one after the other, until the client has gone."""
     for number in count(1):
-        if number % TURN_FRAMES == 0:
+        if number % MAX_FRAMES_PER_TURN == 0:
             await asyncio.sleep(0)
         event = await receive()
         if event["type"] == "websocket.disconnect":

@@ -11,7 +11,7 @@ from dwsps_channels.logs.throttle import LogThrottle
 logger = logging.getLogger("dwsps_channels.admission")
 
 
-class Full(Exception):
+class ConnectionLimitReached(Exception):
     """A client that is not admitted: there are as many as there may be."""
 
 
@@ -54,7 +54,7 @@ class Admission:
         """A place for a client from ``address``; ``None``: it needs none, as nothing is limited.
 
         Raises:
-            Full: no place is left.
+            ConnectionLimitReached: no place is left.
         """
         if self._total is None and self._per_address is None:
             return None
@@ -86,4 +86,4 @@ class Admission:
             logger.warning(
                 "connection refused: %s; %d refused since the start", reason, self.refused
             )
-        raise Full(reason)
+        raise ConnectionLimitReached(reason)

@@ -16,11 +16,11 @@ logger = logging.getLogger("dwsps_channels.handshakes")
 T = TypeVar("T")
 
 
-class Gone(Exception):
+class ClientGone(Exception):
     """The client went away before its handshake was answered."""
 
 
-class Connected:
+class ReplayedReceive:
     """An ASGI ``receive`` from which ``websocket.connect`` was taken: gives that first, then what ``receive`` gives."""
 
     __slots__ = ("_connect", "receive")
@@ -41,7 +41,7 @@ async def while_connected(receive: Any, asking: Coroutine[Any, Any, T]) -> T:
     """Await ``asking`` for a client that waits for its handshake; ``websocket.connect`` was received before.
 
     Raises:
-        Gone: the client went away first; ``asking`` is cancelled. One that sends before it may counts as gone, too.
+        ClientGone: the client went away first; ``asking`` is cancelled. One that sends before it may counts as gone, too.
         Exception: what ``asking`` raises.
     """
     asked = asyncio.ensure_future(asking)
@@ -49,7 +49,7 @@ async def while_connected(receive: Any, asking: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((asked, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not asked.done():
-            raise Gone
+            raise ClientGone
         return asked.result()
     finally:
         await _cancel(asked, leaving)

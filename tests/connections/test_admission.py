@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from dwsps_channels.connections.admission import Admission, Full, Place
+from dwsps_channels.connections.admission import Admission, ConnectionLimitReached, Place
 from dwsps_channels.logs.throttle import INTERVAL
 from tests.clock import Clock
 
@@ -12,7 +12,7 @@ from tests.clock import Clock
 def full(admission: Admission, address: str) -> bool:
     try:
         admission.enter(address)
-    except Full:
+    except ConnectionLimitReached:
         return True
     return False
 

@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
-from dwsps_channels.connections.handshakes import Connected, Gone, Unanswered, while_connected
+from dwsps_channels.connections.handshakes import (
+    ClientGone,
+    ReplayedReceive,
+    Unanswered,
+    while_connected,
+)
 from dwsps_channels.logs.throttle import INTERVAL
 from dwsps_channels.threads.pools import Busy
 from tests.clock import Clock
@@ -55,7 +60,7 @@ class TestWhileConnected:
         waiting = asyncio.create_task(while_connected(events.get, asking()))
         await asking.began.wait()
         events.put_nowait({"type": event})
-        with pytest.raises(Gone):
+        with pytest.raises(ClientGone):
             await waiting
         assert asking.is_cancelled
 
@@ -74,7 +79,7 @@ class TestWhileConnected:
 async def test_the_first_event_of_a_connected_receive_is_the_connect() -> None:
     events: asyncio.Queue[Any] = asyncio.Queue()
     events.put_nowait("next")
-    receive = Connected(CONNECT, events.get)
+    receive = ReplayedReceive(CONNECT, events.get)
     assert await receive() == CONNECT
     assert await receive() == "next"
     assert receive.receive == events.get

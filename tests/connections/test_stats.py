@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError
 
-from dwsps_channels.connections.admission import Admission, Full
+from dwsps_channels.connections.admission import Admission, ConnectionLimitReached
 from dwsps_channels.connections.handshakes import unanswered
 from dwsps_channels.connections.stats import connection_stats
 from tests.connections.fastlane.raw import PING, TEXT, frame
@@ -39,7 +39,7 @@ def grown(admission: Admission) -> Grown:
 
 async def test_a_client_beyond_the_limit_is_refused(admission: Admission, grown: Grown) -> None:
     admission.enter("192.0.2.1")
-    with pytest.raises(Full):
+    with pytest.raises(ConnectionLimitReached):
         admission.enter("192.0.2.2")
     assert grown() == {"refused": 1}
 

@@ -23,7 +23,7 @@ from dwsps_channels.connections.websocket.close import (
     SERVICE_RESTART,
 )
 from dwsps_channels.connections.websocket.handshake import HandshakeRequest, Headers, http_response
-from dwsps_channels.connections.websocket.reader import BINARY, TEXT
+from dwsps_channels.connections.websocket.opcodes import BINARY, TEXT
 from dwsps_channels.protocol.frames import websocket_frame
 from dwsps_channels.protocol.text import printable
 

@@ -11,23 +11,23 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import unquote
-from weakref import WeakKeyDictionary
 
 from uvicorn.config import Config
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
 from dwsps_channels.connections.fastlane.application import Application
-from dwsps_channels.connections.fastlane.pinger import Pinger
+from dwsps_channels.connections.fastlane.resources import resources_of
+from dwsps_channels.connections.fastlane.round_robin import (
+    MAX_BYTES_PER_TURN,
+    MAX_FRAMES_PER_TURN,
+)
+from dwsps_channels.connections.fastlane.scope import websocket_scope
 from dwsps_channels.connections.fastlane.takeover import (
     EXTENSION,
     ConnectionHandler,
     ConnectionTakeover,
     MakeHandler,
 )
-from dwsps_channels.connections.fastlane.turns import TURN_BYTES, TURN_FRAMES, Turns
-from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.closing import CLOSE_TIMEOUT
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.connections.transports.in_flight import bytes_in_flight
@@ -38,24 +38,22 @@ from dwsps_channels.connections.websocket.close import (
     SERVICE_RESTART,
     close_frame,
 )
-from dwsps_channels.connections.websocket.handshake import (
-    HandshakeRejected,
-    HandshakeRequest,
-    http_response,
-)
-from dwsps_channels.connections.websocket.reader import (
-    HEAD_BYTES,
-    PING,
-    PONG,
+from dwsps_channels.connections.websocket.events import (
     Close,
     Control,
     Fragment,
     Oversized,
     Ping,
     Pong,
-    Reader,
     Violation,
 )
+from dwsps_channels.connections.websocket.handshake import (
+    HandshakeRejected,
+    HandshakeRequest,
+    http_response,
+)
+from dwsps_channels.connections.websocket.opcodes import PING, PONG
+from dwsps_channels.connections.websocket.reader import HEAD_BYTES, Reader
 from dwsps_channels.protocol.frames import websocket_frame
 
 logger = logging.getLogger("uvicorn.error")
@@ -68,7 +66,7 @@ SILENT_CLOSE_TIMEOUT = 1.0
 
 _PING = websocket_frame(PING, b"")
 
-_TURN = range(TURN_FRAMES)
+_TURN = range(MAX_FRAMES_PER_TURN)
 
 
 class ConnectionState(IntEnum):
@@ -85,23 +83,6 @@ class ConnectionState(IntEnum):
 
 # A look-up in an enumeration takes long, for what is done with each message.
 OPENING, OPEN, CLOSING, OVER = ConnectionState
-
-
-class ServerResources:
-    """What the connections of one server share."""
-
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
-        self.batch_writer = BatchWriter(loop)
-        self.turns = Turns(loop)
-        self.pinger = Pinger(loop, config.ws_ping_interval)
-        timeout, interval = config.ws_ping_timeout, config.ws_ping_interval
-        # After so many pings without an answer the client is gone; by uvicorn's defaults it is one.
-        self.max_missed_pings = (
-            max(1, round(timeout / interval)) if timeout and interval else float("inf")
-        )
-
-
-_resources_of: WeakKeyDictionary[ServerState, ServerResources] = WeakKeyDictionary()
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -144,10 +125,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
-        resources = _resources_of.get(server_state)
-        if resources is None:
-            resources = _resources_of[server_state] = ServerResources(config, self._loop)
-        self._resources = resources
+        self._resources = resources_of(server_state, config, self._loop)
         self._state = OPENING
         self._reader: Reader | None = None
         # Who gets the messages: the application, until a handler takes over; None once it was told that it is over.
@@ -189,7 +167,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._state is OPENING:
             # Before it was accepted: let it wait.
             self.transport.pause_reading()
-        elif len(data) >= TURN_BYTES:
+        elif len(data) >= MAX_BYTES_PER_TURN:
             # The loop may read this socket again at once, and so others that bring as much.
             self._wait_for_turn()
         elif self._awaited is None or self._state is CLOSING:
@@ -247,23 +225,8 @@ class WebSocketProtocol(asyncio.Protocol):
             self.refuse(rejected.response)
             return
         self._reader = Reader(config.ws_max_size)
-        root_path = config.root_path
-        scope = {
-            "type": "websocket",
-            "asgi": {"version": config.asgi_version, "spec_version": "2.4"},
-            "http_version": "1.1",
-            "scheme": "wss" if is_ssl(transport) else "ws",
-            "server": get_local_addr(transport),
-            "client": get_remote_addr(transport),
-            "root_path": root_path,
-            "path": root_path + unquote(request.raw_path.decode("latin-1")),
-            "raw_path": root_path.encode("ascii") + request.raw_path,
-            "query_string": request.query,
-            "headers": request.headers,
-            "subprotocols": request.subprotocols,
-            "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, EXTENSION: ConnectionTakeover(self)},
-        }
+        extensions = {EXTENSION: ConnectionTakeover(self)}
+        scope = websocket_scope(request, transport, config, self._app_state, extensions)
         application = Application(self, request, scope, state.default_headers)
         self._application = application
         self._receive = application.take
@@ -354,10 +317,10 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._reader is not None and not self._waits_for_turn:
             self._waits_for_turn = True
             self.transport.pause_reading()
-            self._resources.turns.wait(self)
+            self._resources.round_robin.enqueue(self)
 
     def take_turn(self) -> None:
-        """See ``turns.Waiting``."""
+        """See ``round_robin.TurnTaker``."""
         self._waits_for_turn = False
         self._read_on()
 
@@ -374,7 +337,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._awaited = None
             # If it failed there is a defect: asyncio reports it, and the connection goes on.
             reader = self._reader
-            if reader is not None and len(reader.unread) >= TURN_BYTES:
+            if reader is not None and len(reader.unread) >= MAX_BYTES_PER_TURN:
                 # Publishers that have waited for the same reader are not to go on all at once.
                 self._wait_for_turn()
             else:

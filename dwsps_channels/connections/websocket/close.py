@@ -1,7 +1,8 @@
-"""How a connection is closed: codes, and the frame that carries one (RFC 6455, sections 5.5.1 and 7.4)."""
+"""Close codes, and the frame that carries one (RFC 6455, sections 5.5.1 and 7.4)."""
 
 from typing import Final
 
+from dwsps_channels.connections.websocket.opcodes import CLOSE
 from dwsps_channels.protocol.frames import websocket_frame
 
 NORMAL: Final = 1000
@@ -15,19 +16,17 @@ TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 
-CLOSE: Final = 0x8
-
 # A control frame has at most 125 bytes, and the code takes two of them.
 _REASON_BYTES = 123
 
 
 def is_sendable(code: int) -> bool:
-    """Whether a close frame may carry ``code``: defined by the RFC or IANA's registry, a library's or an application's."""
+    """Return whether a close frame may carry ``code``: one of the RFC, of IANA's registry, a library's or an application's."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """The frame that closes; with ``NO_STATUS`` it has no code. A reason that does not fit is cut."""
+    """Make a close frame; with ``NO_STATUS`` it has no code. A reason that does not fit is cut."""
     if code == NO_STATUS:
         return websocket_frame(CLOSE, b"")
     cut = reason.encode()[:_REASON_BYTES].decode(errors="ignore")

@@ -1,6 +1,6 @@
-"""What a client sends: bytes in, messages and control frames out (RFC 6455, section 5). Does no I/O."""
+"""The frames of a client: bytes in, messages and control frames out (RFC 6455, section 5). No I/O."""
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from dwsps_channels.connections.websocket.close import (
     INVALID_DATA,
@@ -9,23 +9,24 @@ from dwsps_channels.connections.websocket.close import (
     TOO_BIG,
     is_sendable,
 )
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # a platform for which websockets has no compiled part
-    from websockets.utils import apply_mask
+from dwsps_channels.connections.websocket.events import (
+    Close,
+    Control,
+    Fragment,
+    Message,
+    Oversized,
+    Ping,
+    Pong,
+    Violation,
+)
+from dwsps_channels.connections.websocket.mask import apply_mask
+from dwsps_channels.connections.websocket.opcodes import PING, PONG, TEXT
+from dwsps_channels.connections.websocket.skipping import SkippedMessage
 
 # A message may be sent without end, a fragment of no bytes at a time.
 MAX_FRAGMENTS: Final = 65_536
 
-CONTINUATION: Final = 0x0
-TEXT: Final = 0x1
-BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
-
-# Of a small frame: what it is, its length and its mask.
+# Of a small frame: opcode, length and mask.
 HEAD_BYTES: Final = 6
 
 _FIN = 0x80
@@ -36,56 +37,13 @@ _WHOLE_TEXT = _FIN | TEXT
 
 _NOT_UTF8 = "a text message is not UTF-8"
 
-
-class Ping(NamedTuple):
-    payload: bytes
-
-
-class Pong(NamedTuple):
-    payload: bytes
-
-
-class Close(NamedTuple):
-    code: int
-    """``NO_STATUS`` where the client gave none."""
-    reason: str
-
-
-class Fragment(NamedTuple):
-    """A frame after which its message goes on. It is given out so that whoever reads can stop after it."""
-
-
-class Oversized(NamedTuple):
-    """A message that is larger than what is kept of one. It was read to its end, and skipped but for its two ends."""
-
-    size: int
-    """Bytes, all fragments together."""
-    head: bytes
-    tail: bytes
-
-
-Control = Ping | Pong | Close
-Message = str | bytes
-
 _FRAGMENT: Final = Fragment()
-
-# What is kept of an oversized message: enough for its sender to be told which one it was.
-EXCERPT_BYTES: Final = 512
-
-
-class Violation(Exception):
-    """The client broke the protocol or a limit: the connection is to be failed with ``code``."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 class Reader:
-    """Takes what comes, with ``feed``, and gives it out one by one, with ``next``.
+    """Takes bytes, by ``feed``, and gives out messages and control frames one by one, by ``next``.
 
-    After a ``Violation`` or a ``Close`` it is not to be used any more.
+    After a ``Violation`` or a ``Close`` it must not be used any more.
 
     ``limit`` is the most bytes that a message may have, in one frame or all of its fragments together. ``keep_at_most``
     lowers what is held of one: a larger message is skipped as it comes.
@@ -118,10 +76,10 @@ class Reader:
         self._message: bytearray | None = None
         self._fragments = 0
         # The message that has begun and is larger than what is kept.
-        self._oversized: _Skipped | None = None
+        self._oversized: SkippedMessage | None = None
         # The handshake counts as the first.
         self.heard = True
-        """Set by each whole frame: a sign of life. Whoever looks for one resets it."""
+        """Set by each whole frame: a sign of life. The caller resets it."""
 
     def keep_at_most(self, kept: int) -> None:
         """Give out larger messages as ``Oversized``."""
@@ -129,7 +87,7 @@ class Reader:
         self._kept = min(kept, self._limit)
 
     def feed(self, data: bytes) -> None:
-        """Take what has come from the client."""
+        """Take bytes from the client."""
         rest = self.unread
         if not rest:
             self.unread = data
@@ -142,9 +100,9 @@ class Reader:
             self._at = 0
 
     def next(self) -> Message | Control | Fragment | Oversized | None:
-        """The next message, whole: text as ``str``, binary as ``bytes``; or control frame; ``None``: more has to come.
+        """Return the next whole message (text as ``str``, binary as ``bytes``) or control frame; ``None``: more has to come.
 
-        One call reads one frame at most, so a message in fragments takes several, each with a ``Fragment``.
+        One call reads one frame at most, so a message in fragments takes several calls, each with a ``Fragment``.
 
         Raises:
             Violation: nothing is to be read any more.
@@ -203,7 +161,7 @@ class Reader:
         return self._fragment(first, payload)
 
     def _check(self, first: int, second: int) -> None:
-        """What the first two bytes of a frame say of it, before the rest is waited for."""
+        """Check the first two bytes of a frame, before the rest has come."""
         if first & _RESERVED_BITS:
             raise Violation(PROTOCOL_ERROR, "a reserved bit is set, and no extension was agreed on")
         opcode = first & _OPCODE
@@ -223,7 +181,7 @@ class Reader:
                 raise Violation(PROTOCOL_ERROR, f"opcode {opcode} is reserved")
 
     def _fragment(self, first: int, payload: bytes) -> Message | Fragment:
-        """Add a frame to its message; the message, if this ends it."""
+        """Add a frame to its message. Return the message if the frame ends it."""
         if self._opcode:
             assert self._message is not None
             message = self._message
@@ -253,29 +211,29 @@ class Reader:
         self._room = self._kept
 
     def _check_size(self, length: int) -> None:
-        """What a frame of ``length`` bytes makes of its message is to be within the limit."""
+        """Check that a frame of ``length`` bytes leaves its message within the limit."""
         begun = self._oversized.size if self._oversized is not None else len(self._message or b"")
         if begun + length > self._limit:
             raise Violation(TOO_BIG, f"a message may have {self._limit} bytes")
 
-    def _outgrow(self, first: int, length: int, mask: bytes | bytearray) -> "_Skipped":
+    def _outgrow(self, first: int, length: int, mask: bytes | bytearray) -> SkippedMessage:
         """Begin with a frame for which the message has no room."""
         oversized = self._oversized
         if oversized is None:
-            oversized = self._oversized = _Skipped(self._message or b"")
+            oversized = self._oversized = SkippedMessage(self._message or b"")
             if not self._opcode:
                 self._opcode, self._fragments = first & _OPCODE, 0
             # From here on, every frame of this message is skipped, an empty one too.
             self._message, self._room = None, -1
         self._count_fragment()
-        oversized.begin(length, bytes(mask), is_last=bool(first & _FIN))
+        oversized.begin_frame(length, bytes(mask), is_last=bool(first & _FIN))
         return oversized
 
-    def _skip(self, oversized: "_Skipped") -> Oversized | Fragment | None:
-        """Throw away what has come of a frame; the message, if that ends it; ``None``: more of the frame has to come."""
+    def _skip(self, oversized: SkippedMessage) -> Oversized | Fragment | None:
+        """Throw away what has come of a frame. Return the message if that ends it; ``None``: more of the frame has to come."""
         data, at = self.unread, self._at
         end = min(at + oversized.left, len(data))
-        oversized.take(data[at:end])
+        oversized.skip(data[at:end])
         if end == len(data):
             self.unread, end = b"", 0
         self._at = end
@@ -296,40 +254,6 @@ class Reader:
             self.unread = bytearray(memoryview(rest)[at:])
         self._at = 0
         return None
-
-
-class _Skipped:
-    """An oversized message as it comes: how much was skipped, and its two ends."""
-
-    __slots__ = ("_mask", "head", "is_last", "left", "size", "tail")
-
-    def __init__(self, begun: bytes | bytearray) -> None:
-        self.size = len(begun)
-        self.head = begun[:EXCERPT_BYTES]
-        self.tail = begun[-EXCERPT_BYTES:]
-        # Of the frame that is being skipped: how many bytes are still to come, and whether it ends the message.
-        self.left = 0
-        self.is_last = False
-        self._mask = b""
-
-    def begin(self, length: int, mask: bytes, *, is_last: bool) -> None:
-        """Begin with a frame."""
-        self.left = length
-        self.is_last = is_last
-        self._mask = mask
-
-    def take(self, data: bytes | bytearray) -> None:
-        """Skip ``data``, the next of the frame."""
-        size = len(data)
-        if not size:
-            return
-        payload = apply_mask(data, self._mask)
-        turn = size % 4
-        self._mask = self._mask[turn:] + self._mask[:turn]
-        self.head += payload[: EXCERPT_BYTES - len(self.head)]
-        self.tail = (self.tail + payload)[-EXCERPT_BYTES:]
-        self.size += size
-        self.left -= size
 
 
 def _text(payload: bytes) -> str:

@@ -7,15 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from dwsps_channels.connections.websocket.reader import (
-    EXCERPT_BYTES,
-    MAX_FRAGMENTS,
-    Fragment,
-    Oversized,
-    Ping,
-    Reader,
-    Violation,
-)
+from dwsps_channels.connections.websocket.events import Fragment, Oversized, Ping, Violation
+from dwsps_channels.connections.websocket.reader import MAX_FRAGMENTS, Reader
+from dwsps_channels.connections.websocket.skipping import EXCERPT_BYTES
 from tests.connections.fastlane.raw import BINARY, CONTINUATION, PING, TEXT, frame, raw_client
 from tests.processes import Server, ServerFactory, wait_until
 from tests.wire.raw import MIB, unread

@@ -3,7 +3,8 @@
 import random
 import socket
 
-from dwsps_channels.connections.websocket.reader import Fragment, Reader, Violation
+from dwsps_channels.connections.websocket.events import Fragment, Violation
+from dwsps_channels.connections.websocket.reader import Reader
 from tests.connections.fastlane.raw import (
     BINARY,
     CLOSE,

@@ -6,13 +6,18 @@ from typing import Any
 import pytest
 
 from dwsps_channels.connections.fastlane.protocol import WebSocketProtocol
-from dwsps_channels.connections.fastlane.turns import CONNECTIONS, TURN_BYTES, TURN_FRAMES, Turns
+from dwsps_channels.connections.fastlane.round_robin import (
+    MAX_BYTES_PER_TURN,
+    MAX_FRAMES_PER_TURN,
+    TURNS_PER_ITERATION,
+    RoundRobin,
+)
 from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.connections.fastlane.test_takeover import RecordingHandler, taking_over
 from tests.connections.transports.contract import turns, until
 
-FLOOD = 10 * TURN_FRAMES
+FLOOD = 10 * MAX_FRAMES_PER_TURN
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def handler() -> RecordingHandler:
 
 @pytest.fixture
 async def connection(handler: RecordingHandler) -> PipeConnection:
-    connection = PipeConnection(taking_over(handler, message_limit=TURN_BYTES))
+    connection = PipeConnection(taking_over(handler, message_limit=MAX_BYTES_PER_TURN))
     await connection.open()
     await turns()
     return connection
@@ -33,7 +38,7 @@ class TestProtocol:
         self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         connection.receive(*(b"%d" % number for number in range(FLOOD)))
-        assert len(handler.messages) == TURN_FRAMES
+        assert len(handler.messages) == MAX_FRAMES_PER_TURN
         assert not connection.pipe.is_reading()
         # The next turns take what is left, in order, and then the client is read again.
         seen = {0, len(handler.messages)}
@@ -41,7 +46,7 @@ class TestProtocol:
             await asyncio.sleep(0)
             seen.add(len(handler.messages))
         assert handler.messages == [str(number) for number in range(FLOOD)]
-        assert seen == set(range(0, FLOOD + 1, TURN_FRAMES))
+        assert seen == set(range(0, FLOOD + 1, MAX_FRAMES_PER_TURN))
 
     @pytest.mark.parametrize("opcode", [PING, PONG])
     async def test_control_frames_count(self, connection: PipeConnection, opcode: int) -> None:
@@ -51,7 +56,7 @@ class TestProtocol:
         await until(lambda: (PONG, b"last") in connection.frames())
         assert connection.pipe.is_reading()
 
-    @pytest.mark.parametrize("size", [0, TURN_BYTES + 1])
+    @pytest.mark.parametrize("size", [0, MAX_BYTES_PER_TURN + 1])
     async def test_fragments_count(
         self, handler: RecordingHandler, connection: PipeConnection, size: int
     ) -> None:
@@ -63,7 +68,7 @@ class TestProtocol:
         while not connection.pipe.is_reading():
             await asyncio.sleep(0)
             iterations += 1
-        assert iterations >= FLOOD // TURN_FRAMES
+        assert iterations >= FLOOD // MAX_FRAMES_PER_TURN
         await until(lambda: (PONG, b"last") in connection.frames())
         assert handler.messages == ([""] if not size else [])
 
@@ -71,7 +76,7 @@ class TestProtocol:
         self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
         """The event loop may read the same socket again at once, if reading goes on."""
-        connection.receive(b"x" * TURN_BYTES)
+        connection.receive(b"x" * MAX_BYTES_PER_TURN)
         assert handler.messages == []
         assert not connection.pipe.is_reading()
         await until(connection.pipe.is_reading)
@@ -93,8 +98,8 @@ class TestProtocol:
     async def test_the_usual_message_costs_no_turn(
         self, handler: RecordingHandler, connection: PipeConnection
     ) -> None:
-        connection.receive(*[b"x"] * (TURN_FRAMES - 1))
-        assert len(handler.messages) == TURN_FRAMES - 1
+        connection.receive(*[b"x"] * (MAX_FRAMES_PER_TURN - 1))
+        assert len(handler.messages) == MAX_FRAMES_PER_TURN - 1
         assert connection.pipe.is_reading()
 
     async def test_who_waits_for_a_turn_is_not_taken_for_silent(
@@ -111,7 +116,7 @@ class TestProtocol:
         connection.receive(*[b"x"] * FLOOD)
         connection.pipe.lose()
         await turns()
-        assert len(handler.messages) == TURN_FRAMES
+        assert len(handler.messages) == MAX_FRAMES_PER_TURN
         assert handler.told == ["closed"]
 
     async def test_a_close_behind_a_flood_is_answered(
@@ -123,11 +128,11 @@ class TestProtocol:
         assert not connection.pipe.aborted
 
 
-class TestTurns:
+class TestRoundRobin:
     async def test_each_has_one_before_anybody_has_two_and_few_have_one_at_once(self) -> None:
         taken: list[list[int]] = []
-        waiting = Turns(asyncio.get_running_loop())
-        count = 2 * CONNECTIONS + 1
+        waiting = RoundRobin(asyncio.get_running_loop())
+        count = 2 * TURNS_PER_ITERATION + 1
 
         class Flooding:
             def __init__(self, number: int) -> None:
@@ -138,15 +143,15 @@ class TestTurns:
                 taken[-1].append(self.number)
                 self.left -= 1
                 if self.left:
-                    waiting.wait(self)
+                    waiting.enqueue(self)
 
         for number in range(count):
-            waiting.wait(Flooding(number))
+            waiting.enqueue(Flooding(number))
         while sum(map(len, taken)) < 3 * count:
             taken.append([])
             await asyncio.sleep(0)
         assert [number for one in taken for number in one] == [*range(count)] * 3
-        assert max(map(len, taken)) == CONNECTIONS
+        assert max(map(len, taken)) == TURNS_PER_ITERATION
 
     async def test_a_defect_costs_others_no_turn(self) -> None:
         reported: list[Any] = []
@@ -154,7 +159,7 @@ class TestTurns:
             lambda _, context: reported.append(context["exception"])
         )
         done: list[int] = []
-        waiting = Turns(asyncio.get_running_loop())
+        waiting = RoundRobin(asyncio.get_running_loop())
 
         def connection(number: int) -> Any:
             class One:
@@ -165,7 +170,7 @@ class TestTurns:
 
             return One()
 
-        for number in range(2 * CONNECTIONS):
-            waiting.wait(connection(number))
-        await until(lambda: len(done) == 2 * CONNECTIONS - 1)
+        for number in range(2 * TURNS_PER_ITERATION):
+            waiting.enqueue(connection(number))
+        await until(lambda: len(done) == 2 * TURNS_PER_ITERATION - 1)
         assert len(reported) == 1
