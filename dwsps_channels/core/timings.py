@@ -13,6 +13,9 @@ class Timings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     The names are the keys of ``DWSPS["TIMINGS"]``.
     """
 
+    LINK_OPEN_TIMEOUT: Seconds = 10.0
+    """How long a link waits for a connection, from the look-up of the name to the end of the handshake."""
+
     LINK_HEARTBEAT_INTERVAL: Seconds = 20.0
     """How often a link to a peer sends a ping."""
 

@@ -13,6 +13,8 @@ MakeSites = Callable[..., list[Site]]
 
 @pytest.fixture
 def make_sites(migrated_database: Path, tmp_path: Path) -> Iterator[MakeSites]:
-    """Call it with names to get as many sites; what is started of them is ended after the test."""
+    """Call it with names, and `timings` if need be, to get as many sites; their processes end with the test."""
     with ExitStack() as stack:
-        yield lambda *names: stack.enter_context(sites(tmp_path, migrated_database, *names))
+        yield lambda *names, **options: stack.enter_context(
+            sites(tmp_path, migrated_database, *names, **options)
+        )

@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,16 @@ from uuid import uuid4
 from tests.processes import Child, Redis, Server, ServerFactory, free_port, manage
 
 SECRET = "a-secret-that-is-long-enough"
+
+# A link that broke comes back soon, and a change of a row is noticed soon. A worker that is late by two seconds, on a machine
+# with other things to do, keeps its lease.
+QUICK = {
+    "LINK_BACKOFF_BASE": 0.1,
+    "LINK_BACKOFF_CAP": 1.0,
+    "LEASE_TIMEOUT": 3.0,
+    "LEASE_RENEW_INTERVAL": 0.5,
+    "PEER_POLL_INTERVAL": 0.2,
+}
 
 
 class Worker(Child):
@@ -32,10 +42,18 @@ class Worker(Child):
 
 
 class Site:
-    """One server of the mesh: ``name`` is what it calls itself."""
+    """One server of the mesh: ``name`` is what it calls itself, ``timings`` what its ``TIMINGS`` are."""
 
-    def __init__(self, name: str, folder: Path, migrated: Path, children: list[Child]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        migrated: Path,
+        children: list[Child],
+        timings: Mapping[str, float],
+    ) -> None:
         self.name = name
+        self.timings = timings
         self.folder = folder / name
         self.folder.mkdir()
         self.database = Path(shutil.copy(migrated, self.folder / "db.sqlite3"))
@@ -59,7 +77,12 @@ class Site:
 
     def start_server(self, kind: str = "daphne", port: int | None = None) -> Server:
         """Start a server process, the first one on the site's port."""
-        server = self.factory(kind, port=port or self.port, env=self.environment)
+        server = self.factory(
+            kind,
+            port=port or self.port,
+            env=self.environment,
+            dwsps={"TIMINGS": dict(self.timings)},
+        )
         self._children.append(server)
         return server
 
@@ -123,11 +146,13 @@ def id_of(server: Server) -> str:
 
 
 @contextmanager
-def sites(folder: Path, migrated: Path, *names: str) -> Iterator[list[Site]]:
+def sites(
+    folder: Path, migrated: Path, *names: str, timings: Mapping[str, float] = QUICK
+) -> Iterator[list[Site]]:
     """Sites without processes yet; whatever is started of them is ended."""
     children: list[Child] = []
     try:
-        yield [Site(name, folder, migrated, children) for name in names]
+        yield [Site(name, folder, migrated, children, timings) for name in names]
     finally:
         for child in children:
             child.close()

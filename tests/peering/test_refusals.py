@@ -113,11 +113,14 @@ async def test_the_sender_is_told_of_a_refusal(make_sites: MakeSites) -> None:
         await audience.gets("north", 50)
 
 
+# By default, so with the timings of the defaults.
+
+
 @pytest.mark.parametrize("change", ["disable", "remove"])
 async def test_an_accepted_link_is_closed_within_two_seconds(
     make_sites: MakeSites, change: str
 ) -> None:
-    [site] = make_sites("south")
+    [site] = make_sites("south", timings={})
     site.start_server()
     site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
     async with connect(site.url, additional_headers={"Authorization": f"Bearer {SECRET}"}) as link:
@@ -133,7 +136,7 @@ async def test_an_accepted_link_is_closed_within_two_seconds(
 
 
 async def test_a_change_reaches_a_running_worker_within_two_seconds(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
+    north, south = make_sites("north", "south", timings={})
     north.start_server()
     server = south.start_server()
     south.add_peer("north", north.url, "--no-forward")

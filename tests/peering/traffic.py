@@ -77,6 +77,15 @@ class Audience:
         assert numbers == list(range(count)), f"out of order at {self.url}"
 
 
+async def publish_until(stop: asyncio.Event, url: str, publisher: str, rate: float) -> int:
+    """Publish ``rate`` messages a second until ``stop`` is set, and return how many; each is acknowledged."""
+    count = 0
+    while not stop.is_set():
+        await publish(url, publisher, count + int(rate), first=count, rate=rate)
+        count += int(rate)
+    return count
+
+
 async def publish(
     url: str, publisher: str, count: int, *, first: int = 0, rate: float | None = None
 ) -> None:

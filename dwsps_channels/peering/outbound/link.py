@@ -167,6 +167,7 @@ class Link:
             async with open_connection(
                 self.config.url,
                 token=self.config.secret or None,
+                open_timeout=self._timings.LINK_OPEN_TIMEOUT,
                 heartbeat=self._timings.LINK_HEARTBEAT_INTERVAL,
                 heartbeat_timeout=self._timings.LINK_HEARTBEAT_TIMEOUT,
                 max_size=MAX_ANSWER_BYTES,
