@@ -752,7 +752,7 @@ def test_report_shows_the_yardstick_last_and_as_no_rival() -> None:
     delays, _, rest = rest.partition("## Ratios")
     ratios, _, rest = rest.partition("## Goals")
     assert YARDSTICK.title not in delays + ratios
-    assert f"What the generator got of {YARDSTICK.title} it takes at least." in rest
+    assert f"The generator can take at least what {YARDSTICK.title} sends." in rest
     assert YARDSTICK.title not in report.chart(results)
 
 
