@@ -1,4 +1,4 @@
-"""How many sessions a publish reached, for tests that ask for nothing else."""
+"""The number of sessions that a publish reached, for tests that ask for nothing else."""
 
 from dwsps_channels.publishing import PublishResult
 

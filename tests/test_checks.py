@@ -56,7 +56,7 @@ SHARED = {
 
 
 def found(*, deploy: bool = False, **settings: Any) -> list[CheckMessage]:
-    """What our checks say under ``settings``."""
+    """Return the messages of our checks under ``settings``."""
     with override_settings(**settings):
         messages = run_checks(tags=["dwsps_channels"], include_deployment_checks=deploy)
     for message in messages:

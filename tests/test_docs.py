@@ -218,7 +218,7 @@ def test_every_signal_is_explained() -> None:
 
 
 def section(document: str, heading: str) -> str:
-    """What stands below a heading, up to the next one of its level."""
+    """Return the text below a heading, up to the next one of its level."""
     text = (ROOT / "docs" / document).read_text()
     assert f"\n## {heading}\n" in text
     return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
@@ -314,7 +314,7 @@ def quotes() -> list[str]:
 
 
 def occurs(quote: str, texts: list[str]) -> bool:
-    """Whether one of ``texts`` has the parts of ``quote`` between its ``…``, in order, and whole where it has none."""
+    """Return whether one of ``texts`` has the parts of ``quote`` between its ``…``, in order, and whole where it has none."""
     pattern = re.compile(".*?".join(map(re.escape, quote.split("…"))), re.DOTALL)
     return any(pattern.search(text) for text in texts)
 

@@ -1,4 +1,4 @@
-"""What is shipped, and what it says it needs."""
+"""The package: its files and its requirements."""
 
 import email
 import re

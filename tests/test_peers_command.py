@@ -33,7 +33,7 @@ def no_log_tells(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def run(*arguments: str) -> str:
-    """What it wrote, on both."""
+    """Return its output, of both streams."""
     out = io.StringIO()
     call_command("peers", *arguments, stdout=out, stderr=out)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Who may subscribe and publish, with the users and sessions of a real database."""
+"""Policies, with the users and sessions of a real database."""
 
 import logging
 import threading

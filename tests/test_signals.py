@@ -1,4 +1,4 @@
-"""What receivers are told of clients, and what they cannot do to them."""
+"""Signals about clients: their arguments, and receivers that fail or block."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def receiving(signal: Signal, receiver: Callable[..., Any]) -> Iterator[None]:
 
 @pytest.fixture
 def told() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """What each of the five was sent with, in order."""
+    """The arguments of each of the five, in order."""
     found: list[tuple[str, dict[str, Any]]] = []
     receivers: list[tuple[Signal, Callable[..., Any]]] = []
     for name, signal in ALL.items():

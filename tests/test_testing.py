@@ -1,4 +1,4 @@
-"""What other projects test with."""
+"""The helpers for the tests of other projects."""
 
 import asyncio
 import subprocess

@@ -57,7 +57,7 @@ def change_url(peer: Peer, view: str = "change") -> str:
 
 
 def form(**values: str | None) -> dict[str, str]:
-    """What a browser sends: all that is filled in; ``None``: an empty checkbox."""
+    """The fields that a browser sends: all that is filled in; ``None``: an empty checkbox."""
     ticked = {"enabled": "on", "forward": "on", "accept": "on"}
     filled = {"name": "b", "url": URL, "new_secret": "", "topics": ""} | ticked | values
     return {name: value for name, value in filled.items() if value is not None}
@@ -199,7 +199,7 @@ def test_a_peer_without_a_secret_is_asked_for_one_unless_it_is_a_dwsps_server(
 
 
 def test_a_secret_goes_to_no_other_server_by_a_change_of_the_address() -> None:
-    """Whoever may change peers and is shown no secret gets none this way either."""
+    """A user who may change peers and is shown no secret gets none this way either."""
     peer = create()
     changing = visitor("view_peer", "change_peer")
     with socket.create_server((HOST, 0)) as listener:

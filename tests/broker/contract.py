@@ -1,4 +1,4 @@
-"""What every broker does. An implementation's tests subclass one of these and say how a broker is made."""
+"""The contract of a broker. The tests of an implementation subclass one of these and make the broker."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -18,7 +18,7 @@ NOW = "2026-01-02T03:04:05.678Z"
 
 Frame = dict[str, Any]
 IGNORE: Frame = {}
-"""What ``decide`` gives for a frame that is to find no answer."""
+"""The return value of ``decide`` for a frame that gets no answer."""
 
 
 class ScriptedServer:
@@ -85,7 +85,7 @@ class ScriptedServer:
 
     @property
     def topics(self) -> list[str]:
-        """What sessions are subscribed to."""
+        """The topics that sessions are subscribed to."""
         return sorted(topic for topics in self.sessions.values() for topic in topics)
 
     def sent(self, type: str) -> list[Frame]:

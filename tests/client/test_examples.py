@@ -28,7 +28,7 @@ def running(start_server: ServerFactory) -> Server:
 
 
 def first_line(command: Sequence[str], folder: Path) -> str:
-    """What the process prints first. It is ended then, as most examples run for as long as they are let."""
+    """Return the first line that the process prints, and end it: most examples run until they are stopped."""
     with (
         (folder / "errors").open("w+") as errors,
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What survives a connection, and what does not."""
+"""Reconnecting: subscriptions survive a connection, requests in flight do not."""
 
 import asyncio
 import time

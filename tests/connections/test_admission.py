@@ -1,4 +1,4 @@
-"""How many clients may be connected: in all, and from one address."""
+"""Admission: the number of clients in all, and from one address."""
 
 import logging
 

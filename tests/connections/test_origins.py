@@ -33,7 +33,7 @@ def is_accepted(origin: str | bytes, allowed: str) -> bool:
 
 
 class TestLength:
-    """What is too long is neither parsed nor logged: ``urlsplit`` keeps what it is given in a cache."""
+    """An origin that is too long is neither parsed nor logged: ``urlsplit`` caches its arguments."""
 
     @pytest.mark.parametrize("allowed", [None, ["https://example.com"], ["*"]])
     def test_an_origin(self, allowed: list[str] | None) -> None:

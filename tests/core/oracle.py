@@ -1,4 +1,4 @@
-"""What the core should do, said again in another way: slow, and obviously right."""
+"""An oracle of the core: slow, and obviously right."""
 
 import json
 import unicodedata
@@ -26,7 +26,7 @@ class Subscriptions:
         self._all = [each for each in self._all if each[0] != who]
 
     def deliveries(self, topic: str) -> list[tuple[str, str]]:
-        """Who gets a message to ``topic``, and because of which subscription, in the order of delivery."""
+        """Return the receivers of a message to ``topic``, each with its subscription, in the order of delivery."""
         matching = [
             (who, its) for who, its in self._all if topic == its or topic.startswith(its + ".")
         ]
@@ -84,7 +84,7 @@ def read_json(frame: str | bytes) -> Any:
 
 
 def has_duplicate_names(frame: str | bytes) -> bool:
-    """Whether an object in ``frame``, which is JSON, has a name twice."""
+    """Return whether an object in the JSON of ``frame`` has a name twice."""
     found = False
 
     def look(pairs: list[tuple[str, Any]]) -> None:
@@ -102,7 +102,7 @@ def is_id(value: object) -> bool:
 
 
 def answer(frame: str | bytes) -> str:
-    """What a session of an ordinary client, with a policy that allows everything, answers: ack, or an error's code."""
+    """Return the answer of a client's session under a policy that allows everything: ack, or an error's code."""
     try:
         request = read_json(frame)
     except ValueError:

@@ -36,7 +36,7 @@ class RecordingTransport:
     final_frame: Message = field(default_factory=dict)
     discarded: bool = False
     until_caught_up: "Future[None] | None" = None
-    """What publishers are given to wait for."""
+    """The future that publishers wait for."""
 
     def send(self, frame: Frame) -> None:
         if self.code is None:
@@ -52,7 +52,7 @@ class RecordingTransport:
             self.discarded = discard
 
     def take(self) -> list[Message]:
-        """What was sent since the last call, acks and errors without their timestamp."""
+        """Return the messages sent since the last call, acks and errors without their timestamp."""
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
         return [
@@ -133,9 +133,9 @@ class World:
         self.hub = Hub(origin, self._broadcast)
         self.observer = RecordingObserver()
         self.broadcast: list[Publication] = []
-        """What was handed to the broker."""
+        """The publications that were handed to the broker."""
         self.broker_answers: Future[None] | None = None
-        """What the broker returns."""
+        """The return value of the broker."""
 
     def _broadcast(self, publication: Publication) -> "Future[None] | None":
         self.broadcast.append(publication)
@@ -164,7 +164,7 @@ class World:
         return Client(session, transport)
 
     def is_empty(self) -> bool:
-        """Whether the hub remembers nothing. Private, because nobody but this question needs it."""
+        """Return whether the hub has no state left. It reads private attributes, which nothing else needs."""
         return not self.hub._audiences
 
 
@@ -201,12 +201,12 @@ def publish(topic: str, message: Any = "hello", **fields: Any) -> str:
 
 
 def ack(action: str, topic: str, **id: Any) -> Message:
-    """What ``take`` gives for an ack."""
+    """Return an ack as ``take`` gives it."""
     return {"type": "ack", "action": action, "topic": topic, **id}
 
 
 def delivery(topic: str, context: str, message: object = "hello") -> Message:
-    """What ``take`` gives for a message that was published with the timestamp ``STAMP``."""
+    """Return a delivery as ``take`` gives it, published with the timestamp ``STAMP``."""
     return {
         "type": "publish",
         "timestamp": STAMP,
@@ -217,7 +217,7 @@ def delivery(topic: str, context: str, message: object = "hello") -> Message:
 
 
 def is_error(message: Message, code: str, **fields: Any) -> bool:
-    """Whether it is this error, with all of these fields and no others beside the reason."""
+    """Return whether it is this error, with all of these fields and no others beside the reason."""
     expected = {
         "type": "error",
         "code": code,

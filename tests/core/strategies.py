@@ -1,4 +1,4 @@
-"""What clients send, made up: topics, JSON as text, and frames from valid to senseless."""
+"""Strategies for what clients send: topics, JSON as text, and frames from valid to senseless."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Who gets a frame, and by what way."""
+"""The audience of a topic: receivers, and the way of a frame to them."""
 
 from collections.abc import Collection
 from typing import Any

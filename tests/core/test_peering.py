@@ -1,4 +1,4 @@
-"""What a session does for peers and for the worker: relaying, and the feed."""
+"""Sessions of peers and of the worker: relaying, and the feed."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ from tests.core.recording import (
 
 
 def forwarded(number: int, topic: str = "news", origin: str = "far", **fields: Any) -> str:
-    """What a server of ours forwards."""
+    """Return a publish as a server of ours forwards it."""
     return publish(
         topic,
         number,

@@ -1,4 +1,4 @@
-"""How a connection ends, and that nothing of it stays."""
+"""The end of a session: nothing of it stays."""
 
 import pytest
 

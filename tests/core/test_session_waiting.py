@@ -1,4 +1,4 @@
-"""What policies decide, and sessions that have to wait for a policy or for the broker."""
+"""Decisions of policies, and sessions that wait for a policy or the broker."""
 
 import asyncio
 import logging
@@ -482,7 +482,7 @@ class TestReadersThatAreBehind:
 
     @pytest.mark.parametrize("role", [Role.PEER, Role.WORKER])
     async def test_nor_do_peers_and_the_worker(self, world: World, role: Role) -> None:
-        """What they send is of many publishers."""
+        """Their messages come from many publishers."""
         reader = world.connect("reader")
         sender = world.connect(identity=Identity("sender", role=role, peer="north"))
         reader.send(subscribe("news"))

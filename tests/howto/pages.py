@@ -66,7 +66,7 @@ class Page:
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """What each file holds that the page names, once a reader has come to the page's end."""
+        """Return the content of each file that the page names, at the end of the page."""
         files: dict[str, str] = {}
         for block in self.blocks:
             if block.path is not None:
@@ -82,7 +82,7 @@ class Page:
 
     @cached_property
     def commands(self) -> list[str]:
-        """What the page types after "$ ", one line each."""
+        """Return the commands that the page types after "$ ", one line each."""
         return [
             re.sub(r"\s*\\\n\s*", " ", command).strip()
             for block in self.blocks

@@ -39,7 +39,7 @@ for name in ("ada", "bob"):
 
 
 class Base(NamedTuple):
-    """What each project begins as: a folder to copy, and the `sessionid` cookies of the users in its database."""
+    """The beginning of each project: a folder to copy, and the `sessionid` cookies of the users in its database."""
 
     folder: Path
     ada: str

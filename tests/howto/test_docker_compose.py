@@ -51,7 +51,7 @@ def page() -> Page:
 
 @pytest.fixture(scope="module")
 def dot_env(page: Page, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the page's command writes into `.env`."""
+    """Return the `.env` that the page's command writes."""
     require("openssl")
     folder = tmp_path_factory.mktemp("env")
     [command] = [command for command in page.commands if command.endswith("> .env")]

@@ -1,4 +1,4 @@
-"""What is read from a how-to page, and what becomes of it in a project."""
+"""Reading a how-to page, and making a project of it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How often a line is due."""
+"""The log throttle: how often a line is due."""
 
 from dwsps_channels.logs.throttle import LogThrottle
 from tests.clock import Clock

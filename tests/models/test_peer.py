@@ -165,7 +165,7 @@ def test_past_the_model_the_secret_is_lost_and_not_sent(db: None, url: str) -> N
 
 
 def test_the_secret_of_a_row_is_of_no_use_in_another(db: None) -> None:
-    """Whoever writes in the database and does not have SECRET_KEY."""
+    """An attacker who writes to the database and does not have SECRET_KEY."""
     create(name="one")
     create(name="two", secret=SECRET + "-2")
     with connection.cursor() as cursor:

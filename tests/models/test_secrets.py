@@ -1,4 +1,4 @@
-"""What may be the secret of a peer."""
+"""Validation of the secret of a peer."""
 
 import pytest
 from django.core.exceptions import ValidationError

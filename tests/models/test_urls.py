@@ -1,4 +1,4 @@
-"""What may be the URL of a peer, and how a token goes out of it and back."""
+"""Validation of the URL of a peer, and its token."""
 
 import re
 

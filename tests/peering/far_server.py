@@ -39,7 +39,7 @@ class FarServer:
             else {"type": "hello", "server": "far", "server_id": SERVER_ID, "version": "1"}
         )
         self.answer: Callable[[Frame], Frame | str | bytes | None] = self.ack
-        """What a frame is answered with; ``None``: nothing."""
+        """The answer to a frame; ``None``: no answer."""
         self.requests: list[Request] = []
         self.frames: list[Frame] = []
         """All that came in, over all connections."""
@@ -56,7 +56,7 @@ class FarServer:
         return [frame["id"] for frame in self.frames]
 
     def has_got(self, number: int) -> bool:
-        """Whether this was the last one so far."""
+        """Return whether this was the last one so far."""
         return self.numbers[-1:] == [number]
 
     def ack(self, frame: Frame) -> Frame:

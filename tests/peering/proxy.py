@@ -15,7 +15,7 @@ class Proxy:
         self._cut = False
         self.port = 0
         self.accepted = 0
-        """How many connections there were."""
+        """The number of connections so far."""
 
     def cut(self) -> None:
         """From now on swallow what either side sends; nobody is told, and new connections are swallowed, too."""

@@ -114,7 +114,7 @@ class Site:
         return manage("peers", *arguments, env=self._env)
 
     def peer(self, name: str) -> dict[str, Any]:
-        """What the worker has told of this one; empty: nothing yet."""
+        """Return the worker's status of this peer; empty: none yet."""
         # Past Django: a process for each look would be most of what these tests cost.
         with closing(sqlite3.connect(self.database, timeout=10)) as database:
             database.row_factory = sqlite3.Row

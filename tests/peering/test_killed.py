@@ -1,4 +1,4 @@
-"""What happens to messages when workers and servers are killed."""
+"""Messages survive when workers and servers are killed."""
 
 import asyncio
 

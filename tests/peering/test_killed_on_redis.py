@@ -1,4 +1,4 @@
-"""What a peer's messages become when the process that takes them is killed, and another has the subscribers."""
+"""A peer's messages survive when the process that takes them is killed, and another has the subscribers."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Who does not belong does not get in, and each learns it in its own word."""
+"""Refusals of links: each peer that does not belong is refused, with a reason."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ WRONG = "a-secret-that-nobody-has-here"
 
 
 async def is_refused(site: Site, secret: str) -> bool:
-    """Whether a connection with this secret is refused with 403, in the header and in the URL alike."""
+    """Return whether a connection with this secret is refused with 403, in the header and in the URL alike."""
     statuses = []
     for url, headers in (
         (site.url, {"Authorization": f"Bearer {secret}"}),
@@ -51,7 +51,7 @@ async def test_a_wrong_secret_a_disabled_peer_and_one_without_accept(make_sites:
 
 
 async def status_of(url: str, secret: str) -> int:
-    """What the handshake is answered with."""
+    """Return the status of the handshake."""
     try:
         async with connect(url, additional_headers={"Authorization": f"Bearer {secret}"}):
             return 101

@@ -1,4 +1,4 @@
-"""How a peer reads: of its row, and of what the worker told of it, and when."""
+"""The status of a peer in words: from its row and from the worker's report."""
 
 from datetime import timedelta
 from typing import Any

@@ -20,9 +20,9 @@ class Audience:
     def __init__(self, url: str) -> None:
         self.url = url
         self.numbers: dict[str, list[int]] = defaultdict(list)
-        """What came, by publisher."""
+        """The received messages, by publisher."""
         self.flags: dict[str, set[bool]] = defaultdict(set)
-        """Whether it came from a peer, by publisher."""
+        """True if it came from a peer, by publisher."""
         self.subscribed = asyncio.Event()
         self._task = asyncio.create_task(self._listen())
 
@@ -53,7 +53,7 @@ class Audience:
             self.flags[publisher].add(frame.get("fromPeerServer", False))
 
     def has(self, publisher: str, count: int) -> bool:
-        """Whether so many have come, or the last of them has."""
+        """Return whether this many have come, or the last of them has."""
         numbers = self.numbers[publisher]
         return len(numbers) >= count or (bool(numbers) and numbers[-1] == count - 1)
 

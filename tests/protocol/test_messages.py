@@ -34,7 +34,7 @@ DEPTH = 128
 
 
 def error_for(frame: str | bytes) -> dict[str, Any]:
-    """What a client is told of ``frame``, whatever is wrong with it."""
+    """Return the error that a client gets for ``frame``."""
     told: dict[str, Any] = json.loads(error_frame(RateLimited(1), subject_of(frame)).data)
     return without_timestamp(told)
 

@@ -1,4 +1,4 @@
-"""What gunicorn's configuration needs where gevent goes with --preload: else Django is loaded before it is patched."""
+"""A configuration of gunicorn for gevent with --preload: without it Django is loaded before it is patched."""
 
 from gevent import monkey
 

@@ -18,7 +18,7 @@ from dwsps_channels import publish
 from project.asgi import application as project_asgi
 
 asgi: Any = project_asgi
-"""What uvicorn serves in gunicorn: with websockets, so that its process is one of the server's."""
+"""The application for uvicorn in gunicorn: it has websockets, so its process is part of the server."""
 
 
 def work(number: int) -> None:

@@ -614,7 +614,7 @@ class TestOtherProcesses:
 
 
 async def page() -> bytes:
-    """What Django, as an ASGI application, answers."""
+    """Return the response of Django, as an ASGI application."""
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
     django: Any = ASGIHandler()
     browser = ApplicationCommunicator(django, scope)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What the log tells of lost messages."""
+"""The log lines about lost messages."""
 
 import os
 

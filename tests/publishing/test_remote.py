@@ -53,7 +53,7 @@ class Script:
 
     def __init__(self, source: str, env: dict[str, str]) -> None:
         self.log = ""
-        """What it has logged, once it has ended."""
+        """Its log, once it has ended."""
         self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PREAMBLE + source],
             cwd=ROOT,

@@ -30,7 +30,7 @@ def own_handlers() -> Iterator[None]:
 
 
 class Ends:
-    """What happened, in order; stands in for a server that ends by a signal, and for what it does before."""
+    """A record of events, in order. It stands in for a server that ends by a signal, and for what it does before."""
 
     def __init__(self) -> None:
         self.log: list[str] = []

@@ -20,7 +20,7 @@ class SlowReader:
 
 
 def read_to_the_end(connection: socket.socket) -> bytes:
-    """What is left to read, until the server ends the connection; the last 4 KiB of it."""
+    """Read until the server ends the connection; return the last 4 KiB."""
     tail = b""
     while True:
         try:
@@ -61,7 +61,7 @@ def masked(payload: bytes) -> bytes:
 
 
 def unread(port: int) -> int:
-    """How many bytes the kernel holds that whoever listens on ``port`` has not read yet."""
+    """Return the number of bytes that the kernel holds for the listener on ``port``."""
     with open("/proc/net/tcp") as table:
         next(table)
         rows = [line.split() for line in table]

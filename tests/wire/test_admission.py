@@ -1,4 +1,4 @@
-"""How many clients a server takes, by every server."""
+"""Admission on every server."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

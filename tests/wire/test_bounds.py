@@ -1,4 +1,4 @@
-"""What one anonymous client may make a server hold before a session sees anything of it: started as docs/how-to/deployment.md says."""
+"""Memory that one anonymous client can make a server hold before a session sees anything: started as docs/how-to/deployment.md says."""
 
 import contextlib
 import socket

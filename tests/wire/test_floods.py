@@ -54,7 +54,7 @@ def flood(server: Child, frame: bytes, count: int) -> Iterator[threading.Event]:
 
 
 def answers_until(ended: threading.Event, server: Child) -> int:
-    """How many requests of another client are answered, one after the other, before the flood is."""
+    """Count the requests of another client that are answered, one after the other, before the flood is."""
     request = json.dumps({"type": "unsubscribe", "topic": "calm"})
     count = 0
     with connect(f"ws://{HOST}:{server.port}", compression=None) as other:
@@ -114,7 +114,7 @@ async def test_publishers_that_are_ahead_of_their_readers_are_slowed(
 
 
 async def _read(client: WireClient, count: int) -> list[tuple[int, int]]:
-    """Who published what, in the order in which it came."""
+    """The received messages with their publishers, in order."""
     messages = [(await client.receive(30))["message"] for _ in range(count)]
     return [(by, number) for by, number, _ in messages]
 

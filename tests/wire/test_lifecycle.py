@@ -1,4 +1,4 @@
-"""How sessions and servers end, and that they do not end before."""
+"""The end of sessions and servers, and that they do not end before."""
 
 import asyncio
 import signal

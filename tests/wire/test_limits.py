@@ -177,7 +177,7 @@ async def test_slow_reader_that_reads_again_learns_why(
 
 
 def _is_cut_off(port: int, connection: socket.socket) -> bool:
-    """Whether the server's end of the connection no longer exists, told by the kernel, without reading from ours."""
+    """Return whether the server's end of the connection is gone, by the kernel, without reading from ours."""
     own = connection.getsockname()[1]
     with open("/proc/net/tcp") as table:
         for line in table:

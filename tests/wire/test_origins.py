@@ -8,7 +8,7 @@ from tests.wire.client import connected
 
 
 async def is_refused(server: Server, origin: str | None, **options: object) -> bool:
-    """Whether a page of this origin is refused; asserts that it can work with the server otherwise."""
+    """Return whether a page of this origin is refused; assert that an accepted one works."""
     headers = {} if origin is None else {"Origin": origin}
     try:
         async with connected(server.url, additional_headers=headers, **options) as client:

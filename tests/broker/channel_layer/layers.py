@@ -18,20 +18,20 @@ class Layer(InMemoryChannelLayer):
         self.mute = False
         """The next that is sent fails; the rest works."""
         self.losing = False
-        """What is sent is accepted, and gone."""
+        """True: messages are accepted and dropped."""
         self.twice = False
-        """What is sent arrives twice."""
+        """True: messages arrive twice."""
         self.garbled = False
         """The next message that is received cannot be decoded."""
         self.open = asyncio.Event()
         """While it is not set, what is sent is stuck."""
         self.open.set()
         self.sent: list[Message] = []
-        """What was sent, heartbeats excluded."""
+        """The sent messages, without heartbeats."""
         self.beats = 0
-        """How many heartbeats were sent."""
+        """The number of heartbeats that were sent."""
         self.calls = 0
-        """How often the network was needed."""
+        """The number of uses of the network."""
 
     def _reach(self) -> None:
         self.calls += 1

@@ -1,4 +1,4 @@
-"""What is sent without an event loop reaches a broker on a real Redis, whatever options the layer has."""
+"""Sending without an event loop to a broker on a real Redis, with every option of the layer."""
 
 import asyncio
 import signal

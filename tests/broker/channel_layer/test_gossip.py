@@ -1,4 +1,4 @@
-"""What processes tell each other of senders outside: no process misses anything unnoticed."""
+"""News of senders outside the server: no process misses a message unnoticed."""
 
 import pytest
 
@@ -25,7 +25,7 @@ class Process:
         self.gossip = Gossip(self.detector, since)
 
     def receives(self, batch: Batch, now: float) -> int:
-        """How many messages of it are new."""
+        """The number of new messages."""
         self.gossip.hear(batch, now)
         return len(self.detector.accept(batch, now))
 

@@ -48,7 +48,7 @@ class TestRedis(SharedBrokerContract):
 
 
 async def connections(redis: Redis) -> int:
-    """How many there are to Redis, but for this one."""
+    """Count the other connections to Redis."""
     client = AsyncRedis.from_url(redis.url)
     try:
         return len(await client.client_list()) - 1
@@ -111,7 +111,7 @@ class Talk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def unaccounted(self, index: int) -> int:
-        """How many numbers of that member were accepted, and neither received nor counted as missed."""
+        """Count the publications of that member that were accepted, and neither received nor counted as missed."""
         receiver = 1 - index
         return (
             self.accepted[index]

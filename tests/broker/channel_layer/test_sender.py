@@ -68,7 +68,7 @@ def test_what_the_layer_does_not_take_is_told_and_the_next_goes_out(
 
 
 def test_a_number_is_never_used_again(layer: Layer, sender: ChannelLayerSender) -> None:
-    """What failed may have arrived all the same."""
+    """A message whose sending failed may have arrived all the same."""
     sender.publish(publication(1), soon())
     layer.away = True
     with pytest.raises(ConnectionError):

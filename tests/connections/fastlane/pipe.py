@@ -20,7 +20,7 @@ class Pipe(asyncio.Transport):
         super().__init__()
         self.protocol: WebSocketProtocol
         self.written: list[bytes] = []
-        """What the client has read: one entry for each write."""
+        """The bytes that the client has read: one entry for each write."""
         self.is_read = True
         self.broken: Exception | None = None
         self.aborted = self.closing = self.eof = False
@@ -130,5 +130,5 @@ class PipeConnection:
         self.protocol.data_received(b"".join(frame(0x1, message) for message in messages))
 
     def frames(self) -> list[Received]:
-        """What the client has got since the last call."""
+        """Return the frames that the client has received since the last call."""
         return list(self.client.frames())

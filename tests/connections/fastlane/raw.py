@@ -109,7 +109,7 @@ class RawClient:
         return self._read
 
     def frames(self) -> Iterator[Received]:
-        """What comes, frame by frame, until the server closes the connection."""
+        """Receive frames until the server closes the connection."""
         while True:
             try:
                 yield self.receive()
@@ -145,7 +145,7 @@ class RawClient:
         self._read += data
 
     def is_alive(self) -> bool:
-        """Whether a ping is answered; what comes before it is dropped."""
+        """Return whether a ping is answered; drop what comes before the pong."""
         probe = os.urandom(8)
         self.send(frame(PING, probe))
         return any(received == (PONG, probe) for received in self.frames())

@@ -1,4 +1,4 @@
-"""What uvicorn's HTTP protocol takes from a client on the fast lane, and for how long it waits for it."""
+"""The bounds of the fast lane's HTTP protocol: sizes and timeouts."""
 
 import asyncio
 from collections.abc import Callable, Iterator

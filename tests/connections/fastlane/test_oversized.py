@@ -19,7 +19,7 @@ LIMIT = 100_000
 
 
 def read(pieces: Iterable[bytes]) -> list[object]:
-    """What a reader that keeps ``KEPT`` bytes gives out, to the first violation."""
+    """Return the output of a reader that keeps ``KEPT`` bytes, up to the first violation."""
     reader, found = Reader(LIMIT), list[object]()
     reader.keep_at_most(KEPT)
     try:

@@ -197,7 +197,7 @@ class TestBuffer:
         assert line.slow_consumer_calls == 0
 
     async def test_much_is_handed_over_in_slices(self) -> None:
-        """What the event loop has taken cannot be taken back."""
+        """Bytes that the event loop has taken cannot be taken back."""
         line = TakenLine(100 * SLICE_BYTES)
         await line.connection.open()
         await line.is_stuck()

@@ -134,7 +134,7 @@ async def test_project_s_other_consumers_are_served(
 
 
 class TestEnd:
-    """Whoever closes: the code arrives, and then TLS's own end does."""
+    """Whichever side closes, the code arrives before TLS's own end."""
 
     def test_client_s_close_is_answered_with_its_code(
         self, encrypted: Server, trust: ssl.SSLContext

@@ -34,7 +34,7 @@ class Twisted:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        """What the client has read: one entry for each write."""
+        """The bytes that the client has read: one entry for each write."""
         self.is_read = True
         self.gone = self.aborted = False
         self.producer: Any = None

@@ -1,4 +1,4 @@
-"""What is found beneath a ``send``, and what can then be done with the connection."""
+"""Finding the server's connection beneath a ``send``, and using it."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What a server says of the options that it was started without."""
+"""Warnings about options that the ASGI server was started without."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Start = Callable[..., Server]
 
 
 def log_of(server: Server) -> str:
-    """What is in its log once a second client has connected."""
+    """Return its log once a second client has connected."""
     for _ in range(2):
         with connect(server.url, proxy=None):
             pass

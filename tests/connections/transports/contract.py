@@ -1,4 +1,4 @@
-"""What every ``Transport`` does, whatever carries it. Not collected by itself: see ``TransportContract``."""
+"""The contract of a ``Transport``. Not collected by itself: see ``TransportContract``."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -28,9 +28,9 @@ class Line(ABC):
 
     def __init__(self) -> None:
         self.slow_consumer_calls = 0
-        """How often the transport found the client too slow. Count it where the transport tells it."""
+        """The number of times that the transport found the client too slow."""
         self.backpressure_calls: list[bool] = []
-        """Whether publishers have to wait for the client, each time the transport tells it."""
+        """True if publishers have to wait for the client: an entry each time the transport tells it."""
 
     @abstractmethod
     def stop_reading(self) -> None:
@@ -52,12 +52,12 @@ class Line(ABC):
     @property
     @abstractmethod
     def close_code(self) -> int | None:
-        """What the connection was closed with, if it was, once the client has read that far."""
+        """Return the close code, once the client has read that far; ``None``: the connection is open."""
 
     @property
     @abstractmethod
     def is_cut_off(self) -> bool:
-        """Whether the connection was ended without waiting for the client."""
+        """Return whether the connection was ended without waiting for the client."""
 
     async def has_received(self, *messages: str) -> None:
         """Wait until the client has read exactly these."""

@@ -13,7 +13,7 @@ class FramedLine(Line):
 
     @abstractmethod
     def new_frames(self) -> list[Received]:
-        """What the client has read since the last call."""
+        """Return the bytes that the client has read since the last call."""
 
     @property
     def received(self) -> list[str]:

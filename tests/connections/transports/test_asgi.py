@@ -239,7 +239,7 @@ class TestClose:
 
 
 class TestRelief:
-    """What a client is not sent for is what it need not send more for."""
+    """A client need not read more for what was not sent to it."""
 
     async def test_nothing_to_wait_for_while_little_waits(self, roomy_line: AsgiLine) -> None:
         assert roomy_line.transport.drained() is None

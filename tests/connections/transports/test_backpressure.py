@@ -1,4 +1,4 @@
-"""How long publishers wait for a client that is behind."""
+"""Backpressure: the time for which publishers wait for a slow client."""
 
 import asyncio
 import socket
@@ -13,7 +13,7 @@ from tests.connections.transports.contract import turns, until
 
 
 class Queue:
-    """What is on its way to a client, and what is told of it."""
+    """Bytes on their way to a client, and the calls that report them."""
 
     def __init__(self, size: int = 100 * MIN_PROGRESS_BYTES) -> None:
         self.size = size

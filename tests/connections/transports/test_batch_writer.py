@@ -1,4 +1,4 @@
-"""What reaches each connection, whatever mix of deliveries to many and frames of its own is sent."""
+"""Order and completeness for each connection, for any mix of broadcasts and frames to one connection."""
 
 import asyncio
 from collections.abc import Collection

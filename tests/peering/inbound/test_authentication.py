@@ -1,4 +1,4 @@
-"""Who a connection is, by what it brings."""
+"""Authentication of connections by their credentials."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""Who is slowed down, and for how long."""
+"""The throttle of credential guessing."""
 
 import asyncio
 

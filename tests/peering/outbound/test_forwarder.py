@@ -155,7 +155,7 @@ async def client(server: Server) -> AsyncIterator[WireClient]:
 
 
 def messages(far: FarServer) -> list[object]:
-    """What it was sent, each message once."""
+    """Return the messages that it received, without repetitions."""
     return list({(f["origin"], f["id"]): f["message"] for f in far.frames}.values())
 
 

@@ -145,7 +145,7 @@ async def far() -> AsyncIterator[FarServer]:
 
 @pytest.fixture
 async def old() -> AsyncIterator[FarServer]:
-    """It is of dwsps 1.0.1."""
+    """A server of dwsps 1.0.1."""
     server = await FarServer(old=True).start()
     yield server
     await server.stop()
@@ -163,7 +163,7 @@ def has_acked(link: Running, count: int) -> bool:
 
 
 def is_in(far: FarServer, times: int) -> bool:
-    """Whether a link is connected, for the so manieth time."""
+    """Return whether a link has been connected this many times."""
     return len(far.requests) == times and bool(far.sessions)
 
 

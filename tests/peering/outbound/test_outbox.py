@@ -100,7 +100,7 @@ class Model(RuleBasedStateMachine):
         self.settle(origin)
 
     def comes(self, message: ForwardedMessage) -> bool:
-        """Whether it is new; counts what is missing before it."""
+        """Return whether it is new; count the missing ones before it."""
         reached = self.put_up_to.get(message.origin)
         if reached is not None:
             if message.sequence <= reached:

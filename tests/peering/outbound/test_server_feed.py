@@ -22,7 +22,7 @@ from tests.wire.client import connected
 
 
 def signer(server: Server) -> Callable[[], str]:
-    """What signs as the project that ``server`` runs."""
+    """Return a signer of the project that ``server`` runs."""
 
     own_id = id_of(server)
 
