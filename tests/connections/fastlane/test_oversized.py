@@ -1,139 +1,56 @@
-"""Messages that are larger than what is kept of one: skipped as they come."""
+"""Messages above the limit of a session, on a server: never held, and answered."""
 
-import random
-from collections.abc import Iterable
 from contextlib import ExitStack
-from itertools import pairwise
 
 import pytest
 
-from dwsps_channels.connections.websocket.events import Fragment, Oversized, Ping, Violation
-from dwsps_channels.connections.websocket.reader import MAX_FRAGMENTS, Reader
-from dwsps_channels.connections.websocket.skipping import EXCERPT_BYTES
-from tests.connections.fastlane.raw import BINARY, CONTINUATION, PING, TEXT, frame, raw_client
+from tests.connections.fastlane.raw import CONTINUATION, TEXT, frame, raw_client
 from tests.processes import Server, ServerFactory, wait_until
 from tests.wire.raw import MIB, unread
 
-KEPT = 1000
-LIMIT = 100_000
 
-
-def read(pieces: Iterable[bytes]) -> list[object]:
-    """Return the output of a reader that keeps ``KEPT`` bytes, up to the first violation."""
-    reader, found = Reader(LIMIT), list[object]()
-    reader.keep_at_most(KEPT)
-    try:
-        for piece in pieces:
-            reader.feed(piece)
-            while (message := reader.next()) is not None:
-                if not isinstance(message, Fragment):
-                    found.append(message)
-            # Never more than what is kept, and the header of one frame.
-            assert len(reader.unread) <= KEPT + 14
-    except Violation as violation:
-        found.append((violation.code, violation.reason))
-    return found
-
-
-def oversized(payload: bytes) -> Oversized:
-    return Oversized(len(payload), payload[:EXCERPT_BYTES], payload[-EXCERPT_BYTES:])
-
-
-def cut(payload: bytes, chance: random.Random) -> list[bytes]:
-    places = sorted(chance.randrange(len(payload) + 1) for _ in range(chance.randrange(6)))
-    return [payload[start:end] for start, end in pairwise([0, *places, len(payload)])]
-
-
-def fragments(payloads: list[bytes], chance: random.Random) -> bytes:
-    """One message, with a ping before each fragment but the first."""
-    data = b""
-    for number, payload in enumerate(payloads):
-        opcode = BINARY if number == 0 else CONTINUATION
-        is_last = number == len(payloads) - 1
-        data += frame(PING, b"!") if number else b""
-        data += frame(opcode, payload, fin=is_last, mask=chance.randbytes(4))
-    return data
-
-
-def test_whole_or_in_fragments_and_wherever_it_is_cut() -> None:
-    chance = random.Random(1009)
-    for _ in range(300):
-        payloads = [
-            chance.randbytes(chance.choice([0, 1, 600, KEPT, KEPT + 1, 3000, 70_000]))
-            for _ in range(3)
-        ]
-        parts = [cut(payload, chance) for payload in payloads]
-        data = b"".join(fragments(part, chance) for part in parts)
-        expected: list[object] = []
-        for part, payload in zip(parts, payloads, strict=True):
-            expected += [Ping(b"!")] * (len(part) - 1)
-            expected.append(payload if len(payload) <= KEPT else oversized(payload))
-        sizes = iter(lambda: chance.choice([1, 5, 100, 5000]), None)
-        pieces, at = [], 0
-        while at < len(data):
-            pieces.append(data[at : (at := at + next(sizes))])
-        assert read(pieces) == expected
-
-
-def test_the_server_s_own_limit_still_fails_the_connection() -> None:
-    begun = frame(TEXT, b"x" * (LIMIT - 10), fin=False)
-    reason = (1009, f"a message may have {LIMIT} bytes")
-    assert read([begun, frame(CONTINUATION, b"x" * 11)]) == [reason]
-    header = bytes([0x81, 0xFF]) + (LIMIT + 1).to_bytes(8, "big")
-    assert read([header]) == [reason]
-
-
-def test_fragments_of_nothing_are_counted_while_they_are_skipped() -> None:
-    begun = frame(TEXT, b"x" * (KEPT + 1), fin=False)
-    assert read([begun, frame(CONTINUATION, fin=False) * MAX_FRAGMENTS]) == [
-        (1009, f"a message may have {MAX_FRAGMENTS} fragments")
-    ]
-
-
-class TestServer:
+@pytest.fixture
+def app_server(start_server: ServerFactory) -> Server:
     """The fast lane, with this app's consumer."""
+    return start_server("fastlane")
 
-    @pytest.fixture
-    def app_server(self, start_server: ServerFactory) -> Server:
-        return start_server("fastlane")
 
-    def test_unfinished_messages_are_not_held_and_are_refused_once_they_end(
-        self, app_server: Server
-    ) -> None:
-        """40 connections that each hold 4 MiB would be 160."""
-        count, size = 40, 4 * MIB
-        with ExitStack() as stack:
-            clients = [stack.enter_context(raw_client(app_server.port)) for _ in range(count)]
-            for client in clients:
-                client.open("/")
-                assert client.is_alive()
-            before = app_server.rss()
-            payload = b'{"type":"publish","topic":"a.b","message":"' + b"x" * size + b'","id":7}'
-            whole = frame(TEXT, payload)
-            halves = [
-                frame(TEXT, payload[: size // 2], fin=False),
-                frame(CONTINUATION, payload[size // 2 :]),
-            ]
-            ends = []
-            for number, client in enumerate(clients):
-                data = whole if number % 2 else b"".join(halves)
-                client.send(data[:-1])
-                ends.append(data[-1:])
-            wait_until(lambda: unread(app_server.port) == 0, 20, "the server has read it all")
-            assert app_server.rss() - before < 20 * MIB
-            for client, end in zip(clients, ends, strict=True):
-                client.send(end)
-                error = client.receive().payload
-                assert b'"code":"message_too_large"' in error
-                assert b"the message has %d bytes, the limit is 65536" % len(payload) in error
-                assert b'"action":"publish","topic":"a.b","id":7' in error
-                assert client.is_alive()
-
-    def test_what_comes_after_it_is_handled(self, app_server: Server) -> None:
-        with raw_client(app_server.port) as client:
+def test_unfinished_messages_are_not_held_and_are_refused_once_they_end(app_server: Server) -> None:
+    """40 connections that each hold 4 MiB would be 160."""
+    count, size = 40, 4 * MIB
+    with ExitStack() as stack:
+        clients = [stack.enter_context(raw_client(app_server.port)) for _ in range(count)]
+        for client in clients:
             client.open("/")
-            client.send(
-                frame(TEXT, b"x" * MIB) + frame(TEXT, b'{"type":"subscribe","topic":"a","id":1}')
-            )
-            assert b"message_too_large" in client.receive().payload
-            assert b'"ack"' in client.receive().payload
+            assert client.is_alive()
+        before = app_server.rss()
+        payload = b'{"type":"publish","topic":"a.b","message":"' + b"x" * size + b'","id":7}'
+        whole = frame(TEXT, payload)
+        halves = [
+            frame(TEXT, payload[: size // 2], fin=False),
+            frame(CONTINUATION, payload[size // 2 :]),
+        ]
+        ends = []
+        for number, client in enumerate(clients):
+            data = whole if number % 2 else b"".join(halves)
+            client.send(data[:-1])
+            ends.append(data[-1:])
+        wait_until(lambda: unread(app_server.port) == 0, 20, "the server has read it all")
+        assert app_server.rss() - before < 20 * MIB
+        for client, end in zip(clients, ends, strict=True):
+            client.send(end)
+            error = client.receive().payload
+            assert b'"code":"message_too_large"' in error
+            assert b"the message has %d bytes, the limit is 65536" % len(payload) in error
+            assert b'"action":"publish","topic":"a.b","id":7' in error
+            assert client.is_alive()
+
+
+def test_what_comes_after_it_is_handled(app_server: Server) -> None:
+    with raw_client(app_server.port) as client:
+        client.open("/")
+        client.send(
+            frame(TEXT, b"x" * MIB) + frame(TEXT, b'{"type":"subscribe","topic":"a","id":1}')
+        )
+        assert b"message_too_large" in client.receive().payload
+        assert b'"ack"' in client.receive().payload
