@@ -1,4 +1,4 @@
-"""The ASGI door: a Channels consumer around a session."""
+"""The Channels consumer: a session behind ASGI."""
 
 import asyncio
 import logging
@@ -39,8 +39,8 @@ from dwsps_channels.threads.pools import Busy
 
 logger = logging.getLogger("dwsps_channels.consumers")
 
-# After so many frames of one client the others have their turn: a server's queue may hold thousands, and to take from it
-# what is there already gives way to nobody.
+# After so many frames of one client the others have their turn: a server's queue may hold thousands, and taking from it
+# never gives way to other tasks.
 MAX_FRAMES_PER_TURN: Final = 64
 
 
@@ -56,7 +56,7 @@ class PubSubConsumer(AsyncConsumer):
 
     @classmethod
     def as_asgi(cls, **initkwargs: Any) -> Any:
-        """The ASGI application. The process that makes it serves, and so can publish from its first request on."""
+        """Make the ASGI application. The process that makes it serves, so it can publish from its first request on."""
         runtime.start_with_first_request()
         return super().as_asgi(**initkwargs)
 
@@ -131,7 +131,7 @@ class PubSubConsumer(AsyncConsumer):
         try:
             await _receive(session, transport, connection, receive)
         except asyncio.CancelledError:
-            # Daphne's way to end: what a client is told in time is up to us.
+            # Daphne ends so: closing its clients in time is up to us.
             session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
             with suppress(TimeoutError):
                 await asyncio.wait_for(_gone(receive), closing.CLOSE_TIMEOUT)
@@ -230,7 +230,7 @@ async def _receive(
     connection: ServerConnection,
     receive: Any,
 ) -> None:
-    """Give the session the frames, one after the other, until the client has gone."""
+    """Give the session the frames, one after the other, until the client is gone."""
     for number in count(1):
         if number % MAX_FRAMES_PER_TURN == 0:
             await asyncio.sleep(0)

@@ -4,9 +4,9 @@ from ipaddress import IPv6Address, ip_network
 
 
 def network_of(address: str) -> str:
-    """Give what to count an address by: the /64 of an IPv6 address, since whoever has one address of it has all.
+    """Return the network to count ``address`` by: the /64 of an IPv6 address, as a client has all addresses of it.
 
-    An IPv4 address stays what it is, in IPv6's form too: a socket for both protocols shows ``::ffff:192.0.2.1``.
+    An IPv4 address is its own network, in IPv6's form too: a socket for both protocols shows ``::ffff:192.0.2.1``.
     """
     try:
         parsed = IPv6Address(address)

@@ -1,4 +1,4 @@
-"""How many clients may be connected to this process: in all, and from one address."""
+"""The limits on the clients of this process: in all, and from one address."""
 
 import logging
 from collections import Counter
@@ -12,11 +12,11 @@ logger = logging.getLogger("dwsps_channels.admission")
 
 
 class ConnectionLimitReached(Exception):
-    """A client that is not admitted: there are as many as there may be."""
+    """A client that is not admitted: a limit is reached."""
 
 
 class Place:
-    """One of the connections that there may be. Give it back with ``leave``; a second call does nothing."""
+    """The place of one client. Give it back with ``leave``; a second call does nothing."""
 
     __slots__ = ("_admission", "_network")
 
@@ -33,7 +33,7 @@ class Place:
 class Admission:
     """Counts clients, and refuses those beyond ``total`` or, from one address, ``per_address``; ``None``: no limit.
 
-    Clients of which no address is known are counted in all alone.
+    Clients without a known address count only for ``total``.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Admission:
         self._open = 0
         self._by_network: Counter[str] = Counter()
         self.refused = 0
-        """How many clients were refused since the process started."""
+        """The clients that were refused since the process started."""
         self._throttle = LogThrottle(clock=clock)
 
     def enter(self, address: str) -> Place | None:
-        """A place for a client from ``address``; ``None``: it needs none, as nothing is limited.
+        """Return a place for a client from ``address``; ``None``: it needs none, as nothing is limited.
 
         Raises:
             ConnectionLimitReached: no place is left.

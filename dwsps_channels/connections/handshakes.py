@@ -1,4 +1,4 @@
-"""A websocket handshake that has to wait for something, or that is rejected, on every server."""
+"""Websocket handshakes that wait for something or are rejected, on every server."""
 
 import asyncio
 import logging
@@ -17,18 +17,18 @@ T = TypeVar("T")
 
 
 class ClientGone(Exception):
-    """The client went away before its handshake was answered."""
+    """A client that disconnected before its handshake was answered."""
 
 
 class ReplayedReceive:
-    """An ASGI ``receive`` from which ``websocket.connect`` was taken: gives that first, then what ``receive`` gives."""
+    """An ASGI ``receive`` that gives ``websocket.connect``, which was taken before, once more, and then what comes."""
 
     __slots__ = ("_connect", "receive")
 
     def __init__(self, connect: Any, receive: Any) -> None:
         self._connect = connect
         self.receive = receive
-        """The server's own. Take it once the first event is there, to save a call for each frame."""
+        """The server's own. Use it after the first event, to save a call for each frame."""
 
     async def __call__(self) -> Any:
         if self._connect is not None:
@@ -41,7 +41,7 @@ async def while_connected(receive: Any, asking: Coroutine[Any, Any, T]) -> T:
     """Await ``asking`` for a client that waits for its handshake; ``websocket.connect`` was received before.
 
     Raises:
-        ClientGone: the client went away first; ``asking`` is cancelled. One that sends before it may counts as gone, too.
+        ClientGone: the client disconnected first; ``asking`` is cancelled. One that sends too early counts as gone.
         Exception: what ``asking`` raises.
     """
     asked = asyncio.ensure_future(asking)
@@ -65,7 +65,7 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
 
 
 async def reject(scope: Any, send: Any, status: int) -> None:
-    """Answer the handshake with an HTTP status, with 403 if the server knows no other way."""
+    """Answer the handshake with an HTTP status, or with 403 if the server supports no other."""
     if status != 403 and "websocket.http.response" in (scope.get("extensions") or {}):
         await send({"type": "websocket.http.response.start", "status": status, "headers": []})
         await send({"type": "websocket.http.response.body", "body": b""})
@@ -76,11 +76,11 @@ async def reject(scope: Any, send: Any, status: int) -> None:
 
 
 class Unanswered:
-    """Handshakes for which nobody can say for now who is there. Clients come back after HTTP 503."""
+    """Handshakes of clients that cannot be looked up for now. They get HTTP 503, and come back."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.rejected = 0
-        """How many since the process started."""
+        """The number of them since the process started."""
         self._throttle = LogThrottle(clock=clock)
 
     async def reject(self, scope: Any, send: Any, error: Exception) -> None:

@@ -1,8 +1,7 @@
-"""Which web pages may connect.
+"""The check of a page's origin.
 
-A browser lets any page open a websocket to any host, with the user's cookies, and tells the page's origin. It is
-compared exactly: scheme, host and port. A client that tells no origin is not a browser, and has no cookies of
-others to abuse.
+A browser lets any page open a websocket to any host, with the user's cookies, and sends the page's origin. The origin is
+compared exactly: scheme, host and port. A client without an origin is no browser, and cannot abuse the cookies of others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +12,18 @@ from django.http.request import split_domain_port, validate_host
 
 from dwsps_channels.protocol.origins import Origin, is_origin, parse
 
-# A host name has at most 253. What is longer is not looked at: ``urlsplit`` takes time for it, and keeps it in a cache.
+# A host name has at most 253. A longer one is not parsed: ``urlsplit`` takes time for it, and keeps it in a cache.
 MAX_CHARACTERS = 300
 
 _WHEN_DEBUGGING = [".localhost", "127.0.0.1", "[::1]"]
 
 
 def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | None:
-    """Why the page that asks for this connection may not have it; ``None``: it may, or it is no page.
+    """Return why the page that asks for this connection may not have it; ``None``: it may, or the client is no page.
 
-    ``scope`` is the ASGI scope of a websocket connection; ``allowed`` are the origins that may connect, ``*`` for any;
-    ``None`` stands for the one that the connection is made to.
+    Args:
+        scope: the ASGI scope of a websocket connection.
+        allowed: the origins that may connect, ``*`` for any; ``None``: only the one that the connection is made to.
     """
     headers = dict(scope["headers"])
     if b"origin" not in headers:
@@ -44,7 +44,7 @@ def refusal(scope: Mapping[str, Any], allowed: Sequence[str] | None) -> str | No
 def _refusal_of_another_site(
     origin: Origin, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]
 ) -> str | None:
-    """The reason why ``origin`` is not the site that this connection was made to."""
+    """Return why ``origin`` is not the site that this connection was made to; ``None``: it is."""
     asked_for = _asked_for(headers)
     if len(asked_for) > MAX_CHARACTERS:
         return f"the host asked for has {len(asked_for)} characters"
@@ -63,7 +63,7 @@ def _refusal_of_another_site(
 
 
 def _asked_for(headers: Mapping[bytes, bytes]) -> str:
-    """The host, and the port where it was given, that the client asked for: as ``HttpRequest.get_host`` has it."""
+    """Return the host, and the port if there is one, that the client asked for, as ``HttpRequest.get_host`` does."""
     forwarded = b"x-forwarded-host"
     trusted = settings.USE_X_FORWARDED_HOST and forwarded in headers
     host = headers.get(forwarded if trusted else b"host", b"").decode("latin-1").lower()
@@ -74,7 +74,7 @@ def _asked_for(headers: Mapping[bytes, bytes]) -> str:
 
 
 def _scheme(headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> str | None:
-    """The scheme by which the client reached the site; ``None``: nobody knows (Daphne tells no scheme)."""
+    """Return the scheme by which the client reached the site; ``None``: unknown (Daphne gives none)."""
     if settings.SECURE_PROXY_SSL_HEADER:
         name, secure = settings.SECURE_PROXY_SSL_HEADER
         header = name.removeprefix("HTTP_").replace("_", "-").lower().encode()

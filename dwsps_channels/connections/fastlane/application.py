@@ -27,16 +27,16 @@ from dwsps_channels.connections.websocket.opcodes import BINARY, TEXT
 from dwsps_channels.protocol.frames import websocket_frame
 from dwsps_channels.protocol.text import printable
 
-# What an application may leave unfetched before its client is not read any more.
+# The messages that an application may leave unfetched before its client is not read any more.
 INBOX_MESSAGES: Final = 32
 INBOX_BYTES: Final = 64 * 1024
 
-# uvicorn's own: it says there what it accepted and what failed.
+# uvicorn's own logger, for what it logs itself: accepted handshakes and failed applications.
 logger = logging.getLogger("uvicorn.error")
 
 
 class ApplicationConnection(Protocol):
-    """What an application needs of its connection."""
+    """The connection of an application, as far as the application needs it."""
 
     config: Config
     send_buffer: SendBuffer
@@ -80,12 +80,12 @@ class Application:
 
     @property
     def transport(self) -> asyncio.Transport:
-        """The connection's own: who has to cut a client off reaches for it, as in uvicorn's protocols."""
+        """The connection's own, where code that cuts a client off looks for it, as in uvicorn's protocols."""
         return self._connection.transport
 
     @property
     def config(self) -> Config:
-        """uvicorn's, for whoever looks at how it was started."""
+        """uvicorn's, for code that looks at how it was started."""
         return self._connection.config
 
     async def run(self, app: Any) -> None:
@@ -122,7 +122,7 @@ class Application:
     # For the connection
 
     def take(self, message: str | bytes) -> Awaitable[None] | None:
-        """Give ``message`` to the application; await what is returned, if anything, before the next one."""
+        """Queue ``message`` for the application. Await what is returned, if anything, before the next message."""
         self._inbox.append(message)
         self._inbox_size += len(message)
         self._wake()
@@ -132,18 +132,18 @@ class Application:
         return self._fetched
 
     def release(self) -> Iterable[str | bytes]:
-        """Give the connection up, and the messages that were not fetched; for the application it is over."""
+        """Give up the connection and return the messages that were not fetched. The application sees a disconnect."""
         self._is_released = True
         messages, self._inbox = self._inbox, deque()
         self._disconnect(NORMAL)
         return messages
 
     def disconnected(self, code: int, reason: str = "") -> None:
-        """The connection is closing or gone."""
+        """Tell the application that the connection is closing or gone."""
         self._disconnect(code, reason)
 
     def unblocked(self) -> None:
-        """What is sent can be written again."""
+        """Let a ``send`` that waits for a slow client go on."""
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 

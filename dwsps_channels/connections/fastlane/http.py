@@ -93,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
     # uvicorn
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what the parser, or one of the callbacks below, has found fault with."""
+        """Answer a request with which the parser, or a callback below, has found fault."""
         if self._fault is not None:
             self._refuse(*self._fault)
         else:

@@ -11,15 +11,15 @@ from dwsps_channels.connections.fastlane.http import HttpProtocol
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """A uvloop event loop, for uvicorn's ``--loop``."""
+    """Make a uvloop event loop, for uvicorn's ``--loop``."""
     return _Loop()
 
 
 class _Loop(uvloop.Loop):
-    """Has uvicorn make its HTTP connections with our bounds, unless it was told to make others by ``--http``.
+    """Replaces uvicorn's HTTP protocol by ours, which has bounds, unless ``--http`` names another one.
 
-    uvicorn's ``--ws`` gives us a connection only after its HTTP protocol has read a request of any size. The loop is what
-    sees a connection before.
+    uvicorn's ``--ws`` gives us a connection only after its HTTP protocol has read a request of any size. The loop sees
+    the connection before.
     """
 
     async def create_server(

@@ -70,15 +70,15 @@ _TURN = range(MAX_FRAMES_PER_TURN)
 
 
 class ConnectionState(IntEnum):
-    """How far a connection has got: in this order, some left out."""
+    """The states of a connection, in order; some may be left out."""
 
     OPENING = 0
-    """The application has not decided yet."""
+    """The application has not accepted or rejected yet."""
     OPEN = 1
     CLOSING = 2
     """We have sent a close frame, and wait for the client's."""
     OVER = 3
-    """All is said; what the client still sends is thrown away until it is gone."""
+    """Everything is sent. What the client still sends is thrown away until it is gone."""
 
 
 # A look-up in an enumeration takes long, for what is done with each message.
@@ -112,7 +112,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     transport: asyncio.Transport
     send_buffer: SendBuffer
-    """What is sent on the connection."""
+    """The outgoing half of the connection."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._resources = resources_of(server_state, config, self._loop)
         self._state = OPENING
         self._reader: Reader | None = None
-        # Who gets the messages: the application, until a handler takes over; None once it was told that it is over.
+        # The application gets the messages, until a handler takes over; None once it knows that the connection is over.
         self._application: Application | None = None
         self._handler: ConnectionHandler | None = None
         self._receive: Callable[[str | bytes], Awaitable[None] | None] | None = None
@@ -174,7 +174,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._read()
 
     def eof_received(self) -> None:
-        """The transport closes itself."""
+        """Do nothing: the transport closes itself."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = OVER
@@ -189,7 +189,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.send_buffer.block()
-        # Who does not read what it is sent, acks perhaps, need not send more.
+        # A client that does not read what it is sent, acks perhaps, need not send more.
         if self._state is OPEN:
             self.transport.pause_reading()
 
@@ -208,7 +208,7 @@ class WebSocketProtocol(asyncio.Protocol):
     # uvicorn
 
     def shutdown(self) -> None:
-        """The server is going away."""
+        """Close the connection: the server is going away."""
         self._tell_end(SERVICE_RESTART)
         # Of another server it may be had: 500 would tell a peer that something is wrong here.
         self.refuse(http_response(HTTPStatus.SERVICE_UNAVAILABLE, (), b"Service Unavailable"))
@@ -244,7 +244,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._loop.call_soon(self._read_on)
 
     def refuse(self, response: bytes) -> None:
-        """Answer the request with ``response`` instead."""
+        """Reject the handshake with ``response``."""
         if self._state is OPENING:
             self.send_buffer.write_frame(response)
             self._leave(linger=True)
@@ -372,7 +372,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._leave(linger=False)
 
     def on_ping_due(self) -> None:
-        """Once in each interval: find out whether the client is still there."""
+        """Send a ping, or end a connection whose client has not answered."""
         if self._state is not OPEN:
             return
         # As long as nothing is read, nothing can be heard.
@@ -448,7 +448,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 transport.close()
 
     def _tell_end(self, code: int, reason: str = "") -> None:
-        """Tell who was served that the connection is over, once."""
+        """Tell the application or the handler, once, that the connection is over."""
         self._receive = None
         if (application := self._application) is not None:
             self._application = None

@@ -26,13 +26,13 @@ class ConnectionHandler(Protocol):
         """Count a ping or a pong of ``size`` bytes. The connection answers it, unless this call closes it."""
 
     def on_backpressure(self, is_behind: bool) -> None:
-        """A part of the limit waits for the client (``True``), or publishers need not wait for it any more."""
+        """Have publishers wait for the client, which is behind (``True``), or wait no longer."""
 
     def on_slow_consumer(self) -> None:
-        """More than the limit waits for a client that does not read: close the transport."""
+        """Close the transport: the client does not read, and more than its limit is queued."""
 
     def on_ping_timeout(self) -> None:
-        """The client no longer answers pings: close the transport."""
+        """Close the transport: the client does not answer pings."""
 
     def closed(self) -> None:
         """Release what the handler holds: the connection is gone. Called exactly once."""

@@ -84,7 +84,7 @@ class DaphneConnection(ServerConnection):
                 self._send_buffer.unblock()
 
     def stopProducing(self) -> None:
-        # The connection is lost: whoever waits goes on, and finds out.
+        # The connection is lost: a writer that waits goes on, and finds out.
         self.resumeProducing()
 
 
@@ -121,7 +121,7 @@ class DaphneTransport(SendBuffer):
         if len(self.pending) >= MAX_FRAMES_PER_BATCH:
             self.flush()
         writable = self._daphne.writable()
-        # Whoever gives up waiting does so for itself alone.
+        # A reader that gives up waiting does so for itself alone.
         return None if writable is None else asyncio.shield(writable)
 
     # send_buffer.Closable
@@ -145,7 +145,7 @@ class DaphneTransport(SendBuffer):
 
 
 def is_bare(send: Any) -> bool:
-    """Whether ``send`` is Daphne's own, but for Channels' session middleware, to which a message says nothing."""
+    """Return whether ``send`` is Daphne's own, but for Channels' session middleware, which ignores messages."""
     while isinstance(owner := getattr(send, "__self__", None), InstanceSessionWrapper):
         send = owner.real_send
     return isinstance(send, partial) and getattr(send.func, "__module__", "") == "daphne.server"

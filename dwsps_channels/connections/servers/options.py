@@ -28,7 +28,7 @@ MIN_MESSAGE_BYTES: Final = 1024 * 1024
 
 
 def message_bytes(limits: Limits) -> int:
-    """The advised limit of the server for a message: above that of every session, a worker's too."""
+    """Return the advised limit of the server for a message: above that of every session, a worker's too."""
     return max(MIN_MESSAGE_BYTES, 2 * limits.message_bytes)
 
 

@@ -21,8 +21,8 @@ logger = logging.getLogger("dwsps_channels.transport")
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# While more than this waits for a client, its own frames are not read: one that sends without reading is slowed,
-# and not closed for the acks it causes.
+# While more than this is queued for a client, its own frames are not read: a client that sends without reading is
+# slowed, and not closed for the acks that it causes.
 CONGESTED_BYTES = 64 * 1024
 
 
@@ -62,7 +62,7 @@ class AsgiTransport:
         self._drained: asyncio.Future[None] | None = None
         self._code: int | None = None
         self.writer: asyncio.Task[None] | None = None
-        """What sends; ends with the connection."""
+        """The task that sends; it ends with the connection."""
 
     @property
     def buffered_bytes(self) -> int:
@@ -102,7 +102,7 @@ class AsgiTransport:
             self._fall_back()
 
     def _fall_back(self) -> None:
-        # By way of the loop, as whoever sends is in the middle of a delivery.
+        # By way of the loop, as the caller is in the middle of a delivery.
         if self._buffered > max_queued(self._limit, self._backpressure):
             self._report_slow_consumer()
         elif self._blocked and self._backpressure is None:

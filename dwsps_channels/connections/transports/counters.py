@@ -1,4 +1,4 @@
-"""What has become of the connections of this process, counted since its start."""
+"""The counters of the connections of this process, since its start."""
 
 
 class Counters:

@@ -13,7 +13,7 @@ _VERSION = b"13"
 
 
 class HandshakeRejected(Exception):
-    """It is no opening handshake; ``response`` says why."""
+    """A request that is no opening handshake; ``response`` says why."""
 
     def __init__(
         self, status: HTTPStatus, reason: str, headers: Sequence[tuple[bytes, bytes]] = ()
@@ -26,7 +26,7 @@ class HandshakeRejected(Exception):
 
 
 class HandshakeRequest:
-    """The client's side of it, as far as an ASGI scope tells it; header names are in lower case."""
+    """The client's request, as far as an ASGI scope shows it; header names are in lower case."""
 
     __slots__ = ("headers", "key", "query", "raw_path", "subprotocols")
 
@@ -84,7 +84,7 @@ class HandshakeRequest:
         }
 
     def accept(self, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> bytes:
-        """The response that opens the connection."""
+        """Make the response that opens the connection."""
         lines = [
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Accept: " + b64encode(sha1(self.key + _GUID).digest()) + b"\r\n"
@@ -99,7 +99,7 @@ class HandshakeRequest:
 def http_response(
     status: int, headers: Iterable[tuple[bytes, bytes]] = (), body: bytes = b""
 ) -> bytes:
-    """A response after which the connection is closed; ``headers`` go before what is put in by default."""
+    """Make a response after which the connection is closed; ``headers`` replace those that are added by default."""
     try:
         phrase = HTTPStatus(status).phrase.encode()
     except ValueError:

@@ -64,7 +64,7 @@ class Reader:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # The most bytes that are held of a message, and how many of them the message that has begun leaves.
+        # The most bytes that are kept of a message, and how many of them the message that has begun leaves.
         self._kept = limit
         self._room = limit
         # A bytearray where it has to grow, so that a large frame that comes in pieces is not copied with each of them.
