@@ -23,12 +23,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @pytest.fixture
 def make_project(base: Base, tmp_path: Path) -> Iterator[MakeProject]:
-    """Call it with the name of a page to get its project; what is started in it ends after the test."""
+    """Call it with a page, or the name of one of docs/how-to, to get its project; what is started in it ends after the test."""
     with Program.all_closed() as programs:
 
-        def make(name: str, ports: dict[int, int] | None = None) -> Project:
-            folder = tmp_path / name
-            return Project(Page.read(name), folder, base=base, programs=programs, ports=ports)
+        def make(page: str | Page, ports: dict[int, int] | None = None) -> Project:
+            if isinstance(page, str):
+                page = Page.read(page)
+            folder = tmp_path / page.name
+            return Project(page, folder, base=base, programs=programs, ports=ports)
 
         yield make
 

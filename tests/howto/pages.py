@@ -92,12 +92,14 @@ class Page:
 
     def command(self, beginning: str) -> list[str]:
         """
-        Give the arguments of the one command that begins so.
+        Give the arguments of the command that is this, or the one that begins so.
 
         Raises:
             AssertionError: the page types no such command, or several.
         """
-        found = [command for command in self.commands if command.startswith(beginning)]
+        found = [command for command in self.commands if command == beginning] or [
+            command for command in self.commands if command.startswith(beginning)
+        ]
         assert len(found) == 1, (
             f"{self.name} types {beginning!r} {len(found)} times: {self.commands}"
         )

@@ -206,6 +206,7 @@ class Project:
         arguments = [*map(self.adapt, self.page.command(beginning)), *more]
         if "runserver" in arguments:
             # Its reloader would be another process, and its port is free only here.
+            arguments = [argument for argument in arguments if not argument.isdecimal()]
             arguments += ["--noreload", f"{HOST}:{self.port(port)}"]
         return self.start_program(resolve(arguments), port=self.port(port), ready=ready)
 
