@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from dwsps_channels.models import Peer
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import lease, store
-from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 from tests.processes import HOST, ROOT, base_environment, free_port
 
 SECRET = "correct-horse-battery-staple"
@@ -135,11 +135,16 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         since=time.time() - 130,
         last_error="nobody there",
         round_trip=0.5,
-        forwarded=9,
-        acked=5,
-        queued=4,
-        dropped=3,
-        resent=2,
+        stats=LinkStats(
+            waiting=1,
+            in_flight=3,
+            forwarded=9,
+            acked=5,
+            resent=2,
+            dropped=3,
+            missed=1,
+            reconnects=6,
+        ),
     )
     store.write_statuses({peer.pk: status})
 
@@ -162,7 +167,9 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "acked": 5,
         "queued": 4,
         "dropped": 3,
+        "missed": 1,
         "resent": 2,
+        "reconnects": 6,
     }
     head, row = run("list").splitlines()
     assert head.split() == [

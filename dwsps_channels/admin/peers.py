@@ -62,6 +62,8 @@ class PeerAdmin(_ModelAdmin):
         "queue",
         "resent",
         "dropped",
+        "missed",
+        "reconnects",
     )
     """The worker's word, for the form."""
     readonly_fields = ("secret_state", *health)
@@ -141,6 +143,14 @@ class PeerAdmin(_ModelAdmin):
     @admin.display(description="dropped", ordering="status__dropped")
     def dropped(self, peer: Peer) -> str:
         return _of_status(peer, "dropped")
+
+    @admin.display(description="dropped before they reached the worker")
+    def missed(self, peer: Peer) -> str:
+        return _of_status(peer, "missed")
+
+    @admin.display(description="reconnects")
+    def reconnects(self, peer: Peer) -> str:
+        return _of_status(peer, "reconnects")
 
     @admin.display(description="secret")
     def secret_state(self, peer: Peer) -> str:

@@ -158,7 +158,9 @@ class Migration(migrations.Migration):
                 ("acked", models.PositiveBigIntegerField(default=0)),
                 ("queued", models.PositiveBigIntegerField(default=0)),
                 ("dropped", models.PositiveBigIntegerField(default=0)),
+                ("missed", models.PositiveBigIntegerField(default=0)),
                 ("resent", models.PositiveBigIntegerField(default=0)),
+                ("reconnects", models.PositiveBigIntegerField(default=0)),
                 ("cursor", models.JSONField(blank=True, default=dict)),
             ],
             options={

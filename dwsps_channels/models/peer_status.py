@@ -8,7 +8,7 @@ from dwsps_channels.models.peer import Peer
 class PeerStatus(models.Model):
     """The status of the link to one peer. The worker alone writes it, every second or so.
 
-    Counts are of messages, since the worker started. peering/outbound/link_status.py explains the fields.
+    The counters are since the worker started; peering/outbound/link_status.py explains them.
     """
 
     peer = models.OneToOneField(
@@ -26,7 +26,9 @@ class PeerStatus(models.Model):
     acked = models.PositiveBigIntegerField(default=0)
     queued = models.PositiveBigIntegerField(default=0)
     dropped = models.PositiveBigIntegerField(default=0)
+    missed = models.PositiveBigIntegerField(default=0)
     resent = models.PositiveBigIntegerField(default=0)
+    reconnects = models.PositiveBigIntegerField(default=0)
     cursor = models.JSONField(default=dict, blank=True)
     """Origin to the sequence of the last message that the peer has acknowledged."""
 

@@ -5,7 +5,6 @@ Every function here queries the database: call it in a thread, or use ``Database
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from channels.db import database_sync_to_async
@@ -96,11 +95,23 @@ def write_statuses(links: Mapping[int, LinkStatus]) -> None:
 
 
 def _row(peer: int, status: LinkStatus, now: datetime) -> PeerStatus:
-    values = asdict(status) | {
-        "since": datetime.fromtimestamp(status.since, UTC if settings.USE_TZ else None),
-        "last_error": printable(status.last_error),
-    }
-    return PeerStatus(peer_id=peer, seen_at=now, **values)
+    stats = status.stats
+    return PeerStatus(
+        peer_id=peer,
+        state=status.state,
+        since=datetime.fromtimestamp(status.since, UTC if settings.USE_TZ else None),
+        seen_at=now,
+        last_error=printable(status.last_error),
+        round_trip=status.round_trip,
+        forwarded=stats.forwarded,
+        acked=stats.acked,
+        queued=stats.queued,
+        dropped=stats.dropped,
+        missed=stats.missed,
+        resent=stats.resent,
+        reconnects=stats.reconnects,
+        cursor=dict(status.cursor),
+    )
 
 
 def _add_missing(rows: Iterable[PeerStatus]) -> None:

@@ -21,7 +21,7 @@ from pytest_django import DjangoAssertNumQueries
 from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import lease, store
-from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 from tests.processes import HOST, free_port
 
 SECRET = "correct-horse-battery-staple"
@@ -109,7 +109,9 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
     now = time.time()
     store.write_statuses(
         {
-            connected.pk: LinkStatus(LinkState.CONNECTED, since=now - 70, queued=321),
+            connected.pk: LinkStatus(
+                LinkState.CONNECTED, since=now - 70, stats=LinkStats(waiting=321)
+            ),
             refused.pk: LinkStatus(LinkState.REFUSED, since=now, last_error="<not> you"),
         }
     )
@@ -337,9 +339,17 @@ def test_a_lost_secret_is_told_apart_from_none_and_can_be_set_anew(
 def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -> None:
     peer = create()
     assert lease.acquire("worker", 60)
-    status = LinkStatus(
-        LinkState.BACKING_OFF, time.time() - 9, "nobody there", 0.0123, 1001, 1002, 1003, 1004, 1005
+    stats = LinkStats(
+        waiting=1000,
+        in_flight=3,
+        forwarded=1001,
+        acked=1002,
+        resent=1005,
+        dropped=1004,
+        missed=1006,
+        reconnects=1007,
     )
+    status = LinkStatus(LinkState.BACKING_OFF, time.time() - 9, "nobody there", 0.0123, stats)
     store.write_statuses({peer.pk: status})
     page = text(browser.get(change_url(peer)))
     for words in (
@@ -351,6 +361,8 @@ def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -
         "Queue: 1003",
         "Dropped: 1004",
         "Sent again: 1005",
+        "Dropped before they reached the worker: 1006",
+        "Reconnects: 1007",
     ):
         assert words in page
     browser.post(change_url(peer), form(forwarded="5", state="connected", queue="5"))

@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.peering import store
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 
 SECRET = "correct-horse-battery-staple"
 BEGUN = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)
@@ -119,17 +119,23 @@ def test_what_was_written_is_what_is_there() -> None:
         since=BEGUN.timestamp(),
         last_error="a\x00\n" + "x" * 1000,
         round_trip=0.012,
-        forwarded=2**40,
-        acked=5,
-        queued=4,
-        dropped=3,
-        resent=2,
+        stats=LinkStats(
+            waiting=1,
+            in_flight=3,
+            forwarded=2**40,
+            acked=5,
+            resent=2,
+            dropped=3,
+            missed=1,
+            reconnects=6,
+        ),
         cursor={"0" * 32: 2**53},
     )
     store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
-    assert (got.forwarded, got.acked, got.queued, got.dropped, got.resent) == (2**40, 5, 4, 3, 2)
+    assert (got.forwarded, got.acked, got.queued) == (2**40, 5, 4)
+    assert (got.dropped, got.missed, got.resent, got.reconnects) == (3, 1, 2, 6)
     assert got.last_error == "a  " + "x" * 496 + "…"
     assert got.seen_at is not None
     assert store.load_cursor(peer.pk) == {"0" * 32: 2**53}
@@ -139,9 +145,11 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     peers = [create(f"b{number}") for number in range(20)]
-    store.write_statuses({peer.pk: LinkStatus(queued=1) for peer in peers})
+    store.write_statuses({peer.pk: LinkStatus(stats=LinkStats(waiting=1)) for peer in peers})
     with django_assert_num_queries(4):
-        store.write_statuses({peer.pk: LinkStatus(queued=peer.pk) for peer in peers})
+        store.write_statuses(
+            {peer.pk: LinkStatus(stats=LinkStats(waiting=peer.pk)) for peer in peers}
+        )
     assert {row.pk: row.queued for row in PeerStatus.objects.all()} == {
         peer.pk: peer.pk for peer in peers
     }
@@ -166,7 +174,7 @@ def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() 
     gone, there = create("gone"), create("there")
     gone_id = gone.pk
     gone.delete()
-    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(queued=7)})
+    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(stats=LinkStats(waiting=7))})
     assert [row.queued for row in PeerStatus.objects.all()] == [7]
 
 
@@ -175,7 +183,9 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_cursor(
     change: dict[str, bool],
 ) -> None:
     peer = create()
-    link = LinkStatus(LinkState.CONNECTED, queued=3, round_trip=0.1, cursor={"a": 1})
+    link = LinkStatus(
+        LinkState.CONNECTED, round_trip=0.1, stats=LinkStats(waiting=3), cursor={"a": 1}
+    )
     store.write_statuses({peer.pk: link})
     Peer.objects.update(**change)
     store.write_statuses({peer.pk: link})

@@ -259,7 +259,9 @@ def _described(peer: Peer) -> dict[str, Any]:
         "acked": status.acked,
         "queued": status.queued,
         "dropped": status.dropped,
+        "missed": status.missed,
         "resent": status.resent,
+        "reconnects": status.reconnects,
     }
 
 

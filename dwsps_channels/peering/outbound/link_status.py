@@ -1,7 +1,9 @@
 """The state of a link, and its counters."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class LinkState(StrEnum):
@@ -23,9 +25,32 @@ class LinkState(StrEnum):
         return self.value.replace("_", " ")
 
 
-@dataclass(slots=True)
-class LinkStatus:
-    """A snapshot of one link. Counts are of messages, since the worker started."""
+class LinkStats(Struct, frozen=True):
+    """The counters of one link since the worker started. All but ``reconnects`` count messages."""
+
+    waiting: int = 0
+    """Not sent yet, or to be sent again."""
+    in_flight: int = 0
+    """Sent, and not acknowledged yet."""
+    forwarded: int = 0
+    """Sent, each counted once."""
+    acked: int = 0
+    resent: int = 0
+    dropped: int = 0
+    """Lost to the peer: the outbox was full, the peer rejected them for good, or ``missed``."""
+    missed: int = 0
+    """Of those dropped, the ones that the server no longer had when the worker asked for them."""
+    reconnects: int = 0
+    """The connections that were made, after the first."""
+
+    @property
+    def queued(self) -> int:
+        """Not acknowledged yet, sent or not."""
+        return self.waiting + self.in_flight
+
+
+class LinkStatus(Struct, frozen=True):
+    """A snapshot of one link."""
 
     state: LinkState = LinkState.CONNECTING
     since: float = 0.0
@@ -33,13 +58,6 @@ class LinkStatus:
     last_error: str = ""
     round_trip: float | None = None
     """Seconds, of the last heartbeat."""
-    forwarded: int = 0
-    """Sent, each counted once."""
-    acked: int = 0
-    queued: int = 0
-    """Not acknowledged yet, sent or not."""
-    dropped: int = 0
-    """Lost to the peer: the outbox was full, the peer rejected them for good, or the server no longer had them."""
-    resent: int = 0
-    cursor: dict[str, int] = field(default_factory=dict)
+    stats: LinkStats = LinkStats()
+    cursor: Mapping[str, int] = {}
     """Origin to the sequence of the last message that the peer has acknowledged."""

@@ -1,75 +1,57 @@
-"""What is on its way to one peer: waiting to be sent, or sent and not acknowledged."""
+"""The messages on their way to one peer: waiting, or sent and not acknowledged."""
 
 import logging
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
-from typing import NamedTuple
 
 from dwsps_channels.core.fairness import make_room, room_of
+from dwsps_channels.peering.outbound.message import ForwardedMessage
 
 logger = logging.getLogger("dwsps_channels.peering")
 
-# Each start of a process has an origin of its own: those not heard of for longest are forgotten.
+# Each start of a process has its own origin. Those that were silent for longest are forgotten.
 MAX_ORIGINS = 256
 
 WINDOW = 256
-"""So many messages may be sent and not acknowledged, and a quarter of what the outbox holds in bytes."""
-
-
-class ForwardedMessage(NamedTuple):
-    """A message to be forwarded, by its name, with the frame that carries it."""
-
-    origin: str
-    sequence: int
-    at: float
-    """When it entered this server, in seconds since the epoch."""
-    topic: str
-    frame: bytes
-    publisher: str = ""
-    """Who has published it, by this server's id; empty for its own code."""
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return len(self.frame)
+"""The messages that may be in flight. Their bytes may take a quarter of the outbox."""
 
 
 class Outbox:
-    """Keeps messages in order until the peer has acknowledged them, within its caps.
+    """Keeps messages in order until the peer has acknowledged them, within limits of count and bytes.
 
-    If there are too many the oldest go of whoever has published most of them.
+    Above a limit, the publishers with the most messages lose their oldest ones.
 
-    ``put`` and ``skip`` are called with every message of the feed, in order: a sequence that is left out is a message
-    that never came, and is counted. ``take`` gives the next to be sent, ``acknowledge`` says that the first of those sent
-    is done with, ``rewind`` that all of them have to be sent again.
+    Call ``put`` or ``skip`` for every message of the feed, in order: a gap in the sequences is a message that never
+    came, and is counted. Send what ``take`` returns. Call ``acknowledge`` for each reply, and ``rewind`` when the
+    connection is lost.
     """
 
     def __init__(
         self, peer: str, messages: int, size: int, cursor: Mapping[str, int] | None = None
     ) -> None:
         self.cursor = dict(cursor or {})
-        """For each origin the sequence of the last message that is done with."""
+        """Origin to the sequence of the last message that is done with."""
         self.forwarded = 0
         self.acked = 0
         self.dropped = 0
         self.resent = 0
         self.missed = 0
-        """How many of those dropped never came to this worker."""
+        """Of those dropped, the ones that never came to this worker."""
         self._peer = peer
         self._messages = messages
         self._size = size
-        # For each origin the sequence of the last message that was put in: the feed may bring one again.
+        # Origin to the sequence of the last message that was put in: the feed may repeat messages.
         self._put = dict(self.cursor)
-        # Whether an origin that is not among those must be one that has begun since.
+        # Whether an origin that is not in _put has begun after the feed did.
         self._knows_all = bool(cursor)
-        # For each origin how many of its messages are kept.
+        # Origin to the number of its messages that are kept.
         self._pending: dict[str, int] = {}
         self._waiting: deque[ForwardedMessage] = deque()
         self._sent: deque[ForwardedMessage] = deque()
-        # So many at the head of _waiting were sent before.
+        # The number of messages at the head of _waiting that were sent before.
         self._again = 0
-        # Bytes: of all messages, and of those sent.
+        # Bytes of all messages, and of those in flight.
         self._kept = 0
         self._unacknowledged = 0
         self._overflowed = False
@@ -77,24 +59,34 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent)
 
+    @property
+    def waiting(self) -> int:
+        """The number of messages that wait to be sent."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of messages that were sent and not acknowledged."""
+        return len(self._sent)
+
     def reached(self, origin: str) -> int | None:
-        """The sequence of the last message of ``origin`` that was put in, or was done with before."""
+        """Return the sequence of the last message of ``origin`` that was put in, or done with before."""
         return self._put.get(origin)
 
     @property
     def origins(self) -> frozenset[str]:
-        """Those of which ``reached`` knows."""
+        """The origins that ``reached`` knows."""
         return frozenset(self._put)
 
     def put(self, message: ForwardedMessage) -> None:
-        """Keep ``message`` to be sent, unless it was put in already."""
+        """Keep ``message`` until it is sent and acknowledged, unless it was put in before."""
         if not self._reach(message.origin, message.sequence):
             return
         self._pending[message.origin] = self._pending.get(message.origin, 0) + 1
         self._waiting.append(message)
         self._kept += len(message.frame)
         count = len(self._waiting)
-        # What is sent and not acknowledged is older, but it is on its way, and it is little.
+        # Messages in flight are older, but they are few, and cannot be called back.
         if len(self) > self._messages:
             room = room_of(self._messages, count) - len(self._sent)
             self._drop_surplus(room, by_size=False)
@@ -103,7 +95,7 @@ class Outbox:
             self._drop_surplus(room, by_size=True)
 
     def _drop_surplus(self, room: int, *, by_size: bool) -> None:
-        count = len(self) - 1  # the one too many
+        count = len(self) - 1  # without the one too many
         sent_before = {id(message) for message in islice(self._waiting, self._again)}
         for message in make_room(self._waiting, room, by_size=by_size):
             self._kept -= len(message.frame)
@@ -119,20 +111,20 @@ class Outbox:
             )
 
     def skip(self, message: ForwardedMessage) -> None:
-        """Be done with ``message``: it is not for this peer."""
+        """Pass over ``message``, which is not for this peer."""
         if self._reach(message.origin, message.sequence):
             self._settle(message.origin)
 
     def begin(self, began: Mapping[str, int]) -> None:
-        """Expect the feed to begin with these sequences, where an origin is new."""
+        """Expect the feed to begin with these sequences for origins that are new."""
         if self._knows_all:
             for origin, first in began.items():
-                # Else it may be one of those forgotten.
+                # Otherwise the origin may be a forgotten one.
                 if origin not in self._put and len(self._put) < MAX_ORIGINS:
                     self._put[origin] = first - 1
 
     def catch_up(self, cursor: Mapping[str, int]) -> None:
-        """The feed has brought what it still had up to ``cursor``: what did not come by now never will."""
+        """Count as missed what the feed did not bring up to ``cursor``: it never will."""
         for origin, sequence in cursor.items():
             reached = self._put.get(origin)
             if reached is None and len(self._put) < MAX_ORIGINS:
@@ -144,7 +136,7 @@ class Outbox:
         self._knows_all = True
 
     def _reach(self, origin: str, sequence: int) -> bool:
-        """Note that the feed is at ``sequence``; ``False``: it was there before."""
+        """Advance to ``sequence``; return ``False`` if the feed repeats a message."""
         reached = self._put.get(origin)
         if reached is not None:
             if sequence <= reached:
@@ -158,11 +150,13 @@ class Outbox:
         self.dropped += messages
 
     def take(self) -> ForwardedMessage | None:
-        """The next message to be sent; ``None``: there is none, or too many are not acknowledged."""
+        """Return the next message to send; ``None`` if none waits, or too many are in flight."""
         if not self._waiting or len(self._sent) >= WINDOW:
             return None
         if self._unacknowledged >= self._size // 4 and self._sent:
-            return None  # what is sent cannot be dropped: it is to leave room for what waits
+            return (
+                None  # messages in flight cannot be dropped, so they leave room for those that wait
+            )
         message = self._waiting.popleft()
         self._sent.append(message)
         self._unacknowledged += len(message.frame)
@@ -175,11 +169,11 @@ class Outbox:
 
     @property
     def awaited(self) -> ForwardedMessage | None:
-        """The message that the next answer of the peer is about; ``None``: no answer is due."""
+        """The message that the next reply of the peer is about; ``None``: no reply is due."""
         return self._sent[0] if self._sent else None
 
     def acknowledge(self, *, refused: bool = False) -> None:
-        """Be done with the first message that was sent: the peer has it, or has ``refused`` it for good."""
+        """Drop the first message in flight: the peer has it, or has ``refused`` it for good."""
         done = self._sent.popleft()
         self._kept -= len(done.frame)
         self._unacknowledged -= len(done.frame)
@@ -196,7 +190,7 @@ class Outbox:
             )
 
     def drop_largest(self) -> ForwardedMessage | None:
-        """Drop the largest message that was sent and not acknowledged, and give it; ``None``: there is none."""
+        """Drop and return the largest message in flight, if there is one."""
         if not self._sent:
             return None
         largest = max(self._sent, key=lambda message: len(message.frame))
@@ -208,7 +202,7 @@ class Outbox:
         return largest
 
     def clear(self) -> None:
-        """Forget what waits: it is not to be forwarded after all."""
+        """Drop all messages without counting them: they are not to be forwarded after all."""
         self._waiting.clear()
         self._sent.clear()
         self._again = self._kept = self._unacknowledged = 0
@@ -217,14 +211,14 @@ class Outbox:
             self._settle(origin)
 
     def rewind(self) -> None:
-        """Have all that was sent and not acknowledged sent again: the connection broke."""
+        """Have the messages in flight sent again, as the connection broke."""
         self._again += len(self._sent)
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
         self._unacknowledged = 0
 
     def _forget(self, message: ForwardedMessage) -> None:
-        """One of its origin's messages is kept no longer."""
+        """Count ``message`` as no longer kept."""
         origin = message.origin
         self._pending[origin] -= 1
         if not self._pending[origin]:
@@ -232,13 +226,13 @@ class Outbox:
             self._settle(origin)
 
     def _settle(self, origin: str) -> None:
-        """Of an origin of which nothing is kept all that came is done with, also what was not for this peer."""
+        """Advance the cursor of an origin of which nothing is kept, past messages that were not for this peer."""
         if origin not in self._pending and origin in self._put:
             _advance(self.cursor, origin, self._put[origin])
 
 
 def _advance(cursor: dict[str, int], origin: str, sequence: int) -> None:
-    """Note how far ``origin`` has got, as the last one."""
+    """Advance ``origin``, and move it to the end; forget the one that was silent for longest."""
     cursor.pop(origin, None)
     cursor[origin] = sequence
     if len(cursor) > MAX_ORIGINS:

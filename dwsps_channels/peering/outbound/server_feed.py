@@ -17,18 +17,18 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
-from dwsps_channels.peering.outbound.outbox import ForwardedMessage
+from dwsps_channels.peering.outbound.message import ForwardedMessage
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.messages import FeedEntry, Reached
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
-# The server is near, and whoever waits for it is waited for: it is tried often.
+# The server is near, and messages wait for it: it is tried often.
 BACKOFF_BASE = 0.1
 BACKOFF_CAP = 2.0
 
-# Servers are restarted every day: only one that stays away for longer is worth a warning.
+# A restart of the server is routine: only a longer outage is worth a warning.
 ROUTINE_GRACE = 5.0
 
 
@@ -46,10 +46,10 @@ class FeedReader(Protocol):
         """Return the place to start reading. Called for each connection."""
 
     def begin(self, began: Mapping[str, int]) -> None:
-        """The messages that follow begin with these sequences, of each origin that was not asked for."""
+        """Note the first sequence of each origin that the request did not name: its messages begin there."""
 
     def catch_up(self, cursor: Mapping[str, int]) -> None:
-        """What the server still had up to ``cursor`` was given: what is missing will not come any more."""
+        """Note that the server has sent what it still had up to ``cursor``: messages that are missing never come."""
 
 
 class ServerFeed:
@@ -71,10 +71,11 @@ class ServerFeed:
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
         self._connection: Connection | None = None
         self._restarting = False
-        # Since when, in seconds since the epoch, there is no connection; and what the log was told of it last.
+        # The time of the loss of the connection, in seconds since the epoch, and the level and text of the last log line.
         self._lost_at: float | None = None
         self._logged: tuple[int, str] | None = None
         self._reached: Mapping[str, int] = {}
+        self._connections = 0
 
     @property
     def connected(self) -> bool:
@@ -82,8 +83,13 @@ class ServerFeed:
         return self._connection is not None
 
     @property
+    def reconnects(self) -> int:
+        """The connections that were made, after the first."""
+        return max(0, self._connections - 1)
+
+    @property
     def outage(self) -> tuple[float, str] | None:
-        """Since when there is no connection, in seconds since the epoch, and why; ``None``: not for longer than a restart."""
+        """The time at which the connection was lost, in seconds since the epoch, and why; ``None``: there is one, or was lately."""
         if self._lost_at is None or self._logged is None:
             return None
         return None if time() - self._lost_at < ROUTINE_GRACE else (self._lost_at, self._logged[1])
@@ -105,6 +111,7 @@ class ServerFeed:
             try:
                 async with open_connection(self.url, token=self._sign) as connection:
                     self._backoff.opened()
+                    self._connections += 1
                     opened, self._restarting = True, False
                     self._connection = connection
                     await self._request(connection)
@@ -114,7 +121,7 @@ class ServerFeed:
                         if (message := self._handle_frame(frame)) is not None:
                             yield message
             except ConnectError as error:
-                # A server that is going away says 503: any other refusal is no routine.
+                # A server that shuts down answers 503. Any other refusal is worth a warning.
                 refused = isinstance(error, Refused) and error.status != 503
                 self._log(error.problem, routine=not refused)
             except ConnectionClosed as closed:
@@ -167,7 +174,7 @@ class _FeedRefused(Exception):
 
 
 class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
-    """What a peer is sent (docs/reference/protocol.md, "Peers")."""
+    """The frame for peers (docs/reference/protocol.md, "Peers")."""
 
     topic: str
     message: Raw
@@ -195,7 +202,7 @@ def _decoded(frame: bytes) -> _ServerFrame | None:
     try:
         return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        # The last: nested as deeply as the server could just read.
+        # RecursionError: nested as deeply as the server could just read.
         logger.error(
             "the server sent what this worker does not understand: %s", printable(str(error))
         )

@@ -42,7 +42,7 @@ class MemoryStore:
         self.rows[id] = replace(self.rows[id], **row)  # type: ignore[arg-type]
 
     def has_acked(self, id: int, count: int) -> bool:
-        return id in self.statuses and self.statuses[id].acked == count
+        return id in self.statuses and self.statuses[id].stats.acked == count
 
     def says(self, state: LinkState) -> bool:
         return {status.state for status in self.statuses.values()} == {state}
@@ -455,7 +455,7 @@ class TestWhatTheServerNoLongerHas:
             await client.publish("elsewhere", 21)
             await gets(fars[1], 0, 21)
             await second.end()
-            assert [status.dropped for status in store.statuses.values()] == [0, 0]
+            assert [status.stats.dropped for status in store.statuses.values()] == [0, 0]
             for number in range(22, 42):
                 await client.publish("a", number)
             third = Running(store, server)
@@ -463,15 +463,17 @@ class TestWhatTheServerNoLongerHas:
         said = "15 messages are lost to 'one', 'two': the server had them no longer"
         await wait_until_async(lambda: said in caplog.text)
         await wait_until_async(
-            lambda: [status.dropped for status in store.statuses.values()] == [15, 15]
+            lambda: [status.stats.dropped for status in store.statuses.values()] == [15, 15]
         )
+        stats = third.forwarder.stats()
+        assert {name: link.missed for name, link in stats.links.items()} == {"one": 15, "two": 15}
         # A peer that is enabled again begins to count again.
         rows, store.rows = store.rows, {}
         await wait_until_async(lambda: not third.forwarder.links)
         store.rows = rows
         await wait_until_async(lambda: len(third.forwarder.links) == len(rows))
         await third.end()
-        assert [status.dropped for status in store.statuses.values()] == [0, 0]
+        assert [status.stats.dropped for status in store.statuses.values()] == [0, 0]
         assert caplog.text.count("messages are lost") == 1
 
     async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
@@ -495,6 +497,8 @@ class TestWhatTheServerNoLongerHas:
         server.start()
         await wait_until_async(lambda: store.says(LinkState.CONNECTED), 20)
         assert store.statuses[1].last_error == ""
+        assert running.forwarder.stats().feed_reconnects == 1
+        assert running.forwarder.stats().links["far"].reconnects == 0
         await running.end()
 
 

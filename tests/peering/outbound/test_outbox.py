@@ -16,7 +16,8 @@ from hypothesis.stateful import (
 
 from dwsps_channels.core.fairness import make_room
 from dwsps_channels.peering.outbound import outbox as module
-from dwsps_channels.peering.outbound.outbox import MAX_ORIGINS, ForwardedMessage, Outbox
+from dwsps_channels.peering.outbound.message import ForwardedMessage
+from dwsps_channels.peering.outbound.outbox import MAX_ORIGINS, Outbox
 
 MESSAGES = 6
 SIZE = 60

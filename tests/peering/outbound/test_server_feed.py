@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.outbound import server_feed as module
-from dwsps_channels.peering.outbound.outbox import ForwardedMessage
+from dwsps_channels.peering.outbound.message import ForwardedMessage
 from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
 from tests.peering.far_server import FarServer
 from tests.peering.site import id_of
