@@ -24,10 +24,13 @@ from typing import Any, ClassVar, NoReturn, Self, TypeVar, overload
 
 import pytest
 
+from tests.commands import Commands
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+COMMANDS = Commands()
 KINDS = ("daphne", "uvicorn", "fastlane")
 
 START_TIMEOUT = 20.0
@@ -389,15 +392,7 @@ def base_environment(database: Path) -> dict[str, str]:
 
 def manage(*arguments: str, env: Mapping[str, str]) -> str:
     """Run `manage.py` and return what it wrote to stdout; AssertionError, with stderr, where it failed."""
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = COMMANDS.run(*arguments, env=env)
     assert done.returncode == 0, f"manage.py {' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return done.stdout
 

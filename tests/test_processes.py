@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HOST, ROOT, Child, Redis, free_port, wait_until, wait_until_async
+from tests.processes import (
+    HOST,
+    ROOT,
+    Child,
+    Redis,
+    base_environment,
+    free_port,
+    manage,
+    wait_until,
+    wait_until_async,
+)
 
 pytestmark = pytest.mark.processes
 
@@ -106,3 +116,16 @@ async def test_waiting_in_vain_says_what_for() -> None:
         wait_until(lambda: False, 0.02, "rain")
     with pytest.raises(AssertionError, match=r"not within 0\.02 s: rain"):
         await wait_until_async(lambda: False, 0.02, "rain")
+
+
+def test_a_command_has_an_environment_to_itself_and_says_why_it_failed(tmp_path: Path) -> None:
+    def database(name: str) -> str:
+        env = base_environment(tmp_path / name)
+        program = "from django.db import connection; print(connection.settings_dict['NAME'])"
+        return manage("shell", "-v", "0", "-c", program, env=env).strip()
+
+    assert [database("a"), database("b")] == [str(tmp_path / "a"), str(tmp_path / "b")]
+    with pytest.raises(AssertionError, match="invalid choice: 'nonsense'"):
+        manage("peers", "nonsense", env=base_environment(tmp_path / "a"))
+    with pytest.raises(AssertionError, match="SECRET_KEY is not set"):
+        manage("check", env={"DJANGO_SETTINGS_MODULE": "project.settings"})
