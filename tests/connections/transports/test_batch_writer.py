@@ -1,7 +1,9 @@
 """Order and completeness for each connection, for any mix of broadcasts and frames to one connection."""
 
 import asyncio
+import sys
 from collections.abc import Collection
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -209,3 +211,25 @@ async def test_nothing_is_kept_of_a_turn_that_is_over(
 
     assert not batch_writer.group
     assert not batch_writer.batch.frames
+
+
+async def test_another_receiver_of_a_broadcast_costs_one_call(batch_writer: BatchWriter) -> None:
+    """The write on its stream. A second one would be a measurable part of each delivery."""
+
+    async def calls(receivers: int) -> int:
+        everyone = group([Client(batch_writer) for _ in range(receivers)], range(receivers))
+        batch_writer.broadcast(frame(1), everyone)
+        counted = 0
+
+        def count(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        sys.setprofile(count)
+        try:
+            await turn()
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert await calls(200) - await calls(100) == 100
