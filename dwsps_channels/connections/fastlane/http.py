@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from dwsps_channels.connections.transports.closing import LINGER_TIMEOUT
 from dwsps_channels.connections.websocket.handshake import http_response
 
 # Request line and headers, as nginx and h11 bound them by default, within a factor of two.
@@ -27,9 +28,9 @@ HEAD_TIMEOUT = 10.0
 BODY_BYTES_PER_SECOND: Final = 500
 
 # What a client that is refused may go on sending before it is cut off. To throw it away costs little, and only a client
-# that is not cut off reads why it was refused.
+# that is not cut off reads why it was refused. A request has a body; a websocket connection, for which
+# ``protocol.LINGER_BYTES`` is less, has none.
 LINGER_BYTES: Final = 16 * 1024 * 1024
-LINGER_TIMEOUT: Final = 2.0
 
 logger = logging.getLogger("uvicorn.error")
 

@@ -1,8 +1,8 @@
 """The websocket protocol class for uvicorn's ``--ws``: one connection, from its upgrade to its end.
 
-It reads frames itself (``reader``), and writes them once per turn of the event loop (``send_buffer``). Any ASGI application runs on it;
-ours takes the connection over (``takeover``), and then a frame goes to its session, and the answer back, within the call
-that brings it: no task, no queue.
+It reads frames itself (``reader``), and writes them once per turn of the event loop (``send_buffer``). Any ASGI
+application runs on it. Ours takes the connection over (``takeover``): then a frame goes to its session, and the answer
+back, within the call that brings it, without a task or a queue.
 """
 
 import asyncio
@@ -28,7 +28,11 @@ from dwsps_channels.connections.fastlane.takeover import (
     ConnectionTakeover,
     MakeHandler,
 )
-from dwsps_channels.connections.transports.closing import CLOSE_TIMEOUT
+from dwsps_channels.connections.transports.closing import (
+    CLOSE_TIMEOUT,
+    LINGER_TIMEOUT,
+    SLOW_CLOSE_TIMEOUT,
+)
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.connections.transports.in_flight import bytes_in_flight
 from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH, SendBuffer
@@ -58,11 +62,8 @@ from dwsps_channels.protocol.frames import websocket_frame
 
 logger = logging.getLogger("uvicorn.error")
 
-# What a client that is refused or has broken the protocol has to read why, before the connection is cut off.
-LINGER_TIMEOUT = 2.0
+# What a client that is rejected or has broken the protocol may go on sending before the connection is cut off.
 LINGER_BYTES = 256 * 1024
-# And one that does not answer pings, to answer all the same.
-SILENT_CLOSE_TIMEOUT = 1.0
 
 _PING = websocket_frame(PING, b"")
 
@@ -185,7 +186,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self.send_buffer.drop()
-        self._tell_end(ABNORMAL)
+        self._notify_end(ABNORMAL)
 
     def pause_writing(self) -> None:
         self.send_buffer.block()
@@ -209,7 +210,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close the connection: the server is going away."""
-        self._tell_end(SERVICE_RESTART)
+        self._notify_end(SERVICE_RESTART)
         # Of another server it may be had: 500 would tell a peer that something is wrong here.
         self.refuse(http_response(HTTPStatus.SERVICE_UNAVAILABLE, (), b"Service Unavailable"))
         self.close(SERVICE_RESTART)
@@ -296,7 +297,7 @@ class WebSocketProtocol(asyncio.Protocol):
                 if message is None:
                     return
                 if not isinstance(message, (str, bytes)):
-                    self._control(message)
+                    self._handle_control(message)
                 elif self._state is OPEN:
                     assert self._receive is not None
                     handled = self._receive(message)
@@ -357,7 +358,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return self._awaited is None and not self.send_buffer.blocked
         return self._state is not OPENING
 
-    def _control(self, frame: Control | Fragment | Oversized) -> None:
+    def _handle_control(self, frame: Control | Fragment | Oversized) -> None:
         handler = self._handler
         if handler is not None and isinstance(frame, Ping | Pong):
             handler.receive_control(len(frame.payload) + HEAD_BYTES)
@@ -367,7 +368,7 @@ class WebSocketProtocol(asyncio.Protocol):
             if handler is not None:
                 handler.receive_too_large(*frame)
         elif isinstance(frame, Close):
-            self._tell_end(frame.code, frame.reason)
+            self._notify_end(frame.code, frame.reason)
             self.send_buffer.write_frame(close_frame(frame.code))
             self._leave(linger=False)
 
@@ -388,18 +389,18 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._missed_pings += 1
             if self._missed_pings >= self._resources.max_missed_pings:
-                self._give_up()
+                self._on_ping_timeout()
                 return
         if not self.send_buffer.blocked:
             self.send_buffer.write_frame(_PING)
 
-    def _give_up(self) -> None:
+    def _on_ping_timeout(self) -> None:
         counters.ping_timeouts += 1
         if self._handler is not None:
             self._handler.on_ping_timeout()
         else:
-            self._tell_end(INTERNAL_ERROR, "keepalive ping timeout")
-            self.close(INTERNAL_ERROR, "keepalive ping timeout", timeout=SILENT_CLOSE_TIMEOUT)
+            self._notify_end(INTERNAL_ERROR, "keepalive ping timeout")
+            self.close(INTERNAL_ERROR, "keepalive ping timeout", timeout=SLOW_CLOSE_TIMEOUT)
 
     # The end
 
@@ -423,7 +424,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _fail(self, violation: Violation) -> None:
         counters.protocol_errors += 1
-        self._tell_end(violation.code, violation.reason)
+        self._notify_end(violation.code, violation.reason)
         self.send_buffer.write_frame(close_frame(violation.code, violation.reason))
         self._leave(linger=True)
 
@@ -447,7 +448,7 @@ class WebSocketProtocol(asyncio.Protocol):
             else:
                 transport.close()
 
-    def _tell_end(self, code: int, reason: str = "") -> None:
+    def _notify_end(self, code: int, reason: str = "") -> None:
         """Tell the application or the handler, once, that the connection is over."""
         self._receive = None
         if (application := self._application) is not None:

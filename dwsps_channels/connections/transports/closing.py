@@ -4,6 +4,8 @@
 CLOSE_TIMEOUT = 5.0
 # The same for a client that does not read: what was queued for it is discarded.
 SLOW_CLOSE_TIMEOUT = 1.0
+# To read why it is rejected, if its handshake, its request or a frame was wrong; what it still sends is thrown away.
+LINGER_TIMEOUT = 2.0
 
 
 def close_timeout(*, discard: bool) -> float:
