@@ -46,7 +46,7 @@ async def answer(client: WebsocketCommunicator) -> Any:
 
 
 async def sessions() -> int:
-    return len((await runtime.obtain())._sessions)
+    return len((await runtime.obtain()).sessions)
 
 
 class TestRoutes:

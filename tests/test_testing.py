@@ -292,7 +292,7 @@ class TestPubSubCommunicator:
     async def test_a_connection_that_the_server_closes_raises(self) -> None:
         async with PubSubCommunicator() as client:
             server = await runtime.obtain()
-            [session] = server._sessions
+            [session] = server.sessions
             session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
             with pytest.raises(Closed, match="4200"):
                 await client.receive()

@@ -1,7 +1,8 @@
-"""The subscribers of one topic, and the delivery of a frame to all of them."""
+"""The subscriptions to one topic, and the delivery of a frame to all of them."""
 
-from collections.abc import Collection, KeysView
+from collections.abc import Collection, KeysView, ValuesView
 
+from dwsps_channels.core.subscription import Subscription
 from dwsps_channels.core.transport import Broadcaster, Transport
 from dwsps_channels.protocol.frames import Frame
 
@@ -9,45 +10,36 @@ from dwsps_channels.protocol.frames import Frame
 MIN_BROADCAST = 8
 
 
-class Subscriber:
-    """One receiver of deliveries, and what it is subscribed to."""
-
-    __slots__ = ("size", "topics", "transport")
-
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
-        """Takes the deliveries."""
-        self.topics: set[str] = set()
-        """Its subscriptions. Changed by the hub alone."""
-        self.size = 0
-        """The bytes of these topics. Changed by the hub alone."""
-
-
 class Audience:
-    """The subscribers of a topic, in the order in which they came. Many are delivered to by their broadcasters."""
+    """The subscriptions to a topic, in the order in which they came. Many are delivered to by their broadcasters."""
 
     __slots__ = ("_groups", "_transports")
 
     def __init__(self) -> None:
-        self._transports: dict[Subscriber, Transport] = {}
+        # What a delivery needs is at hand: the transports.
+        self._transports: dict[Subscription, Transport] = {}
         # The transports of each broadcaster; those without one are under None. Made when needed, and dropped, never
         # changed, when a subscriber comes or goes: a broadcaster may keep the group that it was given.
         self._groups: list[tuple[Broadcaster | None, Collection[Transport]]] | None = None
 
-    def add(self, subscriber: Subscriber) -> None:
-        self._transports[subscriber] = subscriber.transport
+    def add(self, subscription: Subscription) -> None:
+        self._transports[subscription] = subscription.subscriber.transport
         self._groups = None
 
-    def remove(self, subscriber: Subscriber) -> None:
-        del self._transports[subscriber]
+    def remove(self, subscription: Subscription) -> None:
+        del self._transports[subscription]
         self._groups = None
 
     def __len__(self) -> int:
         return len(self._transports)
 
-    def members(self) -> KeysView[Subscriber]:
-        """Return the subscribers."""
+    def subscriptions(self) -> KeysView[Subscription]:
+        """Return the subscriptions, in order."""
         return self._transports.keys()
+
+    def transports(self) -> ValuesView[Transport]:
+        """Return the subscribers' transports, in the same order."""
+        return self._transports.values()
 
     def deliver(self, frame: Frame) -> None:
         """Send ``frame`` to every subscriber."""

@@ -3,29 +3,55 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import Struct
+
 from dwsps_channels.core.futures import Future
 from dwsps_channels.core.publication import Publication
 
+Deliver = Callable[[Publication, int | None], object]
+"""Takes a publication and its offset: its place in the broker's order, ``None`` if the broker gives no offsets."""
+
+
+class BrokerStats(Struct, frozen=True):
+    """The counters of a broker, since its start."""
+
+    connected: bool = True
+    """Whether it reaches the other processes, as far as it knows."""
+    waiting: int = 0
+    """Publications that wait to be sent."""
+    gaps: int = 0
+    """How often this process missed publications."""
+    missed: int = 0
+    """How many publications this process missed."""
+
 
 class Broker(Protocol):
-    """Carries publications between the processes of one server.
+    """Carries publications to every process of a server, the one that published included.
 
-    Each process gets what the others publish once, in the order of each publisher, and never what it published
-    itself. What cannot be carried is refused (``Unavailable``) or counted and logged, never dropped in silence.
+    Each process gets each publication once: those of one publisher in their order, and all of them in one order that
+    all processes share, if what the broker runs over has one. What a broker cannot carry it refuses (``Unavailable``),
+    or it counts and logs the loss: it never drops in silence.
     """
 
-    async def start(self, deliver: Callable[[Publication], None]) -> None:
-        """Begin to receive: call ``deliver``, on this event loop, for each publication of another process.
+    async def start(self, deliver: Deliver) -> None:
+        """Begin to receive: call ``deliver``, on this event loop, for each publication.
 
         Return once this process receives, or once it is known that it cannot for now: then go on trying.
         """
 
-    def publish(self, publication: Publication) -> Future | None:
-        """Hand a publication to every other process.
+    def publish(self, publication: Publication) -> int | Future:
+        """Hand over ``publication``, in the order of the calls.
 
-        ``None``: there is nobody else. Else a future that is done once the broker has accepted it; it raises
-        ``Unavailable`` if the broker did not. Handed over in the order of the calls, awaited or not.
+        Returns:
+            The offset, if ``deliver`` was called for it within this call. Otherwise a future: its result is the
+            offset, or ``None`` if the broker gives none, and it is done once the broker has the publication and
+            ``deliver`` was called for it here. If the copy for this process is lost, the broker's acceptance alone
+            will do. It fails with ``Unavailable`` if the broker did not take the publication: nobody gets it then,
+            unless the connection broke while it was being sent.
         """
 
     async def stop(self) -> None:
         """Send what was accepted, stop receiving, and leave nothing behind. A second call changes nothing."""
+
+    def stats(self) -> BrokerStats:
+        """Return the counters as they are now."""

@@ -47,10 +47,11 @@ class Deduplicator:
         seen_at[key] = now
         return True
 
-    def discard(self, peer: str, key: Key) -> None:
-        """Forget ``key``: it was not delivered after all."""
-        if peer in self._peers:
-            self._peers[peer].pop(key, None)
+    def has(self, peer: str, key: Key) -> bool:
+        """Tell whether ``add`` would recognise ``key``."""
+        remembered = self._peers.get(peer)
+        seen_at = None if remembered is None else remembered.get(key)
+        return seen_at is not None and self._clock() - seen_at < self._max_age
 
     def _forget_peers(self, now: float) -> None:
         """Forget those that have sent nothing that is to be remembered."""

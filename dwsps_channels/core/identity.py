@@ -36,3 +36,8 @@ class Identity:
     def is_authenticated(self) -> bool:
         """Whether a Django user has logged in on this connection."""
         return bool(getattr(self.user, "is_authenticated", False))
+
+    @property
+    def user_id(self) -> Any:
+        """The primary key of the Django user who has logged in on this connection; ``None``: nobody has."""
+        return getattr(self.user, "pk", None) if self.is_authenticated else None

@@ -1,22 +1,30 @@
-"""The contract for those who want to know what sessions do. It must return at once and never raise."""
-
-from typing import Protocol
+"""The contract of observers: what wants to know what sessions do, such as signals or metrics."""
 
 from msgspec import Raw
 
 from dwsps_channels.core.identity import Identity
 
 
-class Observer(Protocol):
-    """Told after the fact, once for each."""
+class Observer:
+    """Is called after the fact, once for each. Override what you need: a method does nothing by default.
 
-    def connected(self, identity: Identity) -> None: ...
+    A method returns at once and never raises.
+    """
 
-    def disconnected(self, identity: Identity) -> None: ...
+    def connected(self, identity: Identity) -> None:
+        """A connection was accepted."""
 
-    def subscribed(self, identity: Identity, topic: str) -> None: ...
+    def disconnected(self, identity: Identity) -> None:
+        """A connection is gone."""
 
-    def unsubscribed(self, identity: Identity, topic: str) -> None: ...
+    def subscribed(self, identity: Identity, topic: str) -> None:
+        """A subscription was made."""
+
+    def unsubscribed(self, identity: Identity, topic: str) -> None:
+        """A client ended a subscription. Subscriptions that end with their connection are not reported."""
 
     def published(self, identity: Identity, topic: str, message: Raw) -> None:
-        """``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``."""
+        """A client's publish was allowed, and handed to the broker, which may still refuse it.
+
+        ``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``.
+        """

@@ -3,7 +3,7 @@
 from msgspec import Raw, Struct
 
 from dwsps_channels.protocol.frames import Frame
-from dwsps_channels.protocol.messages import Delivery, encode
+from dwsps_channels.protocol.messages import Delivery, encode_json
 
 
 class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -29,12 +29,15 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
 
     def frame(self, context: str) -> Frame:
         """The frame for those who subscribed to ``context``."""
-        return encode(
-            Delivery(
-                timestamp=self.timestamp,
-                topic=self.topic,
-                message=self.message,
-                from_peer_server=self.from_peer_server,
-                context=context,
+        # As ``encode``, without the call.
+        return Frame(
+            encode_json(
+                Delivery(
+                    timestamp=self.timestamp,
+                    topic=self.topic,
+                    message=self.message,
+                    from_peer_server=self.from_peer_server,
+                    context=context,
+                )
             )
         )

@@ -1,24 +1,20 @@
 """The server side of one connection: a frame in, decisions, frames out. The same behind every door."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
+from typing import Any, ClassVar
 
-from msgspec.structs import replace
-
-from dwsps_channels.core.audience import Subscriber
-from dwsps_channels.core.deduplicator import Key
-from dwsps_channels.core.futures import Future, has_failed
-from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.futures import Future
+from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.reply_queue import ReplyQueue
-from dwsps_channels.core.tail import Entry
+from dwsps_channels.core.subscription import Subscriber
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import (
@@ -31,15 +27,12 @@ from dwsps_channels.protocol.errors import (
 )
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
+    CLIENT_REQUESTS,
     Ack,
-    FeedEntry,
-    FeedRequest,
     Publish,
-    Reached,
-    Request,
+    Requests,
     Subject,
     Subscribe,
-    Unsubscribe,
     decode,
     encode,
     error_frame,
@@ -64,33 +57,38 @@ class Session:
         "_hub",
         "_limiter",
         "_limits",
-        "_observer",
+        "_node",
+        "_observers",
         "_policy",
-        "_refused",
-        "_relayed",
         "_replies",
         "_subscriber",
         "_transport",
         "identity",
     )
 
+    requests: ClassVar[Requests] = CLIENT_REQUESTS
+    """What the other end may send."""
+    waits_for_readers: ClassVar[bool] = True
+    """Whether a publisher that publishes faster than a slow client reads is slowed down."""
+
     def __init__(
         self,
-        hub: Hub,
+        node: Node,
         transport: Transport,
         identity: Identity,
         *,
         policy: Policy,
         limits: Limits,
-        observer: Observer,
+        observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self.identity = identity
-        self._hub = hub
+        self._node = node
+        self._hub = node.hub
         self._transport = transport
         self._policy = policy
         self._limits = limits
-        self._observer = observer
+        self._observers = observers
         self._limiter = RateLimiter.of(limits, clock)
         self._subscriber = Subscriber(transport)
         # Made for the first answer that has to wait for the broker: most sessions have none.
@@ -98,14 +96,11 @@ class Session:
         # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
         # decides about subscribes nothing, so that nothing leaks.
         self._closing = False
-        # What a peer has sent that could not be taken for now: it sends that again, and what came after it, too.
-        self._refused: Key | None = None
-        # What becomes of the last that could.
-        self._relayed: Future | None = None
 
     def open(self) -> None:
         """Tell that the connection was accepted."""
-        self._observer.connected(self.identity)
+        for observer in self._observers:
+            observer.connected(self.identity)
 
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
@@ -122,7 +117,7 @@ class Session:
             if self._limiter is not None and (refused := self._refusal(_size(frame))) is not None:
                 raise refused
             limits = self._limits
-            request = decode(frame, limits.message_bytes, limits.message_depth)
+            request = decode(frame, limits.message_bytes, limits.message_depth, self.requests)
             allowed = self._allowed(request)
             if isinstance(allowed, bool):
                 return self._handle(request, allowed)
@@ -192,41 +187,28 @@ class Session:
     def closed(self) -> None:
         """Forget the connection: it is gone."""
         self._leave()
-        self._observer.disconnected(self.identity)
+        for observer in self._observers:
+            observer.disconnected(self.identity)
 
     def _leave(self) -> None:
         self._closing = True
         self._hub.remove(self._subscriber)
-        self._hub.close_feed(self._send_entry)
 
-    def _allowed(self, request: Request) -> bool | Awaitable[bool]:
-        role = self.identity.role
+    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+        """Ask the policy. Raises a ``WireError`` for what it need not be asked about."""
         if isinstance(request, Publish):
             contexts(request.topic)  # as ``check``, but remembered, and the hub asks for them next
             if request.from_peer_server:
-                if role is not Role.PEER:
-                    raise Forbidden(
-                        "send fromPeerServer: this connection is not an authenticated peer's"
-                    )
-                return True
-            # The worker speaks for the server's own code, to which the policy does not apply.
-            return (
-                role is Role.WORKER
-                or role is Role.PUBLISHER
-                or self._policy.may_publish(self.identity, request.topic)
-            )
-        if isinstance(request, FeedRequest):
-            if role is not Role.WORKER:
-                raise Forbidden("feed: this connection is not a worker's")
-            return True
+                raise Forbidden(
+                    "send fromPeerServer: this connection is not an authenticated peer's"
+                )
+            return self._policy.may_publish(self.identity, request.topic)
         check(request.topic)
-        match request:
-            case Subscribe():
-                return self._policy.may_subscribe(self.identity, request.topic)
-            case Unsubscribe():
-                return True  # takes no right
+        if isinstance(request, Subscribe):
+            return self._policy.may_subscribe(self.identity, request.topic)
+        return True  # to unsubscribe takes no right
 
-    async def _decide(self, request: Request, frame: str | bytes, allowed: Awaitable[bool]) -> None:
+    async def _decide(self, request: Any, frame: str | bytes, allowed: Awaitable[bool]) -> None:
         """The rest of ``receive`` where the policy has to be waited for."""
         try:
             pending = self._handle(request, await allowed)
@@ -235,31 +217,29 @@ class Session:
         except Exception as error:
             self._report(error, frame)
 
-    def _handle(self, request: Request, allowed: bool) -> Awaitable[None] | None:
+    def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         """The rest of ``receive`` once the policy has decided."""
         if not isinstance(request, Publish):
             self._perform(request, allowed)
-            accepted = None
-        elif request.from_peer_server:
-            accepted = self._relay(request)
-        else:
-            accepted = self._publish(request, allowed)
-        pending: Awaitable[None] | None = None
-        if accepted is None:
+            self._acknowledge(request)
+            return None
+        # Not a method of its own: this is the way of every publish.
+        topic = request.topic
+        if not allowed:
+            raise Forbidden(f"publish to '{topic}'")
+        # A copy, because the decoded message holds on to the whole frame, and the tail keeps what it is given.
+        answer = self._node.publish(
+            topic, request.message.copy(), request.timestamp or now(), self.identity.client
+        )
+        for observer in self._observers:
+            observer.published(self.identity, topic, request.message)
+        pending = None
+        if isinstance(answer, int):
             self._acknowledge(request)
         else:
-            if self._replies is None:
-                self._replies = ReplyQueue(self._transport.send)
-            subject = Subject(request.action, request.topic, request.id)
-            pending = self._replies.defer(accepted, partial(self._outcome, subject))
-        if (
-            self._hub.lagging
-            and isinstance(request, Publish)
-            # What peers and the worker send is of many publishers: readers of one topic are not to hold up the others.
-            and self.identity.role is Role.CLIENT
-            and self._hub.behind(request.topic) is not None
-        ):
-            return self._slow_down(request.topic, pending)
+            pending = self._acknowledge_later(request, answer)
+        if self._hub.lagging and self.waits_for_readers and self._hub.behind(topic) is not None:
+            return self._slow_down(topic, pending)
         return pending
 
     async def _slow_down(self, topic: str, pending: Awaitable[None] | None) -> None:
@@ -272,106 +252,31 @@ class Session:
                 return
             await caught_up
 
-    def _publish(self, request: Publish, allowed: bool) -> Future | None:
+    def _perform(self, request: Any, allowed: bool) -> None:
+        """Let a request take effect that is no publish."""
         topic = request.topic
-        if not allowed:
-            raise Forbidden(f"publish to '{topic}'")
-        # A copy, because the decoded message holds on to the whole frame, and the hub keeps what it is given.
-        accepted = self._hub.publish(
-            topic, request.message.copy(), request.timestamp or now(), self.identity.client
-        )
-        self._observer.published(self.identity, topic, request.message)
-        return accepted
-
-    def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
-        """The answer to a publish that the broker has accepted or not."""
-        if error is not None:
-            return self._error(error, subject)
-        return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
-
-    def _perform(self, request: Subscribe | Unsubscribe | FeedRequest, allowed: bool) -> None:
-        """Let the action take effect."""
-        match request:
-            case Subscribe(topic=topic):
-                if not allowed:
-                    raise Forbidden(f"subscribe to '{topic}'")
-                self._subscribe(topic)
-            case Unsubscribe(topic=topic):
-                if self._hub.unsubscribe(self._subscriber, topic):
-                    self._observer.unsubscribed(self.identity, topic)
-            case FeedRequest():
-                self._hub.close_feed(self._send_entry)
-                self._transport.send(encode(Reached(*self._hub.reached())))
-                self._hub.open_feed(self._send_entry, request.cursor, request.since)
-
-    def _relay(self, request: Publish) -> Future | None:
-        name = request.name
-        if name is None:
-            return self._hub.relay(
-                self._publication(request)
-            )  # who gives no names sends nothing again
-        if self._refused == name:
-            self._relayed = None  # it comes again, and what came after it will
-        # Perhaps one was refused in this very turn, and we are not told yet: then the last was, too.
-        elif self._refused is not None or (self._relayed is not None and has_failed(self._relayed)):
-            # Taken now, it would be ahead of what it came after.
-            raise Unavailable("what was sent before it is to be sent again first")
-        self._refused = name  # until it is on its way
-        accepted = self._hub.relay(self._publication(request))
-        if accepted is None:
-            self._refused = None
-        elif not has_failed(accepted):
-            self._refused = None
-            self._relayed = accepted
-            accepted.add_done_callback(partial(self._arrived, name))
-        return accepted
-
-    def _publication(self, request: Publish) -> Publication:
-        publication = Publication(
-            topic=request.topic,
-            message=request.message,
-            timestamp=request.timestamp or now(),
-            publisher=self.identity.peer or "",
-            from_peer_server=True,
-        )
-        if request.name is None:
-            return publication
-        origin, sequence = request.name
-        return replace(publication, origin=origin, sequence=sequence)
-
-    def _arrived(self, name: Key, accepted: Future) -> None:
-        if has_failed(accepted) and self._refused is None:
-            self._refused = name
-
-    def _send_entry(self, entry: Entry) -> None:
-        published = entry.publication
-        self._transport.send(
-            encode(
-                FeedEntry(
-                    origin=published.origin,
-                    sequence=published.sequence,
-                    publisher=published.publisher,
-                    at=entry.at,
-                    topic=published.topic,
-                    timestamp=published.timestamp,
-                    message=published.message,
-                )
-            )
-        )
+        if isinstance(request, Subscribe):
+            if not allowed:
+                raise Forbidden(f"subscribe to '{topic}'")
+            self._subscribe(topic)
+        elif self._hub.unsubscribe(self._subscriber, topic):
+            for observer in self._observers:
+                observer.unsubscribed(self.identity, topic)
 
     def _subscribe(self, topic: str) -> None:
         if self._closing:
             raise Unavailable("the connection is closing")
         subscriber, limits = self._subscriber, self._limits
-        if topic not in subscriber.topics:
-            if len(subscriber.topics) >= limits.subscriptions:
+        if topic not in subscriber.subscriptions:
+            if len(subscriber.subscriptions) >= limits.subscriptions:
                 raise TooManySubscriptions(limits.subscriptions)
             if subscriber.size + size(topic) > limits.subscription_bytes:
                 raise TooManySubscriptions(limits.subscription_bytes, "bytes of topics")
         if self._hub.subscribe(self._subscriber, topic):
-            self._observer.subscribed(self.identity, topic)
+            for observer in self._observers:
+                observer.subscribed(self.identity, topic)
 
-    def _acknowledge(self, request: Request) -> None:
+    def _acknowledge(self, request: Any) -> None:
         frame = encode(
             Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id)
         )
@@ -380,6 +285,19 @@ class Session:
             self._transport.send(frame)
         else:
             self._replies.reply(frame)
+
+    def _acknowledge_later(self, request: Any, outcome: Future) -> Awaitable[None] | None:
+        """Reply once the broker has answered. Await what is returned, if anything, before the next frame."""
+        if self._replies is None:
+            self._replies = ReplyQueue(self._transport.send)
+        subject = Subject(request.action, request.topic, request.id)
+        return self._replies.defer(outcome, partial(self._outcome, subject))
+
+    def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
+        """Return the reply to a publish that the broker has accepted or not."""
+        if error is not None:
+            return self._error(error, subject)
+        return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
 
     def _report(self, error: Exception, frame: str | bytes) -> None:
         self._answer(self._error(error, subject_of(frame)))

@@ -25,7 +25,6 @@ Action = Literal["subscribe", "unsubscribe", "publish", "feed"]
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
 MAX_STRING_ID: Final = 64
-MAX_ORIGIN: Final = 64
 Id = (
     Annotated[str, Meta(min_length=1, max_length=MAX_STRING_ID)]
     | Annotated[int, Meta(ge=-MAX_INTEGER_ID, le=MAX_INTEGER_ID)]
@@ -49,7 +48,7 @@ class Unsubscribe(Struct, frozen=True, gc=False, tag_field="type", tag="unsubscr
 
 
 class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", tag="publish"):
-    """Client to server, and from a peer. ``message`` is the JSON as it was sent, byte for byte."""
+    """Client to server. ``message`` is the JSON as it was sent, byte for byte."""
 
     action: ClassVar[Action] = "publish"
     topic: str
@@ -57,57 +56,7 @@ class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", t
     timestamp: Annotated[str, Meta(pattern=RFC3339)] | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     from_peer_server: bool = False
-    origin: Raw | UnsetType = UNSET
-    """From a peer of ours: with ``id``, what names the message wherever it gets. Anybody else's is not looked at."""
-
-    @property
-    def name(self) -> tuple[str, int] | None:
-        """Origin and sequence; ``None``: there are none, as from a dwsps 1.0.1 server, and it cannot be known again."""
-        origin = _part(self.origin, _Origin)
-        return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
-
-
-class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
-    """Worker to server: request everything published here, from ``cursor`` on."""
-
-    action: ClassVar[Action] = "feed"
-    topic: ClassVar[UnsetType] = UNSET
-    cursor: dict[str, int] = {}
-    """For each origin the sequence of the last message that the worker has."""
-    since: float = 0.0
-    """Of other origins: from this moment on, in seconds since the epoch."""
-    id: Id | UnsetType = UNSET
-
-
-class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
-    """Server to peer, first of all: who it has reached."""
-
-    server: str
-    server_id: str
-    version: str
-
-
-class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
-    """Server to worker, before what it asked for: which sequences there were, so that it can tell what is missing."""
-
-    began: dict[str, int]
-    """For each origin that this process knows the sequence of the first message that it had."""
-    cursor: dict[str, int]
-    """And of the last one. What comes up to that comes before the ack of the request; the rest is kept no longer."""
-
-
-class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
-    """Server to worker: a message that was published here, by a client or the server's own code."""
-
-    origin: str
-    sequence: int
-    at: float
-    """When it entered, in seconds since the epoch."""
-    topic: str
-    timestamp: str
-    message: Raw
-    publisher: str = ""
-    """The server's id for who has published it; empty for the server's own code."""
+    """Only peers may set it."""
 
 
 class Delivery(
@@ -150,20 +99,24 @@ class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="
     id: Id | UnsetType = UNSET
 
 
-Request = Subscribe | Unsubscribe | Publish | FeedRequest
+Request = Subscribe | Unsubscribe | Publish
 
-_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-_encode = msgspec.json.Encoder().encode
+Requests = msgspec.json.Decoder[Any]
+"""A decoder of the requests that a connection may send. Each has ``action``, ``topic`` and ``id``."""
+
+CLIENT_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request)
+
+encode_json = msgspec.json.Encoder().encode
 
 
-def decode(frame: str | bytes, limit: int, depth: int) -> Request:
-    """The request in one websocket message, text or binary, of at most ``limit`` bytes.
+def decode(frame: str | bytes, limit: int, depth: int, requests: Requests = CLIENT_REQUESTS) -> Any:
+    """Decode the request in one websocket message, text or binary, of at most ``limit`` bytes.
 
-    ``depth`` is how deep the message in it may be nested.
+    ``depth`` is how deep the message in it may be nested. ``requests`` says what a request may be.
 
     Raises:
         InvalidJSON: not UTF-8, or not JSON (NaN is not JSON).
-        InvalidMessage: JSON, but none of the three requests.
+        InvalidMessage: JSON, but none of ``requests``.
         MessageTooDeep: nested more deeply than ``depth``.
         MessageTooLarge: longer than ``limit``.
     """
@@ -183,14 +136,14 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
     ):
         raise MessageTooDeep(depth)
     try:
-        return _requests.decode(data)
+        return requests.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
         refusal = _refusal(error, depth)
     if not isinstance(refusal, InvalidJSON):
         raise refusal
     # Perhaps because of lone surrogates alone.
     try:
-        request = surrogates.decode_masked(_requests, data)
+        request = surrogates.decode_masked(requests, data)
     except (msgspec.DecodeError, RecursionError) as error:
         # Where in the frame that is, counted in what stands for it, would mislead.
         raise _refusal(error, depth, with_place=False) from None
@@ -201,9 +154,9 @@ def decode(frame: str | bytes, limit: int, depth: int) -> Request:
     return request
 
 
-def encode(message: Delivery | Ack | Error | Hello | FeedEntry | Reached) -> Frame:
-    """The frame that carries ``message``."""
-    return Frame(_encode(message))
+def encode(message: Struct) -> Frame:
+    """Return the frame that carries ``message``."""
+    return Frame(encode_json(message))
 
 
 class Subject(NamedTuple):
@@ -277,7 +230,9 @@ def subject_of(frame: str | bytes) -> Subject:
         with suppress(msgspec.DecodeError, RecursionError):
             told = surrogates.decode(_echoes, _escaped(frame))
             return Subject(
-                _part(told.type, Action), _part(told.topic, _EchoedTopic), _part(told.id, Id)
+                decode_part(told.type, Action),
+                decode_part(told.topic, _EchoedTopic),
+                decode_part(told.id, Id),
             )
     return subject_of_excerpt(_escaped(frame[:_EXCERPT]), _escaped(frame[-_EXCERPT:]))
 
@@ -312,19 +267,17 @@ def subject_of_excerpt(head: bytes, tail: bytes) -> Subject:
             if (raw := getattr(told, name)) is not UNSET:
                 found[name.encode()] = bytes(raw)
     return Subject(
-        _part(Raw(found.get(b"type", b"")), Action),
-        _part(Raw(found.get(b"topic", b"")), _EchoedTopic),
-        _part(Raw(found.get(b"id", b"")), Id),
+        decode_part(Raw(found.get(b"type", b"")), Action),
+        decode_part(Raw(found.get(b"topic", b"")), _EchoedTopic),
+        decode_part(Raw(found.get(b"id", b"")), Id),
     )
 
-
-_Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]
 
 # A topic that is too long is not sent back.
 _EchoedTopic = Annotated[str, Meta(max_length=MAX_BYTES)]
 
 
-def _part(raw: Raw | UnsetType, type: Any) -> Any:
+def decode_part(raw: Raw | UnsetType, type: Any) -> Any:
     if raw is UNSET:
         return UNSET
     try:

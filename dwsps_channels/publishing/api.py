@@ -47,9 +47,9 @@ def publish(
             nested at most ``DWSPS["MAX_MESSAGE_DEPTH"]`` levels deep.
 
     Returns:
-        The number of sessions of this process that received it, as ``reached``; ``None`` if it waits for the commit.
-        When this returns, the server's other processes have it, too, except on the event loop, where it is on its way
-        to them (await ``apublish`` there).
+        The number of sessions of this process that it reaches, as ``reached``; ``None`` if it waits for the commit.
+        When this returns, the broker has it, for the server's other processes, too, except on the event loop, where it
+        is on its way (await ``apublish`` there).
 
     Raises:
         InvalidTopic, InvalidPayload, MessageTooLarge, MessageTooDeep: at once, also inside a transaction. All are
@@ -57,8 +57,8 @@ def publish(
         TransactionManagementError: in a transaction made by hand (``set_autocommit(False)``), whose commit nobody
             announces: commit, then publish with ``on_commit=False``.
         NotServing: in a process that serves nothing, and knows no way to one that does.
-        Unavailable: in a thread, where the server's other processes could not be reached within
-            ``DWSPS["PUBLISH_TIMEOUT"]`` seconds; this one's subscribers have the message.
+        Unavailable: in a thread, if the broker did not take the message within ``DWSPS["PUBLISH_TIMEOUT"]`` seconds.
+            Then nobody has it, unless the connection to the broker broke while it was being sent.
     """
     outgoing = _outgoing(topic, message)
     publisher = _publisher()

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 
 from dwsps_channels.conf import conf
+from dwsps_channels.core.futures import Future
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
@@ -18,15 +19,16 @@ class LocalPublisher:
         self._server = server
 
     def publish(self, message: OutgoingMessage) -> PublishResult:
-        """See ``Publisher.publish``. On the loop itself it does not wait for the server's other processes."""
+        """See ``Publisher.publish``. On the loop itself it does not wait for the broker."""
         server = self._server
         if _running_loop() is server.loop:
-            result, accepted = self._hand_over(message)
-            if accepted is not None:
-                task = asyncio.ensure_future(_count_loss(accepted))
-                _under_way.add(task)
-                task.add_done_callback(_under_way.discard)
-            return result
+            reached, answer = self._hand_over(message)
+            if isinstance(answer, int):
+                return PublishResult(reached, answer)
+            task = asyncio.ensure_future(_count_loss(answer))
+            _under_way.add(task)
+            task.add_done_callback(_under_way.discard)
+            return PublishResult(reached)
         publishing = asyncio.run_coroutine_threadsafe(self._publish(message), server.loop)
         with _losses_counted():
             try:
@@ -51,17 +53,15 @@ class LocalPublisher:
     async def _publish(self, message: OutgoingMessage) -> PublishResult:
         # The first request starts it; those that come at the same time may get here before it has started.
         await self._server.started()
-        result, accepted = self._hand_over(message)
-        if accepted is not None:
-            await accepted
-        return result
+        reached, answer = self._hand_over(message)
+        return PublishResult(reached, answer if isinstance(answer, int) else await answer)
 
-    def _hand_over(self, message: OutgoingMessage) -> tuple[PublishResult, Awaitable[None] | None]:
-        """Publish; the awaitable ends once the broker has the message. ``None``: it has it already."""
-        hub = self._server.hub
+    def _hand_over(self, message: OutgoingMessage) -> tuple[int, int | Future]:
+        """Publish; return how many sessions it reaches, and the broker's answer: see ``Broker.publish``."""
+        node = self._server.node
         # Counted before: a subscriber that comes because of the message was not reached by it.
-        result = PublishResult(reached=hub.reach(message.topic))
-        return result, hub.publish(message.topic, message.payload, message.timestamp)
+        reached = node.hub.reach(message.topic)
+        return reached, node.publish(message.topic, message.payload, message.timestamp)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -74,14 +74,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 _under_way: set[asyncio.Future[None]] = set()
 
 
-async def _count_loss(accepted: Awaitable[None]) -> None:
+async def _count_loss(accepted: Future) -> None:
     with suppress(Unavailable), _losses_counted():
         await accepted
 
 
 @contextmanager
 def _losses_counted() -> Iterator[None]:
-    """Count a message that does not reach the other processes, and raise ``Unavailable`` if it took too long."""
+    """Count a message that the broker does not take, and raise ``Unavailable`` if it took too long."""
     try:
         yield
     except TimeoutError:

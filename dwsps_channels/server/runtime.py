@@ -11,11 +11,12 @@ import os
 import secrets
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
+from msgspec import Struct
 
 from dwsps_channels import __version__
 from dwsps_channels.broker.backends import configured_backend
@@ -28,12 +29,17 @@ from dwsps_channels.connections.servers.options import (
     warn_of_workers,
 )
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
-from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.broker import BrokerStats
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.node import Node, NodeStats
+from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.sessions import Sessions, SessionStats
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.throttle import Throttle
@@ -41,7 +47,8 @@ from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.protocol.messages import Hello, encode
+from dwsps_channels.protocol.messages import encode
+from dwsps_channels.protocol.peer_messages import Hello
 from dwsps_channels.server.shutdown import before_shutdown
 from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.threads.pools import drop_waiting
@@ -60,6 +67,24 @@ FORWARDING_BYTES = 1024
 FEED_REQUEST_BYTES = 32 * 1024
 
 
+SESSIONS: Final[dict[Role, type[Session]]] = {
+    Role.CLIENT: Session,
+    Role.PEER: PeerSession,
+    Role.PUBLISHER: PublisherSession,
+    Role.WORKER: WorkerSession,
+}
+
+
+class RuntimeStats(Struct, frozen=True):
+    """The counters of one process, by room."""
+
+    node: NodeStats
+    broker: BrokerStats
+    sessions: SessionStats
+    signals_dropped: int
+    """Events that receivers of signals were too slow for."""
+
+
 class Runtime:
     """What the sessions of one process share."""
 
@@ -70,12 +95,14 @@ class Runtime:
         policy = conf.policy_class()
         self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
         self.signals = SignalObserver()
+        self.observers: tuple[Observer, ...] = (self.signals,)
+        """Of all sessions."""
         self.broker = configured_backend().make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
-        self.hub = Hub(
+        self.node = Node(
             uuid4().hex,
-            self.broker.publish,
+            self.broker,
             tail=Tail(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
         )
         self.draining = False
@@ -87,8 +114,9 @@ class Runtime:
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """How many clients may be connected."""
         self._is_server_known = False
-        self._sessions: set[Session] = set()
-        self._accepted_peers = AcceptedPeers(conf.TIMINGS.PEER_POLL_INTERVAL)
+        self.sessions = Sessions()
+        """The sessions of this process."""
+        self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
         self._empty = asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._started = self.loop.create_task(self._start())
@@ -140,8 +168,8 @@ class Runtime:
         self, transport: Transport, user: object, authenticated: Authenticated, limits: Limits
     ) -> Session:
         """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
-        session = Session(
-            self.hub,
+        session = SESSIONS[authenticated.role](
+            self.node,
             transport,
             Identity(
                 client=secrets.token_hex(8),
@@ -151,9 +179,9 @@ class Runtime:
             ),
             policy=self.policy,
             limits=limits,
-            observer=self.signals,
+            observers=self.observers,
         )
-        self._sessions.add(session)
+        self.sessions.add(session)
         self._empty.clear()
         session.open()
         if authenticated.peer is not None:
@@ -174,11 +202,20 @@ class Runtime:
 
     def close_session(self, session: Session) -> None:
         """Forget a session whose connection is gone."""
-        self._sessions.discard(session)
-        if not self._sessions:
+        self.sessions.discard(session)
+        if not self.sessions:
             self._empty.set()
         self._accepted_peers.discard(session)
         session.closed()
+
+    def stats(self) -> RuntimeStats:
+        """Return the counters of this process as they are now."""
+        return RuntimeStats(
+            node=self.node.stats(),
+            broker=self.broker.stats(),
+            sessions=self.sessions.stats(),
+            signals_dropped=self.signals.dropped,
+        )
 
     async def drain(self) -> None:
         """Send every client away, to come back to whoever serves next, and end what was started."""
@@ -189,14 +226,14 @@ class Runtime:
     async def _start(self) -> None:
         before_shutdown(self.drain)
         warn_of_daphne(self.limits)
-        await self.broker.start(self.hub.receive)
+        await self.broker.start(self.node.receive)
 
     async def _drain(self) -> None:
         self.draining = True
         ends = self.loop.time() + SESSIONS_GRACE + EVENTS_GRACE
-        if self._sessions:
-            logger.info("sessions closed, as the server is going away: %d", len(self._sessions))
-            for session in list(self._sessions):
+        if self.sessions:
+            logger.info("sessions closed, as the server is going away: %d", len(self.sessions))
+            for session in self.sessions:
                 _close_going_away(session)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)

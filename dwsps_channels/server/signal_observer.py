@@ -13,6 +13,7 @@ from django.dispatch import Signal
 from dwsps_channels import signals
 from dwsps_channels.capturing import is_under_test
 from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.text import printable
 from dwsps_channels.threads.database import close_connections, close_old_connections
@@ -23,7 +24,7 @@ logger = logging.getLogger("dwsps_channels.signals")
 QUEUE_LENGTH = 10_000
 
 
-class SignalObserver:
+class SignalObserver(Observer):
     """Queues an event for each signal that has receivers, and sends them one after the other.
 
     The receivers share a thread of their own, so that a slow one does not hold up Django's own thread either.

@@ -1,7 +1,7 @@
 import pytest
 
 from dwsps_channels.broker.memory import MemoryBroker
-from tests.broker.contract import BrokerContract, MakeBroker, publication
+from tests.broker.contract import BrokerContract, MakeBroker, Member, publication
 
 
 class TestMemoryBroker(BrokerContract):
@@ -9,5 +9,15 @@ class TestMemoryBroker(BrokerContract):
     def make_broker(self) -> MakeBroker:
         return MemoryBroker
 
-    def test_has_accepted_at_once(self) -> None:
-        assert MemoryBroker().publish(publication()) is None  # type: ignore[func-returns-value]
+    async def test_delivers_within_the_call(self) -> None:
+        member = await Member(MemoryBroker()).start()
+        offsets = [member.broker.publish(publication(number)) for number in (7, 8)]
+        assert offsets == member.offsets == [1, 2]
+        assert member.numbers == [7, 8]
+
+    async def test_delivers_what_was_published_before_the_start_by_it(self) -> None:
+        member = Member(MemoryBroker())
+        assert member.broker.publish(publication(7)) == 1
+        await member.start()
+        assert member.broker.publish(publication(8)) == 2
+        assert (member.numbers, member.offsets) == ([7, 8], [1, 2])

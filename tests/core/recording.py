@@ -11,12 +11,17 @@ from typing import Any
 
 from msgspec import Raw
 
-from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.broker import BrokerStats, Deliver
+from dwsps_channels.core.futures import has_failed
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.node import Node
+from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
 from dwsps_channels.protocol.frames import Frame
 
 Message = dict[str, Any]
@@ -61,7 +66,7 @@ class RecordingTransport:
         ]
 
 
-class RecordingObserver:
+class RecordingObserver(Observer):
     """``told`` has a tuple for each event: its name, the client, and what it is about."""
 
     def __init__(self) -> None:
@@ -126,20 +131,65 @@ class Client:
 ORIGIN = "0123456789abcdef"
 
 
+class RecordingBroker:
+    """Gives everything back as the contract says: at once, or when the test says that it has it."""
+
+    def __init__(self) -> None:
+        self.taken: list[Publication] = []
+        """What was handed to it."""
+        self.answer: Future[None] | None = None
+        """What ``publish`` returns; ``None``: the offset, at once."""
+        self._deliver: Deliver | None = None
+
+    def deliver_to(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+
+    async def start(self, deliver: Deliver) -> None:
+        self.deliver_to(deliver)
+
+    def publish(self, publication: Publication) -> "int | Future[None]":
+        assert self._deliver is not None
+        self.taken.append(publication)
+        answer = self.answer
+        if answer is None:
+            self._deliver(publication, len(self.taken))
+            return len(self.taken)
+
+        def come_back(_: object) -> None:
+            assert self._deliver is not None
+            if not has_failed(answer):
+                self._deliver(publication, None)
+
+        answer.add_done_callback(come_back)
+        return answer
+
+    async def stop(self) -> None:
+        pass
+
+    def stats(self) -> BrokerStats:
+        return BrokerStats()
+
+
+SESSIONS = {
+    Role.CLIENT: Session,
+    Role.PEER: PeerSession,
+    Role.PUBLISHER: PublisherSession,
+    Role.WORKER: WorkerSession,
+}
+
+
 class World:
-    """The server around the sessions: a hub, a broker and the events, all written down."""
+    """The server around the sessions: a node, a broker and an observer, all written down."""
 
     def __init__(self, origin: str = ORIGIN) -> None:
-        self.hub = Hub(origin, self._broadcast)
+        self.broker = RecordingBroker()
+        self.node = Node(origin, self.broker)
+        self.broker.deliver_to(self.node.receive)
         self.observer = RecordingObserver()
-        self.broadcast: list[Publication] = []
-        """The publications that were handed to the broker."""
-        self.broker_answers: Future[None] | None = None
-        """The return value of the broker."""
 
-    def _broadcast(self, publication: Publication) -> "Future[None] | None":
-        self.broadcast.append(publication)
-        return self.broker_answers
+    def receive(self, publication: Publication) -> None:
+        """Let the broker bring what another process has published."""
+        self.node.receive(publication, None)
 
     def connect(
         self,
@@ -151,21 +201,22 @@ class World:
         clock: Callable[[], float] = monotonic,
     ) -> Client:
         transport = RecordingTransport()
-        session = Session(
-            self.hub,
+        identity = identity or Identity(client)
+        session = SESSIONS[identity.role](
+            self.node,
             transport,
-            identity or Identity(client),
+            identity,
             policy=policy or RecordingPolicy(),
             limits=limits or Limits(),
-            observer=self.observer,
+            observers=(self.observer,),
             clock=clock,
         )
         session.open()
         return Client(session, transport)
 
     def is_empty(self) -> bool:
-        """Return whether the hub has no state left. It reads private attributes, which nothing else needs."""
-        return not self.hub._audiences
+        """Whether the hub remembers nothing."""
+        return not len(self.node.hub)
 
 
 def future() -> "Future[Any]":

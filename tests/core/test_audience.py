@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.core.audience import MIN_BROADCAST, Audience, Subscriber
+from dwsps_channels.core.audience import MIN_BROADCAST, Audience
+from dwsps_channels.core.subscription import Subscriber, Subscription
 from dwsps_channels.protocol.frames import Frame
 from tests.core.recording import RecordingTransport
 
@@ -34,7 +35,7 @@ def broadcaster() -> RecordingBroadcaster:
 def filled(*transports: RecordingTransport) -> Audience:
     audience = Audience()
     for transport in transports:
-        audience.add(Subscriber(transport))
+        audience.add(Subscription(Subscriber(transport), "news"))
     return audience
 
 
@@ -72,20 +73,22 @@ def test_who_has_no_courier_is_sent_to_and_others_are_each_left_to_theirs(
 def test_a_group_is_the_same_one_until_somebody_comes_or_goes(
     broadcaster: RecordingBroadcaster,
 ) -> None:
-    subscribers = [Subscriber(Carried(broadcaster)) for _ in range(MIN_BROADCAST + 2)]
+    subscriptions = [
+        Subscription(Subscriber(Carried(broadcaster)), "news") for _ in range(MIN_BROADCAST + 2)
+    ]
     audience = Audience()
-    for subscriber in subscribers[:-1]:
-        audience.add(subscriber)
+    for subscription in subscriptions[:-1]:
+        audience.add(subscription)
     audience.deliver(FRAME)
     audience.deliver(FRAME)
-    audience.add(subscribers[-1])
+    audience.add(subscriptions[-1])
     audience.deliver(FRAME)
-    audience.remove(subscribers[0])
+    audience.remove(subscriptions[0])
     audience.deliver(FRAME)
 
     first, second, third, fourth = (group for _, group in broadcaster.broadcasts)
     assert first is second
-    transports = [subscriber.transport for subscriber in subscribers]
+    transports = [each.subscriber.transport for each in subscriptions]
     assert list(first) == transports[:-1]  # as it was when it was given
     assert list(third) == transports
     assert list(fourth) == transports[1:]

@@ -1,11 +1,14 @@
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from dwsps_channels.core.audience import Subscriber
 from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.subscription import Subscriber
 from dwsps_channels.protocol.errors import InvalidTopic
 from dwsps_channels.protocol.frames import Frame
 from tests.core.oracle import Subscriptions
@@ -46,6 +49,8 @@ class Writer(RecordingTransport):
         self._log.deliveries.append((self._who, frame))
 
 
+LIMITS = Limits()
+
 STAMP = "2020-01-21T17:03:13.625Z"
 
 
@@ -53,13 +58,9 @@ def publication(topic: str) -> Publication:
     return Publication(topic=topic, message=Raw(b"1"), timestamp=STAMP)
 
 
-def quiet_hub() -> Hub:
-    return Hub("here", lambda publication: None)
-
-
 @given(steps)
 def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str, str]]) -> None:
-    hub, oracle, log = quiet_hub(), Subscriptions(), Log()
+    hub, oracle, log = Hub(), Subscriptions(), Log()
     people = {who: log.subscriber(who) for who in PEOPLE}
 
     for step, who, topic in steps:
@@ -81,16 +82,16 @@ def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str,
                 ]
                 assert hub.reach(topic) == len({who for who, _ in expected})
         for person in people.values():
-            assert person.size == sum(len(each.encode()) for each in person.topics)
+            assert person.size == sum(len(each.encode()) for each in person.subscriptions)
 
     for who in PEOPLE:
         hub.remove(people[who])
-        assert not people[who].topics
-    assert not hub._audiences
+        assert not people[who].subscriptions
+    assert len(hub) == 0
 
 
 def test_all_who_get_a_message_for_the_same_context_get_the_same_frame() -> None:
-    hub, log = quiet_hub(), Log()
+    hub, log = Hub(), Log()
     for who in PEOPLE:
         subscriber = log.subscriber(who)
         hub.subscribe(subscriber, "news")
@@ -103,41 +104,18 @@ def test_all_who_get_a_message_for_the_same_context_get_the_same_frame() -> None
     assert len({id(frame) for _, frame in parents}) == 1
 
 
-def test_publishing_delivers_here_first_and_then_hands_over() -> None:
-    log = Log()
-    seen: list[tuple[Publication, int]] = []
-    hub = Hub("here", lambda publication: seen.append((publication, len(log.deliveries))))
+def test_a_topic_that_is_none_is_not_delivered() -> None:
+    hub, log = Hub(), Log()
     hub.subscribe(log.subscriber("ann"), "news")
 
-    assert hub.publish("news", Raw(b"1"), STAMP) is None
-
-    [(published, delivered_before)] = seen
-    assert delivered_before == 1
-    assert (published.topic, bytes(published.message), published.timestamp) == ("news", b"1", STAMP)
-    assert (published.origin, published.sequence, published.from_peer_server) == ("here", 1, False)
-
-
-def test_what_another_process_published_is_not_handed_over_again() -> None:
-    seen: list[Publication] = []
-    hub = Hub("here", seen.append)
-
-    hub.receive(publication("news"))
-
-    assert seen == []
-
-
-def test_a_topic_that_is_none_is_neither_delivered_nor_handed_over() -> None:
-    seen: list[Publication] = []
-    hub = Hub("here", seen.append)
-
     with pytest.raises(InvalidTopic):
-        hub.publish("news..uk", Raw(b"1"), STAMP)
+        hub.deliver(publication("news..uk"))
 
-    assert seen == []
+    assert log.deliveries == []
 
 
 def test_reach_counts_a_subscriber_of_several_contexts_once() -> None:
-    hub, log = quiet_hub(), Log()
+    hub, log = Hub(), Log()
     ann, bob = log.subscriber("ann"), log.subscriber("bob")
     hub.subscribe(ann, "news")
     hub.subscribe(ann, "news.uk")
@@ -145,3 +123,36 @@ def test_reach_counts_a_subscriber_of_several_contexts_once() -> None:
 
     assert hub.reach("news.uk.london") == 2
     assert hub.reach("newsroom") == 0
+
+
+@given(steps, st.sets(st.sampled_from(PEOPLE)), topics())
+def test_one_of_those_that_are_behind_is_found_if_a_publish_reaches_it(
+    steps: list[tuple[str, str, str]], lagging: set[str], topic: str
+) -> None:
+    hub, oracle, log = Hub(), Subscriptions(), Log()
+    people = {who: log.subscriber(who) for who in PEOPLE}
+    for step, who, subscribed in steps:
+        if step == "subscribe":
+            hub.subscribe(people[who], subscribed)
+            oracle.subscribe(who, subscribed)
+    hub.lagging.update(people[who] for who in lagging)
+
+    reached = {people[who].transport for who, _ in oracle.deliveries(topic) if who in lagging}
+
+    found = hub.behind(topic)
+    assert found in reached if reached else found is None
+
+
+def test_a_thousand_subscriptions_take_half_a_megabyte() -> None:
+    """The most that a connection may have, by default: topics of 64 KiB together."""
+    hub, transport = Hub(), RecordingTransport()
+    tracemalloc.start()
+    try:
+        subscriber = Subscriber(transport)
+        for number in range(LIMITS.subscriptions):
+            hub.subscribe(subscriber, f"{number:060}.here")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 550 * LIMITS.subscriptions

@@ -67,7 +67,7 @@ class TestRelaying:
             [answer] = link.send(forwarded(number))
             assert (answer["type"], answer["id"]) == ("ack", number)
         assert messages(subscriber) == [1, 2, 3]
-        assert [each.sequence for each in world.broadcast] == [1, 2, 3]
+        assert [each.sequence for each in world.broker.taken] == [1, 2, 3]
 
     def test_another_link_s_copy_is_known_too(self, world: World) -> None:
         subscriber = reader(world)
@@ -91,16 +91,16 @@ class TestRelaying:
         # Nor on the server's other processes.
         elsewhere = World()
         subscriber = reader(elsewhere)
-        for publication in world.broadcast:
-            elsewhere.hub.receive(publication)
-            elsewhere.hub.receive(publication)
+        for publication in world.broker.taken:
+            elsewhere.receive(publication)
+            elsewhere.receive(publication)
         assert messages(subscriber) == [1, 1]
 
     async def test_a_peer_cannot_hold_up_what_another_forwards(self, world: World) -> None:
         good, bad = (world.connect(identity=peer(name, name)) for name in ("good", "bad"))
-        world.broker_answers = future()
+        world.broker.answer = future()
         assert bad.send(forwarded(1, origin="good's")) == []
-        world.broker_answers = None
+        world.broker.answer = None
         [answer] = good.send(forwarded(1, origin="good's"))
         assert answer["type"] == "ack"
 
@@ -128,7 +128,7 @@ class TestRelaying:
         subscriber, elsewhere = reader(world), World(origin="another process of this server")
         world.connect().send(publish("news", 1))
         elsewhere.connect().send(publish("news", 2))
-        world.hub.receive(elsewhere.broadcast[0])
+        world.receive(elsewhere.broker.taken[0])
         link = world.connect(identity=peer("link"))
         for origin in (ORIGIN, "another process of this server"):
             [answer] = link.send(forwarded(1, origin=origin))
@@ -140,7 +140,7 @@ class TestRelaying:
     ) -> None:
         """Its link was cut, and the broker has not answered the first one."""
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = accepted = future()
+        world.broker.answer = accepted = future()
         assert link.send(forwarded(1)) == []
         [answer] = world.connect(identity=peer("link")).send(forwarded(1))
         assert (answer["code"], answer["retryable"]) == ("unavailable", True)
@@ -163,7 +163,7 @@ class TestRelaying:
 
     async def test_nobody_gets_it_before_the_broker_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = accepted = future()
+        world.broker.answer = accepted = future()
         assert link.send(forwarded(1)) == []
         assert subscriber.transport.take() == []
         accepted.set_result(None)
@@ -175,25 +175,25 @@ class TestRelaying:
         self, world: World
     ) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = refused = future()
+        world.broker.answer = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
         [answer] = link.transport.take()
         assert is_error(answer, "unavailable", action="publish", topic="news", id=1)
         assert subscriber.transport.take() == []
-        world.broker_answers = None
+        world.broker.answer = None
         assert [each["type"] for each in link.send(forwarded(1))] == ["ack"]
         assert messages(subscriber) == [1]
 
     async def test_nothing_gets_ahead_of_what_the_broker_refused(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
-        world.broker_answers = refused = future()
+        world.broker.answer = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(forwarded(1))
         await turn()
         link.transport.take()
-        world.broker_answers = None  # it is back, and the rest of what was on its way comes in
+        world.broker.answer = None  # it is back, and the rest of what was on its way comes in
         for number in (2, 3):
             [answer] = link.send(forwarded(number))
             assert is_error(answer, "unavailable", action="publish", topic="news", id=number)
@@ -208,7 +208,7 @@ class TestRelaying:
         futures = []
         for number in (1, 2, 3):
             futures.append(future())
-            world.broker_answers = futures[-1]
+            world.broker.answer = futures[-1]
             assert link.send(forwarded(number)) == []
         assert subscriber.transport.take() == []
         for accepted in futures:
@@ -225,14 +225,14 @@ class TestRelaying:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
         futures = [future() for _ in range(3)]
         for number, accepted in enumerate(futures, 1):
-            world.broker_answers = accepted
+            world.broker.answer = accepted
             link.send(forwarded(number))
         futures[0].set_result(None)
         for accepted in futures[1:]:
             accepted.set_exception(Unavailable("redis is away"))
         if is_told:
             await turn()
-        world.broker_answers = None  # it is back
+        world.broker.answer = None  # it is back
         answers = link.send(forwarded(4))
         await turn()
         assert messages(subscriber) == [1]
@@ -250,12 +250,12 @@ class TestRelaying:
 
     async def test_what_comes_without_a_name_waits_for_nothing(self, world: World) -> None:
         link = world.connect(identity=peer("old"))
-        world.broker_answers = refused = future()
+        world.broker.answer = refused = future()
         refused.set_exception(Unavailable("redis is away"))
         link.send(publish("news", 1, fromPeerServer=True))
         await turn()
         assert [each["code"] for each in link.transport.take()] == ["unavailable"]
-        world.broker_answers = None
+        world.broker.answer = None
         [answer] = link.send(publish("news", 2, fromPeerServer=True))
         assert answer["type"] == "ack"
 
@@ -265,13 +265,13 @@ class TestRelaying:
         assert link.send(forwarded(1))
         elsewhere = World()
         elsewhere.connect(identity=peer("link")).send(forwarded(1))
-        [publication] = elsewhere.broadcast
-        world.hub.receive(publication)
-        world.hub.receive(publication)
+        [publication] = elsewhere.broker.taken
+        world.receive(publication)
+        world.receive(publication)
         world.connect(identity=peer("link")).send(forwarded(1))
         assert messages(subscriber) == [1]
 
-    @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER])
+    @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, Role.PUBLISHER])
     def test_nobody_else_may_relay(self, world: World, role: Role) -> None:
         subscriber = reader(world)
         [answer] = world.connect(identity=Identity("forger", role=role)).send(forwarded(1))
@@ -279,7 +279,7 @@ class TestRelaying:
         assert subscriber.transport.take() == []
 
 
-class TestTap:
+class TestFeed:
     def test_it_gets_what_is_published_here_once_with_its_name(self, world: World) -> None:
         receiver, client = worker(world), world.connect()
         [_, answer] = receiver.send(feed_request())
@@ -319,8 +319,8 @@ class TestTap:
             world.connect().send(publish("news", number))
             elsewhere.connect().send(publish("news", number))
         # This process heard of the other one from its second message on.
-        for publication in elsewhere.broadcast[1:]:
-            world.hub.receive(replace(publication, origin="other"))
+        for publication in elsewhere.broker.taken[1:]:
+            world.receive(replace(publication, origin="other"))
         receiver.transport.take()
         reached, *_ = receiver.send(feed_request())
         assert reached["began"] == {ORIGIN: 1, "other": 2}
@@ -334,8 +334,8 @@ class TestTap:
         for _ in range(300):
             for client in flood:
                 client.send(publish("junk", "x" * 60_000))
-        for publication in elsewhere.broadcast:
-            world.hub.receive(publication)
+        for publication in elsewhere.broker.taken:
+            world.receive(publication)
         answers = worker(world).send(feed_request())
         assert [each["message"] for each in answers if each.get("topic") == "orders"] == [
             "important",
@@ -343,7 +343,7 @@ class TestTap:
         ]
         assert sum(each.get("topic") == "junk" for each in answers) < 300
 
-    def test_tapping_again_does_not_double(self, world: World) -> None:
+    def test_a_second_request_does_not_double_the_feed(self, world: World) -> None:
         client, receiver = world.connect(), worker(world)
         receiver.send(feed_request())
         receiver.send(feed_request())
@@ -354,7 +354,7 @@ class TestTap:
         receiver, elsewhere = worker(world), World()
         receiver.send(feed_request())
         elsewhere.connect().send(publish("news", 1))
-        world.hub.receive(elsewhere.broadcast[0])
+        world.receive(elsewhere.broker.taken[0])
         assert messages(receiver) == [1]
 
     def test_it_ends_with_the_session(self, world: World) -> None:
@@ -364,10 +364,12 @@ class TestTap:
         client.send(publish("news", 1))
         assert receiver.transport.take() == []
 
-    @pytest.mark.parametrize("identity", [Identity("client"), peer("link")])
-    def test_nobody_but_the_worker_taps(self, world: World, identity: Identity) -> None:
+    @pytest.mark.parametrize(
+        "identity", [Identity("client"), peer("link"), Identity("task", role=Role.PUBLISHER)]
+    )
+    def test_nobody_but_the_worker_gets_it(self, world: World, identity: Identity) -> None:
         [answer] = world.connect(identity=identity).send(feed_request())
-        assert is_error(answer, "forbidden", action="feed", id="feed")
+        assert is_error(answer, "invalid_message", action="feed", id="feed")
 
     def test_the_worker_publishes_past_the_policy(self, world: World) -> None:
         subscriber = reader(world)

@@ -217,7 +217,7 @@ def test_fields_that_the_protocol_does_not_name_are_dropped(world: World) -> Non
     )
 
     assert got == [delivery("news", "news"), ack("publish", "news", id=1)]
-    assert not world.broadcast[0].from_peer_server
+    assert not world.broker.taken[0].from_peer_server
 
 
 @pytest.mark.parametrize("context", ["sport", None, 5, {"a": []}])
@@ -238,7 +238,7 @@ def test_each_publish_is_handed_to_the_broker_once_whoever_subscribes(world: Wor
 
     clients[0].send(publish("news.uk", {"a": 1}, timestamp=STAMP))
 
-    (handed_over,) = world.broadcast
+    (handed_over,) = world.broker.taken
     assert (handed_over.topic, bytes(handed_over.message), handed_over.timestamp) == (
         "news.uk",
         b'{"a": 1}',
@@ -259,7 +259,7 @@ def test_to_keep_a_message_is_not_to_keep_its_frame(world: World) -> None:
     finally:
         tracemalloc.stop()
 
-    assert len(world.broadcast) == 100
+    assert len(world.broker.taken) == 100
     assert kept < 1_000_000
 
 
@@ -273,7 +273,7 @@ def test_an_ordinary_client_may_not_send_as_a_peer(world: World) -> None:
     (told,) = client.send(publish("news", fromPeerServer=True, id=1))
 
     assert is_error(told, "forbidden", action="publish", topic="news", id=1)
-    assert world.broadcast == []
+    assert world.broker.taken == []
     assert len(client.send(publish("news"))) == 2
 
 
@@ -298,7 +298,7 @@ def test_a_peer_relays_and_the_flag_goes_with_the_message(world: World) -> None:
     relayed, organic = client.transport.take()
     assert relayed == delivery("news", "news") | {"fromPeerServer": True}
     assert organic == delivery("news", "news")
-    assert [publication.from_peer_server for publication in world.broadcast] == [True, False]
+    assert [publication.from_peer_server for publication in world.broker.taken] == [True, False]
 
 
 # Many clients.

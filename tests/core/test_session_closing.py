@@ -65,7 +65,7 @@ def test_after_closing_frames_are_ignored(world: World, frame: str) -> None:
     assert client.send(frame) == []
 
     assert other.transport.take() == []
-    assert world.broadcast == []
+    assert world.broker.taken == []
     assert world.observer.told == told
     client.session.closed()
     other.session.closed()

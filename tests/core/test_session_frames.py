@@ -126,7 +126,7 @@ def test_who_sends_too_fast_is_told_and_may_try_again(world: World) -> None:
 
     (told,) = client.send(publish("news", id=3))
     assert is_error(told, "rate_limited", action="publish", topic="news", id=3)
-    assert len(world.broadcast) == 3
+    assert len(world.broker.taken) == 3
 
     clock.now += 0.5
     assert client.send(publish("news", id=3)) == [ack("publish", "news", id=3)]

@@ -99,7 +99,7 @@ async def test_what_the_policy_denies_is_not_done(world: World, given: Given) ->
     subscribing, publishing = client.transport.take()
     assert is_error(subscribing, "forbidden", action="subscribe", topic="news", id=1)
     assert is_error(publishing, "forbidden", action="publish", topic="news", id=2)
-    assert world.broadcast == []
+    assert world.broker.taken == []
     assert other.transport.take() == []
     assert world.observer.told == [*told, ("connected", "one")]
     other.session.closed()
@@ -123,7 +123,7 @@ async def test_a_policy_that_raises_lets_nothing_through_and_is_told_in_the_log_
     assert "client one" in record.getMessage()
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
-    assert world.broadcast == []
+    assert world.broker.taken == []
     assert world.is_empty()
 
 
@@ -153,7 +153,7 @@ async def test_an_answer_that_is_no_answer_lets_nothing_through(
     await settle(client.session.receive(publish("news")))
 
     assert [told["type"] for told in client.transport.take()] == ["error", "error"]
-    assert world.broadcast == []
+    assert world.broker.taken == []
     assert world.is_empty()
 
 
@@ -185,12 +185,12 @@ async def test_while_the_policy_decides_nothing_happens(world: World) -> None:
 
     pending = client.start(subscribe("news", id=1))
     assert client.transport.take() == []
-    assert world.hub.reach("news") == 0
+    assert world.node.hub.reach("news") == 0
 
     decision.set_result(True)
     await pending
     assert client.transport.take() == [ack("subscribe", "news", id=1)]
-    assert world.hub.reach("news") == 1
+    assert world.node.hub.reach("news") == 1
 
 
 async def test_while_one_waits_the_others_go_on(world: World) -> None:
@@ -259,23 +259,37 @@ async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
 # The broker.
 
 
-async def test_the_ack_waits_for_the_broker_and_the_delivery_here_does_not(world: World) -> None:
-    world.broker_answers = accepted = future()
+async def test_the_delivery_comes_with_the_brokers_answer_and_the_ack_after_it(
+    world: World,
+) -> None:
+    world.broker.answer = accepted = future()
     client = world.connect()
     client.send(subscribe("news"))
 
-    assert client.send(publish("news", timestamp=STAMP, id=1)) == [delivery("news", "news")]
+    assert client.send(publish("news", timestamp=STAMP, id=1)) == []
 
     accepted.set_result(None)
     await turn()
-    assert client.transport.take() == [ack("publish", "news", id=1)]
+    assert client.transport.take() == [delivery("news", "news"), ack("publish", "news", id=1)]
+
+
+async def test_what_the_broker_refuses_is_delivered_to_nobody(world: World) -> None:
+    world.broker.answer = accepted = future()
+    client, other = world.connect(), world.connect("two")
+    other.send(subscribe("news"))
+
+    client.send(publish("news", id=1))
+    accepted.set_exception(Unavailable("the broker is down"))
+    await turn()
+
+    assert other.transport.take() == []
 
 
 @pytest.mark.parametrize("policy_waits", [False, True])
 async def test_what_the_broker_refuses_is_an_error_that_may_be_tried_again(
     world: World, policy_waits: bool
 ) -> None:
-    world.broker_answers = accepted = future()
+    world.broker.answer = accepted = future()
     client = world.connect(
         policy=RecordingPolicy(lambda: answer_later(True) if policy_waits else True)
     )
@@ -292,7 +306,7 @@ async def test_what_the_broker_refuses_is_an_error_that_may_be_tried_again(
 async def test_a_broker_that_breaks_is_told_in_the_log_alone(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.broker_answers = accepted = future()
+    world.broker.answer = accepted = future()
     client = world.connect()
 
     client.send(publish("news", id=1))
@@ -308,14 +322,14 @@ async def test_a_broker_that_breaks_is_told_in_the_log_alone(
 async def test_policy_and_broker_are_waited_for_one_after_the_other(world: World) -> None:
     async def decide() -> bool:
         await asyncio.sleep(0)
-        assert world.broadcast == []
+        assert world.broker.taken == []
         return True
 
-    world.broker_answers = accepted = future()
+    world.broker.answer = accepted = future()
     client = world.connect(policy=RecordingPolicy(decide))
 
     await client.start(publish("news", id=1))
-    assert len(world.broadcast) == 1
+    assert len(world.broker.taken) == 1
     assert client.transport.take() == []
 
     accepted.set_result(None)
@@ -328,9 +342,9 @@ async def test_many_publishes_may_wait_for_the_broker_at_once(world: World) -> N
     client = world.connect()
 
     for id, accepted in enumerate(futures):
-        world.broker_answers = accepted
+        world.broker.answer = accepted
         assert client.send(publish("news", id=id)) == []
-    assert len(world.broadcast) == 3
+    assert len(world.broker.taken) == 3
 
     futures[0].set_result(None)
     await turn()
@@ -344,14 +358,14 @@ async def test_many_publishes_may_wait_for_the_broker_at_once(world: World) -> N
 
 
 async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> None:
-    world.broker_answers = accepted = future()
+    world.broker.answer = accepted = future()
     client = world.connect()
 
     client.send(publish("news", id=1))
     assert client.send(subscribe("news", id=2)) == []
     assert client.send(subscribe("", id=3)) == []
     assert client.send("{") == []
-    assert world.hub.reach("news") == 1
+    assert world.node.hub.reach("news") == 1
 
     accepted.set_exception(Unavailable("the broker is down"))
     await turn()
@@ -360,7 +374,7 @@ async def test_what_comes_after_a_publish_is_answered_after_it(world: World) -> 
     assert second == ack("subscribe", "news", id=2)
     assert is_error(third, "invalid_topic", action="subscribe", topic="", id=3)
     assert is_error(fourth, "invalid_json")
-    world.broker_answers = None
+    world.broker.answer = None
     assert [told["type"] for told in client.send(publish("news", id=5))] == ["publish", "ack"]
 
 
@@ -369,7 +383,7 @@ async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World
     futures = []
     for id in range(MAX_WAITING):
         futures.append(future())
-        world.broker_answers = futures[-1]
+        world.broker.answer = futures[-1]
         pending = client.session.receive(publish("news", id=id))
         assert (pending is None) == (id < MAX_WAITING - 1)
     assert pending is not None
@@ -389,7 +403,7 @@ async def test_a_publisher_is_read_on_when_the_broker_has_answered_but_that_was_
     client = world.connect()
     futures = [future() for _ in range(MAX_WAITING)]
     for id, accepted in enumerate(futures):
-        world.broker_answers = accepted
+        world.broker.answer = accepted
         pending = client.session.receive(publish("news", id=id))
     for accepted in futures:
         accepted.set_result(None)
@@ -407,7 +421,7 @@ async def test_an_answer_of_the_broker_to_a_client_that_has_gone_is_nobodys(
     futures = [future() for _ in range(2)]
     client = world.connect()
     for id, accepted in enumerate(futures):
-        world.broker_answers = accepted
+        world.broker.answer = accepted
         client.send(publish("news", id=id))
 
     client.session.closed()
@@ -502,18 +516,18 @@ class TestReadersThatAreBehind:
         await waiting
         # Told late, it is of no effect.
         reader.session.on_backpressure(True)
-        assert world.hub.lagging == set()
+        assert world.node.hub.lagging == set()
 
     async def test_the_broker_is_waited_for_as_well(self, world: World) -> None:
         reader, publisher = world.connect("reader"), world.connect("publisher")
         reader.send(subscribe("news"))
         reader.session.on_backpressure(True)
         reader.transport.until_caught_up = future()
-        world.broker_answers = future()
+        world.broker.answer = future()
         waiting = asyncio.ensure_future(publisher.start(publish("news", id=1)))
         await turn()
         assert publisher.transport.take() == []
-        world.broker_answers.set_result(None)
+        world.broker.answer.set_result(None)
         await turn()
         assert publisher.transport.take() == [ack("publish", "news", id=1)]
         assert not waiting.done()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
@@ -13,7 +14,14 @@ from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 from dwsps_channels.broker.channel_layer.gossip import Gossip
 from dwsps_channels.broker.channel_layer.layers import close_layer, end
-from dwsps_channels.broker.channel_layer.send_queue import SendQueue, accept, refuse, refused
+from dwsps_channels.broker.channel_layer.send_queue import (
+    SendQueue,
+    Waiting,
+    accept,
+    refuse,
+    refused,
+)
+from dwsps_channels.core.broker import BrokerStats, Deliver
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.text import printable
@@ -47,7 +55,11 @@ class ChannelLayerBroker:
     """A member of one group of a channel layer, by one channel of its own.
 
     Publications that arrive while others are on their way leave together: throughput is not bound to one round trip
-    each. All that leaves is numbered, so that the others notice what they missed.
+    each. All that leaves is numbered, so that every process notices what it missed.
+
+    This process's own publications come back through the layer, too, and are delivered then. So all processes deliver
+    in the layer's order, as far as it has one: the layer in memory and the pub/sub layer of channels-redis do; the core
+    layer of channels-redis sorts by the senders' clocks. There is no log, so there are no offsets.
 
     A heartbeat renews the membership, tells the others how far this process is, and has to come back to it. When it
     does not, the connections are made anew until it does, and publications are refused meanwhile.
@@ -79,7 +91,7 @@ class ChannelLayerBroker:
         """Whether the last heartbeats came back: this process reaches the layer, and is reached by it."""
 
         # Set by start.
-        self._deliver: Callable[[Publication], None] | None = None
+        self._deliver: Deliver | None = None
         self._sender_id = ""
         self._keeper: asyncio.Task[None] | None = None
         self._heard = 0.0  # when a heartbeat last came back
@@ -95,6 +107,11 @@ class ChannelLayerBroker:
         self._queue = SendQueue(max_waiting, max_waiting_bytes)
         self._sender: asyncio.Task[None] | None = None
         self._number = 0  # of the next publication
+        self._returned = 0  # of the next publication that has not come back
+        # The batches that the layer has taken and that have not come back, each with the number after it.
+        self._sent: deque[tuple[int, list[Waiting]]] = deque()
+        # Numbers of publications that were refused, so that they are not counted as missed.
+        self._refused: list[range] = []
         self._beat_due = False
 
         # Incoming.
@@ -109,15 +126,24 @@ class ChannelLayerBroker:
 
     @property
     def gaps(self) -> int:
-        """How often this process missed messages of another."""
+        """How often this process missed messages."""
         return self._detector.gaps
 
     @property
     def missed(self) -> int:
-        """How many messages of others this process missed."""
+        """How many messages this process missed."""
         return self._detector.missed
 
-    async def start(self, deliver: Callable[[Publication], None]) -> None:
+    def stats(self) -> BrokerStats:
+        """See ``Broker.stats``."""
+        return BrokerStats(
+            connected=self.connected,
+            waiting=len(self._queue),
+            gaps=self._detector.gaps,
+            missed=self._detector.missed,
+        )
+
+    async def start(self, deliver: Deliver) -> None:
         """Begin to receive: see ``Broker.start``. Takes at most some three heartbeats.
 
         Raises:
@@ -131,11 +157,12 @@ class ChannelLayerBroker:
         # Made here and not earlier: a process that was forked off a configured one is another sender.
         self._sender_id = f"{self._process_id}:{uuid4().hex}"
         self._heard = monotonic()
+        self._detector.expect(self._sender_id, 0, self._heard)
         self._keeper = asyncio.create_task(self._keep())
         await self._settled.wait()
 
     def publish(self, publication: Publication) -> asyncio.Future[None]:
-        """Hand over to every other process: see ``Broker.publish``. Call it on the loop that ``start`` ran on."""
+        """Hand over to every process: see ``Broker.publish``. Call it on the loop that ``start`` ran on."""
         if self._stopping or self._deliver is None:
             return refused("the server is not running")
         if not self.connected:
@@ -154,6 +181,7 @@ class ChannelLayerBroker:
         await end(self._keeper)
         await end(self._sender)
         self._queue.refuse("the server is stopping")
+        self._accept_sent()
         self.connected = False
         await self._leave()
 
@@ -172,20 +200,40 @@ class ChannelLayerBroker:
             batch = Batch(self._sender_id, self._number, publications, heard=heard)
             # Never used again, even where sending fails: it may have arrived nevertheless.
             self._number += len(waiting)
+            was_taken = False
             try:
                 layer = self._layer
                 assert layer is not None  # whoever has something to send has seen to it
                 # Cut off, nothing is sent but heartbeats; a new one is due before long.
                 async with asyncio.timeout(SEND_TIMEOUT if self.connected else self._heartbeat):
                     await layer.group_send(self._group, batch.message())
-                accept(waiting)
+                was_taken = True
             except Exception as error:
                 # Those in line as well: they would only wait longer for the same.
                 self._queue.refuse("the server's other processes could not be told")
                 self._fail_beat(error)
                 self._hurry.set()
             finally:
-                refuse(waiting, "the server's other processes could not be told")
+                self._settle(batch, waiting, was_taken)
+
+    def _settle(self, batch: Batch, waiting: list[Waiting], was_taken: bool) -> None:
+        if was_taken or self._returned >= self._number:
+            # Answered once it has come back, so that a publisher gets its own delivery before the ack.
+            self._sent.append((self._number, waiting))
+            self._accept_returned()
+        else:
+            refuse(waiting, "the server's other processes could not be told")
+            self._refused.append(range(batch.first, self._number))
+
+    def _accept_returned(self) -> None:
+        """Answer the publishers whose batches have come back, or never will: a later one has."""
+        while self._sent and self._sent[0][0] <= self._returned:
+            accept(self._sent.popleft()[1])
+
+    def _accept_sent(self) -> None:
+        """Answer the publishers of all that the layer has taken, whether it comes back or not."""
+        while self._sent:
+            accept(self._sent.popleft()[1])
 
     # Incoming
 
@@ -209,23 +257,38 @@ class ChannelLayerBroker:
                 f"skipped a message that is not ours, or of another version: {_text(error)}"
             )
             return
-        if batch.sender == self._sender_id:
+        is_own = batch.sender == self._sender_id
+        now = monotonic()
+        if is_own:
             if self._echo is not None and not self._echo.done():
                 self._echo.set_result(None)
-            return
-        if batch.sender not in self._detector:
-            # It has just come, and cannot know what it misses of us before it has heard of us.
-            self._hurry.set()
+            self._excuse(batch, now)
+        else:
+            if batch.sender not in self._detector:
+                # It has just come, and cannot know what it misses of us before it has heard of us.
+                self._hurry.set()
+            self._gossip.hear(batch, now)
+            if batch.heard:
+                self._gossip.listen(batch.heard, now)
         assert self._deliver is not None  # nothing is received before start
-        now = monotonic()
-        self._gossip.hear(batch, now)
-        if batch.heard:
-            self._gossip.listen(batch.heard, now)
         for publication in self._detector.accept(batch, now):
             try:
-                self._deliver(publication)
+                self._deliver(publication, None)
             except Exception:
                 logger.exception("a message of process %s could not be delivered", batch.sender)
+        if is_own:
+            self._returned = max(self._returned, batch.first + len(batch.publications))
+            self._accept_returned()
+
+    def _excuse(self, batch: Batch, now: float) -> None:
+        """Expect ``batch`` next if all that is missing before it was refused: its publishers know."""
+        if self._sender_id not in self._detector:
+            return
+        expected = self._detector.next_number(self._sender_id)
+        missing = set(range(expected, batch.first)).difference(*self._refused)
+        self._refused = [numbers for numbers in self._refused if numbers.stop > batch.first]
+        if not missing and expected < batch.first:
+            self._detector.expect(self._sender_id, batch.first, now)
 
     def _complain(self, problem: str) -> None:
         # Once a minute: what is wrong with one message is as a rule wrong with every one.
@@ -328,6 +391,7 @@ class ChannelLayerBroker:
         self.connected = False
         logger.warning("the server's other processes cannot be reached: %s; trying on", problem)
         self._queue.refuse("the server's other processes cannot be reached for now")
+        self._accept_sent()
         self._settled.set()
 
 

@@ -9,6 +9,7 @@ import logging
 from functools import partial
 
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.models import Peer
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden
@@ -20,23 +21,24 @@ logger = logging.getLogger("dwsps_channels.peers")
 class AcceptedPeers:
     """Closes a peer's sessions when it was disabled, is not accepted from any more, or got a new secret."""
 
-    def __init__(self, poll_interval: float) -> None:
-        """Read the rows every ``poll_interval`` seconds while there are sessions."""
+    def __init__(self, sessions: Sessions, poll_interval: float) -> None:
+        """Read the rows every ``poll_interval`` seconds while there are sessions of peers."""
+        self._sessions = sessions
         self._poll_interval = poll_interval
-        # Each session with its peer's row as it was when it was accepted.
-        self._sessions: dict[Session, Peer] = {}
+        # By the session's client: the peer's row as it was when the session was accepted.
+        self._rows: dict[str, Peer] = {}
         self._watch: asyncio.Task[None] | None = None
 
     def add(self, session: Session, peer: Peer) -> None:
         """Watch over ``session``, which came with the secret of ``peer``."""
         logger.info("peer '%s' connected", peer.name)
-        self._sessions[session] = peer
+        self._rows[session.identity.client] = peer
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._close_when_changed())
 
     def discard(self, session: Session) -> None:
         """Forget a session, a peer's or not."""
-        peer = self._sessions.pop(session, None)
+        peer = self._rows.pop(session.identity.client, None)
         if peer is not None:
             logger.info("peer '%s' disconnected", peer.name)
 
@@ -47,21 +49,22 @@ class AcceptedPeers:
 
     async def _close_when_changed(self) -> None:
         try:
-            while self._sessions:
+            while self._rows:
                 await asyncio.sleep(self._poll_interval)
                 # Who comes while the rows are looked at is looked at the next time.
-                watched = list(self._sessions.items())
+                watched = list(self._rows.items())
                 try:
                     ids = {peer.pk for _, peer in watched}
                     current = await in_djangos_thread(partial(Peer.objects.in_bulk, ids))
                 except Exception:
                     logger.exception("the peers could not be looked at; their connections stay")
                     continue
-                for session, peer in watched:
+                for client, peer in watched:
                     reason = _objection(peer, current.get(peer.pk))
-                    if reason is not None and session in self._sessions:
+                    session = self._sessions.get(client)
+                    if reason is not None and session is not None and client in self._rows:
                         logger.info("peer '%s' disconnected: %s", peer.name, reason)
-                        del self._sessions[session]
+                        del self._rows[client]
                         session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))
         finally:
             self._watch = None

@@ -19,7 +19,7 @@ from dwsps_channels.client import (
 )
 from dwsps_channels.peering.outbound.message import ForwardedMessage
 from dwsps_channels.protocol import surrogates
-from dwsps_channels.protocol.messages import FeedEntry, Reached
+from dwsps_channels.protocol.peer_messages import FeedEntry, Reached
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")

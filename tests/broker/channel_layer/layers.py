@@ -17,6 +17,8 @@ class Layer(InMemoryChannelLayer):
         """Every call fails that would need the network; those that wait go on waiting."""
         self.mute = False
         """The next that is sent fails; the rest works."""
+        self.lying = False
+        """The next that is sent arrives and is received, and then the call fails."""
         self.losing = False
         """True: messages are accepted and dropped."""
         self.twice = False
@@ -60,6 +62,11 @@ class Layer(InMemoryChannelLayer):
                 return
         for _ in range(2 if self.twice else 1):
             await super().group_send(group, message)
+        if self.lying and message.get("batch") != "[]":
+            self.lying = False
+            for _ in range(5):
+                await asyncio.sleep(0)
+            raise ConnectionError("the connection was closed before the answer came")
 
     async def receive(self, channel: str) -> Message:
         message: Message = await super().receive(channel)

@@ -226,12 +226,18 @@ class TestGaps:
         layer.losing = False
         await pair.one.publish(publication(4))
         await pair.other.receives(2)
-        assert pair.other.numbers == [0, 4]
-        assert (pair.other_broker.gaps, pair.other_broker.missed) == (1, 3)
-        assert (pair.one_broker.gaps, pair.one_broker.missed) == (0, 0)
-        (warning,) = logged(caplog, logging.WARNING)
-        assert warning.startswith("missed 3 messages of process one:")
-        assert "number 4 came where 1 was due" in warning
+        warnings = logged(caplog, logging.WARNING)
+        assert len(warnings) == 2
+        # The publisher's process has missed its own as well: it delivers what comes back.
+        for broker, member, warning in (
+            (pair.one_broker, pair.one, warnings[0]),
+            (pair.other_broker, pair.other, warnings[1]),
+        ):
+            assert member.numbers == [0, 4]
+            assert (broker.gaps, broker.missed) == (1, 3)
+            assert (broker.stats().gaps, broker.stats().missed) == (1, 3)
+            assert warning.startswith("missed 3 messages of process one:")
+            assert "number 4 came where 1 was due" in warning
 
     async def test_at_the_end_are_found_by_the_heartbeat(self, layer: Layer, pair: Pair) -> None:
         await pair.one.publish(publication(0))
@@ -248,9 +254,12 @@ class TestGaps:
         await new.start()
         await wait_until_async(lambda: layer.beats > 2)  # the old one has heard of the new one
         layer.losing = True
-        await old.publish(publication(1))
+        lost = brokers[0].publish(publication(1))
+        await wait_until_async(lambda: len(layer.sent) == 2)
+        assert not lost.done()
         layer.losing = False
         await old.publish(publication(2))
+        await lost  # the layer took it, and it will not come back
         await new.receives(1)
         assert new.numbers == [2]
         assert brokers[1].missed == 1
@@ -289,6 +298,67 @@ class TestGaps:
         assert brokers[2].gaps == 0
         await second.broker.stop()
         await third.broker.stop()
+
+
+class TestOwnPublications:
+    """They come back through the layer, as everybody's do."""
+
+    async def test_are_delivered_before_they_are_answered(self, layer: Layer, pair: Pair) -> None:
+        answers = [pair.one_broker.publish(publication(number)) for number in range(10)]
+        delivered: list[int] = []
+        for answer in answers:
+            answer.add_done_callback(lambda _: delivered.append(len(pair.one.received)))
+        await asyncio.gather(*answers)
+        await asyncio.sleep(0)
+        assert delivered == [10] * 10  # they were one batch
+
+    async def test_are_in_the_order_of_the_layer(self, layer: Layer, pair: Pair) -> None:
+        for number in range(50):
+            pair.one_broker.publish(publication(number))
+            pair.other_broker.publish(publication(-number))
+            await asyncio.sleep(0)
+        await pair.one.receives(100)
+        await pair.other.receives(100)
+        assert pair.one.numbers == pair.other.numbers
+
+    async def test_that_were_refused_are_not_missed(
+        self, layer: Layer, pair: Pair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await pair.one.publish(publication(0))
+        layer.mute = True
+        with pytest.raises(Unavailable):
+            await pair.one.publish(publication(1))
+        await wait_until_async(lambda: pair.connected)
+        await pair.one.publish(publication(2))
+        assert pair.one.numbers == [0, 2]
+        assert (pair.one_broker.gaps, pair.one_broker.missed) == (0, 0)
+
+    async def test_that_came_back_were_taken_whatever_the_layer_says(
+        self, layer: Layer, pair: Pair
+    ) -> None:
+        layer.lying = True
+        await pair.one.publish(publication(1))
+        assert pair.one.numbers == [1]
+        await pair.other.receives(1)
+
+    async def test_that_do_not_come_back_are_answered_when_the_layer_is_lost(
+        self, layer: Layer, pair: Pair
+    ) -> None:
+        layer.losing = True
+        answer = pair.one_broker.publish(publication(1))
+        await wait_until_async(lambda: layer.sent)
+        layer.away = True
+        await answer
+        assert pair.one.received == []
+
+    async def test_that_do_not_come_back_are_answered_by_the_stop(self, layer: Layer) -> None:
+        broker = make(layer, heartbeat=600.0)
+        await Member(broker).start()
+        layer.losing = True
+        answer = broker.publish(publication(1))
+        await wait_until_async(lambda: layer.sent)
+        await broker.stop()
+        await answer
 
 
 class TestMalformedMessages:
@@ -503,4 +573,4 @@ class TestStart:
         await pair.other.receives(1)
         await broker.stop()
         assert pair.other.numbers == [1]
-        assert another.received == []
+        assert another.numbers == [2]

@@ -38,6 +38,12 @@ def make_redis_broker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[
 
 
 class TestRedis(SharedBrokerContract):
+    @pytest.fixture(autouse=True)
+    def order(self, request: pytest.FixtureRequest) -> None:
+        """The core layer sorts by the senders' clocks, and may give out a message before an earlier one has come."""
+        if "core" in request.node.callspec.id:
+            self.has_one_order = False
+
     @pytest.fixture
     def make_broker(self, make_redis_broker: MakeRedisBroker) -> MakeBroker:
         return make_redis_broker
@@ -66,7 +72,7 @@ async def keys(redis: Redis) -> list[str]:
 
 
 class Talk:
-    """Two processes, each of which publishes numbers to the other all the time, from 1 on."""
+    """Two processes, each of which publishes numbers all the time, from 1 on."""
 
     def __init__(self, make: MakeRedisBroker) -> None:
         self.brokers = make(process_id="one"), make(process_id="other")
@@ -85,24 +91,27 @@ class Talk:
         while True:
             self.last[index] += 1
             with suppress(Unavailable):
-                await self.members[index].publish(publication(self.last[index]))
+                await self.members[index].publish(publication(self.last[index], topic=str(index)))
                 self.accepted[index] += 1
             await asyncio.sleep(0.02)
 
     async def reaches_beyond(self, marks: list[int], timeout: float = 5.0) -> None:
-        """Wait until each has received a number of the other's beyond its mark."""
-        one, other = self.members
+        """Wait until each has received a number of both beyond their marks."""
         marks = list(marks)
         await wait_until_async(
-            lambda: (
-                other.received
-                and one.received
-                and other.numbers[-1] > marks[0]
-                and one.numbers[-1] > marks[1]
+            lambda: all(
+                max(self.numbers(receiver, sender), default=0) > marks[sender]
+                for receiver in range(2)
+                for sender in range(2)
             ),
             timeout,
-            "both received what the other published",
+            "both received what both published",
         )
+
+    def numbers(self, receiver: int, sender: int) -> list[int]:
+        """What one of them received of one of them."""
+        received = self.members[receiver].received
+        return [int(bytes(each.message)) for each in received if each.topic == str(sender)]
 
     async def hush(self) -> None:
         """Publish no more."""
@@ -110,11 +119,10 @@ class Talk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def unaccounted(self, index: int) -> int:
-        """Count the publications of that member that were accepted, and neither received nor counted as missed."""
-        receiver = 1 - index
+    def unaccounted(self, receiver: int) -> int:
+        """Count the publications of both that were accepted, and neither received nor counted as missed by that member."""
         return (
-            self.accepted[index]
+            sum(self.accepted)
             - len(self.members[receiver].received)
             - self.brokers[receiver].missed
         )
@@ -137,8 +145,10 @@ async def check_account(talk: Talk) -> None:
         lambda: talk.unaccounted(0) <= 0 and talk.unaccounted(1) <= 0,
         what="what was lost was counted",
     )
-    for member in talk.members:
-        assert member.numbers == sorted(set(member.numbers))
+    for receiver in range(2):
+        for sender in range(2):
+            numbers = talk.numbers(receiver, sender)
+            assert numbers == sorted(set(numbers))
 
 
 async def test_stop_leaves_nothing_behind(make_redis_broker: MakeRedisBroker, redis: Redis) -> None:
@@ -247,6 +257,6 @@ async def test_servers_of_one_name_on_one_redis_do_not_hear_each_other(
     await one.publish(publication(2))
     await two.receives(1)
     # What others have sent has come by now: Redis hands on in order.
-    assert (one.numbers, two.numbers, other.numbers) == ([], [2], [])
+    assert (one.numbers, two.numbers, other.numbers) == ([2], [2], [1])
     for each in (one, two, other):
         await each.broker.stop()

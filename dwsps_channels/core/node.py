@@ -1,0 +1,176 @@
+"""One process of a server: what it publishes, relays for peers, and receives from its broker."""
+
+from collections.abc import Callable
+from functools import partial
+
+from msgspec import Raw, Struct
+
+from dwsps_channels.core.broker import Broker
+from dwsps_channels.core.deduplicator import Deduplicator, Key
+from dwsps_channels.core.futures import Future, has_failed
+from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.tail import Cursor, Entry, Tail
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.topics import contexts
+
+Feed = Callable[[Entry], None]
+"""Takes each message published on this server."""
+
+# A process that starts again has a new origin: far more than a server has processes.
+MAX_OWN_ORIGINS = 4096
+
+
+class NodeStats(Struct, frozen=True):
+    """The counters of a node, since its start."""
+
+    published: int
+    """Publications by this process's clients and code that its broker has taken."""
+    offset: int | None
+    """Of the last publication that came from the broker; ``None``: the broker gives no offsets, or nothing came."""
+    topics: int
+    """Topics that have subscriptions here."""
+    lagging: int
+    """Subscribers that publishers wait for."""
+    kept: int
+    """Publications in the tail."""
+    remembered: int
+    """Names of peers' publications by which a duplicate is recognised."""
+    feeds: int
+    """Workers that read the feed here."""
+
+
+class Node:
+    """Hands publications to the broker, and delivers what comes back.
+
+    ``origin`` names this run of this process among all servers. Start ``broker`` with ``receive``.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        broker: Broker,
+        *,
+        tail: Tail | None = None,
+        deduplicator: Deduplicator | None = None,
+    ) -> None:
+        self.hub = Hub()
+        """The subscriptions in this process."""
+        self._origin = origin
+        self._hand_over = broker.publish
+        self._tail = Tail() if tail is None else tail
+        self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
+        # The sequence of the last publication that was handed to the broker, and of the last that came back.
+        self._published = 0
+        self._returned = 0
+        self._offset: int | None = None
+        # The first and the last sequence of each of the server's other processes, as far as they have published.
+        self._others: dict[str, tuple[int, int]] = {}
+        # What each peer has forwarded, and the broker has not accepted yet.
+        self._relaying: set[tuple[str, Key]] = set()
+        self._feeds: set[Feed] = set()
+
+    def publish(
+        self, topic: str, message: Raw, timestamp: str, publisher: str = ""
+    ) -> int | Future:
+        """Publish to a valid topic for a client, whose id is ``publisher``, or for the server's own code.
+
+        Await the future, if there is one, before you report success: see ``Broker.publish``.
+        """
+        self._published = sequence = self._published + 1
+        answer = self._hand_over(
+            Publication(topic, message, timestamp, self._origin, sequence, publisher)
+        )
+        if not isinstance(answer, int) and has_failed(answer):
+            self._published -= 1  # it never left: no gap in the sequence
+        return answer
+
+    def relay(self, publication: Publication) -> int | Future | None:
+        """Publish what a peer, its ``publisher``, has forwarded; ``None``: it is a duplicate.
+
+        Raises:
+            InvalidTopic: before anything was delivered.
+            Unavailable: the peer has sent it before, and it is not known yet what becomes of that.
+        """
+        contexts(publication.topic)
+        if not publication.origin:
+            # A dwsps 1.0.1 server sends nothing by which its messages could be recognised.
+            return self._hand_over(publication)
+        name = publication.publisher, (publication.origin, publication.sequence)
+        if name in self._relaying:
+            raise Unavailable("this message is on its way already")
+        if self._is_own(publication.origin) or self._deduplicator.has(*name):
+            return None
+        answer = self._hand_over(publication)
+        if not isinstance(answer, int):
+            self._relaying.add(name)
+            answer.add_done_callback(partial(self._relayed, name))
+        return answer
+
+    def _relayed(self, name: tuple[str, Key], _: Future) -> None:
+        self._relaying.discard(name)
+
+    def receive(self, publication: Publication, offset: int | None) -> None:
+        """Deliver what comes from the broker: this process's own publications, and those of the others."""
+        self._offset = offset
+        if publication.from_peer_server:
+            if self._is_new(publication):
+                self.hub.deliver(publication)
+            return
+        if publication.origin == self._origin:
+            self._returned = publication.sequence
+        else:
+            self._remember_other(publication)
+        self.hub.deliver(publication)
+        entry = self._tail.append(publication)
+        for feed in self._feeds:
+            feed(entry)
+
+    def _is_own(self, origin: str) -> bool:
+        # What was published on this server comes back if a link leads to the server itself. A peer that claims one of
+        # our origins only has its own messages dropped: ours are never looked up here.
+        return origin == self._origin or origin in self._others
+
+    def _is_new(self, publication: Publication) -> bool:
+        origin = publication.origin
+        return not origin or (
+            not self._is_own(origin)
+            and self._deduplicator.add(publication.publisher, (origin, publication.sequence))
+        )
+
+    def _remember_other(self, publication: Publication) -> None:
+        origin, sequence = publication.origin, publication.sequence
+        known = self._others.get(origin)
+        if known is None and len(self._others) >= MAX_OWN_ORIGINS:
+            self._others = {}
+        self._others[origin] = sequence if known is None else known[0], sequence
+
+    def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
+        """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.
+
+        It is bound by the contract of ``Transport.send``.
+        """
+        for entry in self._tail.after(cursor, since):
+            feed(entry)
+        self._feeds.add(feed)
+
+    def close_feed(self, feed: Feed) -> None:
+        """Undo ``open_feed``, if it was done."""
+        self._feeds.discard(feed)
+
+    def reached(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return, for each process of this server, the sequence of the first publication that came, and of the last."""
+        known = {**self._others, self._origin: (1, self._returned)}.items()
+        return {id: first for id, (first, _) in known}, {id: last for id, (_, last) in known}
+
+    def stats(self) -> NodeStats:
+        """Return the counters as they are now."""
+        return NodeStats(
+            published=self._published,
+            offset=self._offset,
+            topics=len(self.hub),
+            lagging=len(self.hub.lagging),
+            kept=len(self._tail),
+            remembered=len(self._deduplicator),
+            feeds=len(self._feeds),
+        )

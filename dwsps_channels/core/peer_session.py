@@ -1,0 +1,88 @@
+"""The session of a peer: another server, which forwards what is published there."""
+
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, ClassVar
+
+from dwsps_channels.core.deduplicator import Key
+from dwsps_channels.core.futures import Future, has_failed
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.session import Session
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.messages import Requests
+from dwsps_channels.protocol.peer_messages import PEER_REQUESTS, ForwardedPublish
+from dwsps_channels.protocol.timestamps import now
+from dwsps_channels.protocol.topics import contexts
+
+
+class PeerSession(Session):
+    """Relays what the peer forwards, in order, past the policy. What it sends else is a client's.
+
+    The order holds across refusals (docs/reference/protocol.md, P8): after a named message that the broker did not
+    take, every other one is refused until the peer has sent that one again.
+    """
+
+    __slots__ = ("_last", "_refused")
+
+    requests: ClassVar[Requests] = PEER_REQUESTS
+    # What it forwards is of many publishers: readers of one topic are not to hold up the others.
+    waits_for_readers: ClassVar[bool] = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # The message that the broker did not take: the peer sends it again, and what came after it, too.
+        self._refused: Key | None = None
+        # What becomes of the last one that it may take.
+        self._last: Future | None = None
+
+    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+        if _is_forwarded(request):
+            contexts(request.topic)
+            return True
+        return super()._allowed(request)
+
+    def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+        if not _is_forwarded(request):
+            return super()._handle(request, allowed)
+        answer = self._relay(request)
+        if answer is None or isinstance(answer, int):
+            self._acknowledge(request)
+            return None
+        return self._acknowledge_later(request, answer)
+
+    def _relay(self, request: ForwardedPublish) -> int | Future | None:
+        name = request.name
+        publication = Publication(
+            topic=request.topic,
+            message=request.message,
+            timestamp=request.timestamp or now(),
+            origin=name[0] if name else "",
+            sequence=name[1] if name else 0,
+            publisher=self.identity.peer or "",
+            from_peer_server=True,
+        )
+        if name is None:
+            return self._node.relay(publication)  # its sender sends nothing again
+        if self._refused == name:
+            self._last = None  # it comes again, and what came after it will
+        # Perhaps one was refused in this very turn, and the callback has not run: then the last was, too.
+        elif self._refused is not None or (self._last is not None and has_failed(self._last)):
+            # Taken now, it would be ahead of what it came after.
+            raise Unavailable("what was sent before it is to be sent again first")
+        self._refused = name  # until it is on its way
+        answer = self._node.relay(publication)
+        if answer is None or isinstance(answer, int):
+            self._refused = None
+        elif not has_failed(answer):
+            self._refused = None
+            self._last = answer
+            answer.add_done_callback(partial(self._settled, name))
+        return answer
+
+    def _settled(self, name: Key, outcome: Future) -> None:
+        if has_failed(outcome) and self._refused is None:
+            self._refused = name
+
+
+def _is_forwarded(request: Any) -> bool:
+    return isinstance(request, ForwardedPublish) and request.from_peer_server

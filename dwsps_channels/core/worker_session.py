@@ -1,0 +1,69 @@
+"""The sessions of this server's own code in other processes."""
+
+from collections.abc import Awaitable
+from typing import Any, ClassVar
+
+from dwsps_channels.core.session import Session
+from dwsps_channels.core.tail import Entry
+from dwsps_channels.protocol.messages import Publish, Requests, encode
+from dwsps_channels.protocol.peer_messages import (
+    WORKER_REQUESTS,
+    FeedEntry,
+    FeedRequest,
+    Reached,
+)
+from dwsps_channels.protocol.topics import contexts
+
+
+class PublisherSession(Session):
+    """Publishes for the server's own code, to which the policy does not apply."""
+
+    __slots__ = ()
+
+    # What it sends is of many publishers: readers of one topic are not to hold up the others.
+    waits_for_readers: ClassVar[bool] = False
+
+    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+        if isinstance(request, Publish) and not request.from_peer_server:
+            contexts(request.topic)
+            return True
+        return super()._allowed(request)
+
+
+class WorkerSession(PublisherSession):
+    """Reads the feed of what is published on this server as well."""
+
+    __slots__ = ()
+
+    requests: ClassVar[Requests] = WORKER_REQUESTS
+
+    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+        return isinstance(request, FeedRequest) or super()._allowed(request)
+
+    def _perform(self, request: Any, allowed: bool) -> None:
+        if not isinstance(request, FeedRequest):
+            super()._perform(request, allowed)
+            return
+        self._node.close_feed(self._send_entry)
+        self._transport.send(encode(Reached(*self._node.reached())))
+        self._node.open_feed(self._send_entry, request.cursor, request.since)
+
+    def _leave(self) -> None:
+        super()._leave()
+        self._node.close_feed(self._send_entry)
+
+    def _send_entry(self, entry: Entry) -> None:
+        published = entry.publication
+        self._transport.send(
+            encode(
+                FeedEntry(
+                    origin=published.origin,
+                    sequence=published.sequence,
+                    publisher=published.publisher,
+                    at=entry.at,
+                    topic=published.topic,
+                    timestamp=published.timestamp,
+                    message=published.message,
+                )
+            )
+        )

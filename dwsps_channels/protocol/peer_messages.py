@@ -1,0 +1,80 @@
+"""The messages between servers, and between a server and its worker (docs/reference/protocol.md, "Peers")."""
+
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from dwsps_channels.protocol.messages import (
+    Id,
+    Publish,
+    Request,
+    Requests,
+    Subscribe,
+    Unsubscribe,
+    decode_part,
+)
+
+MAX_ORIGIN: Final = 64
+
+_Origin = Annotated[str, Meta(min_length=1, max_length=MAX_ORIGIN)]
+
+
+class ForwardedPublish(Publish, frozen=True, gc=False, rename="camel", tag="publish"):
+    """Peer to server: a publish, its own or a forwarded one."""
+
+    origin: Raw | UnsetType = UNSET
+    """With ``id`` the name of the message on every server."""
+
+    @property
+    def name(self) -> tuple[str, int] | None:
+        """Origin and sequence; ``None``: a dwsps 1.0.1 server sends no name, and no duplicate of it is recognised."""
+        origin = decode_part(self.origin, _Origin)
+        return None if origin is UNSET or not isinstance(self.id, int) else (origin, self.id)
+
+
+class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
+    """Worker to server: request everything published here, from ``cursor`` on."""
+
+    action: ClassVar[str] = "feed"
+    topic: ClassVar[UnsetType] = UNSET
+    cursor: dict[str, int] = {}
+    """For each origin the sequence of the last message that the worker has."""
+    since: float = 0.0
+    """Of other origins: from this moment on, in seconds since the epoch."""
+    id: Id | UnsetType = UNSET
+
+
+class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
+    """Server to peer: the first frame, which tells the peer what server it has reached."""
+
+    server: str
+    server_id: str
+    version: str
+
+
+class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
+    """Server to worker: the reply to a feed request that comes before the entries. It shows what is missing."""
+
+    began: dict[str, int]
+    """For each origin that this process knows the sequence of the first message that it had."""
+    cursor: dict[str, int]
+    """And of the last one. What comes up to that comes before the ack of the request; the rest is kept no longer."""
+
+
+class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
+    """Server to worker: a message that was published here, by a client or the server's own code."""
+
+    origin: str
+    sequence: int
+    at: float
+    """When it entered, in seconds since the epoch."""
+    topic: str
+    timestamp: str
+    message: Raw
+    publisher: str = ""
+    """The id of the publisher's connection; empty for the server's own code."""
+
+
+PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Subscribe | Unsubscribe | ForwardedPublish)
+WORKER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | FeedRequest)

@@ -1,0 +1,80 @@
+"""The way of a publish, from the reader to the socket, is short: how many Python functions it calls.
+
+A function call costs as much as anything else on this way, which every message goes.
+"""
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.node import Node
+from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.session import Session
+from dwsps_channels.policies import AllowAll
+from tests.core.recording import RecordingTransport, publish, subscribe
+
+# Measured before there were a node and a broker that gives everything back. Lower them when you shorten the way.
+CALLS_TO_THE_FIRST_DELIVERY = 12
+CALLS_TO_THE_ACK = 19
+
+
+def calls_of(function: Callable[[], object]) -> list[str]:
+    """The names of the Python functions that are called."""
+    names: list[str] = []
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call":
+            names.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return names[1:]
+
+
+@pytest.fixture
+async def node() -> Node:
+    broker = MemoryBroker()
+    node = Node("here", broker)
+    await broker.start(node.receive)
+    return node
+
+
+def session(node: Node, observers: tuple[Observer, ...]) -> tuple[Session, RecordingTransport]:
+    transport = RecordingTransport()
+    opened = Session(
+        node,
+        transport,
+        Identity("client"),
+        policy=AllowAll(),
+        limits=Limits(),
+        observers=observers,
+    )
+    return opened, transport
+
+
+@pytest.mark.parametrize("observers", [(), (Observer(),)], ids=["no observer", "signals"])
+def test_a_publish_needs_no_more_calls_than_it_did(
+    node: Node, observers: tuple[Observer, ...]
+) -> None:
+    (publisher, acks), (subscriber, deliveries) = session(node, observers), session(node, observers)
+    subscriber.receive(subscribe("news"))
+    frame = publish("news.uk", {"a": 1}, timestamp="2020-01-21T17:03:13.625Z", id=1)
+    publisher.receive(frame)  # remembers the topic's contexts
+    acks.frames.clear()
+    deliveries.frames.clear()
+
+    calls = calls_of(lambda: publisher.receive(frame))
+
+    assert (len(deliveries.frames), len(acks.frames)) == (1, 1)
+    assert calls[0] == "receive"
+    assert calls.index("send") + 1 <= CALLS_TO_THE_FIRST_DELIVERY
+    assert len(calls) <= CALLS_TO_THE_ACK - (not observers)

@@ -1,0 +1,41 @@
+"""What a serving process knows of itself."""
+
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.observer import Observer
+from dwsps_channels.publishing import apublish
+from dwsps_channels.server import runtime
+from dwsps_channels.testing import PubSubCommunicator
+
+
+class Counting(Observer):
+    """Overrides one method of many."""
+
+    def __init__(self) -> None:
+        self.clients: list[str] = []
+
+    def connected(self, identity: Identity) -> None:
+        self.clients.append(identity.client)
+
+
+async def test_stats_join_those_of_the_rooms() -> None:
+    async with PubSubCommunicator() as client:
+        await client.subscribe("news")
+        await apublish("news", 1)
+        await client.receive()
+        stats = (await runtime.obtain()).stats()
+        assert (stats.node.published, stats.node.topics, stats.node.kept) == (1, 1, 1)
+        assert (stats.broker.connected, stats.broker.missed) == (True, 0)
+        assert (stats.sessions.open, stats.sessions.users) == (1, 0)
+        assert stats.signals_dropped == 0
+    assert (await runtime.obtain()).stats().sessions.open == 0
+
+
+async def test_several_observers_each_hear_of_a_session() -> None:
+    server = await runtime.obtain()
+    counting = Counting(), Counting()
+    server.observers = (*server.observers, *counting)
+    async with PubSubCommunicator() as client:
+        await client.subscribe("news")
+        [session] = server.sessions
+        assert [each.clients for each in counting] == [[session.identity.client]] * 2
+        assert server.sessions.get(session.identity.client) is session
