@@ -44,6 +44,7 @@ PROCESS_FIXTURES = {
     "certificate",
     "migrated_database",
     "node",
+    "database_environment",
     "postgres",
     "program",  # of tests/test_benchmarks.py
     "redis",
@@ -162,6 +163,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         environment = base_environment(Path()) | {"DATABASE_URL": server.url}
         manage("migrate", "--verbosity", "0", env=environment)
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of processes that share a database with every table: SQLite, then PostgreSQL."""
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        return base_environment(Path()) | {"DATABASE_URL": server.url}
+    return base_environment(request.getfixturevalue("database"))
 
 
 def server_factory(servers: list[Server], folder: Path, migrated: Path) -> ServerFactory:

@@ -3,10 +3,9 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from dwsps_channels.models import ServerIdentity, server_id
-from tests.processes import ROOT, base_environment
+from tests.processes import ROOT
 
 
 def test_the_server_has_one_id(db: None) -> None:
@@ -15,17 +14,18 @@ def test_the_server_has_one_id(db: None) -> None:
     assert ServerIdentity.objects.count() == 1
 
 
-def test_processes_that_ask_for_the_id_at_once_get_the_same(database: Path) -> None:
+def test_processes_that_ask_for_the_id_at_once_get_the_same(
+    database_environment: dict[str, str],
+) -> None:
     program = (
         "import django; django.setup(); import sys; from dwsps_channels.models import server_id; "
         "print('ready', flush=True); sys.stdin.readline(); print(server_id())"
     )
-    env = base_environment(database)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=ROOT,
-            env=env,
+            env=database_environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,7 +11,7 @@ from django.db import connection
 
 from dwsps_channels.models import WorkerLease
 from dwsps_channels.peering import lease
-from tests.processes import ROOT, base_environment, wait_until
+from tests.processes import ROOT, wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -74,9 +74,10 @@ def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
     assert seconds - 1 < (expires_at - now).total_seconds() < seconds + 2
 
 
-def test_of_processes_that_compete_one_has_it_at_a_time(database: Path, tmp_path: Path) -> None:
+def test_of_processes_that_compete_one_has_it_at_a_time(
+    database_environment: dict[str, str], tmp_path: Path
+) -> None:
     rounds, names = 30, ("one", "two", "three")
-    env = base_environment(database)
     children = [
         subprocess.Popen(
             [
@@ -88,7 +89,7 @@ def test_of_processes_that_compete_one_has_it_at_a_time(database: Path, tmp_path
                 tmp_path / "lock",
             ],
             cwd=ROOT,
-            env=env,
+            env=database_environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
