@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.howto.pages import Page
+from tests.howto.pages import HOW_TO, Page
 from tests.howto.project import Base, Project
 
 TEXT = """
@@ -90,3 +90,11 @@ def test_project_is_that_of_the_tutorial_and_the_page(project: Project) -> None:
 
 def test_deployed_project_is_the_scratch_folder(project: Project) -> None:
     assert project.adapt("root /srv/myproject/static;") == f"root {project.folder}/static;"
+
+
+def test_every_page_that_begins_with_the_tutorials_project_has_a_test() -> None:
+    pages = {path.stem: path.read_text() for path in HOW_TO.glob("*.md")}
+    begin = [name for name, text in pages.items() if "[step 1 of the tutorial]" in text]
+    assert "notifications" in begin
+    tests = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    assert {f"test_{name.replace('-', '_')}" for name in begin} <= tests
