@@ -144,28 +144,29 @@ class PubSubConsumer(AsyncConsumer):
 class _SessionHandler:
     """A session as the handler of a connection that it has taken over from the fast lane."""
 
-    __slots__ = (
-        "_place",
-        "_server",
-        "_session",
-        "on_backpressure",
-        "on_ping_timeout",
-        "on_slow_consumer",
-        "receive",
-        "receive_control",
-        "receive_too_large",
-    )
+    __slots__ = ("_place", "_server", "_session", "receive")
 
     def __init__(self, server: "runtime.Runtime", session: Session, place: Place | None) -> None:
         self._place = place
         self._server = server
         self._session = session
+        # Only this is called for each message: the others are not worth their memory in each connection.
         self.receive = session.receive
-        self.receive_control = session.receive_control
-        self.receive_too_large = session.receive_too_large
-        self.on_backpressure = session.on_backpressure
-        self.on_slow_consumer = session.on_slow_consumer
-        self.on_ping_timeout = session.on_ping_timeout
+
+    def receive_control(self, size: int) -> None:
+        self._session.receive_control(size)
+
+    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
+        self._session.receive_too_large(size, head, tail)
+
+    def on_backpressure(self, is_behind: bool) -> None:
+        self._session.on_backpressure(is_behind)
+
+    def on_slow_consumer(self) -> None:
+        self._session.on_slow_consumer()
+
+    def on_ping_timeout(self) -> None:
+        self._session.on_ping_timeout()
 
     def closed(self) -> None:
         if self._place is not None:
