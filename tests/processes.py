@@ -31,6 +31,8 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 COMMANDS = Commands()
+# Has coverage.py measure a child process: `make coverage` sets it.
+MEASURED = "COVERAGE_PROCESS_CONFIG"
 KINDS = ("daphne", "uvicorn", "fastlane")
 
 START_TIMEOUT = 20.0
@@ -237,6 +239,9 @@ class Child:
 
     def close(self) -> None:
         if self._process is not None:
+            if MEASURED in self.env and self.exit_status is None:
+                with suppress(AssertionError):
+                    self.terminate()  # killed, it would not write what it has run
             self.kill()
         if self in Child.known:
             Child.known.remove(self)
@@ -378,7 +383,8 @@ def base_environment(database: Path) -> dict[str, str]:
 
     It is made from nothing but what programs need to run at all: the test run's own environment has other settings.
     """
-    kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
+    names = ("HOME", "LANG", "PATH", MEASURED)
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return kept | {
         "ALLOWED_HOSTS": HOST,
         "DATABASE_URL": f"sqlite:///{database}",
