@@ -16,13 +16,13 @@ class BrokerStats(Struct, frozen=True):
     """The counters of a broker, since its start."""
 
     connected: bool = True
-    """Whether it reaches the other processes, as far as it knows."""
+    """True if it reaches the other processes, as far as it knows."""
     waiting: int = 0
     """Publications that wait to be sent."""
     gaps: int = 0
-    """How often this process missed publications."""
+    """Number of times that this process missed publications."""
     missed: int = 0
-    """How many publications this process missed."""
+    """Number of publications that this process missed."""
 
 
 class Broker(Protocol):

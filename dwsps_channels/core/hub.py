@@ -8,7 +8,7 @@ from dwsps_channels.protocol.topics import contexts, size
 
 
 class Hub:
-    """Who subscribes to what in one process. Matches and delivers; does no I/O."""
+    """The subscriptions of all connections of one process. Matches and delivers; does no I/O."""
 
     def __init__(self) -> None:
         self.lagging: set[Subscriber] = set()

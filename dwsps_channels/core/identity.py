@@ -1,4 +1,4 @@
-"""Who is at the other end of a session."""
+"""The client, peer or worker at the other end of a session."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Role(Enum):
-    """What kind of client it is, by the credentials that it came with."""
+    """The kind of client, by the credentials that it came with."""
 
     CLIENT = "client"
     PEER = "peer"
@@ -19,22 +19,22 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the server knows of a client, fixed for the session's life. Policies and signals are given it."""
+    """The server's knowledge of a client, fixed for the session's life. Policies and signals are given it."""
 
     client: str
     """The server's own id for this connection, never anything the client chose."""
 
     user: Any = None
-    """The Django user that the ASGI application found, or ``None`` where it did not look."""
+    """The Django user that the ASGI application found, or ``None`` if it did not look."""
 
     role: Role = Role.CLIENT
 
     peer: str | None = None
-    """The peer's name, where ``role`` is ``Role.PEER``."""
+    """The peer's name, if ``role`` is ``Role.PEER``."""
 
     @property
     def is_authenticated(self) -> bool:
-        """Whether a Django user has logged in on this connection."""
+        """True if a Django user has logged in on this connection."""
         return bool(getattr(self.user, "is_authenticated", False))
 
     @property

@@ -1,4 +1,4 @@
-"""The contract for who may do what."""
+"""The contract of policies, which say what each client may do."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -10,7 +10,7 @@ class Policy(Protocol):
     """Asked before each subscribe and publish. An answer that is there at once is the fast one."""
 
     def may_subscribe(self, identity: Identity, topic: str) -> bool | Awaitable[bool]:
-        """Whether ``identity`` may subscribe to ``topic``, and so get its sub-topics too."""
+        """Tell whether ``identity`` may subscribe to ``topic``, and so get its sub-topics too."""
 
     def may_publish(self, identity: Identity, topic: str) -> bool | Awaitable[bool]:
-        """Whether ``identity`` may publish to ``topic``."""
+        """Tell whether ``identity`` may publish to ``topic``."""

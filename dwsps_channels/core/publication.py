@@ -7,7 +7,7 @@ from dwsps_channels.protocol.messages import Delivery, encode_json
 
 
 class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the hub delivers and the broker carries.
+    """A published message, as the broker carries it and the hub delivers it.
 
     ``origin`` and ``sequence`` are the same wherever it gets, and however often: by them it is known again.
     """
@@ -25,10 +25,10 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     """Its publisher: the server's id for the connection; empty for the server's own code. For what a peer has
     forwarded the name of that peer."""
     from_peer_server: bool = False
-    """Whether it came from a peer: then it is not forwarded to peers."""
+    """True if it came from a peer: then it is not forwarded to peers."""
 
     def frame(self, context: str) -> Frame:
-        """The frame for those who subscribed to ``context``."""
+        """Return the frame for the subscribers to ``context``."""
         # As ``encode``, without the call.
         return Frame(
             encode_json(

@@ -1,4 +1,4 @@
-"""How much a connection may send."""
+"""The limit on what a connection may send."""
 
 from collections.abc import Callable
 from typing import Final

@@ -1,4 +1,4 @@
-"""The server side of one connection: a frame in, decisions, frames out. The same behind every door."""
+"""The server's side of a client's connection: a frame in, decisions, frames out. The same on every server."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -67,9 +67,9 @@ class Session:
     )
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
-    """What the other end may send."""
+    """The requests that the other end may send."""
     waits_for_readers: ClassVar[bool] = True
-    """Whether a publisher that publishes faster than a slow client reads is slowed down."""
+    """True if a publisher that is faster than a slow client reads is slowed down."""
 
     def __init__(
         self,
@@ -127,14 +127,14 @@ class Session:
         return self._decide(request, frame, allowed)
 
     def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
-        """Answer a message of ``size`` bytes that the door did not keep, but for its first bytes and its last."""
+        """Answer a message of ``size`` bytes that the connection did not keep, but for its first bytes and its last."""
         if self._closing:
             return
         error: WireError = self._refusal(size) or MessageTooLarge(size, self._limits.message_bytes)
         self._answer(self._error(error, subject_of_excerpt(head, tail)))
 
     def receive_control(self, size: int) -> None:
-        """Count a ping or a pong of ``size`` bytes. Call it if the door sees them; it answers them itself."""
+        """Count a ping or a pong of ``size`` bytes. Call it if the connection sees them; it answers them itself."""
         if self._limiter is not None and not self._closing:
             self._limiter.count_control(size)
             self._close_if_flooded()
@@ -319,7 +319,7 @@ class Session:
 
 
 def _size(frame: str | bytes) -> int:
-    """Its bytes, of UTF-8 if it is text."""
+    """Return its bytes, of UTF-8 if it is text."""
     if isinstance(frame, bytes) or frame.isascii():
         return len(frame)
     return len(frame.encode(errors="surrogatepass"))

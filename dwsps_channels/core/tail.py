@@ -10,7 +10,7 @@ from dwsps_channels.core.fairness import make_room, room_of
 from dwsps_channels.core.publication import Publication
 
 Cursor = Mapping[str, int]
-"""How far somebody has got: for each origin the id of the last publication that it has."""
+"""The place up to which a reader has read: for each origin the sequence of its last publication."""
 
 # What an entry costs besides its topic and message.
 _ENTRY_BYTES = 400
@@ -25,7 +25,7 @@ class Entry(Struct, frozen=True, gc=False):
     publisher: str
     """The id of its publisher; each has a share of the tail."""
     size: int
-    """What it costs to keep, in bytes, nearly."""
+    """The bytes that it takes, nearly."""
 
 
 class Tail:
@@ -74,7 +74,7 @@ class Tail:
             self._kept -= sum(entry.size for entry in dropped)
 
     def after(self, cursor: Cursor, since: float) -> Iterator[Entry]:
-        """What is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
+        """Yield what is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
         for entry in self._entries:
             reached = cursor.get(entry.publication.origin)
             if entry.at >= since if reached is None else entry.publication.sequence > reached:

@@ -25,7 +25,7 @@ class Transport(Protocol):
 
     @property
     def broadcaster(self) -> Broadcaster | None:
-        """What delivers to this connection and many others at once; ``None``: nothing does."""
+        """The broadcaster that delivers to this connection and many others at once; ``None``: there is none."""
 
     def send(self, frame: Frame) -> None:
         """Take ``frame`` for sending, in order.

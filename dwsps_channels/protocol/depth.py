@@ -1,4 +1,4 @@
-"""How deeply JSON is nested, found without reading it: every decoder on its way has to be able to."""
+"""The depth to which JSON is nested, found without decoding it: every decoder on its way has to be able to."""
 
 from array import array
 from itertools import accumulate
@@ -15,7 +15,7 @@ _STEPS: Final = bytes.maketrans(b"[]", b"\x01\xff")
 
 
 def is_deeper(json: str | bytes, levels: int) -> bool:
-    """Whether arrays and objects lie more than ``levels`` deep within each other. What is no JSON may be either.
+    """Tell whether arrays and objects lie more than ``levels`` deep within each other. What is no JSON may be either.
 
     >>> is_deeper('[{"a": "[[["}]', 2), is_deeper("[[[]]]", 2)
     (False, True)

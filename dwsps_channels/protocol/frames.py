@@ -26,7 +26,7 @@ class Frame(
     data: bytes
     """The message's JSON, as UTF-8."""
     wire: bytes | None = None
-    """What ``make_wire`` has made, so that who sends to a thousand need not call it a thousand times."""
+    """The result of ``make_wire``, so that a send to a thousand need not call it a thousand times."""
     _text: str | None = None
 
     @property

@@ -160,7 +160,7 @@ def encode(message: Struct) -> Frame:
 
 
 class Subject(NamedTuple):
-    """What an answer is about, as far as it is known."""
+    """The subject of a reply, as far as it is known."""
 
     action: Action | UnsetType = UNSET
     topic: str | UnsetType = UNSET
@@ -168,7 +168,7 @@ class Subject(NamedTuple):
 
 
 def error_frame(error: WireError, subject: Subject | None = None) -> Frame:
-    """The frame that reports ``error``."""
+    """Return the frame that reports ``error``."""
     action, topic, id = subject or Subject()
     return encode(
         Error(
@@ -225,7 +225,7 @@ _EXCERPT: Final = 1024
 
 
 def subject_of(frame: str | bytes) -> Subject:
-    """What an invalid request says of itself, as far as it can be understood, so that its sender can match the error."""
+    """Return what an invalid request says of itself, so that its sender can match the error."""
     if len(frame) <= _MAX_READ:
         with suppress(msgspec.DecodeError, RecursionError):
             told = surrogates.decode(_echoes, _escaped(frame))

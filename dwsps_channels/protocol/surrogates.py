@@ -23,7 +23,7 @@ _ANY: Final = re.compile("[\ud800-\udfff]")
 
 
 def is_text(text: str) -> bool:
-    """Whether ``text`` can be encoded: it has no surrogates."""
+    """Tell whether ``text`` can be encoded: it has no surrogates."""
     return _ANY.search(text) is None
 
 

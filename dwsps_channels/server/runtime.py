@@ -86,7 +86,7 @@ class RuntimeStats(Struct, frozen=True):
 
 
 class Runtime:
-    """What the sessions of one process share."""
+    """The parts that the sessions of one process share."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Runtime:
         self.workers = WorkerCredentials()
         """Authenticates this server's own code in other processes."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
-        """How many clients may be connected."""
+        """The limit on the number of clients."""
         self._is_server_known = False
         self.sessions = Sessions()
         """The sessions of this process."""

@@ -144,7 +144,7 @@ class SharedBrokerContract(BrokerContract):
     """For a broker that reaches other processes."""
 
     has_one_order = True
-    """Whether what the broker runs over has one order for all."""
+    """True if what the broker runs over has one order for all."""
 
     @pytest.fixture
     def sever(self) -> Callable[[], object]:

@@ -136,9 +136,9 @@ class RecordingBroker:
 
     def __init__(self) -> None:
         self.taken: list[Publication] = []
-        """What was handed to it."""
+        """The publications that were handed to it."""
         self.answer: Future[None] | None = None
-        """What ``publish`` returns; ``None``: the offset, at once."""
+        """The answer of ``publish``; ``None``: the offset, at once."""
         self._deliver: Deliver | None = None
 
     def deliver_to(self, deliver: Deliver) -> None:
@@ -215,7 +215,7 @@ class World:
         return Client(session, transport)
 
     def is_empty(self) -> bool:
-        """Whether the hub remembers nothing."""
+        """Tell whether the hub remembers nothing."""
         return not len(self.node.hub)
 
 

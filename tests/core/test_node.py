@@ -1,4 +1,4 @@
-"""A process of a server: what it hands to the broker, and what it makes of what comes back."""
+"""A node hands publications to the broker, and delivers what comes back."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What crosses a channel layer: the next publications of one process, with their numbers."""
+"""A message on a channel layer: the next publications of one process, with their numbers."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -28,16 +28,16 @@ class Batch(Struct, frozen=True):
     sender: str
     """Names one start of one process: never used again."""
     first: int
-    """How many publications the sender numbered before these."""
+    """The number of the first: the sender counts from 0."""
     publications: Sequence[Publication | None]
     """``None`` stands for one that cannot be read: it has a number, too."""
     problem: str = ""
-    """Why some cannot be read."""
+    """The reason why some cannot be read."""
     heard: dict[str, Numbers] = {}
     """Of a heartbeat: what its sender has heard of senders that are no processes of the server."""
 
     def message(self) -> dict[str, Any]:
-        """The same as a channel layer's message: plain text and integers, which every serializer takes."""
+        """Return it as a channel layer's message: plain text and integers, which every serializer takes."""
         batch = _encode(self.publications).decode()
         envelope = _Envelope(self.sender, self.first, batch, self.heard)
         message: dict[str, Any] = msgspec.to_builtins(envelope)
@@ -45,7 +45,7 @@ class Batch(Struct, frozen=True):
 
     @classmethod
     def from_message(cls, message: object) -> "Batch":
-        """Undo ``message``.
+        """Decode what ``message`` returned.
 
         Raises:
             ValueError: it is no batch; its text says why.
@@ -83,7 +83,7 @@ def _publication(text: str) -> Publication | None:
 
 
 def _elements(array: str) -> Iterator[str]:
-    """The elements of a JSON array, whatever is in them; none, if it is no array."""
+    """Yield the elements of a JSON array, whatever is in them; none, if it is no array."""
     level = start = 0
     for match in _SIGN.finditer(array):
         sign = match[0]

@@ -88,7 +88,7 @@ class ChannelLayerBroker:
         self._heartbeat = heartbeat
 
         self.connected = False
-        """Whether the last heartbeats came back: this process reaches the layer, and is reached by it."""
+        """True if the last heartbeats came back: this process reaches the layer, and is reached by it."""
 
         # Set by start.
         self._deliver: Deliver | None = None
@@ -126,12 +126,12 @@ class ChannelLayerBroker:
 
     @property
     def gaps(self) -> int:
-        """How often this process missed messages."""
+        """Number of times that this process missed messages."""
         return self._detector.gaps
 
     @property
     def missed(self) -> int:
-        """How many messages this process missed."""
+        """Number of messages that this process missed."""
         return self._detector.missed
 
     def stats(self) -> BrokerStats:

@@ -20,9 +20,9 @@ class GapDetector:
 
     def __init__(self) -> None:
         self.gaps = 0
-        """How often messages were missed."""
+        """Number of times that messages were missed."""
         self.missed = 0
-        """How many messages were missed."""
+        """Number of messages that were missed."""
         # sender -> (the number that comes next, when it was last heard), the longest unheard first
         self._next: dict[str, tuple[int, float]] = {}
 
@@ -33,7 +33,7 @@ class GapDetector:
         return sender in self._next
 
     def accept(self, batch: Batch, now: float) -> list[Publication]:
-        """What of ``batch`` is new. ``now`` is in seconds, of a clock that does not go back.
+        """Return what of ``batch`` is new. ``now`` is in seconds, by a clock that does not go back.
 
         What is missed, in a gap before it or because it cannot be read, is counted, and logged at WARNING. What comes
         after its gap was counted is late: not new.
@@ -52,16 +52,16 @@ class GapDetector:
         return readable
 
     def next_number(self, sender: str) -> int:
-        """The number that comes next of a sender that is known."""
+        """Return the number that comes next from a sender that is known."""
         return self._next[sender][0]
 
     def expect(self, sender: str, number: int, now: float) -> None:
-        """Know a sender by what others have heard of it: ``number`` comes next."""
+        """Take it that ``number`` comes next from ``sender``, as others say."""
         self._next[sender] = (number, now)
         self._forget(now)
 
     def miss_up_to(self, sender: str, number: int, now: float) -> None:
-        """Take as missed, count and log what has not come of the numbers before ``number``."""
+        """Count and log as missed the numbers before ``number`` that have not come."""
         expected, _ = self._next.pop(sender, (number, now))
         self._next[sender] = (max(expected, number), now)
         if number > expected:

@@ -1,4 +1,4 @@
-"""The channel layers that a broker may run over, where they differ."""
+"""The differences between the channel layers that a broker may run over."""
 
 import asyncio
 import inspect
@@ -22,7 +22,7 @@ _CANCEL_PAUSE: Final = 0.05
 
 
 def layer_factory(alias: str) -> Callable[[], "BaseChannelLayer"]:
-    """What makes layers as ``CHANNEL_LAYERS[alias]`` says, but fit for a broker.
+    """Return a factory of layers as ``CHANNEL_LAYERS[alias]`` says, but fit for a broker.
 
     Settings are read when a layer is made.
 
@@ -50,7 +50,7 @@ def layer_factory(alias: str) -> Callable[[], "BaseChannelLayer"]:
 
 
 def _fit(make: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with the bounds changed that the layer is known to have."""
+    """Return ``config`` with the bounds changed that the layer is known to have."""
     parameters = inspect.signature(make).parameters
     fit = dict(config)
     if "capacity" in parameters:

@@ -109,7 +109,7 @@ class Talk:
         )
 
     def numbers(self, receiver: int, sender: int) -> list[int]:
-        """What one of them received of one of them."""
+        """Return what one of them received of one of them."""
         received = self.members[receiver].received
         return [int(bytes(each.message)) for each in received if each.topic == str(sender)]
 
