@@ -53,34 +53,32 @@ help:
 .PHONY: venv
 venv: $(DEV_INSTALLED)
 
-# $(call install,file): install the requirements of one file.
-install = echo 'installing $(1) into $(VENV)' && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1)
-
-# An environment that is half made, or whose Python is gone, is replaced.
-$(RUN_INSTALLED): requirements.txt
+# $(call install,file): install the requirements of one file, which names those that it builds on. An environment that is half
+# made, or whose Python is gone, is replaced first.
+define install
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(call apt,python3 python3-venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with PYTHON=…" >&2; exit 1; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(call install,$<)
+	@echo 'installing $(1) into $(VENV)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1)
 	@touch $@
+endef
 
-$(TEST_INSTALLED): requirements/test.txt $(RUN_INSTALLED)
-	@$(call install,$<)
-	@touch $@
+$(RUN_INSTALLED): requirements.txt
+	$(call install,$<)
 
-$(LINT_INSTALLED): requirements/lint.txt $(TEST_INSTALLED)
-	@$(call install,$<)
-	@touch $@
+$(TEST_INSTALLED): requirements/test.txt requirements.txt
+	$(call install,$<)
 
-$(DEV_INSTALLED): requirements/dev.txt $(LINT_INSTALLED)
-	@$(call install,$<)
-	@touch $@
+$(LINT_INSTALLED): requirements/lint.txt requirements/test.txt requirements.txt
+	$(call install,$<)
 
-$(DOCS_INSTALLED): requirements/docs.txt $(RUN_INSTALLED)
-	@$(call install,$<)
-	@touch $@
+$(DEV_INSTALLED): requirements/dev.txt requirements/lint.txt requirements/test.txt requirements.txt
+	$(call install,$<)
+
+$(DOCS_INSTALLED): requirements/docs.txt requirements.txt
+	$(call install,$<)
 
 # DEBUG is on by default here and nowhere else.
 .PHONY: run

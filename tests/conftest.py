@@ -25,16 +25,21 @@ LOG_TAIL = 10_000  # characters: enough for the last traceback
 
 # What takes longest comes first, so that at the end no process is left alone with it.
 LONG_FIRST = (
-    "tests/peering/test_cut.py",
+    "tests/test_page.py",
+    "tests/wire/test_limits.py",
     "tests/peering/test_mesh.py",
+    "tests/connections/fastlane/test_browser.py",
     "tests/peering/test_killed.py",
     "tests/peering/test_killed_on_redis.py",
-    "tests/test_page.py",
-    "tests/connections/fastlane/test_browser.py",
     "tests/peering/test_refusals.py",
-    "tests/wire/test_limits.py",
+    "tests/wire/test_storm.py",
+    "tests/wire/test_lifecycle.py",
+    "tests/wire/test_floods.py",
+    "tests/howto",
     "tests/peering",
     "tests/wire",
+    "tests/publishing",
+    "tests/server",
 )
 
 
