@@ -25,7 +25,7 @@ for _python in PYTHONS:
 
 
 def exist(python: str, django: str) -> bool:
-    """Whether this Django runs on this Python."""
+    """Return whether this Django runs on this Python."""
     oldest = (3, 12) if int(django.partition(".")[0]) >= 6 else (3, 10)
     return tuple(map(int, python.split("."))) >= oldest
 

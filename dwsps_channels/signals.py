@@ -8,7 +8,7 @@ message. Plain receivers run in a thread and may use the database; ``async def``
 from django.dispatch import Signal
 
 connected = Signal()
-"""A connection was accepted."""
+"""Take note that a connection was accepted."""
 
 disconnected = Signal()
 """A connection has ended."""

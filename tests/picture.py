@@ -1,5 +1,6 @@
-"""
-Makes `docs/images/page.png`, two windows of the demo page on one server:
+"""A picture of the demo page: two windows on one server.
+
+It makes `docs/images/page.png`:
 
     python -m tests.picture [FILE]
 """

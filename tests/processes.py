@@ -378,8 +378,7 @@ def server_command(kind: str, port: int) -> list[str]:
 
 
 def base_environment(database: Path) -> dict[str, str]:
-    """
-    What the demo project needs to start with DEBUG off.
+    """Return the environment that the demo project needs to start with DEBUG off.
 
     It is made from nothing but what programs need to run at all: the test run's own environment has other settings.
     """

@@ -237,8 +237,8 @@ class TestEnd:
         await client.send_json_to({"type": "subscribe", "topic": "a"})
         await answer(client)
         client.future.cancel()
-        farewell = await answer(client)
-        assert (farewell["type"], farewell["code"], farewell["retryable"]) == (
+        final_frame = await answer(client)
+        assert (final_frame["type"], final_frame["code"], final_frame["retryable"]) == (
             "error",
             "unavailable",
             True,

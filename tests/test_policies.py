@@ -50,7 +50,7 @@ class AsyncMembersOfGroup:
 
 
 class FailsClosed(MembersOfGroup):
-    """Whatever goes wrong, the answer is no."""
+    """A policy whose methods fail: the answer is no."""
 
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
         try:

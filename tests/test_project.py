@@ -228,7 +228,7 @@ def test_serves_with_debug_off(server: Server, path: str, content_type: str, tex
 
 
 def test_page_and_its_parts_are_served(server: Server) -> None:
-    """Whatever the page at `/` asks for under `/static/` is there."""
+    """Each file under `/static/` that the page at `/` asks for is there."""
     _, _, page = request(server, "GET", "/")
     parts = [part.partition('"')[0] for part in page.split('"/static/')[1:]]
     assert parts

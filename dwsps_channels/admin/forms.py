@@ -75,7 +75,7 @@ class PeerForm(_ModelForm):
         return cleaned
 
     def add_error(self, field: Any, error: Any) -> None:
-        """What the model says of the secret, which is no field here, is about the field to set it."""
+        """Move the model's errors about the secret, which is no field here, to the field that sets it."""
         if field is None and "secret" in getattr(error, "error_dict", {}):
             problems = error.error_dict
             if "new_secret" in self.fields:

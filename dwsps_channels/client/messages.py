@@ -55,7 +55,7 @@ class Incoming(Struct, frozen=True, rename="camel"):
 
     @property
     def subscription(self) -> str:
-        """The topic of the subscription that a delivery is for. (dwsps 1.0.1 names it, too; others may not.)"""
+        """The topic of the subscription that a delivery is for: its ``context``, if it has one."""
         context: str = self.context if isinstance(self.context, str) else self.topic
         return context
 

@@ -12,19 +12,19 @@ class Observer:
     """
 
     def connected(self, identity: Identity) -> None:
-        """A connection was accepted."""
+        """Take note that a connection was accepted."""
 
     def disconnected(self, identity: Identity) -> None:
-        """A connection is gone."""
+        """Take note that a connection is gone."""
 
     def subscribed(self, identity: Identity, topic: str) -> None:
-        """A subscription was made."""
+        """Take note of a new subscription."""
 
     def unsubscribed(self, identity: Identity, topic: str) -> None:
-        """A client ended a subscription. Subscriptions that end with their connection are not reported."""
+        """Take note that a client ended a subscription. Subscriptions that end with their connection are not reported."""
 
     def published(self, identity: Identity, topic: str, message: Raw) -> None:
-        """A client's publish was allowed, and handed to the broker, which may still refuse it.
+        """Take note of a client's publish that was allowed and handed to the broker, which may still refuse it.
 
         ``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``.
         """

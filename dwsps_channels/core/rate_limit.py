@@ -54,7 +54,7 @@ class _Allowance:
         return self._allowed.take(count) or self.take_surplus(count)
 
     def take_surplus(self, count: int) -> bool:
-        """Always ``False``: what it counts is not allowed."""
+        """Count; return ``False``, always: what it counts is not allowed."""
         if not self._surplus.take(count):
             self.is_used_up = True
         return False
@@ -86,7 +86,7 @@ class RateLimiter:
         return None if limits.rate is limits.rate_bytes is None else cls(limits, clock)
 
     def flooding(self) -> RateLimited | None:
-        """The error to close the connection with, if the client has gone on sending although it was refused."""
+        """Return the error to close the connection with, if the client has gone on sending although it was refused."""
         if self._frames is not None and self._frames.is_used_up:
             return self._error(of_frames=True)
         if self._bytes is not None and self._bytes.is_used_up:

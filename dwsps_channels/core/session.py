@@ -209,7 +209,7 @@ class Session:
         return True  # to unsubscribe takes no right
 
     async def _decide(self, request: Any, frame: str | bytes, allowed: Awaitable[bool]) -> None:
-        """The rest of ``receive`` where the policy has to be waited for."""
+        """Do the rest of ``receive`` once the policy has answered."""
         try:
             pending = self._handle(request, await allowed)
             if pending is not None:
@@ -218,7 +218,7 @@ class Session:
             self._report(error, frame)
 
     def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
-        """The rest of ``receive`` once the policy has decided."""
+        """Do the rest of ``receive`` after the policy's decision."""
         if not isinstance(request, Publish):
             self._perform(request, allowed)
             self._acknowledge(request)

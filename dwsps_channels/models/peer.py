@@ -67,7 +67,7 @@ class PeerQuerySet(models.QuerySet["Peer"]):
 
 
 class Peer(models.Model):
-    """This server's side of the relation to another server. The other server has a row for its side.
+    """One side of the relation of two servers: this server's. The other server has a row for its side.
 
     Saving a row extracts a ``?token=`` from the URL and stores it as the secret.
 
@@ -150,17 +150,17 @@ class Peer(models.Model):
 
     @property
     def forwards(self) -> bool:
-        """Whether messages are forwarded to it."""
+        """Return whether messages are forwarded to it."""
         return self.enabled and self.forward
 
     @property
     def lacks_secret(self) -> bool:
-        """Whether it has no secret and needs one: it would take us for an ordinary client, and reject messages."""
+        """Return whether it has no secret and needs one: it would take us for an ordinary client, and reject messages."""
         return not self.secret and not self.dwsps and not self.has_lost_secret
 
     @property
     def has_lost_secret(self) -> bool:
-        """Whether it has a secret that no key decrypts."""
+        """Return whether it has a secret that no key decrypts."""
         return isinstance(self.secret, Unreadable)
 
     def clean_fields(self, exclude: Any = None) -> None:

@@ -38,7 +38,7 @@ class Frame(
         return text
 
     def make_wire(self) -> bytes:
-        """The same as a websocket frame, for doors that write on the connection itself."""
+        """Return the same as a websocket frame, for transports that write on the connection itself."""
         data = self.data
         size = len(data)
         if size < 126:
@@ -55,7 +55,7 @@ class Frame(
 
 
 def websocket_frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message in one frame, as a server sends it: not masked (RFC 6455, section 5.2)."""
+    """Encode a whole message in one frame, as a server sends it: not masked (RFC 6455, section 5.2)."""
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload

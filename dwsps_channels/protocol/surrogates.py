@@ -47,7 +47,7 @@ def decode(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T:
 
 
 def decode_masked(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T | None:
-    """The second half of ``decode``; ``None``: there are no lone surrogates in ``data``."""
+    """Do the second half of ``decode``; ``None``: there are no lone surrogates in ``data``."""
     text = data if isinstance(data, str) else str(data, "utf-8")
     # A client can have this done for whatever it sends, so what cannot be is found out first.
     if r"\ud" not in text and r"\uD" not in text:

@@ -16,7 +16,7 @@ _latest_second: tuple[int, str] = (-1, "")
 
 
 def now() -> str:
-    """The present moment, as in ``2020-01-21T17:03:13.625Z``."""
+    """Return the present moment, as in ``2020-01-21T17:03:13.625Z``."""
     # Made once a millisecond, and most of it once a second: this is called for every ack.
     global _latest, _latest_second
     millisecond = time_ns() // 1_000_000

@@ -19,7 +19,7 @@ _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # which makes Python store all of them in four bytes each, are 30 MiB.
 @lru_cache(maxsize=1024)
 def contexts(topic: str) -> tuple[str, ...]:
-    """The topics whose subscribers get what is published to ``topic``: itself first, then its ancestors.
+    """Return the topics whose subscribers get what is published to ``topic``: itself first, then its ancestors.
 
     >>> contexts("news.uk.london")
     ('news.uk.london', 'news.uk', 'news')
@@ -37,7 +37,7 @@ def contexts(topic: str) -> tuple[str, ...]:
 
 
 def size(topic: str) -> int:
-    """The bytes of a valid topic, of UTF-8."""
+    """Return the size of a valid topic, in bytes of UTF-8."""
     return len(topic) if topic.isascii() else len(topic.encode())
 
 

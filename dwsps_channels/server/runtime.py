@@ -140,7 +140,7 @@ class Runtime:
                 warn_of_workers(send)
 
     def limits_of(self, role: Role) -> Limits:
-        """The caps on a connection of this role."""
+        """Return the caps on a connection of this role."""
         match role:
             case Role.CLIENT:
                 return self.limits
@@ -167,7 +167,7 @@ class Runtime:
     def open_session(
         self, transport: Transport, user: object, authenticated: Authenticated, limits: Limits
     ) -> Session:
-        """A session on a connection that was accepted. Give it back with ``close_session`` when that is gone."""
+        """Open a session on an accepted connection. Give it back with ``close_session`` when that is gone."""
         session = SESSIONS[authenticated.role](
             self.node,
             transport,
@@ -252,7 +252,7 @@ _current: Runtime | None = None
 
 
 async def obtain() -> Runtime:
-    """The runtime of this event loop, started if it was not."""
+    """Return the runtime of this event loop; start it if it was not."""
     global _current
     loop = asyncio.get_running_loop()
     if _current is None or _current.loop is not loop:
@@ -262,7 +262,7 @@ async def obtain() -> Runtime:
 
 
 def current() -> Runtime | None:
-    """The runtime of this process, from whatever thread; ``None``: the process serves nothing (yet, or any more)."""
+    """Return the runtime of this process, in any thread; ``None``: the process does not serve (yet, or any more)."""
     if _current is None or not _current.loop.is_running():
         return None
     # A forked process has the parent's loop as it was, running as it seems: nothing runs it there.

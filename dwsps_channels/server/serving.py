@@ -101,7 +101,7 @@ class Endpoint(NamedTuple):
 
 
 def missing_for_speed() -> list[str]:
-    """The packages of the fast lane that are not installed."""
+    """Return the packages of the fast lane that are not installed."""
     return [name for name in FAST_PACKAGES if not _is_installed(name)]
 
 
@@ -144,7 +144,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
 
 
 def application() -> Any:
-    """What ``ASGI_APPLICATION`` names; under ``DEBUG`` with the static files of the apps, as ``runserver`` has it."""
+    """Return what ``ASGI_APPLICATION`` names; under ``DEBUG`` with the static files of the apps, as ``runserver`` does."""
     named: Any = get_default_application()
     if not (settings.DEBUG and apps.is_installed("django.contrib.staticfiles")):
         return named

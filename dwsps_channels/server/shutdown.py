@@ -29,12 +29,12 @@ def before_shutdown(hook: Hook) -> None:
 
 
 def end_signals() -> list[signal.Signals]:
-    """The signals at which a process of ours is to end in its own way."""
+    """Return the signals at which our processes end gracefully."""
     return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangup_ends() else [])]
 
 
 def hangup_ends() -> bool:
-    """Whether SIGHUP, as when a terminal is closed, would end this process at once, without a hook.
+    """Return whether SIGHUP, as when a terminal is closed, would end this process at once, without a hook.
 
     It does not if the server has a use of its own for it, nor under ``nohup``.
     """
@@ -106,7 +106,7 @@ class _SignalHandler:
 
     @property
     def is_over(self) -> bool:
-        """Whether its loop has ended, as each test's does: there is nothing left to run the hook on."""
+        """Return whether its loop has ended, as each test's does: there is nothing left to run the hook on."""
         return self._loop.is_closed()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:

@@ -351,8 +351,8 @@ async def test_error_that_names_no_request_answers_the_oldest(
     scripted.decide = lambda frame: IGNORE
     calls = [asyncio.create_task(client.publish(topic, 1)) for topic in ("a", "b")]
     await wait_until_async(lambda: len(scripted.frames) == 2)
-    farewell = {"type": "error", "code": "unavailable", "reason": "going", "retryable": True}
-    await scripted.broadcast(farewell)  # is about the connection
+    final_frame = {"type": "error", "code": "unavailable", "reason": "going", "retryable": True}
+    await scripted.broadcast(final_frame)  # is about the connection
     for code in ("invalid_json", "message_too_large"):
         await scripted.broadcast({"type": "error", "code": code, "reason": "no"})
     for call, code in zip(calls, ("invalid_json", "message_too_large"), strict=True):

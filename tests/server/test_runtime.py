@@ -1,4 +1,4 @@
-"""What a serving process knows of itself."""
+"""The runtime of a serving process."""
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.observer import Observer

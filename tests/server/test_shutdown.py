@@ -22,7 +22,7 @@ OF_SERVERS = SIGNALS[:2]
 
 @pytest.fixture(autouse=True)
 def own_handlers() -> Iterator[None]:
-    """Whatever is installed here goes with the test."""
+    """Remove what a test installs."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
     for signum, handler in before.items():

@@ -15,7 +15,7 @@ STAY_DURATION = 60.0
 def test_client_that_answers_pings_is_still_there_after_a_minute(
     patients: dict[str, Patient], server_kind: str
 ) -> None:
-    """dwsps 1.0.1 ends every connection at its second ping."""
+    """Servers of dwsps 1.0.1 end every connection at its second ping."""
     _, connection, since = patients[server_kind]
     wait_until(
         lambda: time.monotonic() - since >= STAY_DURATION, STAY_DURATION + 5, "a minute has passed"

@@ -45,7 +45,7 @@ class BlockingLayer(Protocol):
 
 
 def blocking_layer(make_layer: "Callable[[], BaseChannelLayer]") -> BlockingLayer:
-    """A way to the groups of the layer that ``make_layer`` makes. Raises what that raises."""
+    """Make a way to the groups of the layer that ``make_layer`` makes. Raises what that raises."""
     layer: Any = make_layer()
     # Not imported for this: a layer of a module that was never imported cannot be there.
     core = sys.modules.get("channels_redis.core")
@@ -68,7 +68,7 @@ class RedisHosts:
         self._clients: dict[int, Redis] = {}
 
     def client(self, index: int, host: dict[str, Any]) -> "Redis":
-        """The client for the host of this index, which channels-redis describes by ``host``."""
+        """Return the client for the host of this index, which channels-redis describes by ``host``."""
         if index not in self._clients:
             self._clients[index] = _redis_client(host, self._left)
         return self._clients[index]
@@ -259,7 +259,7 @@ def _redis_errors() -> Iterator[None]:
 
 
 def _redis_client(host: dict[str, Any], left: Callable[[], float]) -> "Redis":
-    """A client for what channels-redis calls a host, whose commands have ``left()`` seconds."""
+    """Make a client for what channels-redis calls a host, whose commands have ``left()`` seconds."""
     from redis import Redis
 
     pool = _pool(host)
@@ -296,7 +296,7 @@ def _pool(host: dict[str, Any]) -> "ConnectionPool":
 
 
 def _with_deadline(connection_class: type[Any], left: Callable[[], float]) -> type[Any]:
-    """This class of redis-py's connections, with ``left()`` seconds for whatever takes time."""
+    """Return a class of redis-py's connections, with ``left()`` seconds for whatever takes time."""
 
     class Connection(connection_class):  # type: ignore[misc]
         @property

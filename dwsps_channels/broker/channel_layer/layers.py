@@ -61,7 +61,7 @@ def _fit(make: Callable[..., Any], config: dict[str, Any]) -> dict[str, Any]:
 
 
 def database_numbers(alias: str | None) -> list[int]:
-    """The numbers of the Redis databases that ``CHANNEL_LAYERS[alias]`` names, as far as it names any but 0.
+    """Return the numbers of the Redis databases that ``CHANNEL_LAYERS[alias]`` names, as far as it names any but 0.
 
     Redis publishes across its databases: under the pub/sub layer the number separates nobody by itself.
     """

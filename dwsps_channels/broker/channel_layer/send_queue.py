@@ -75,7 +75,7 @@ def refuse(batch: Iterable[Waiting], problem: str) -> None:
 
 
 def refused(problem: str) -> asyncio.Future[None]:
-    """An answer that raises ``Unavailable``."""
+    """Return a future that fails with ``Unavailable``."""
     answer = asyncio.get_running_loop().create_future()
     _refuse(answer, problem)
     return answer

@@ -53,7 +53,7 @@ class Backpressure:
 
     @property
     def is_over(self) -> bool:
-        """Whether publishers wait no longer. The client may still be behind: then it does not read."""
+        """Return whether publishers wait no longer. The client may still be behind: then it does not read."""
         return self._caught_up.done()
 
     def end(self) -> None:

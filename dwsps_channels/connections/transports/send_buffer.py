@@ -118,7 +118,7 @@ class SendBuffer:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the event loop has everything."""
+        """Return whether the event loop has everything."""
         if self.is_open and self in self.broadcaster.group:
             return False
         return not self.pending and not self._queued

@@ -52,7 +52,7 @@ class Credential:
 
     @property
     def is_workers(self) -> bool:
-        """Whether it claims to be the worker's."""
+        """Return whether it claims to be the worker's."""
         return self.token.startswith(WORKER_PREFIX)
 
     def __repr__(self) -> str:

@@ -44,7 +44,7 @@ class _Record:
     waiting: int = 0
     """Attempts that have their turn or wait for it."""
     is_reported: bool = False
-    """Whether an attempt was rejected unchecked since the last turn."""
+    """True if an attempt was rejected unchecked since the last turn."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

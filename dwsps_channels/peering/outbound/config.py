@@ -1,4 +1,4 @@
-"""What a link has to know of its peer."""
+"""The configuration of a link to a peer."""
 
 from dataclasses import dataclass, field
 
@@ -14,8 +14,8 @@ class PeerConfig:
     secret: str = field(repr=False)
     """Sent as a bearer token; empty: none is sent."""
     dwsps: bool = False
-    """Whether it is a dwsps 1.0.1 server, which greets nobody."""
+    """True for a dwsps 1.0.1 server, which sends no hello."""
     topics: tuple[str, ...] = ()
-    """What is forwarded: these and their sub-topics; empty: all."""
+    """The topics that are forwarded, with their sub-topics; empty: all."""
     enabled_at: float = 0.0
     """Since when it is forwarded to, in seconds since the epoch: what entered before is not for it."""

@@ -37,7 +37,7 @@ class ProbeResult:
     """The result of a connection test."""
 
     ok: bool
-    """Whether messages would get there."""
+    """True if messages would get there."""
     message: str
     round_trip: float | None = None
     """Seconds from a question to its reply; ``None``: there was none."""

@@ -37,7 +37,7 @@ async def reason_of(refused: Refused, peer: PeerConfig) -> str:
 
 
 def brings_secret(peer: PeerConfig) -> bool:
-    """Whether connections to ``peer`` bring a secret, in the header or in the URL."""
+    """Return whether connections to ``peer`` bring a secret, in the header or in the URL."""
     return bool(peer.secret) or "token" in parse_qs(urlsplit(peer.url).query)
 
 

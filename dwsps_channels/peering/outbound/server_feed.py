@@ -79,7 +79,7 @@ class ServerFeed:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection to the server."""
+        """Return whether there is a connection to the server."""
         return self._connection is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the server lives, and says nothing of it."""
+"""Random frames: the server survives them, and logs nothing."""
 
 import random
 import socket

@@ -83,7 +83,7 @@ class AsgiLine(Line):
         await turns()
 
 
-class WaitingLine(AsgiLine):
+class BlockingLine(AsgiLine):
     """As with uvicorn: ``send`` returns once the client reads."""
 
     def connection(self) -> ServerConnection:
@@ -152,7 +152,7 @@ class AsgiContract(TransportContract):
 
 
 class TestWhereSendWaits(AsgiContract):
-    line_class = WaitingLine
+    line_class = BlockingLine
 
 
 class TestWhereSendDoesNot(AsgiContract):
@@ -167,7 +167,7 @@ class TestWhereSendDoesNot(AsgiContract):
         await until(lambda: line.released)
 
 
-@pytest.fixture(params=[WaitingLine, UnboundedLine])
+@pytest.fixture(params=[BlockingLine, UnboundedLine])
 async def line(request: pytest.FixtureRequest) -> AsyncIterator[AsgiLine]:
     made: AsgiLine = request.param(LIMIT)
     await turns()
@@ -175,7 +175,7 @@ async def line(request: pytest.FixtureRequest) -> AsyncIterator[AsgiLine]:
     await made.end()
 
 
-@pytest.fixture(params=[WaitingLine, UnboundedLine])
+@pytest.fixture(params=[BlockingLine, UnboundedLine])
 async def roomy_line(request: pytest.FixtureRequest) -> AsyncIterator[AsgiLine]:
     """One with room for a congestion below the limit."""
     made: AsgiLine = request.param(4 * CONGESTED_BYTES)

@@ -73,15 +73,15 @@ async def removes() -> None:
 
 async def is_closed(link: PubSubCommunicator) -> str:
     """Wait for the close; the reason that was given for it."""
-    farewell = await link.receive_json_from(5)
-    assert (farewell["type"], farewell["code"], farewell["retryable"]) == (
+    final_frame = await link.receive_json_from(5)
+    assert (final_frame["type"], final_frame["code"], final_frame["retryable"]) == (
         "error",
         "forbidden",
         False,
     )
     event = await link.receive_output(5)
     assert (event["type"], event["code"]) == ("websocket.close", 4003)
-    return str(farewell["reason"])
+    return str(final_frame["reason"])
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def config(url: str, secret: str = SECRET, *, dwsps: bool = False) -> PeerConfig
 
 @pytest.fixture(autouse=True)
 def no_log_tells(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Whatever comes of a test, the secret is in no log."""
+    """Check that the secret is in no log, whatever the outcome of a test."""
     # The servers of these tests log what they are sent.
     logging.getLogger("websockets.server").setLevel(logging.INFO)
     with caplog.at_level(logging.DEBUG):
