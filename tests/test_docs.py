@@ -93,6 +93,7 @@ def test_blocks_in_lists_are_indented_as_every_viewer_needs_it(document: Path) -
     outside = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     blocks = re.findall(r"^ {1,3}(?=```|\|)|\n\n {1,3}(?=\S)", outside, re.MULTILINE)
     assert blocks == []
+    assert re.findall(r"\n\n    \S.*(?:\n    .*)*\n(?=[*-] )", outside) == [], "needs an empty line"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
