@@ -119,6 +119,14 @@ def test_the_readme_of_the_tests_names_every_room() -> None:
     assert set(listed) - {*rooms, "js"} == set(), "these are gone"
 
 
+def test_the_architecture_names_the_files_that_are_there() -> None:
+    rooms = section("explanation/architecture.md", "Rooms").partition("```\n")[2]
+    tree = rooms.partition("\nproject/")[0]
+    named = set(re.findall(r"\b(\w+\.py)\b", tree)) - {"manage.py"}
+    there = {path.name for path in (ROOT / "dwsps_channels").rglob("*.py")}
+    assert named - there == set()
+
+
 def test_index_and_navigation_list_every_page() -> None:
     docs = ROOT / "docs"
     pages = {str(path.relative_to(docs)) for path in docs.glob("**/*.md")} - {"index.md"}
