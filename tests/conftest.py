@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.processes import (
     KINDS,
@@ -19,6 +20,10 @@ from tests.processes import (
     postgres_server,
     redis_server,
 )
+
+# How long an example takes, and how long Hypothesis takes to think it up, says something about the machine only.
+settings.register_profile("no-timing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no-timing")
 
 LOG_TAIL = 10_000  # characters: enough for the last traceback
 

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
@@ -68,9 +68,6 @@ steps = st.lists(
 )
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)  # a busy machine is no failure
 @given(st.lists(members, min_size=3, max_size=3), steps)
 def test_everyone_gets_what_it_was_sent_in_order(
     groups: list[frozenset[int]], steps: list[tuple[str, Any]]
