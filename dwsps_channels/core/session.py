@@ -139,6 +139,11 @@ class Session:
             self._limiter.count_control(size)
             self._close_if_flooded()
 
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes queued for the client, which is behind."""
+        return self._transport.buffered_bytes
+
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""
         self._leave()

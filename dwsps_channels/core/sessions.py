@@ -16,6 +16,8 @@ class SessionStats(Struct, frozen=True):
     """Sessions, of peers and workers too."""
     users: int
     """Django users who have one or more."""
+    buffered_bytes: int
+    """Bytes queued for clients that are behind, all together."""
 
 
 class Sessions:
@@ -63,7 +65,11 @@ class Sessions:
 
     def stats(self) -> SessionStats:
         """Return the counters as they are now."""
-        return SessionStats(open=len(self._by_client), users=len(self._by_user))
+        return SessionStats(
+            open=len(self._by_client),
+            users=len(self._by_user),
+            buffered_bytes=sum(session.buffered_bytes for session in self),
+        )
 
 
 def _user_of(identity: Identity) -> Hashable | None:

@@ -27,6 +27,10 @@ class Transport(Protocol):
     def broadcaster(self) -> Broadcaster | None:
         """The broadcaster that delivers to this connection and many others at once; ``None``: there is none."""
 
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes queued for a client that is behind; the server and the network hold some more."""
+
     def send(self, frame: Frame) -> None:
         """Take ``frame`` for sending, in order.
 

@@ -28,6 +28,7 @@ from dwsps_channels.connections.servers.options import (
     warn_of_uvicorn,
     warn_of_workers,
 )
+from dwsps_channels.connections.stats import ConnectionStats, connection_stats
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.core.broker import BrokerStats
 from dwsps_channels.core.identity import Identity, Role
@@ -81,6 +82,7 @@ class RuntimeStats(Struct, frozen=True):
     node: NodeStats
     broker: BrokerStats
     sessions: SessionStats
+    connections: ConnectionStats
     signals_dropped: int
     """Events that receivers of signals were too slow for."""
 
@@ -214,6 +216,7 @@ class Runtime:
             node=self.node.stats(),
             broker=self.broker.stats(),
             sessions=self.sessions.stats(),
+            connections=connection_stats(self.admission),
             signals_dropped=self.signals.dropped,
         )
 

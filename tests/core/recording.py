@@ -36,6 +36,7 @@ class RecordingTransport:
     """Takes frames until it is closed, as the contract says."""
 
     broadcaster = None
+    buffered_bytes: int = 0
     frames: list[Frame] = field(default_factory=list)
     code: int | None = None
     final_frame: Message = field(default_factory=dict)

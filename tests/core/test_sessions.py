@@ -73,6 +73,15 @@ def test_a_user_that_has_changed_meanwhile_is_forgotten() -> None:
     assert (sessions.stats().open, sessions.stats().users) == (0, 0)
 
 
+def test_the_bytes_queued_for_all_are_counted() -> None:
+    sessions = Sessions()
+    for number in range(3):
+        client = World().connect(identity=Identity(str(number)))
+        client.transport.buffered_bytes = 100 * number
+        sessions.add(client.session)
+    assert sessions.stats().buffered_bytes == 300
+
+
 def test_anonymous_users_and_those_that_cannot_be_loaded_have_no_sessions_by_user() -> None:
     sessions = Sessions()
     for number, user in enumerate((None, User(1, is_authenticated=False), LazyUser())):

@@ -102,8 +102,12 @@ class TransportContract(ABC):
             line.transport.send(frame(number))
         await turns()
         assert line.received == []
+        # Their text, or the whole of their websocket frames; one may be on its way.
+        size = len(frame(0))
+        assert 4 * size <= line.transport.buffered_bytes <= 6 * (size + 4)
         line.read_on()
         await line.has_received(text("stuck"), *(text(number) for number in range(5)))
+        assert line.transport.buffered_bytes == 0
         assert line.slow_consumer_calls == 0
 
     async def test_close_sends_what_waits_then_the_final_frame_then_the_code(
