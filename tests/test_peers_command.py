@@ -91,7 +91,7 @@ def test_options_say_what_goes_which_way() -> None:
 
 
 def test_only_a_dwsps_server_needs_no_secret() -> None:
-    assert "a secret is missing" in failure("add", "b", URL)
+    assert "the secret is missing" in failure("add", "b", URL)
     assert not Peer.objects.exists()
     assert "it cannot send to this server" in run("add", "b", URL, "--dwsps")
     assert run("add", "c", URL, "--dwsps", "--no-accept") == "added c\n"
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_said_and_nothing_is_added(tmp_path: Path) -> None:
         (("b", URL, "--secret-file", str(short)), "secret: a secret has at least 16"),
         (("b", URL, "--secret-file", str(tmp_path / "no")), "no such file"),
         (("b", URL, "--secret-file", str(tmp_path)), "is a directory"),
-        (("b", URL, "--secret-file", str(binary)), "not a text"),
+        (("b", URL, "--secret-file", str(binary)), "not text in UTF-8"),
         (("b", f"{URL}?token={SECRET}", "--generate"), "two secrets"),
         (("b", URL, "--generate", "--secret-file", "-"), "not allowed with"),
         (("b",), "required: URL"),

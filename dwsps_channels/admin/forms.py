@@ -1,4 +1,4 @@
-"""The form of a peer in the admin. Nothing secret that was typed, or that is stored, ever comes back in it."""
+"""The form of a peer in the admin. It never shows a secret, typed or stored."""
 
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +17,7 @@ else:
 
 
 class PeerForm(_ModelForm):
-    """The model's ``secret`` is no field of it, so that no initial value shows it: it can only be set again."""
+    """The form of a peer. The model's ``secret`` is not a field, as its initial value would show it: it can only be set."""
 
     new_secret = forms.CharField(
         label="Secret",
@@ -29,11 +29,11 @@ class PeerForm(_ModelForm):
     generate_secret = forms.BooleanField(
         label="Generate a secret",
         required=False,
-        help_text="It is shown once, after saving, to be given to the other side.",
+        help_text="The next page shows it, once. Enter it on the other server.",
     )
 
     generated: str = ""
-    """The secret that was generated, once the form is valid."""
+    """The generated secret, if the form is valid and one was asked for."""
 
     class Meta:
         model = Peer
@@ -46,7 +46,7 @@ class PeerForm(_ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._token: str | None = None
-        # Where the user may only look, it is not there.
+        # Users who may only view have no such field.
         if "new_secret" in self.fields:
             self.fields["new_secret"].help_text = _help_text(self.instance)
 
@@ -62,7 +62,7 @@ class PeerForm(_ModelForm):
         if len(list(filter(None, (typed, token, self.generated)))) > 1:
             self.generated = ""
             raise ValidationError(
-                "give the secret, have it generated, or put it in the URL: one of these"
+                "enter a secret, generate one, or put it in the URL: do only one of these"
             )
         if token:
             try:
@@ -75,7 +75,7 @@ class PeerForm(_ModelForm):
         return cleaned
 
     def add_error(self, field: Any, error: Any) -> None:
-        """Move the model's errors about the secret, which is no field here, to the field that sets it."""
+        """Attach the model's errors about the secret to the field that sets it."""
         if field is None and "secret" in getattr(error, "error_dict", {}):
             problems = error.error_dict
             if "new_secret" in self.fields:
@@ -89,29 +89,29 @@ class PeerForm(_ModelForm):
             self._forget_secrets()
 
     def _forget_secrets(self) -> None:
-        """Before it is shown again, with its errors."""
+        """Remove the secrets from the data, as the page shows the form again with its errors."""
         name = self.add_prefix("url")
         url, token = split_token(self.data.get(name, ""))
         if token is not None:
             data: Any = copy(self.data)
             data[name] = url
-            # As it would have been, had it been saved.
+            # As saving would have set it.
             data[self.add_prefix("secret_in_url")] = "on"
             self.data = data
         typed = self.data.get(self.add_prefix("new_secret"))
         if (typed or token) and "new_secret" not in self.errors:
-            self.add_error("new_secret", "give the secret once more: pages do not repeat it")
+            self.add_error("new_secret", "enter the secret again: pages do not repeat it")
 
 
 def _help_text(peer: Peer) -> str:
     if peer.has_lost_secret:
         return (
-            "There is one, but it cannot be decrypted: SECRET_KEY has changed, or the row was changed past this app. Set "
-            "it again, or add the old key to SECRET_KEY_FALLBACKS."
+            "The stored secret cannot be decrypted: SECRET_KEY has changed, or the row was changed past this app. Set it "
+            "again, or add the old key to SECRET_KEY_FALLBACKS."
         )
     if peer.secret:
         return (
-            "There is one. Leave this empty to keep it; it is never shown. Give it again if the scheme, the host or the "
-            "port of the URL changes."
+            "A secret is set, and never shown. Leave this empty to keep it. Enter it again if you change the scheme, the "
+            "host or the port of the URL."
         )
-    return "The same on both sides, 16 characters at least. Only a dwsps 1.0.1 server does without."
+    return "At least 16 characters, the same on both servers. Only a dwsps 1.0.1 server needs none."

@@ -1,4 +1,4 @@
-"""Peers in Django's admin."""
+"""The pages of peers in Django's admin."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class PeerAdmin(_ModelAdmin):
         ("Secret", {"fields": ("new_secret", "generate_secret", "secret_in_url", "dwsps")}),
         ("Directions", {"fields": ("forward", "topics", "accept")}),
     )
-    health = (
+    status_fields = (
         "state",
         "last_error",
         "round_trip",
@@ -65,8 +65,8 @@ class PeerAdmin(_ModelAdmin):
         "missed",
         "reconnects",
     )
-    """The worker's word, for the form."""
-    readonly_fields = ("secret_state", *health)
+    """The fields of the form that show what the worker wrote."""
+    readonly_fields = ("secret_state", *status_fields)
 
     class Media:
         css = {"all": ("dwsps_channels/admin.css",)}
@@ -80,8 +80,8 @@ class PeerAdmin(_ModelAdmin):
         address, secret, directions = self.fieldsets
         if obj is not None and not self.has_change_permission(request, obj):
             secret = ("Secret", {"fields": ("secret_state", "secret_in_url", "dwsps")})
-        health = [] if obj is None else [("Health", {"fields": self.health})]
-        return [*health, address, secret, directions]
+        status = [] if obj is None else [("Status", {"fields": self.status_fields})]
+        return [*status, address, secret, directions]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -96,14 +96,14 @@ class PeerAdmin(_ModelAdmin):
     @admin.display(description="directions")
     def directions(self, peer: Peer) -> str:
         ways = [
-            *([("→", "we send to it")] if peer.forward else []),
-            *([("←", "it may send to us")] if peer.accept else []),
+            *([("→", "messages are sent to it")] if peer.forward else []),
+            *([("←", "messages are accepted from it")] if peer.accept else []),
         ]
         return format_html_join(
             " ",
             '<span class="dwsps-way" title="{1}"><span aria-hidden="true">{0}</span>'
             '<span class="visually-hidden">{1}</span></span>',
-            ways or [(NOTHING, "neither")],
+            ways or [(NOTHING, "no messages in either direction")],
         )
 
     @admin.display(description="state", ordering="status__state")
@@ -113,7 +113,7 @@ class PeerAdmin(_ModelAdmin):
             '<span class="dwsps-state" data-severity="{}">{}</span>', summary.severity, summary.text
         )
 
-    @admin.display(description="queue", ordering="status__queued")
+    @admin.display(description="queued", ordering="status__queued")
     def queue(self, peer: Peer) -> str:
         return _of_status(peer, "queued")
 
@@ -155,8 +155,8 @@ class PeerAdmin(_ModelAdmin):
     @admin.display(description="secret")
     def secret_state(self, peer: Peer) -> str:
         if peer.has_lost_secret:
-            return "there is one, but it cannot be decrypted"
-        return "there is one" if peer.secret else "there is none"
+            return "set, but it cannot be decrypted"
+        return "set" if peer.secret else "not set"
 
     # What is saved
 
@@ -175,7 +175,7 @@ class PeerAdmin(_ModelAdmin):
         return self._secret_page(request, obj) or super().response_change(request, obj)
 
     def _secret_page(self, request: HttpRequest, peer: Peer) -> HttpResponse | None:
-        """Show a generated secret: in this response, and not as a message, which would be stored until it is shown."""
+        """Show a generated secret in this response. A message would be stored until it is shown."""
         if "generate_secret" not in request.POST:
             return None
         context = {
@@ -204,7 +204,7 @@ class PeerAdmin(_ModelAdmin):
         for peer in peers:
             self.log_change(request, peer, f"{word.capitalize()}.")
         names = ", ".join(peer.name for peer in peers)
-        self.message_user(request, f"{word}: {names or 'none that was not'}", messages.SUCCESS)
+        self.message_user(request, f"{word}: {names or 'no peer'}", messages.SUCCESS)
 
     @admin.action(description="Test the connection to selected peers", permissions=["change"])
     def test_connection(self, request: HttpRequest, queryset: QuerySet[Peer]) -> None:

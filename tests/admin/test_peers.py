@@ -99,7 +99,7 @@ def test_an_empty_list_says_what_to_do(browser: Client) -> None:
 
 def test_a_filter_that_finds_none_leads_back(browser: Client) -> None:
     create()
-    assert "No peer is like that. Show all 1" in text(browser.get(reverse(LIST), {"q": "zzz"}))
+    assert "No peers match. Show all 1" in text(browser.get(reverse(LIST), {"q": "zzz"}))
 
 
 def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
@@ -118,11 +118,12 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
     response = browser.get(reverse(LIST))
     page = text(response)
     assert (
-        f"connected {URL} → we send to it ← it may send to us connected, for 1 min 321 0 -" in page
+        f"connected {URL} → messages are sent to it ← messages are accepted from it connected, for 1 min 321 0 -"
+        in page
     )
-    assert f"refused {URL} → we send to it refused, for" in page
+    assert f"refused {URL} → messages are sent to it refused, for" in page
     assert "0 0 <not> you" in page
-    assert f"off {URL} ← it may send to us disabled" in page
+    assert f"off {URL} ← messages are accepted from it disabled" in page
     assert b"<not>" not in response.content
     assert "No worker is running" not in page
 
@@ -131,7 +132,7 @@ def test_without_a_worker_the_list_says_so_and_believes_nothing(browser: Client)
     peer = create()
     store.write_statuses({peer.pk: LinkStatus(LinkState.CONNECTED, since=time.time())})
     page = text(browser.get(reverse(LIST)))
-    assert "No worker is running, so nothing is sent to any peer" in page
+    assert "No worker is running, so no messages are sent to peers" in page
     assert "stale: connected" in page
 
 
@@ -313,7 +314,7 @@ def test_a_form_with_an_error_asks_for_the_secret_once_more_and_does_not_repeat_
     browser: Client, values: dict[str, str]
 ) -> None:
     response = browser.post(reverse(ADD), form(name="b b", **values))
-    assert "give the secret once more" in text(response)
+    assert "enter the secret again" in text(response)
     assert SECRET not in everything(response)
     shown = response.context["adminform"].form
     if "token" in values.get("url", ""):
@@ -328,7 +329,7 @@ def test_a_lost_secret_is_told_apart_from_none_and_can_be_set_anew(
     settings.SECRET_KEY = "new" * 20
     browser.force_login(User.objects.get())
     assert "its secret cannot be decrypted" in text(browser.get(reverse(LIST)))
-    assert "it cannot be decrypted: SECRET_KEY has changed" in text(browser.get(change_url(lost)))
+    assert "cannot be decrypted: SECRET_KEY has changed" in text(browser.get(change_url(lost)))
     none = create("none", secret="")
     assert "cannot be decrypted" not in text(browser.get(change_url(none)))
 
@@ -358,7 +359,7 @@ def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -
         "Round trip: 12.3 ms",
         "Sent: 1001",
         "Acknowledged: 1002",
-        "Queue: 1003",
+        "Queued: 1003",
         "Dropped: 1004",
         "Sent again: 1005",
         "Dropped before they reached the worker: 1006",
@@ -439,7 +440,7 @@ def test_who_may_only_look_changes_nothing_and_sees_whether_there_is_a_secret() 
     looking = visitor("view_peer")
     response = looking.get(change_url(peer))
     page = text(response)
-    assert "Secret: there is one" in page
+    assert "Secret: set" in page
     assert "State: " in page
     assert b'name="new_secret"' not in response.content
     assert b'name="generate_secret"' not in response.content
@@ -477,7 +478,7 @@ def test_peers_are_disabled_and_enabled_with_a_word_in_their_history(browser: Cl
     assert {peer.enabled for peer in Peer.objects.all()} == {False}
     assert messages(act(browser, "enable", on, off)) == ["enabled: off, on"]
     assert not Peer.objects.filter(enabled=False).exists()
-    assert messages(act(browser, "enable", on)) == ["enabled: none that was not"]
+    assert messages(act(browser, "enable", on)) == ["enabled: no peer"]
     history = [(entry.object_repr, entry.change_message) for entry in LogEntry.objects.all()]
     assert sorted(history) == [
         ("off", "Enabled."),

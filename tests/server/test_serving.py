@@ -94,7 +94,7 @@ async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: 
         assert closed.value.rcvd.code == 4200
     assert await ended == 0
     assert "Traceback" not in child.log
-    assert ("websockets are uvicorn's own" in child.log) is slow
+    assert ("uvicorn's own websockets are used" in child.log) is slow
     # What is logged of an end that was asked for is no failure.
     assert "WARNING" not in child.log
 

@@ -1,4 +1,4 @@
-"""``manage.py peers``: peers without a browser."""
+"""``manage.py peers``: manages peers on the command line."""
 
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -16,7 +16,7 @@ from dwsps_channels.models.urls import split_token
 from dwsps_channels.peering.connection_test import probe_peers
 from dwsps_channels.peering.status import summarize, with_status
 
-# More than a secret may have, so that one that is too long is refused and not cut.
+# More than a secret may have, so that a longer one is rejected, not cut.
 SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH
 
 EPILOG = """\
@@ -27,17 +27,17 @@ examples:
   manage.py peers test berlin
   manage.py peers list --json
 
-The exit status is 0 when it is done, 1 when it is not or a test has failed, and
-2 when the command line is wrong.
+The exit status is 0 on success, 1 on an error or if a test has failed, and 2 if
+the command line is wrong.
 """
 
 
 class Command(BaseCommand):
-    # In lines, as its examples: they are shown as they are written.
+    # Broken into lines by hand, as the formatter keeps the lines of the examples.
     help = (
-        "Manage peers, the servers that this one exchanges messages with. Both sides\n"
-        "need each other as a peer, with the same secret. A server and a worker that\n"
-        "run follow within 2 seconds."
+        "Manage peers: the servers that this server exchanges messages with. Each\n"
+        "server needs a peer for the other one, with the same secret. Running servers\n"
+        "and workers apply changes within 2 seconds."
     )
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
@@ -60,15 +60,15 @@ class Command(BaseCommand):
             return command
 
         _add_arguments(add("add", self.add, "add a peer"))
-        listing = add("list", self.list, "show all peers, and how they are")
-        listing.add_argument("--json", action="store_true", help="as a list of objects")
-        add("test", self.test, "connect to peers, and say what is found").add_argument(
-            "names", nargs="*", metavar="NAME", help="by default all"
+        listing = add("list", self.list, "list all peers and their status")
+        listing.add_argument("--json", action="store_true", help="print a JSON array of objects")
+        add("test", self.test, "test the connections to peers").add_argument(
+            "names", nargs="*", metavar="NAME", help="the peers to test (default: all)"
         )
         for name, run, text in (
-            ("enable", self.enable, "exchange messages with peers"),
-            ("disable", self.disable, "exchange no messages with peers, and keep them"),
-            ("remove", self.remove, "forget peers"),
+            ("enable", self.enable, "exchange messages with peers again"),
+            ("disable", self.disable, "stop exchanging messages with peers, but keep them"),
+            ("remove", self.remove, "delete peers"),
         ):
             add(name, run, text).add_argument("names", nargs="+", metavar="NAME")
 
@@ -95,11 +95,11 @@ class Command(BaseCommand):
         elif generate:
             secret = secrets.generate()
         if secret and split_token(url)[1]:
-            raise CommandError("there are two secrets: one of them in the URL")
+            raise CommandError("there are two secrets, one of them in the URL: give only one")
         if not (secret or split_token(url)[1] or dwsps):
             raise CommandError(
-                "a secret is missing, the same on both sides: --generate makes one, --secret-file reads one; only a "
-                "dwsps 1.0.1 server (--dwsps) does without"
+                "the secret is missing: make one with --generate, or read one with --secret-file; it is the same on "
+                "both servers, and only a dwsps 1.0.1 server (--dwsps) needs none"
             )
         peer = Peer(
             name=name,
@@ -114,14 +114,14 @@ class Command(BaseCommand):
         try:
             peer.full_clean()
         except ValidationError as error:
-            raise CommandError(_in_words(error)) from None
+            raise CommandError(_message_of(error)) from None
         peer.save()
         self.stdout.write(f"added {peer.name}")
         if generate:
-            self.stdout.write("its secret, for the other side; it is not shown again:")
+            self.stdout.write("its secret, for the other server; it is not shown again:")
             self.stdout.write(secret)
         elif not peer.secret and peer.accept:
-            self.stderr.write("it has no secret: it cannot send to this server")
+            self.stderr.write("it has no secret, so it cannot send to this server")
 
     def list(self, *, json: bool, **options: Any) -> None:
         peers = with_status(Peer.objects.all())
@@ -164,7 +164,7 @@ def _add_arguments(command: CommandParser) -> None:
     command.add_argument(
         "url",
         metavar="URL",
-        help="where its websocket is, ws:// or wss://; a ?token= in it is kept as the secret",
+        help="the URL of its websocket, ws:// or wss://; a ?token= in it becomes the secret",
     )
     secret = command.add_mutually_exclusive_group()
     secret.add_argument(
@@ -173,12 +173,12 @@ def _add_arguments(command: CommandParser) -> None:
         help="read the secret from the first line of a file, '-' for standard input",
     )
     secret.add_argument(
-        "--generate", action="store_true", help="make a secret, and show it this once"
+        "--generate", action="store_true", help="generate a secret and print it, once"
     )
     command.add_argument(
         "--dwsps",
         action="store_true",
-        help="it is a dwsps 1.0.1 server, which takes what is sent to it without a secret",
+        help="it is a dwsps 1.0.1 server, which accepts messages without a secret",
     )
     command.add_argument(
         "--no-forward", dest="forward", action="store_false", help="send nothing to it"
@@ -187,7 +187,10 @@ def _add_arguments(command: CommandParser) -> None:
         "--no-accept", dest="accept", action="store_false", help="accept nothing from it"
     )
     command.add_argument(
-        "--disabled", dest="enabled", action="store_false", help="do neither for now"
+        "--disabled",
+        dest="enabled",
+        action="store_false",
+        help="add it, but exchange no messages yet",
     )
     command.add_argument(
         "--topic",
@@ -195,7 +198,7 @@ def _add_arguments(command: CommandParser) -> None:
         action="append",
         default=[],
         metavar="TOPIC",
-        help="send only this and its sub-topics; may be given several times",
+        help="send only this topic and its sub-topics; can be repeated",
     )
 
 
@@ -208,7 +211,7 @@ def _read_secret(path: str) -> str:
     except OSError as error:
         raise CommandError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
     except UnicodeDecodeError:
-        raise CommandError(f"{path}: not a text") from None
+        raise CommandError(f"{path}: not text in UTF-8") from None
 
 
 def _find(names: Sequence[str]) -> list[Peer]:
@@ -229,7 +232,7 @@ def _rows(peers: Iterable[Peer]) -> PeerQuerySet:
     return Peer.objects.filter(pk__in=[peer.pk for peer in peers])
 
 
-def _in_words(error: ValidationError) -> str:
+def _message_of(error: ValidationError) -> str:
     return "\n".join(
         f"{field}: {message}"
         for field, problems in error.message_dict.items()

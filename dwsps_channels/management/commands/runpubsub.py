@@ -16,9 +16,9 @@ logger = logging.getLogger("dwsps_channels")
 
 class Command(BaseCommand):
     help = (
-        "Forward what is published on this server to its peers, until told to end. Run it beside the server; "
-        "peers are managed in the admin, or with 'manage.py peers'. Several may run: one forwards, the others "
-        "stand by and take over when it dies."
+        "Forward the messages that are published on this server to its peers. Run it beside the server, and stop it "
+        "with SIGTERM or Ctrl+C. Manage peers in the admin, or with 'manage.py peers'. If several run, one forwards; "
+        "the others stand by and take over if it dies."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -27,20 +27,22 @@ class Command(BaseCommand):
             metavar="HOST:PORT",
             nargs="?",
             const="127.0.0.1:8000",
-            help="serve the whole project, too, over HTTP and websocket: one process for everything "
+            help="also serve the whole project over HTTP and websocket, in the same process "
             "(default: 127.0.0.1:8000)",
         )
         parser.add_argument(
             "--server-url",
             metavar="URL",
-            help="where the server's websocket is (default: DWSPS['SERVER_URL'])",
+            help="the URL of the server's websocket (default: DWSPS['SERVER_URL'])",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         _show_log(options["verbosity"])
         if options["serve"] is not None:
             if options["server_url"]:
-                raise CommandError("--server-url is another server's, and --serve is this one")
+                raise CommandError(
+                    "--serve and --server-url exclude each other: --serve forwards from the server that it starts"
+                )
             self._serve(options["serve"])
             return
         url = options["server_url"] or conf.SERVER_URL
@@ -65,7 +67,7 @@ class Command(BaseCommand):
             raise CommandError(f"--serve: {error}") from error
         if missing := serving.missing_for_speed():
             self.stderr.write(
-                f"without {', '.join(missing)} websockets are uvicorn's own, which are slower: "
+                f"without {', '.join(missing)}, uvicorn's own websockets are used, which are slower: "
                 f"pip install {' '.join(missing)}"
             )
         try:
@@ -84,7 +86,7 @@ async def _work(url: str) -> None:
 
 
 def _show_log(verbosity: int) -> None:
-    """Have a person see what the worker does, where the project's logging shows nothing of it."""
+    """Show the worker's log on the terminal if the project's logging does not."""
     if verbosity > 0 and not logger.isEnabledFor(logging.INFO):
         logger.setLevel(logging.INFO)
     if not logger.hasHandlers():
