@@ -41,6 +41,36 @@ async def test_message_reaches_the_subscribers_of_both_once_and_in_order(
             await reader.nothing_more()
 
 
+async def test_a_publisher_that_is_subscribed_gets_its_own_message_before_the_ack(
+    pair: tuple[Server, Server],
+) -> None:
+    count = 500
+
+    async def talk(client: WireClient, name: str) -> None:
+        for number in range(count):
+            await client.send(
+                {"type": "publish", "topic": "news", "message": [name, number], "id": number}
+            )
+
+    async with clients(pair) as (one, two):
+        for client in (one, two):
+            await client.subscribe("news")
+        await asyncio.gather(talk(one, "one"), talk(two, "two"))
+        for client, name in ((one, "one"), (two, "two")):
+            came: dict[str, list[int]] = {"one": [], "two": []}
+            acks: list[int] = []
+            for _ in range(3 * count):
+                frame = await client.receive()
+                if frame["type"] == "publish":
+                    publisher, number = frame["message"]
+                    came[publisher].append(number)
+                else:
+                    assert frame["id"] <= came[name][-1]
+                    acks.append(frame["id"])
+            assert came["one"] == came["two"] == acks == list(range(count))
+            await client.nothing_more()
+
+
 async def test_message_crosses_byte_for_byte(pair: tuple[Server, Server]) -> None:
     texts = [
         '{"z":123456789012345678901234567890,  "a":[1e999,"\\u00e9\\/☃😀"],"z":null}',
