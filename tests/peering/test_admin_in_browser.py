@@ -39,6 +39,9 @@ def log_in(browser: Browser, site: Site, bodies: list[str]) -> Page:
     return page
 
 
+OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
+
+
 def test_a_peer_is_added_connects_is_disabled_and_goes(
     browser: Browser, make_sites: MakeSites
 ) -> None:
@@ -74,11 +77,19 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     page.click("button[name=index]")
     expect(page.locator(".messagelist")).to_contain_text(re.compile(r"\d ms"))
 
-    # The form shows its health, and not its secret.
+    # The form shows its status, and not its secret.
     page.click(".field-name a")
     expect(page.locator(".field-state")).to_contain_text("connected")
     expect(page.locator("#id_new_secret")).to_have_value("")
+    form = page.url
     page.goto(page.url.replace("change/", "history/"))
+
+    # On a phone no page is wider than the screen.
+    page.set_viewport_size({"width": 375, "height": 667})
+    for url in (peers, form, f"{peers}add/"):
+        page.goto(url)
+        assert page.evaluate(OVERFLOW) == 0, url
+    page.set_viewport_size({"width": 1280, "height": 720})
 
     # Disable it, and see it go.
     page.goto(peers)

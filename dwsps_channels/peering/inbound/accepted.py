@@ -1,7 +1,6 @@
-"""The connections of peers that this process has accepted, for as long as their rows allow them.
+"""The sessions of peers, which end when their rows no longer allow them.
 
-Admin actions change rows without a signal, and from other processes: so the rows are looked at every second, as
-long as a peer is connected.
+Admin actions change rows without a signal, in any process. So the rows are read at an interval while peers are connected.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ logger = logging.getLogger("dwsps_channels.peers")
 
 
 class AcceptedPeers:
-    """Closes a peer's sessions when it was disabled, is not accepted from any more, or got a new secret."""
+    """Closes the sessions of a peer that was removed, disabled, is no longer accepted from, or has a new secret."""
 
     def __init__(self, sessions: Sessions, poll_interval: float) -> None:
         """Read the rows every ``poll_interval`` seconds while there are sessions of peers."""
@@ -30,20 +29,20 @@ class AcceptedPeers:
         self._watch: asyncio.Task[None] | None = None
 
     def add(self, session: Session, peer: Peer) -> None:
-        """Watch over ``session``, which came with the secret of ``peer``."""
+        """Watch ``session``, which was authenticated as ``peer``."""
         logger.info("peer '%s' connected", peer.name)
         self._rows[session.identity.client] = peer
         if self._watch is None:
             self._watch = asyncio.get_running_loop().create_task(self._close_when_changed())
 
     def discard(self, session: Session) -> None:
-        """Forget a session, a peer's or not."""
+        """Forget ``session``, of a peer or not."""
         peer = self._rows.pop(session.identity.client, None)
         if peer is not None:
             logger.info("peer '%s' disconnected", peer.name)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._watch is not None:
             self._watch.cancel()
 
@@ -51,13 +50,13 @@ class AcceptedPeers:
         try:
             while self._rows:
                 await asyncio.sleep(self._poll_interval)
-                # Who comes while the rows are looked at is looked at the next time.
+                # Sessions that are added during the query are checked the next time.
                 watched = list(self._rows.items())
                 try:
                     ids = {peer.pk for _, peer in watched}
                     current = await in_djangos_thread(partial(Peer.objects.in_bulk, ids))
                 except Exception:
-                    logger.exception("the peers could not be looked at; their connections stay")
+                    logger.exception("the rows of peers could not be read; their connections stay")
                     continue
                 for client, peer in watched:
                     reason = _objection(peer, current.get(peer.pk))

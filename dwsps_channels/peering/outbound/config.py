@@ -5,17 +5,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """A peer's row, as far as it matters to the link. Equal if nothing that matters has changed."""
+    """The part of a peer's row that its link needs. Two are equal if the link can stay as it is."""
 
     id: int
     name: str
     url: str = field(repr=False)
-    """To connect to; may hold a token."""
+    """The URL to connect to; it may contain a token."""
     secret: str = field(repr=False)
-    """Sent as a bearer token; empty: none is sent."""
+    """The bearer token; empty: none is sent."""
     dwsps: bool = False
     """True for a dwsps 1.0.1 server, which sends no hello."""
     topics: tuple[str, ...] = ()
     """The topics that are forwarded, with their sub-topics; empty: all."""
     enabled_at: float = 0.0
-    """Since when it is forwarded to, in seconds since the epoch: what entered before is not for it."""
+    """The time, in seconds since the epoch, before which messages are not for the peer."""

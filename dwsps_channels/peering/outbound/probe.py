@@ -26,7 +26,7 @@ OPEN_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 5.0
 ANSWER_BYTES = 64 * 1024
 
-# What is asked to measure how long an reply takes: every server answers it, and it changes nothing for others.
+# The request that measures the round trip: every server replies to it, and it has no effect on others.
 _TOPIC = "dwsps.connection-test"
 _ID = 1
 _QUESTION = msgspec.json.encode({"type": "subscribe", "topic": _TOPIC, "id": _ID})
@@ -37,28 +37,28 @@ class ProbeResult:
     """The result of a connection test."""
 
     ok: bool
-    """True if messages would get there."""
+    """Whether messages would arrive."""
     message: str
     round_trip: float | None = None
-    """Seconds from a question to its reply; ``None``: there was none."""
+    """Seconds between a request and its reply; ``None``: no reply came."""
 
 
 def probe_all(peers: Sequence[PeerConfig], server_id: str) -> list[ProbeResult]:
-    """Test the connections to all ``peers`` at once, from code that is not async; takes 15 s at most.
+    """Test the connections to all ``peers`` in parallel, from synchronous code. Takes 15 s at most.
 
-    ``server_id`` is this server's own.
+    ``server_id`` is the id of this server.
     """
 
     async def run() -> list[ProbeResult]:
         return await asyncio.gather(*(probe(peer, server_id) for peer in peers))
 
-    # In a thread, as this one may have an event loop of its own.
+    # In a thread, as this one may run an event loop.
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, run()).result()
 
 
 async def probe(peer: PeerConfig, server_id: str) -> ProbeResult:
-    """Connect to ``peer``, find out who is there, ask, and go."""
+    """Connect to ``peer``, identify its server, measure a round trip, and disconnect."""
     result = await _probe(peer, server_id)
     return replace(result, message=printable(result.message))
 
@@ -114,7 +114,7 @@ def _judge(
             return ProbeResult(False, f"leads to this server itself ({who})", round_trip)
         return ProbeResult(True, f"connects and authenticates at {who}; {measured}", round_trip)
     if peer.dwsps and reply.id != _ID:
-        # dwsps 1.0.1 gives no id back, and knows no secrets.
+        # dwsps 1.0.1 returns no id, and knows no secrets.
         return ProbeResult(
             True, f"connects; a dwsps 1.0.1 server, it seems; {measured}", round_trip
         )
@@ -125,7 +125,7 @@ def _judge(
             round_trip,
         )
     if not peer.secret and brings_secret(peer):
-        # A secret in the URL is not greeted.
+        # A server sends no greeting for a secret in the URL.
         return ProbeResult(
             True, f"connects and is let in, but not told by whom; {measured}", round_trip
         )

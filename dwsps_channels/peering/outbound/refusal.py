@@ -1,4 +1,4 @@
-"""Why a peer refuses the handshake, in words, as far as it can be found out."""
+"""The reason why a peer refuses the handshake, as far as it can be determined."""
 
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
@@ -11,10 +11,10 @@ OPEN_TIMEOUT = 5.0
 
 
 async def reason_of(refused: Refused, peer: PeerConfig) -> str:
-    """Say why ``peer`` refused; take up to 5 s for it.
+    """Return the reason why ``peer`` refused. Takes up to 5 s.
 
     Servers answer 403 to a false secret, and to a path at which there is no websocket as well. So on 401 and 403 it
-    connects once more, without the secret: a server of ours lets in whoever brings none.
+    connects again, without the secret: a server of ours accepts connections that have none.
     """
     match refused.status:
         case 401 | 403 if not brings_secret(peer):
@@ -37,7 +37,7 @@ async def reason_of(refused: Refused, peer: PeerConfig) -> str:
 
 
 def brings_secret(peer: PeerConfig) -> bool:
-    """Return whether connections to ``peer`` bring a secret, in the header or in the URL."""
+    """Return whether connections to ``peer`` have a secret, in the header or in the URL."""
     return bool(peer.secret) or "token" in parse_qs(urlsplit(peer.url).query)
 
 
