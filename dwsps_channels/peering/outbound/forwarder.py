@@ -189,7 +189,7 @@ class Forwarder:
                 missed.setdefault(count, []).append(f"'{link.config.name}'")
         for count, peers in missed.items():
             logger.warning(
-                "%d messages are lost to %s: the server had them no longer when this worker came for them",
+                "%d messages are lost to %s: the server no longer had them when this worker asked",
                 count,
                 ", ".join(peers),
             )

@@ -105,7 +105,7 @@ class Outbox:
         if not self._overflowed:
             self._overflowed = True
             logger.warning(
-                "peer '%s': its outbox is full at %d messages; those who have published most lose their oldest",
+                "peer '%s': its outbox is full at %d messages; the publishers with the most messages lose their oldest",
                 self._peer,
                 count,
             )

@@ -183,7 +183,7 @@ class PeerConnection:
             raise PeerUnavailable(f"the peer cannot take messages now: {reply.reason}")
         logger.log(
             logging.DEBUG if self._is_rejection_logged else logging.WARNING,
-            "peer '%s': refused a message to '%s' for good: %s; more of this is counted only",
+            "peer '%s': refused a message to '%s' for good: %s; further ones are only counted",
             self._peer.name,
             printable(message.topic),
             printable(reply.reason),
@@ -193,7 +193,7 @@ class PeerConnection:
 
     def _handle_unsolicited(self, reply: "_Reply") -> None:
         if not self._unsolicited.take():
-            raise ProtocolViolation("the peer sends too much that nobody asked for")
+            raise ProtocolViolation("the peer sends too many unsolicited frames")
         match reply.type:
             case "hello":
                 self._handle_hello(reply)  # a late one
@@ -208,7 +208,7 @@ class PeerConnection:
         """Return the message that ``reply`` is about. Replies come in order; those of dwsps 1.0.1 have no id."""
         message = self._outbox.awaited
         if message is None or reply.id not in (UNSET, message.sequence):
-            raise ProtocolViolation("the peer acknowledged what was not sent")
+            raise ProtocolViolation("the peer acknowledged a message that was not sent")
         return message
 
 
@@ -231,4 +231,4 @@ def _decode(frame: bytes) -> _Reply:
     try:
         return surrogates.decode(_decoder, frame)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise ProtocolViolation("the peer said what cannot be understood") from None
+        raise ProtocolViolation("the peer sent a frame that cannot be decoded") from None

@@ -127,7 +127,9 @@ def _judge(
     if not peer.secret and brings_secret(peer):
         # A server sends no greeting for a secret in the URL.
         return ProbeResult(
-            True, f"connects and is let in, but not told by whom; {measured}", round_trip
+            True,
+            f"connects and is let in; the server does not say who it is; {measured}",
+            round_trip,
         )
     wants = (
         "it does not look at the secret, as somebody is logged in there or it is no server of ours"

@@ -460,7 +460,7 @@ class TestWhatTheServerNoLongerHas:
                 await client.publish("a", number)
             third = Running(store, server)
             await gets(fars[0], *range(22), *range(37, 42))
-        said = "15 messages are lost to 'one', 'two': the server had them no longer"
+        said = "15 messages are lost to 'one', 'two': the server no longer had them"
         await wait_until_async(lambda: said in caplog.text)
         await wait_until_async(
             lambda: [status.stats.dropped for status in store.statuses.values()] == [15, 15]

@@ -666,7 +666,7 @@ class TestNonsense:
 
         async def left() -> bool:
             await far.say(delivery)
-            return "sends too much that nobody asked for" in caplog.text
+            return "sends too many unsolicited frames" in caplog.text
 
         await wait_until_async(left)
         link.put(1)

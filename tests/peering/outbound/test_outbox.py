@@ -365,12 +365,12 @@ def test_an_overflow_is_logged_once_an_outage(caplog: pytest.LogCaptureFixture) 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         (
             "WARNING",
-            "peer 'far': its outbox is full at 2 messages; those who have published most lose their oldest",
+            "peer 'far': its outbox is full at 2 messages; the publishers with the most messages lose their oldest",
         ),
         ("INFO", "peer 'far': its outbox is empty again; dropped so far: 3"),
         (
             "WARNING",
-            "peer 'far': its outbox is full at 2 messages; those who have published most lose their oldest",
+            "peer 'far': its outbox is full at 2 messages; the publishers with the most messages lose their oldest",
         ),
         ("INFO", "peer 'far': its outbox is empty again; dropped so far: 6"),
     ]
