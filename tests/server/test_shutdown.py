@@ -24,6 +24,7 @@ OF_SERVERS = SIGNALS[:2]
 def own_handlers() -> Iterator[None]:
     """Remove what a test installs."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` ignores
     yield
     for signum, handler in before.items():
         signal.signal(signum, handler)
