@@ -1,4 +1,4 @@
-"""The user of a connection, as Django's own views know it, for less where nobody is logged in."""
+"""The user of a connection, by Django's session cookie. A connection without the cookie costs no query."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +19,11 @@ from dwsps_channels.threads.pools import Busy, look_up
 
 
 class SessionUserMiddleware(AuthMiddleware):
-    """Does as ``AuthMiddleware``, but looks up who presents a session cookie only, and in threads of its own.
+    """Works like ``AuthMiddleware``, but looks up only clients with a session cookie, and in separate threads.
 
-    A server that was restarted has thousands of clients at once. Those without a cookie need no look-up. A look-up is
-    dropped if its client goes away before it has begun; if there are too many of them, or the database is away, the
-    handshake is answered with 503, and the client comes back later.
+    After a restart thousands of clients connect at once. Those without a cookie need no look-up. A look-up that has not
+    begun is dropped if its client disconnects. If too many wait, or the database is down, the handshake is answered
+    with 503, and the client reconnects later.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
@@ -51,8 +51,8 @@ class SessionUserMiddleware(AuthMiddleware):
 class _HandshakeSession:
     """A session as ``django.contrib.auth.get_user`` needs it.
 
-    If SECRET_KEY has changed, that would give the session a new key. The browser cannot be told the new key in a
-    websocket handshake, so it would be logged out: its next HTTP request is the occasion.
+    If SECRET_KEY has changed, ``get_user`` would give the session a new key. A websocket handshake cannot pass the new
+    key to the browser, which would be logged out. So the key stays until the browser's next HTTP request.
     """
 
     def __init__(self, session: Any) -> None:
@@ -76,5 +76,5 @@ def _user_of(session: Any) -> Any:
 
 
 def AuthMiddlewareStack(inner: Any) -> Any:
-    """In place of ``channels.auth.AuthMiddlewareStack``: cookies, session and user."""
+    """Wrap ``inner`` in the middleware for cookies, session and user, as ``channels.auth.AuthMiddlewareStack`` does."""
     return CookieMiddleware(SessionMiddleware(SessionUserMiddleware(inner)))

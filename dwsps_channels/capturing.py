@@ -1,4 +1,4 @@
-"""The outbox of tests: messages that are kept to be looked at, in place of being sent."""
+"""The outbox of tests: published messages are kept for assertions, and not sent."""
 
 import os
 import sys
@@ -11,15 +11,15 @@ from django.core import mail
 
 
 class Published(NamedTuple):
-    """The arguments of one ``publish`` or ``apublish``. Equal to the tuple of both."""
+    """The arguments of one ``publish`` or ``apublish``. It equals the tuple ``(topic, message)``."""
 
     topic: str
     message: Any
-    """As a subscriber would read it: a ``Decimal``, say, is a string."""
+    """As a subscriber would read it: a ``Decimal``, for instance, is a string."""
 
 
 class Outbox(UserList[Published]):
-    """A list of what was published since the running test began. Empties itself when the next one does."""
+    """The list of messages that the running test has published. It is empty again when the next test begins."""
 
     def __init__(self) -> None:
         self._test = ""
@@ -45,7 +45,7 @@ class Outbox(UserList[Published]):
 
 
 outbox = Outbox()
-"""The messages that the running test has published, as ``django.core.mail.outbox`` has its mails."""
+"""The messages that the running test has published, like ``django.core.mail.outbox``."""
 
 # What the test asks for, the innermost last: a list to append to; ``None``: to send.
 _asked: list[list[Published] | None] = []
@@ -68,12 +68,12 @@ def capture(*, serving: bool) -> MutableSequence[Published] | None:
 
 @contextmanager
 def capture_publishes() -> Iterator[list[Published]]:
-    """Have ``publish`` and ``apublish`` append to the list that this gives, in place of sending anything.
+    """Have ``publish`` and ``apublish`` append to the list that this yields, and send nothing.
 
-    No server needs to run, and none is reached, not even one in this process. All else stays: bad topics and messages
-    raise, and inside a transaction nothing is appended before the commit. (Django's ``TestCase`` never commits: see
-    its ``captureOnCommitCallbacks``.) Nobody is reached, so both return
-    ``reached`` 0, or ``None`` if they wait for the commit.
+    No server needs to run, and none gets the messages, not even this process. Everything else is as usual: bad topics
+    and messages raise, and inside a transaction nothing is appended before the commit. (Django's ``TestCase`` never
+    commits: see its ``captureOnCommitCallbacks``.) Both return a result with ``reached`` 0, or ``None`` if they wait
+    for the commit.
     """
     published: list[Published] = []
     _asked.append(published)
@@ -85,9 +85,10 @@ def capture_publishes() -> Iterator[list[Published]]:
 
 @contextmanager
 def real_publishes() -> Iterator[None]:
-    """Have ``publish`` and ``apublish`` send within a test, as they do elsewhere.
+    """Have ``publish`` and ``apublish`` send within a test, as they do outside tests.
 
-    Set ``SERVER_URL`` or ``CHANNEL_LAYERS`` to a server of the test's own first: what is sent reaches whoever is there.
+    First set ``SERVER_URL`` or ``CHANNEL_LAYERS`` to a server that the test has started: messages reach any server
+    there.
     """
     _asked.append(None)
     try:

@@ -24,7 +24,7 @@ class InvalidPayload(ValueError):
 
 
 class NotServing(RuntimeError):
-    """The process serves no websockets, and found none that does; ``problem`` is what it found at ``url``."""
+    """The process serves no websockets, and cannot reach a process that does; ``problem`` is the error at ``url``."""
 
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(

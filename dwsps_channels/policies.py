@@ -18,7 +18,6 @@ __all__ = [
     "Identity",
     "Policy",
     "ReadOnly",
-    "ThreadOffloadingPolicy",
     "nonblocking",
 ]
 
@@ -26,10 +25,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def nonblocking(method: Method) -> Method:
-    """Have a plain method of a policy called on the event loop itself, rather than in a thread.
+    """Mark a plain method of a policy, so that it is called on the event loop and not in a thread.
 
-    For one that only looks at what it is given: it must not use the database, nor wait for anything else, since all
-    connections of the process would wait with it. It saves the way to the thread and back.
+    Use it for a method that only compares its arguments. The method must not use the database, nor wait for anything
+    else, because all connections of the process would wait with it. This saves the switch to a thread and back.
     """
     method.nonblocking = True  # type: ignore[attr-defined]
     return method
@@ -51,7 +50,7 @@ class AuthenticatedOnly:
     """Logged-in users may do everything, all others nothing."""
 
     needs_user = True
-    """``manage.py check`` finds websocket routes on which nobody would be known."""
+    """Have ``manage.py check`` warn if no middleware on the websocket routes looks up users."""
 
     @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> bool:
@@ -78,10 +77,10 @@ Question = Callable[[Identity, str], bool | Awaitable[bool]]
 
 
 class ThreadOffloadingPolicy:
-    """A project's policy, such that no method of it holds up the event loop that serves everybody.
+    """A project's policy, called so that no method of it blocks the event loop.
 
     A plain method is called in a thread, unless it is marked ``nonblocking``; an ``async def`` method is awaited.
-    Database connections are cared for in both.
+    Broken database connections are closed in both cases.
     """
 
     def __init__(self, policy: Policy) -> None:

@@ -16,9 +16,9 @@ websocket_urlpatterns = [path("ws/pubsub/", _application)]
 
 
 class URLRouter(channels.routing.URLRouter):
-    """In place of ``channels.routing.URLRouter``: answers a path that no route knows with HTTP 404.
+    """Replacement for ``channels.routing.URLRouter`` that answers a path without a route with HTTP 404.
 
-    Channels raises an exception there, which is a traceback in the log for each client with a wrong path.
+    Channels raises an exception instead, so each client with a wrong path leaves a traceback in the log.
     """
 
     def __init__(self, routes: Sequence[Any]) -> None:

@@ -1,29 +1,29 @@
-"""Django signals for what clients do, in place of dwsps's ``server.on('subscribe', …)``.
+"""Django signals for the actions of clients, in place of dwsps's ``server.on('subscribe', …)``.
 
-All are sent with ``client`` (the server's own id of the connection, a string) and ``user`` (the Django user, or
-``None``). Receivers run after the fact, in order, apart from delivery: one that raises or is slow delays no
-message. Plain receivers run in a thread and may use the database; ``async def`` receivers run in the event loop.
+Each has the arguments ``client`` (the server's id for the connection, a string) and ``user`` (the Django user, or
+``None``). Receivers run after the event and in order. A receiver that raises or is slow delays no message. Plain
+receivers run in a thread and may use the database; ``async def`` receivers run on the event loop.
 """
 
 from django.dispatch import Signal
 
 connected = Signal()
-"""Take note that a connection was accepted."""
+"""Sent when a connection was accepted."""
 
 disconnected = Signal()
-"""A connection has ended."""
+"""Sent when a connection has ended."""
 
 subscribed = Signal()
-"""Also with ``topic``; not sent when a client subscribes to what it is subscribed to."""
+"""Sent when a client has a new subscription. Also has ``topic``."""
 
 unsubscribed = Signal()
-"""Also with ``topic``; not sent for the subscriptions that end with a connection."""
+"""Sent when a client has unsubscribed. Also has ``topic``. Not sent for subscriptions that end with a connection."""
 
 published = Signal()
-"""Also with ``topic`` and ``message``, the published value. Sent for what clients of this process publish."""
+"""Sent when a client of this process has published. Also has ``topic`` and ``message``, the published value."""
 
 peer_connected = Signal()
-"""In the worker: a link to a peer has been made. With ``peer``, its name, and neither ``client`` nor ``user``."""
+"""Sent in the worker when a link to a peer is connected. Has ``peer``, its name, and neither ``client`` nor ``user``."""
 
 peer_disconnected = Signal()
-"""In the worker: a link to a peer was lost. With ``peer``, its name, and neither ``client`` nor ``user``."""
+"""Sent in the worker when a link to a peer is lost. Has ``peer``, its name, and neither ``client`` nor ``user``."""

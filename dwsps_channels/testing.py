@@ -1,7 +1,7 @@
 """Helpers for the tests of a project: docs/how-to/testing.md shows how.
 
-``outbox`` and ``capture_publishes`` for code that publishes, ``PubSubCommunicator`` for policies, signals and the way
-to them.
+``outbox`` and ``capture_publishes`` test code that publishes; ``PubSubCommunicator`` tests policies, signals and
+middleware.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ channels.db.close_old_connections = database.close_old_connections  # type: igno
 
 
 class Refused(Exception):
-    """A request was answered with an error: its ``code`` and ``reason`` (docs/reference/protocol.md, "Errors")."""
+    """The server answered a request with an error: ``code`` and ``reason`` (docs/reference/protocol.md, "Errors")."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 class Closed(Exception):
-    """The server refused the connection, or closed it: ``code`` (docs/reference/protocol.md, "Closing")."""
+    """The server refused the connection, or closed it with ``code`` (docs/reference/protocol.md, "Closing")."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"closed with {code}")
@@ -53,10 +53,10 @@ class Closed(Exception):
 class PubSubCommunicator(WebsocketCommunicator):
     """A client in the test's own process, connected within ``async with``.
 
-    By default to the consumer alone, as ``user``; or to an ``application`` of the project's, such as
-    ``project.asgi.application``, by ``path`` and with ``headers``: a cookie of a session, an origin.
+    By default it connects to the consumer alone, as ``user``. With ``application``, such as ``myproject.asgi.application``,
+    it connects to that at ``path``, with ``headers`` such as a session cookie or an origin.
 
-    All of ``WebsocketCommunicator`` is there, too, for what a well-behaved client does not do.
+    The methods of ``WebsocketCommunicator`` work as well: they can send what a well-behaved client would not.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class PubSubCommunicator(WebsocketCommunicator):
 
         Raises:
             Refused: the server answered with an error.
-            Closed: it closed the connection instead.
+            Closed: the server closed the connection instead.
         """
         await self._call(type="subscribe", topic=topic)
 
@@ -108,21 +108,21 @@ class PubSubCommunicator(WebsocketCommunicator):
         await self._call(type="publish", topic=topic, message=message)
 
     async def receive(self) -> dict[str, Any]:
-        """Receive the next message of a subscription: ``topic``, ``message``, ``context``, ``timestamp``.
+        """Return the next delivery, a dict with ``topic``, ``message``, ``context`` and ``timestamp``.
 
         Raises:
-            TimeoutError: none came.
+            TimeoutError: none came in time.
             Closed: the server closed the connection.
         """
         return self._deliveries.popleft() if self._deliveries else await self._next()
 
     async def received_nothing(self) -> bool:
-        """Return whether no message is left to receive. It does not wait: the server answers in order."""
+        """Return whether all deliveries were received. It need not wait for late ones: the server answers in order."""
         await self.unsubscribe("dwsps.testing.nothing")
         return not self._deliveries
 
     async def receive_output(self, timeout: float = 1) -> dict[str, Any]:
-        """As asgiref's, but the connection lives on after a timeout, and an application that has ended is told at once."""
+        """Return the next event. Unlike asgiref's, keep the connection after a timeout, and raise at once if it has ended."""
         event: asyncio.Task[dict[str, Any]] = asyncio.create_task(self.output_queue.get())
         await asyncio.wait(
             {event, self.future}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED

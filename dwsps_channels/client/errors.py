@@ -10,7 +10,7 @@ from dwsps_channels.protocol.text import printable
 
 
 class ClientError(Exception):
-    """All that this package raises on purpose, but ``ValueError`` and ``TypeError`` for misuse."""
+    """Base class of the errors of this package. Misuse raises ``ValueError`` or ``TypeError`` instead."""
 
 
 # No connection came about.
@@ -26,7 +26,7 @@ class ConnectError(ClientError):
 
 
 class Refused(ConnectError):
-    """The server answered the handshake with an HTTP status: 401 or 403, most of the time."""
+    """The server answered the handshake with an HTTP ``status``, usually 401 or 403."""
 
     def __init__(self, url: str, status: int, problem: str | None = None) -> None:
         super().__init__(url, problem or f"the server refused the connection with HTTP {status}")
@@ -34,7 +34,7 @@ class Refused(ConnectError):
 
 
 class Redirected(Refused):
-    """The server says that the address is another: ``location``, without its query. It is not followed."""
+    """The server names another address, ``location`` (without its query). The client does not follow it."""
 
     def __init__(self, url: str, status: int, location: str) -> None:
         self.location = printable(location)
@@ -45,11 +45,11 @@ class Redirected(Refused):
 
 
 class Unreachable(ConnectError):
-    """Nobody there: an unknown name, a port on which nobody listens, a network that is down."""
+    """The host cannot be reached: an unknown name, a port on which nobody listens, a network that is down."""
 
 
 class AddressNotAllowed(ConnectError):
-    """The host is a link-local address, or a name for nothing else: a cloud's metadata service, perhaps."""
+    """The host is a link-local address, or a name that has only such addresses: a cloud's metadata service, perhaps."""
 
     def __init__(self, url: str, address: str) -> None:
         super().__init__(url, f"{address} is a link-local address, which is not connected to")
@@ -57,11 +57,11 @@ class AddressNotAllowed(ConnectError):
 
 
 class NotWebSocket(ConnectError):
-    """Somebody is there, and does not speak websocket."""
+    """The answer was not that of a websocket server."""
 
 
 class TLSFailed(ConnectError):
-    """No trusted connection: a certificate that is not valid for the host, or no TLS at all."""
+    """The TLS handshake failed: the certificate is not valid for the host, or the server has no TLS."""
 
 
 class OpenTimeout(ConnectError, TimeoutError):
@@ -73,16 +73,16 @@ class OpenTimeout(ConnectError, TimeoutError):
 
 
 class NoToken(ConnectError):
-    """There was to be a token, and there is none that can be sent. What the callable raised is the cause."""
+    """The token function raised, which is the cause, or returned a value that no header can carry."""
 
 
 # A connection is gone.
 
 
 class ConnectionClosed(ClientError):
-    """Note that the connection is gone. ``code`` is its close code, 1006 where it broke; ``reason`` may be empty.
+    """The connection has ended. ``code`` is its close code, 1006 if it broke; ``reason`` may be empty.
 
-    ``by_server`` says whether the code came from the server. If not, this side closed, or the connection broke.
+    ``by_server`` is true if the code came from the server. Otherwise this side closed, or the connection broke.
     """
 
     def __init__(self, code: int, reason: str, *, by_server: bool = False) -> None:
@@ -96,7 +96,7 @@ class ConnectionClosed(ClientError):
 
 
 class CallError(ClientError):
-    """A call that failed; the same call may succeed later where it is ``retryable``."""
+    """A call failed. If it is ``retryable``, the same call may succeed later."""
 
     retryable: bool = False
 
@@ -110,7 +110,7 @@ class CallError(ClientError):
 
 
 class ServerError(CallError):
-    """The server did not do it: its error frame, with one of its codes (docs/reference/protocol.md, "Errors")."""
+    """The server answered with an error; ``code`` is the server's (docs/reference/protocol.md, "Errors")."""
 
     def __init__(
         self, action: Action, topic: str, code: str, reason: str, *, retryable: bool
@@ -136,14 +136,14 @@ class ConnectionLost(_OwnError):
 
 
 class CallTimeout(_OwnError, TimeoutError):
-    """No answer in time, though the server said other things meanwhile: it may have taken effect."""
+    """The server did not answer in time, although it sent other frames: the call may have taken effect."""
 
     own_code = "timeout"
     retryable = True
 
 
 class QueueFull(_OwnError):
-    """As many publishes wait for a connection as may. This one was not sent."""
+    """``queue_size`` publishes are waiting for a connection. This one was not sent."""
 
     own_code = "queue_full"
     retryable = True

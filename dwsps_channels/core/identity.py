@@ -6,26 +6,26 @@ from typing import Any
 
 
 class Role(Enum):
-    """The kind of client, by the credentials that it came with."""
+    """The kind of client, by its credentials."""
 
     CLIENT = "client"
     PEER = "peer"
-    """Another server, by the secret of a peer that is accepted from."""
+    """Another server, with the secret of a peer that this server accepts from."""
     WORKER = "worker"
-    """This server's worker, in another process: it reads the feed, and publishes past the policy."""
+    """This server's worker, which reads the feed. The policy does not apply to it."""
     PUBLISHER = "publisher"
-    """This server's own code in another process: it publishes past the policy."""
+    """This server's own code in another process, which publishes. The policy does not apply to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The server's knowledge of a client, fixed for the session's life. Policies and signals are given it."""
+    """A client as the server knows it. It does not change during the session. Policies get it."""
 
     client: str
-    """The server's own id for this connection, never anything the client chose."""
+    """The server's id for this connection: 16 hexadecimal digits."""
 
     user: Any = None
-    """The Django user that the ASGI application found, or ``None`` if it did not look."""
+    """The Django user that a middleware looked up; ``None``: no middleware looks up users."""
 
     role: Role = Role.CLIENT
 
@@ -34,10 +34,10 @@ class Identity:
 
     @property
     def is_authenticated(self) -> bool:
-        """True if a Django user has logged in on this connection."""
+        """True if a Django user is logged in on this connection."""
         return bool(getattr(self.user, "is_authenticated", False))
 
     @property
     def user_id(self) -> Any:
-        """The primary key of the Django user who has logged in on this connection; ``None``: nobody has."""
+        """The primary key of the Django user who is logged in on this connection; ``None``: nobody is."""
         return getattr(self.user, "pk", None) if self.is_authenticated else None

@@ -1,4 +1,4 @@
-"""The contract of policies, which say what each client may do."""
+"""The contract of policies, which decide what each client may do."""
 
 from collections.abc import Awaitable
 from typing import Protocol
@@ -7,10 +7,10 @@ from dwsps_channels.core.identity import Identity
 
 
 class Policy(Protocol):
-    """Asked before each subscribe and publish. An answer that is there at once is the fast one."""
+    """Decides before each subscribe and publish. Returning a ``bool`` is faster than returning an awaitable."""
 
     def may_subscribe(self, identity: Identity, topic: str) -> bool | Awaitable[bool]:
-        """Tell whether ``identity`` may subscribe to ``topic``, and so get its sub-topics too."""
+        """Return whether ``identity`` may subscribe to ``topic``, and so receive its sub-topics as well."""
 
     def may_publish(self, identity: Identity, topic: str) -> bool | Awaitable[bool]:
-        """Tell whether ``identity`` may publish to ``topic``."""
+        """Return whether ``identity`` may publish to ``topic``."""

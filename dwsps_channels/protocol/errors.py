@@ -96,7 +96,7 @@ class RateLimited(WireError):
 
 
 class Unavailable(WireError):
-    """The server could not do it for now; ``problem`` says why. The same may succeed later."""
+    """The server cannot do it now; ``problem`` says why. The same request may succeed later."""
 
     code = "unavailable"
     retryable = True

@@ -33,30 +33,33 @@ from dwsps_channels.server import runtime
 def publish(
     topic: str, message: Any, *, on_commit: bool = True, using: str | None = None
 ) -> PublishResult | None:
-    """Publish ``message`` to ``topic``, past the policy, from synchronous code.
+    """Publish ``message`` to ``topic`` from synchronous code. The policy is not asked.
 
-    Inside a transaction it is published on commit, and never if the transaction is rolled back; with
-    ``on_commit=False`` it is published at once. ``using`` names the database of the transaction; without it, that is
-    the default database if it is in a transaction, else the one that is.
+    Inside a transaction the message is published on commit, and never if the transaction is rolled back. With
+    ``on_commit=False`` it is published at once.
 
     A message that cannot reach a server (``NotServing``, ``Unavailable``) is lost, and counted in the log. On commit
     nothing is raised for it.
 
     Args:
-        message: what ``DjangoJSONEncoder`` can make JSON of; at most ``DWSPS["MAX_MESSAGE_BYTES"]`` then, and
-            nested at most ``DWSPS["MAX_MESSAGE_DEPTH"]`` levels deep.
+        topic: levels joined by dots, such as ``news.uk``.
+        message: any value that ``DjangoJSONEncoder`` can encode. Its JSON has at most ``DWSPS["MAX_MESSAGE_BYTES"]``
+            bytes, and at most ``DWSPS["MAX_MESSAGE_DEPTH"]`` levels.
+        on_commit: whether to wait for the commit of a transaction.
+        using: the database of the transaction. Without it: the default database if it is in a transaction, otherwise
+            the database that is.
 
     Returns:
-        The number of sessions of this process that it reaches, as ``reached``; ``None`` if it waits for the commit.
-        When this returns, the broker has it, for the server's other processes, too, except on the event loop, where it
-        is on its way (await ``apublish`` there).
+        A result whose ``reached`` is the number of sessions of this process that the message reaches; ``None`` if it
+        waits for the commit. When this returns, the broker has the message for the server's other processes as well.
+        On the event loop the message is still on its way then: await ``apublish`` there.
 
     Raises:
         InvalidTopic, InvalidPayload, MessageTooLarge, MessageTooDeep: at once, also inside a transaction. All are
             ``ValueError``.
-        TransactionManagementError: in a transaction made by hand (``set_autocommit(False)``), whose commit nobody
-            announces: commit, then publish with ``on_commit=False``.
-        NotServing: in a process that serves nothing, and knows no way to one that does.
+        TransactionManagementError: after ``set_autocommit(False)``, since Django does not know when such a transaction
+            ends: commit, then publish with ``on_commit=False``.
+        NotServing: the process serves no websockets, and cannot reach one that does.
         Unavailable: in a thread, if the broker did not take the message within ``DWSPS["PUBLISH_TIMEOUT"]`` seconds.
             Then nobody has it, unless the connection to the broker broke while it was being sent.
     """
@@ -102,7 +105,7 @@ def _is_manual(connection: BaseDatabaseWrapper) -> bool:
 
 
 async def apublish(topic: str, message: Any) -> PublishResult:
-    """Publish ``message`` to ``topic``, past the policy, from asynchronous code, at once.
+    """Publish ``message`` to ``topic`` from asynchronous code, at once. The policy is not asked.
 
     Returns and raises as ``publish`` does in a thread. It waits for no transaction: those belong to synchronous code.
     """

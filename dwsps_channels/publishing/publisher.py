@@ -22,7 +22,7 @@ class PublishResult(Struct, frozen=True):
     """Sessions of this process that received it, each counted once; 0 in a process that does not serve."""
 
     offset: int | None = None
-    """The message's place in the order of the server, if its broker gives one that is known by now."""
+    """The message's place in the broker's order; ``None`` if the broker gives none, or has not answered yet."""
 
 
 class Publisher(Protocol):
