@@ -37,7 +37,7 @@ class ProbeResult:
     """The result of a connection test."""
 
     ok: bool
-    """Whether messages would arrive."""
+    """True if messages would arrive."""
     message: str
     round_trip: float | None = None
     """Seconds between a request and its reply; ``None``: no reply came."""
