@@ -63,7 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         str,
         _must_be(
             "a URL that begins with ws:// or wss://",
-            "The URL of the server's websocket, for the project's own programs on this machine.",
+            "The URL of the server's websocket, for the worker and for publish() in processes that serve nothing.",
         ),
     ] = "ws://127.0.0.1:8000/ws/pubsub/"
 
@@ -71,7 +71,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         str | None,
         _must_be(
             "a URL that begins with ws:// or wss://, or None",
-            "The URL of the websocket for browsers. None: on the host of the page, at the project's own prefix.",
+            "The URL of the websocket for browsers. None: on the host of the page, below the project's prefix.",
         ),
     ] = None
 
@@ -129,7 +129,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Meta(ge=1, le=MAX_DEPTH),
         _must_be(
             f"a whole number from 1 to {MAX_DEPTH}",
-            "How deep arrays and objects of a message may lie within each other.",
+            "How deeply arrays and objects of a message may be nested.",
         ),
     ] = _LIMITS.message_depth
 

@@ -129,7 +129,7 @@ class TestWhatIsTold:
             assert published == [json.loads(message)]
         else:
             assert len(logged) == 1
-            assert "published to 'a' cannot be given to signal receivers" in logged[0]
+            assert "published to 'a' cannot be passed to signal receivers" in logged[0]
 
 
 class TestReceivers:

@@ -101,7 +101,7 @@ def check_application(**kwargs: Any) -> list[CheckMessage]:
         if getattr(policy, "needs_user", False) and not ways.has_user:
             return [
                 Warning(
-                    f"the policy {policy.__name__} needs to know users, and no middleware on the way to "
+                    f"the policy {policy.__name__} needs to know users, but no middleware on the way to "
                     "PubSubConsumer looks them up: it will refuse everybody",
                     hint="wrap the websocket routes in AuthMiddlewareStack of dwsps_channels.auth",
                     id="dwsps_channels.W008",
@@ -126,8 +126,8 @@ def check_static_files(**kwargs: Any) -> list[CheckMessage]:
     return [
         Warning(
             "WHITENOISE_KEEP_ONLY_HASHED_FILES deletes modules that dwsps.js imports: pages cannot load the client",
-            hint="a subclass of the static files storage with support_js_module_import_aggregation = True imports the "
-            "files that are kept",
+            hint="let a subclass of the static files storage set support_js_module_import_aggregation = True: it rewrites "
+            "the imports to the names of the files that are kept",
             id="dwsps_channels.W010",
         )
     ]
@@ -143,7 +143,7 @@ def check_strangers(**kwargs: Any) -> list[CheckMessage]:
                 Warning(
                     "everybody may subscribe and publish to everything",
                     hint="set DWSPS['POLICY'] to 'dwsps_channels.policies.AuthenticatedOnly', 'ReadOnly' of the same "
-                    "module, or a class of your own; if it is meant so, silence this check",
+                    "module, or a class of your own; if this is intended, silence this check",
                     id="dwsps_channels.W003",
                 )
             )
@@ -151,8 +151,8 @@ def check_strangers(**kwargs: Any) -> list[CheckMessage]:
         if "*" in settings.ALLOWED_HOSTS and conf.ALLOWED_ORIGINS is None and not settings.DEBUG:
             found.append(
                 Warning(
-                    "ALLOWED_HOSTS has '*' and DWSPS['ALLOWED_ORIGINS'] is not set: a web page may connect, with the "
-                    "cookies of whoever looks at it, from any name that leads to this server",
+                    "ALLOWED_HOSTS has '*' and DWSPS['ALLOWED_ORIGINS'] is not set: any page whose host name leads to "
+                    "this server may connect, with the cookies of its visitor",
                     hint="name the hosts in ALLOWED_HOSTS, or the origins in DWSPS['ALLOWED_ORIGINS']",
                     id="dwsps_channels.W009",
                 )
@@ -168,7 +168,7 @@ def check_deployment(**kwargs: Any) -> list[CheckMessage]:
         if "*" in (conf.ALLOWED_ORIGINS or ()):
             found.append(
                 Warning(
-                    "any web page may connect, with the cookies of whoever looks at it",
+                    "any web page may connect, with the cookies of its visitor",
                     hint="name the origins in DWSPS['ALLOWED_ORIGINS'], or leave it out for the server's own",
                     id="dwsps_channels.W004",
                 )
@@ -212,7 +212,7 @@ def _unusable() -> list[CheckMessage]:
         if not backend.joins_processes and (reason := _several_processes()):
             found.append(
                 Warning(
-                    f"the server's processes cannot reach each other, and {reason} suggests that there are several",
+                    f"the server's processes cannot reach each other, but {reason} suggests that there are several",
                     hint="configure a channels_redis layer as 'default' in CHANNEL_LAYERS; or run one process and set "
                     "DWSPS['BROKER'] = {'BACKEND': 'dwsps_channels.broker.backends.MemoryBackend'}",
                     id="dwsps_channels.W002",
@@ -245,7 +245,7 @@ def _contradictions() -> list[CheckMessage]:
     if limits.message_bytes > DAPHNE_MESSAGE_BYTES and apps.is_installed("daphne"):
         found.append(
             Warning(
-                f"DWSPS['MAX_MESSAGE_BYTES'] is above {DAPHNE_MESSAGE_BYTES}, where Daphne closes the connection",
+                f"DWSPS['MAX_MESSAGE_BYTES'] is above {DAPHNE_MESSAGE_BYTES}, above which Daphne closes the connection",
                 hint="start Daphne with a --websocket-max-message-size above it and silence this check",
                 id="dwsps_channels.W001",
             )

@@ -269,11 +269,11 @@ class Subscriptions:
         if self._topics.get(topic.name) is not topic or topic.live or topic.asked or topic.waiting:
             return  # another answer decides
         if topic.readers and topic.granted and error.retryable:
-            logger.warning("subscribing again was put off: %s", error)
+            logger.warning("the server postponed a subscription: %s", error)
             self._ask_again_soon()
             return
         if topic.readers:
-            logger.error("a subscription from before is gone: %s", error)
+            logger.error("a subscription could not be restored: %s", error)
         for subscription in topic.readers:
             subscription.end(error)
         if isinstance(error, CallTimeout) and self._exchange is not None:

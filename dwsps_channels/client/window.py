@@ -75,7 +75,7 @@ class Window:
         if self._pause is not None or self._closed:
             return
         delay = self._delay(self._pauses)
-        logger.info("the server limits the rate, going on in %.1f s: %s", delay, error)
+        logger.info("the server limits the rate, continuing in %.1f s: %s", delay, error)
         self._pauses += 1
         self._size, self._growth = 1.0, None
         self._pause = asyncio.get_running_loop().call_later(delay, self._end_pause)

@@ -88,7 +88,7 @@ class Unanswered:
         self.rejected += 1
         if self._throttle.is_due(type(error)):
             logger.warning(
-                "connections are rejected with 503, as nobody can be looked up: %s; %d since the start",
+                "connections are rejected with 503, because users and peers cannot be looked up: %s; %d since the start",
                 printable(str(error)),
                 self.rejected,
             )

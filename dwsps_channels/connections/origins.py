@@ -47,14 +47,14 @@ def _refusal_of_another_site(
     """Return why ``origin`` is not the site that this connection was made to; ``None``: it is."""
     asked_for = _asked_for(headers)
     if len(asked_for) > MAX_CHARACTERS:
-        return f"the host asked for has {len(asked_for)} characters"
+        return f"the requested host has {len(asked_for)} characters"
     host, _ = split_domain_port(asked_for)
     allowed_hosts = settings.ALLOWED_HOSTS
     if settings.DEBUG and not allowed_hosts:
         allowed_hosts = _WHEN_DEBUGGING
     # Without this any name that an attacker points at this server would be its own origin.
     if not (host and validate_host(host, allowed_hosts)):
-        return f"the host asked for, {asked_for!r}, is not in ALLOWED_HOSTS"
+        return f"the requested host, {asked_for!r}, is not in ALLOWED_HOSTS"
     scheme = _scheme(headers, scope) or origin.scheme
     own = f"{scheme}://{asked_for}"
     if not is_origin(own) or parse(own) != origin:

@@ -86,7 +86,7 @@ class Worker:
             timings=self._timings,
             on_change=link_signals.put,
         )
-        logger.info("forwarding what is published at %s", self._url)
+        logger.info("forwarding the publications of %s", self._url)
         running = asyncio.create_task(forwarder.run())
         lost = asyncio.create_task(self._renew())
         stopping = asyncio.create_task(self._stopping.wait())

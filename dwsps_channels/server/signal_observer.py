@@ -92,7 +92,7 @@ class SignalObserver(Observer):
                         except (ValueError, RecursionError) as error:
                             # JSON it is, but Python reads no integer of 5000 digits.
                             logger.warning(
-                                "a message that client %s published to '%s' cannot be given to signal receivers: %s",
+                                "a message that client %s published to '%s' cannot be passed to signal receivers: %s",
                                 identity.client,
                                 printable(told["topic"]),
                                 printable(str(error)),

@@ -124,7 +124,7 @@ async def test_subscription_refused_for_good_on_reconnecting_ends_with_the_error
             await messages.get()
     await client.wait_open()
     assert (client.subscriptions, scripted.topics) == (["a"], ["a"])
-    assert "a subscription from before is gone" in caplog.text
+    assert "a subscription could not be restored" in caplog.text
 
 
 async def test_subscriptions_put_off_on_reconnecting_are_asked_for_again(

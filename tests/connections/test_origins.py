@@ -43,7 +43,7 @@ class TestLength:
     @override_settings(ALLOWED_HOSTS=["*"])
     def test_a_host(self) -> None:
         reason = refusal(scope("https://example.com", host="a" * 1_000_000), None)
-        assert reason == "the host asked for has 1000000 characters"
+        assert reason == "the requested host has 1000000 characters"
 
 
 class TestAllowedOrigins:
@@ -257,7 +257,7 @@ class TestAllowedHosts:
     def test_a_host_that_is_not_ours_has_no_own_origin(self) -> None:
         assert refusal(
             scope("http://rebound.example", host="rebound.example", scheme="ws"), None
-        ) == ("the host asked for, 'rebound.example', is not in ALLOWED_HOSTS")
+        ) == ("the requested host, 'rebound.example', is not in ALLOWED_HOSTS")
 
     @override_settings(ALLOWED_HOSTS=[".example.com"])
     def test_patterns_are_djangos(self) -> None:

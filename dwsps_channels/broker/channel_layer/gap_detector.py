@@ -91,7 +91,7 @@ class GapDetector:
         missed = batch.first - expected
         self._count_gap(missed)
         logger.warning(
-            "missed %d messages of process %s: number %d came where %d was due; %d missed since the start",
+            "missed %d messages of process %s: number %d came instead of %d; %d missed since the start",
             missed,
             batch.sender,
             batch.first,

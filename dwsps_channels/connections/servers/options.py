@@ -69,8 +69,8 @@ def warn_of_workers(send: Any) -> None:
         if hasattr(config, "ws_max_size"):
             if (count := _workers_of(config)) > 1:
                 logger.warning(
-                    "this is one of %d processes, and they cannot reach each other: what is published in one does not "
-                    "get to the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
+                    "this is one of %d processes, and they cannot reach each other: messages that are published in one do "
+                    "not reach the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
                     'one process (docs/how-to/deployment.md, "Several processes")',
                     count,
                 )
@@ -94,13 +94,13 @@ def _problems_of_daphne(limits: Limits) -> Iterator[str]:
             continue  # a connection, or what others listen to
         if backlog < MIN_BACKLOG:
             yield (
-                f"listens with a backlog of {backlog}: of thousands of clients that come at once it turns many away. "
+                f"listens with a backlog of {backlog}: if thousands of clients connect at once, many are rejected. "
                 f"Start it with -e tcp:port=PORT:interface=HOST:backlog={BACKLOG} in place of -p and -b"
             )
         if server.websocket_connect_timeout < MIN_HANDSHAKE_TIMEOUT:
             yield (
-                f"gives a client {server.websocket_connect_timeout} s for its handshake: of thousands that come at "
-                f"once it turns many away. Start it with --websocket_connect_timeout {HANDSHAKE_TIMEOUT}"
+                f"gives a client {server.websocket_connect_timeout} s for its handshake: if thousands connect at "
+                f"once, many are rejected. Start it with --websocket_connect_timeout {HANDSHAKE_TIMEOUT}"
             )
         yield from _problems_of_limit(
             limits, server.websocket_max_message_size, "--websocket-max-message-size"
@@ -112,7 +112,7 @@ def _problems_of_uvicorn(config: Any, limits: Limits, *, holds_messages: bool) -
         yield from _problems_of_limit(limits, config.ws_max_size, "--ws-max-size")
     if config.http_protocol_class.__name__ == "HttpToolsProtocol":
         yield (
-            "takes a request's head of any size, and waits for its end without end. "
+            "accepts request heads of any size, and waits for their end without a time limit. "
             "Start it with --http dwsps_channels.fastlane:HttpProtocol"
         )
 
@@ -122,11 +122,11 @@ def _problems_of_limit(limits: Limits, size: int, option: str) -> Iterator[str]:
     allowed = max(limits.buffered_bytes, message_bytes(limits))
     if 0 < size < limits.message_bytes:
         yield (
-            f"ends the connection of a client whose message is above {size} bytes, and DWSPS['MAX_MESSAGE_BYTES'] is "
+            f"ends the connection of a client whose message is above {size} bytes, but DWSPS['MAX_MESSAGE_BYTES'] is "
             f"{limits.message_bytes}. Start it with {option} {message_bytes(limits)}"
         )
     elif not 0 < size <= allowed:
         yield (
-            f"holds messages of {f'up to {size} bytes' if size else 'any size'} before the app sees them, of each "
-            f"client. Start it with {option} {message_bytes(limits)}"
+            f"buffers messages of {f'up to {size} bytes' if size else 'any size'} from each client before the app "
+            f"sees them. Start it with {option} {message_bytes(limits)}"
         )

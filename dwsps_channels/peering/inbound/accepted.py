@@ -64,7 +64,7 @@ class AcceptedPeers:
                     if reason is not None and session is not None and client in self._rows:
                         logger.info("peer '%s' disconnected: %s", peer.name, reason)
                         del self._rows[client]
-                        session.close(CloseCode.FORBIDDEN, Forbidden(f"go on: {reason}"))
+                        session.close(CloseCode.FORBIDDEN, Forbidden(f"stay connected: {reason}"))
         finally:
             self._watch = None
 

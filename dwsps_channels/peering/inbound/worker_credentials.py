@@ -93,7 +93,7 @@ class WorkerCredentials:
         now = time()
         if abs(now - stated["at"]) > LIFETIME:
             raise InvalidCredential(
-                f"a worker's credential that is not of this minute: do the clocks agree to within {LIFETIME} s?"
+                f"a worker's credential that was not signed within the last minute: do the clocks agree to within {LIFETIME} s?"
             )
         self._forget(now)
         nonce = stated["nonce"]

@@ -21,13 +21,13 @@ async def reason_of(refused: Refused, peer: PeerConfig) -> str:
             return f"refused (HTTP {refused.status}): we have no secret for it"
         case 401 | 403 if await _lets_in_anybody(peer):
             return (
-                f"refused (HTTP {refused.status}): the secret is another there, or the peer that has it is disabled "
-                "there or not accepted from"
+                f"refused (HTTP {refused.status}): the other side has another secret, or its row for this server "
+                "is disabled or without 'accept from it'"
             )
         case 401 | 403:
             return (
-                f"refused (HTTP {refused.status}), and without a secret as well: is the path right? Or something "
-                "before the server lets nobody in"
+                f"refused (HTTP {refused.status}), and without a secret as well: is the path right? Or does a proxy "
+                "reject everybody?"
             )
         case 404:
             return "refused (HTTP 404): no websocket at that path"

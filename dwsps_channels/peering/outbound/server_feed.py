@@ -204,7 +204,8 @@ def _decoded(frame: bytes) -> _ServerFrame | None:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # RecursionError: nested as deeply as the server could just read.
         logger.error(
-            "the server sent what this worker does not understand: %s", printable(str(error))
+            "the server sent a frame that this worker does not understand: %s",
+            printable(str(error)),
         )
         return None
 

@@ -237,7 +237,7 @@ class TestGaps:
             assert (broker.gaps, broker.missed) == (1, 3)
             assert (broker.stats().gaps, broker.stats().missed) == (1, 3)
             assert warning.startswith("missed 3 messages of process one:")
-            assert "number 4 came where 1 was due" in warning
+            assert "number 4 came instead of 1" in warning
 
     async def test_at_the_end_are_found_by_the_heartbeat(self, layer: Layer, pair: Pair) -> None:
         await pair.one.publish(publication(0))

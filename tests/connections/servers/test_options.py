@@ -60,7 +60,7 @@ def test_daphne(start: Start) -> None:
     assert "Start it with -e tcp:port=PORT:interface=HOST:backlog=2048" in log
     assert "gives a client 5 s for its handshake" in log
     assert "Start it with --websocket_connect_timeout 20" in log
-    assert "holds messages of any size" in log
+    assert "buffers messages of any size" in log
     assert "Start it with --websocket-max-message-size 1048576" in log
 
 
@@ -70,7 +70,7 @@ UVICORN = ("uvicorn", "--host", HOST, "--port", "PORT", "project.asgi:applicatio
 def test_uvicorn(start: Start) -> None:
     log = log_of(start(*UVICORN))
     assert log.count("WARNING dwsps_channels.server_options: uvicorn ") == 2
-    assert "holds messages of up to 16777216 bytes" in log
+    assert "buffers messages of up to 16777216 bytes" in log
     assert "Start it with --ws-max-size 1048576" in log
     assert "Start it with --http dwsps_channels.fastlane:HttpProtocol" in log
 

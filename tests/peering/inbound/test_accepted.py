@@ -101,7 +101,7 @@ async def test_a_change_of_the_row_closes_the_connection_and_says_why(
 ) -> None:
     caplog.set_level(logging.INFO)
     await change()
-    assert await is_closed(link) == f"not allowed to go on: {reason}"
+    assert await is_closed(link) == f"not allowed to stay connected: {reason}"
     await link.disconnect()
     told = [r.getMessage() for r in caplog.records if r.name == accepted_peers.logger.name]
     assert told == [f"peer 'far' disconnected: {reason}"]

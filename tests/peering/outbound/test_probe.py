@@ -96,7 +96,7 @@ def test_what_it_says_of_a_server_of_ours(server: Server) -> None:
     for url, secret in ((server.url, SECRET + "-2"), (f"{server.url}/?token=wrong", "")):
         wrong = ask(url, secret)
         assert not wrong.ok
-        assert wrong.message.startswith("refused (HTTP 403): the secret is another there, or")
+        assert wrong.message.startswith("refused (HTTP 403): the other side has another secret, or")
 
     server.manage("peers", "disable", "us")
     disabled = ask(server.url)
