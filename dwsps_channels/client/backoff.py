@@ -1,4 +1,4 @@
-"""When to come back after a connection is lost (docs/reference/protocol.md, "Closing")."""
+"""The delays before reconnecting (docs/reference/protocol.md, "Closing")."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Return(Enum):
-    """The action that a close code asks of a client."""
+    """The action that a client takes after a close code."""
 
     NEVER = auto()
     WITH_BACKOFF = auto()
@@ -15,7 +15,7 @@ class Return(Enum):
 
     @classmethod
     def after(cls, code: int | None) -> "Return":
-        """By the range that the close code is in; ``None``: no connection came about."""
+        """Return the action for the range of a close code; ``None``: there was no connection."""
         if code is not None and 4000 <= code <= 4099:
             return cls.NEVER
         if code is not None and 4200 <= code <= 4299:
@@ -24,10 +24,10 @@ class Return(Enum):
 
 
 class Backoff:
-    """Full jitter: delays below a ceiling that doubles, so that clients lost together do not return together.
+    """Full jitter: random delays below a ceiling that doubles, so that many clients do not reconnect at once.
 
-    Call ``opened`` for each connection that came about, ``delay`` for each that is lost or did not come about, and
-    ``progressed`` once a connection was of use, however short it may be.
+    Call ``opened`` for each connection that was made, ``delay`` for each that is lost or could not be made, and
+    ``progressed`` once a connection has been useful, however short it may be.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class Backoff:
         """
         Args:
             base: the ceiling of the first delay, in seconds; ``cap`` is that of the last one.
-            stable_after: a connection that held for so many seconds was a good one, and delays start again.
-            uniform: gives a random number from 0 to 1.
+            stable_after: after a connection that lasted so many seconds, delays start again.
+            uniform: returns a random number from 0 to 1.
         """
         self.attempt = 0
         """Number of delays since the last good connection."""
@@ -61,13 +61,13 @@ class Backoff:
         self._opened_at = self._clock()
 
     def progressed(self) -> None:
-        """Note that the connection was of use: delays start again. But "at once" stays a delay until one has held."""
+        """Note that the connection has been useful: delays start again. "At once" remains a delay until one has lasted."""
         self.attempt = 0
 
     def delay(self, code: int | None = None) -> float | None:
-        """Return the seconds to wait before the next attempt; ``None``: do not come back.
+        """Return the seconds to wait before the next attempt; ``None``: do not reconnect.
 
-        ``code`` is the close code of the connection that is lost, ``None`` where none came about.
+        ``code`` is the close code of the lost connection, ``None`` if none could be made.
         """
         opened_at, self._opened_at = self._opened_at, None
         if opened_at is not None and self._clock() - opened_at >= self._stable_after:
@@ -84,11 +84,11 @@ class Backoff:
         return delay
 
     def jitter(self, attempt: int) -> float:
-        """Anything below the ceiling of that attempt, counted from 0."""
+        """Return a random delay below the ceiling of that attempt, counted from 0."""
         return self._uniform() * self._ceiling(attempt)
 
     def pause(self, attempt: int) -> float:
-        """Between half of that ceiling and all of it: for a client that is asked to go slowly, rather than to scatter."""
+        """Return a random delay of at least half that ceiling: for a client that was asked to slow down."""
         return self._ceiling(attempt) * (1 + self._uniform()) / 2
 
     def _ceiling(self, attempt: int) -> float:

@@ -1,4 +1,4 @@
-"""The client for code without an event loop: the same, in a thread of its own."""
+"""The client for code without an event loop: the asyncio client, in a thread."""
 
 import asyncio
 import concurrent.futures
@@ -24,7 +24,7 @@ CUT_OFF_GRACE: Final = 1.0
 
 
 class BlockingClient:
-    """A client of a dwsps server for threads. It connects at once, in a thread of its own, and comes back by itself.
+    """A client of a dwsps server for threads. It connects at once, in a background thread, and reconnects by itself.
 
     ::
 
@@ -33,8 +33,8 @@ class BlockingClient:
             for message in client.subscribe("news"):
                 print(message.topic, message.message)
 
-    Any thread may use it, but none in which an event loop runs: it would hold that up. A process that was forked off
-    cannot: the thread stays behind. There, every call raises ``RuntimeError``; make another client.
+    Any thread may use it, except one that runs an event loop, which it would block. A forked process cannot use it,
+    because the thread stays in the parent: every call raises ``RuntimeError``. Create another client there.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class BlockingClient:
         """
         Args:
             timeout: as with ``Client``; also how long a call may wait for a connection.
-            on_state: as with ``Client``: called in the client's thread.
-            options: more of those of ``Client``.
+            on_state: as with ``Client``, but called in the client's thread.
+            options: the other options of ``Client``.
 
         Raises:
             ValueError: the URL or a header cannot be one, or an option is negative.
@@ -88,8 +88,8 @@ class BlockingClient:
         """Publish a JSON value; return when the server has taken it.
 
         Args:
-            timeout: seconds for all of it, with the wait for a connection; by default the client's, once for the
-                connection and once for the answer.
+            timeout: seconds for the whole call, including the wait for a connection; by default the client's timeout for
+                each of the two.
 
         Raises:
             CallTimeout: there was no connection in time, or no answer; the reason says which.
@@ -114,7 +114,7 @@ class BlockingClient:
         """Subscribe to a topic and its sub-topics; return when the server has acknowledged.
 
         Args:
-            timeout: iterating ends when no message came for so many seconds; by default it never does.
+            timeout: iterating ends if no message comes for so many seconds; by default it never does.
 
         Raises:
             CallTimeout: there was no connection in time, or no answer.
@@ -143,7 +143,7 @@ class BlockingClient:
         return f"not within {seconds:g} s"
 
     def close(self) -> None:
-        """Close for good. Calls of other threads raise ``ClientClosed``; iterators end. Twice does no harm."""
+        """Close for good. Calls of other threads raise ``ClientClosed``; iterators end. Closing twice does no harm."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -161,7 +161,7 @@ class BlockingClient:
 class BlockingSubscription:
     """The messages of a topic, for one reader. Made by ``BlockingClient.subscribe``.
 
-    Iterate over it, or ask it with ``get``. It ends with ``unsubscribe``, with ``with``, or with its client.
+    Iterate over it, or call ``get``. It ends with ``unsubscribe``, with its ``with`` block, or with its client.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class _Publish:
 
 
 class Client:
-    """A client of a dwsps server. It connects, comes back when the connection is lost, and subscribes again.
+    """A client of a dwsps server. After a lost connection it reconnects and subscribes again.
 
     ::
 
@@ -70,7 +70,7 @@ class Client:
             async for message in client.subscribe("news"):
                 print(message.topic, message.message)
 
-    Calls made while there is no connection wait for one. It belongs to the event loop in which it connected.
+    Without a connection, calls wait for one. A client belongs to the event loop in which it connected.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class Client:
     ) -> None:
         """
         Args:
-            url: ``ws://`` or ``wss://``; ``http`` and ``https`` are taken as those.
+            url: ``ws://`` or ``wss://``; ``http`` and ``https`` mean the same.
             token: sent as ``Authorization: Bearer …``. A function is called for each connection.
-            headers: more of them for the handshake.
-            ssl: how to trust a ``wss`` server, where not as the system does.
+            headers: additional headers for the handshake.
+            ssl: the ``SSLContext`` for ``wss``; by default the system's certificates are trusted.
             timeout: seconds that the server may take to accept a connection, or to answer a call that was sent.
             heartbeat: seconds between two pings; ``heartbeat_timeout`` is how long the server may be silent after one.
             min_delay: ceiling of the first delay before reconnecting, in seconds; ``max_delay`` is that of the last.
@@ -165,17 +165,17 @@ class Client:
 
     @property
     def last_error(self) -> ClientError | None:
-        """Why there is no connection, or why there was none before the present one."""
+        """The reason of the last failed or lost connection; ``None``: all went well."""
         return self._last_error
 
     @property
     def latency(self) -> float | None:
-        """Seconds that the connection's last heartbeat took to there and back; ``None`` before the first."""
+        """The round trip of the last heartbeat, in seconds; ``None`` before the first."""
         return None if self._exchange is None else self._exchange.connection.latency
 
     @property
     def subscriptions(self) -> list[str]:
-        """The topics subscribed to, those included that wait for a connection or an ack."""
+        """The topics subscribed to, including those that wait for a connection or an ack."""
         return self._subscriptions.topics
 
     # Its life
@@ -191,7 +191,7 @@ class Client:
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dwsps {self.url}")
 
     async def wait_open(self) -> None:
-        """Wait for the state ``open``: connected, and all subscriptions from before stand, or were refused for good.
+        """Wait for the state ``open``: connected, and each earlier subscription was accepted, or refused for good.
 
         Raises:
             ConnectionClosed: it is closed for good.
@@ -202,7 +202,7 @@ class Client:
             await self._changed.wait()
 
     async def close(self) -> None:
-        """Close for good. Calls that are not answered raise ``ClientClosed``; readers come to their end."""
+        """Close for good. Calls without an answer raise ``ClientClosed``; readers get the waiting messages and end."""
         if self._closed is None:
             self._finish("the client was closed", NORMAL)
         current = asyncio.current_task()
@@ -228,7 +228,7 @@ class Client:
     # Calls
 
     async def publish(self, topic: str, message: Any) -> None:
-        """Publish a JSON value, as it is now; return when the server has taken it. Without a connection, wait for one.
+        """Publish a JSON value, encoded now; return when the server has taken it. Without a connection, wait for one.
 
         Raises:
             InvalidCall: no text for a topic, or no JSON value. Nothing was sent.
@@ -267,14 +267,14 @@ class Client:
     ) -> Subscription | Coroutine[Any, Any, Subscription]:
         """Subscribe to a topic and its sub-topics, across reconnections.
 
-        Without a callback, use what is returned in ``async with`` or ``async for``: it subscribes there. With one,
-        await it: ``callback``, a function or a coroutine function, is then given each message, one after the other,
-        until the subscription that it returns is unsubscribed. What it raises is logged, and stops nothing.
+        Without a callback, use the result in ``async with`` or ``async for``, which subscribe. With a callback, await the
+        result: that subscribes, and returns the subscription. ``callback``, a function or a coroutine function, then
+        gets each message, one after the other, until ``unsubscribe``. Its exceptions are logged and stop nothing.
 
         Raises:
             InvalidCall: no text for a topic.
-            ServerError, CallTimeout: where it is awaited: the server refused, or did not answer.
-            Cancelled: it was unsubscribed before the server had answered.
+            ServerError, CallTimeout: when it is awaited: the server refused, or did not answer.
+            Cancelled: the subscription was ended before the server had answered.
             ClientClosed: the client is closed.
         """
         subscription = Subscription(

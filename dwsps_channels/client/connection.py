@@ -1,4 +1,4 @@
-"""One websocket connection to a server: opened with care, kept alive by heartbeats, ended without a trace."""
+"""One websocket connection to a server: opening, heartbeats and closing."""
 
 import asyncio
 import inspect
@@ -62,8 +62,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")  # what a header can carry, and nothing tha
 class Connection:
     """An open connection. Made by ``open_connection``, which also ends it.
 
-    Keep reading it: the answers to its heartbeats come in with all the rest. While nothing is read because too
-    much has come in, heartbeats wait.
+    Keep reading it, because the answers to its heartbeats arrive among the messages. If too much is unread, reading from
+    the network pauses, and heartbeats wait.
     """
 
     def __init__(self, websocket: "_WebSocket") -> None:
@@ -72,16 +72,16 @@ class Connection:
 
     @property
     def latency(self) -> float | None:
-        """Seconds that the last heartbeat took to there and back; ``None`` before the first."""
+        """The round trip of the last heartbeat, in seconds; ``None`` before the first."""
         return self._latency
 
     async def send(self, frame: str | bytes) -> None:
-        """Send a text message; bytes are its UTF-8. Wait while the network is slower than we are.
+        """Send a text message, a string or its UTF-8. Wait while the network cannot keep up.
 
-        Cancelled, it may have been sent. What is sent later comes later, whoever waits first.
+        If it is cancelled, the message may have been sent. Messages leave in the order of the calls.
 
         Raises:
-            ConnectionClosed: the connection is gone. What was sent before may have arrived, or not.
+            ConnectionClosed: the connection is gone. Messages sent before may have arrived, or not.
         """
         try:
             await self._websocket.send(frame, text=True)
@@ -92,7 +92,7 @@ class Connection:
         """Receive the next message, text or binary, as bytes.
 
         Raises:
-            ConnectionClosed: the connection is gone, and all that had come in was received.
+            ConnectionClosed: the connection is gone, and all messages before its end were received.
         """
         try:
             return await self._websocket.recv(decode=False)
@@ -105,7 +105,7 @@ class Connection:
             yield await self.receive()
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye, and wait a moment for the answer. Returns when the connection is gone."""
+        """Send a close frame, and wait a moment for the answer. Return when the connection is gone."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -115,13 +115,13 @@ class Connection:
         await self._websocket.wait_closed()
 
     def abort(self, reason: str) -> None:
-        """End it at once, without a word to the other side; who reads it gets 1006 and ``reason``."""
+        """End it at once, without a close frame. Its reader gets ``ConnectionClosed`` with 1006 and ``reason``."""
         self._websocket.cut(reason)
 
     async def keep_alive(self, interval: float, timeout: float) -> None:
         """Send a ping now and every ``interval`` seconds, and abort once nothing came in for ``timeout`` seconds after one.
 
-        So a server that is gone without a word is noticed within the sum of the two.
+        So a dead server is noticed within the sum of the two.
         """
         websocket, loop = self._websocket, asyncio.get_running_loop()
         for pause in chain([0.0], repeat(interval)):
@@ -177,18 +177,18 @@ async def open_connection(
 ) -> AsyncIterator[Connection]:
     """Open a connection, and close it at the end of the block.
 
-    Neither a proxy nor a redirect is followed, and link-local addresses are not connected to.
+    No proxy of the environment is used, no redirect is followed, and link-local addresses are refused.
 
     Args:
-        token: sent as ``Authorization: Bearer …``; a callable is asked for it first.
-        headers: more of them for the handshake.
-        ssl: how to trust the server, for ``wss``; by default as the system does.
-        open_timeout: seconds for all of it: token, name, TCP, TLS, handshake.
+        token: sent as ``Authorization: Bearer …``; a callable is called for it.
+        headers: additional headers for the handshake.
+        ssl: the ``SSLContext`` for ``wss``; by default the system's certificates are trusted.
+        open_timeout: seconds for everything until the end of the handshake: token, host name, TCP, TLS.
         heartbeat: seconds between two pings; ``heartbeat_timeout`` is how long an answer may take.
         max_size: bytes of the largest message taken; a larger one closes the connection with 1009.
 
     Raises:
-        ConnectError: no connection came about; its subclasses say why.
+        ConnectError: there is no connection; its subclasses say why.
         ValueError: the URL or a header cannot be one.
     """
     address = url if isinstance(url, Address) else Address.parse(url)

@@ -12,16 +12,16 @@ from dwsps_channels.protocol.messages import Action
 
 
 class Message(Struct, frozen=True):
-    """A message, as one subscription got it."""
+    """A message that a subscription received."""
 
     topic: str
-    """Where it was published."""
+    """The topic to which it was published."""
     context: str
-    """The subscription because of which it came: ``topic``, or one of its parents."""
+    """The subscription that matched: ``topic``, or one of its parents."""
     message: Any
     """The published value: any JSON value."""
     timestamp: str
-    """RFC 3339: the publisher's, else the server's. A dwsps 1.0.1 server may send none: then it is empty."""
+    """RFC 3339: the publisher's time, else the server's. Empty if a dwsps 1.0.1 server sent none."""
     from_peer_server: bool
     """True if it was published on another server."""
     raw: bytes
@@ -29,11 +29,11 @@ class Message(Struct, frozen=True):
 
 
 class InvalidFrame(ValueError):
-    """The server sent what is no frame of the protocol."""
+    """The server sent something that is not a frame of the protocol."""
 
 
 class Incoming(Struct, frozen=True, rename="camel"):
-    """A frame of any type. What a client relies on is checked; the rest is the server's word."""
+    """A frame of any type. The fields that a client relies on are checked; the others are as the server sent them."""
 
     type: str
     topic: Any = None

@@ -1,4 +1,4 @@
-"""One reader of a topic: what it got and has not read yet."""
+"""One reader of a topic, with its unread messages."""
 
 import asyncio
 import logging
@@ -17,10 +17,10 @@ class Registry(Protocol):
     """The owner of subscriptions."""
 
     async def attach(self, subscription: "Subscription") -> None:
-        """Let it get messages; return when the server has acknowledged."""
+        """Start to deliver messages to it; return when the server has acknowledged."""
 
     def detach(self, subscription: "Subscription") -> asyncio.Future[None]:
-        """Let it get no more, at once; done when the server has acknowledged."""
+        """Stop delivering to it at once; done when the server has acknowledged."""
 
 
 class Subscription:
@@ -78,7 +78,7 @@ class Subscription:
         """Wait for the next message. ``None``: the subscription has ended.
 
         Raises:
-            ClientError: the server ended it: it refused it after a reconnection, or closed for good.
+            ClientError: the server refused the subscription after a reconnection, or closed for good.
         """
         while not self._messages:
             if self._ended:
@@ -117,14 +117,14 @@ class Subscription:
                 self.leave()
 
     def leave(self) -> asyncio.Future[None]:
-        """End it at once, and drop what waits; what is returned is done when the server has acknowledged."""
+        """End it at once, and drop its messages. The result is done when the server has acknowledged."""
         self._messages.clear()
         self._bytes = 0
         self.end(None)
         return self._registry.detach(self)
 
     async def call(self, callback: Callable[[Message], object]) -> None:
-        """Give each message to ``callback``, one after the other, until the end. What it raises is logged."""
+        """Give each message to ``callback``, one after the other, until the end. Its exceptions are logged."""
         async for message in self:
             try:
                 result = callback(message)
@@ -159,7 +159,7 @@ class Subscription:
         self._wake.set()
 
     def end(self, error: ClientError | None) -> None:
-        """Nothing more comes; the reader gets what waits, and then ``error`` or the end."""
+        """End it: the reader gets the waiting messages, and then ``error`` or the end."""
         if not self._ended:
             self._ended = True
             self._error = error
