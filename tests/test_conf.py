@@ -235,6 +235,13 @@ class TestValues:
         ):
             _ = conf.TIMINGS
 
+    def test_a_lease_that_would_end_before_it_is_renewed_is_refused(self) -> None:
+        with (
+            override_settings(DWSPS={"TIMINGS": {"LEASE_TIMEOUT": 1.5}}),
+            pytest.raises(ImproperlyConfigured, match="LEASE_RENEW_INTERVAL must be below"),
+        ):
+            _ = conf.TIMINGS
+
     def test_a_policy_is_a_class(self) -> None:
         with override_settings(DWSPS={"POLICY": "dwsps_channels.policies.ReadOnly"}):
             assert conf.policy_class is ReadOnly

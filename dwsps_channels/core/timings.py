@@ -35,7 +35,12 @@ class Timings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the worker's lease lasts without a renewal. Then a standby takes over."""
 
     LEASE_RENEW_INTERVAL: Seconds = 1.5
-    """How often the worker renews its lease, and a standby looks at it."""
+    """How often the worker renews its lease, and a standby looks at it. Below ``LEASE_TIMEOUT``."""
 
     PEER_POLL_INTERVAL: Seconds = 1.0
-    """How often the worker, and the server for accepted peers, reads the rows of peers."""
+    """How often the worker reads the rows of peers and writes their states, and the server reads those of accepted peers."""
+
+    def __post_init__(self) -> None:
+        # Between two renewals the lease would be free, and a second worker would take it.
+        if self.LEASE_RENEW_INTERVAL >= self.LEASE_TIMEOUT:
+            raise ValueError("LEASE_RENEW_INTERVAL must be below LEASE_TIMEOUT")
