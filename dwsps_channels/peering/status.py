@@ -8,12 +8,15 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import Exists
 from django.utils import timezone
 
+from dwsps_channels.conf import conf
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
 from dwsps_channels.peering.lease import running_workers, worker_is_running
 from dwsps_channels.peering.outbound.link_status import LinkState
 
 STALE_TIMEOUT = 5.0
-"""The worker writes the status of each peer every second. One that is older than this, in seconds, is out of date."""
+STALE_POLLS = 5
+"""The worker writes the status of each peer whenever it polls the rows. A status is out of date if it is older than
+``STALE_TIMEOUT`` seconds, and than this many polls."""
 
 
 class Severity(StrEnum):
@@ -81,7 +84,8 @@ def _summary(peer: Peer, worker_is_running: bool) -> StatusSummary:
         text = "waiting for the worker" if worker_is_running else "no worker is running"
         return StatusSummary("no_worker", text, Severity.PENDING, status)
     state = LinkState(status.state)
-    if not worker_is_running or timezone.now() - status.seen_at > timedelta(seconds=STALE_TIMEOUT):
+    stale_after = max(STALE_TIMEOUT, STALE_POLLS * conf.TIMINGS.PEER_POLL_INTERVAL)
+    if not worker_is_running or timezone.now() - status.seen_at > timedelta(seconds=stale_after):
         text = f"stale: {state.label} {_age(status.seen_at)} ago"
         return StatusSummary("stale", text, Severity.ERROR, status)
     since = f", for {_age(status.since)}" if status.since else ""

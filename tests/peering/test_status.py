@@ -64,6 +64,13 @@ def test_what_the_worker_told_long_ago_is_stale() -> None:
     assert found.severity is Severity.ERROR
 
 
+def test_a_worker_that_polls_rarely_is_not_stale_between_two_polls(settings: Any) -> None:
+    settings.DWSPS = {**settings.DWSPS, "TIMINGS": {"PEER_POLL_INTERVAL": 30.0}}
+    assert summary(seconds_ago=60).state == "connected"
+    PeerStatus.objects.update(seen_at=timezone.now() - timedelta(seconds=151))
+    assert summarize(Peer.objects.get()).state == "stale"
+
+
 def test_without_a_worker_nothing_is_believed() -> None:
     found = summary(working=False)
     assert found.state == "stale"
