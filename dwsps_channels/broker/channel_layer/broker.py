@@ -108,8 +108,8 @@ class ChannelLayerBroker:
         self._sender: asyncio.Task[None] | None = None
         self._number = 0  # of the next publication
         self._returned = 0  # of the next publication that has not come back
-        # The batches that the layer has taken and that have not come back, each with the number after it.
-        self._sent: deque[tuple[int, list[Waiting]]] = deque()
+        # The answers to the batches that the layer has taken and that have not come back, with the number after each.
+        self._sent: deque[tuple[int, list[asyncio.Future[None]]]] = deque()
         # Numbers of publications that were refused, so that they are not counted as missed.
         self._refused: list[range] = []
         self._beat_due = False
@@ -183,6 +183,7 @@ class ChannelLayerBroker:
         self._queue.refuse("the server is stopping")
         self._accept_sent()
         self.connected = False
+        self._settled.set()  # a start that is under way need not wait any longer
         await self._leave()
 
     # Outgoing
@@ -217,10 +218,15 @@ class ChannelLayerBroker:
                 self._settle(batch, waiting, was_taken)
 
     def _settle(self, batch: Batch, waiting: list[Waiting], was_taken: bool) -> None:
+        if not waiting:
+            return  # a heartbeat: nobody waits for an answer, and it has no number
         if was_taken or self._returned >= self._number:
             # Answered once it has come back, so that a publisher gets its own delivery before the ack.
-            self._sent.append((self._number, waiting))
-            self._accept_returned()
+            self._sent.append((self._number, [each.accepted for each in waiting]))
+            if self.connected:
+                self._accept_returned()
+            else:
+                self._accept_sent()  # nobody knows when anything comes back
         else:
             refuse(waiting, "the server's other processes could not be told")
             self._refused.append(range(batch.first, self._number))

@@ -59,12 +59,12 @@ class SendQueue:
         refuse(self.next_batch(self._bytes), problem)
 
 
-def accept(batch: Iterable[Waiting]) -> None:
-    """Tell the publishers that the broker has it."""
-    for waiting in batch:
+def accept(answers: Iterable[asyncio.Future[None]]) -> None:
+    """Tell the publishers that the broker has what they published."""
+    for answer in answers:
         # A publisher that was cancelled has cancelled its answer, and only that.
-        if not waiting.accepted.done():
-            waiting.accepted.set_result(None)
+        if not answer.done():
+            answer.set_result(None)
 
 
 def refuse(batch: Iterable[Waiting], problem: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from channels.layers import InMemoryChannelLayer
 
 from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.broker import MAX_BATCH_BYTES, ChannelLayerBroker
@@ -351,6 +352,24 @@ class TestOwnPublications:
         await answer
         assert pair.one.received == []
 
+    async def test_that_are_taken_once_the_layer_is_lost_are_answered_at_once(
+        self, layer: Layer
+    ) -> None:
+        broker = make(layer, heartbeat=600.0)
+        await Member(broker).start()
+        layer.open.clear()
+        answer = broker.publish(publication(1))
+        await asyncio.sleep(0)  # the sender has taken it, and is stuck
+        layer.away = layer.losing = True
+        # A heartbeat leaves at once if another process comes, and meets a layer that is away.
+        await InMemoryChannelLayer.group_send(layer, GROUP, Batch("new", 0, []).message())
+        await wait_until_async(lambda: not broker.connected)
+        assert not answer.done()
+        layer.open.set()
+        async with asyncio.timeout(5):
+            await answer
+        await broker.stop()
+
     async def test_that_do_not_come_back_are_answered_by_the_stop(self, layer: Layer) -> None:
         broker = make(layer, heartbeat=600.0)
         await Member(broker).start()
@@ -552,6 +571,19 @@ class TestStart:
 
         with pytest.raises(LookupError):
             await Member(ChannelLayerBroker(make_layer, process_id="p")).start()
+
+    async def test_ends_with_a_stop_that_comes_meanwhile(
+        self, layer: Layer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dwsps_channels.broker.channel_layer.broker.STOP_TIMEOUT", 0.1)
+        layer.open.clear()
+        broker = make(layer, heartbeat=600.0)
+        starting = asyncio.create_task(Member(broker).start())
+        await wait_until_async(lambda: layer.calls > 1)  # it waits for its first heartbeat
+        async with asyncio.timeout(5):
+            await broker.stop()
+            await starting
+        assert not broker.connected
 
     async def test_is_possible_once(self, pair: Pair) -> None:
         with pytest.raises(RuntimeError, match="once"):
