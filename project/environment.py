@@ -1,4 +1,4 @@
-"""Reads settings from the environment; whatever cannot be used is refused by its name."""
+"""Settings from environment variables. An unusable value raises an error that names the variable."""
 
 import os
 import tempfile
@@ -35,19 +35,19 @@ def words(name: str) -> list[str]:
 
 def secret_key(*, debug: bool, file: Path) -> str:
     """
-    SECRET_KEY, or, while debugging, the random key kept in `file`, which is made when missing.
+    Return SECRET_KEY, or, while debugging, the random key in `file`, which is created if it is missing.
 
     A constant would do for a page on localhost, but the key also signs credentials, and a debug server is
     soon shown to a colleague with HOST=0.0.0.0. A new key at each start would log everyone out.
 
-    Raises ImproperlyConfigured where there is no key and none may be made.
+    Raises ImproperlyConfigured if SECRET_KEY is not set and no key can be kept in `file`.
     """
     if key := os.environ.get("SECRET_KEY", ""):
         return key
     if not debug:
         raise ImproperlyConfigured(
-            "SECRET_KEY is not set: set it to a long random string that stays the same from start to start, "
-            "or set DEBUG=1 on your own machine to have one made"
+            "SECRET_KEY is not set: set it to a long random string, the same at each start; "
+            "or set DEBUG=1 on your own machine, which creates one"
         )
     try:
         if not file.exists():

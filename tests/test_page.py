@@ -554,7 +554,7 @@ def test_all_text_stands_out_from_its_ground(open_window: OpenWindow, scheme: st
     window.write("news", "words")
     found += window.page.evaluate(CONTRASTS)
     texts = {text for text, _ in found}
-    assert {"Three steps, and a message crosses from one window to the other:", "topic6"} < texts
+    assert {"Send a message from one window to another in three steps:", "topic6"} < texts
     assert [(text, contrast) for text, contrast in found if contrast < 4.5] == []
 
 

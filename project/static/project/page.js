@@ -335,8 +335,8 @@ function showLog() {
         ? `The last ${log.limit} entries.`
         : ''
       : log.size
-        ? 'Nothing of the kinds that are shown.'
-        : 'Nothing yet. What comes in appears here, the newest on top.'
+        ? 'No entries of the selected kinds.'
+        : 'Nothing yet. New entries appear here, the newest on top.'
 }
 
 function hiddenKinds() {
