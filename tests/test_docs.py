@@ -1,6 +1,6 @@
 """The documents against the repository: links lead somewhere, code compiles, nothing is left out.
 
-``tests/test_checks.py`` has the same for the checks.
+``tests/checks/test_settings.py`` has the same for the checks.
 """
 
 import ast
@@ -167,6 +167,25 @@ def test_every_setting_has_a_section_with_its_default() -> None:
     for key, default in defaults.items():
         shown = f'"{default}"' if isinstance(default, str) else str(default)
         assert f"Default: `{shown}`" in sections[key], key
+
+
+def test_the_table_of_settings_lists_them_in_order() -> None:
+    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#(\w+)\) \| ", text, re.MULTILINE)
+    headings = re.findall(r"^### `(\w+)`$", text, re.MULTILINE)
+    assert rows == [(key, key.lower()) for key in headings]
+    assert headings == list(conf.KEYS)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    read = {
+        node.attr
+        for path in (ROOT / "dwsps_channels").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert set(conf.KEYS) - read == set()
+    assert set(Timings.__struct_fields__) - read == set()
 
 
 def test_every_environment_variable_of_the_demo_project_is_explained() -> None:

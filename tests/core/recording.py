@@ -22,6 +22,7 @@ from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
+from dwsps_channels.protocol.errors import WireError
 from dwsps_channels.protocol.frames import Frame
 
 Message = dict[str, Any]
@@ -268,12 +269,15 @@ def delivery(topic: str, context: str, message: object = "hello") -> Message:
     }
 
 
+ERRORS = WireError.__subclasses__()
+
+
 def is_error(message: Message, code: str, **fields: Any) -> bool:
     """Return whether it is this error, with all of these fields and no others beside the reason."""
     expected = {
         "type": "error",
         "code": code,
-        "retryable": code in ("rate_limited", "unavailable"),
+        "retryable": any(kind.code == code and kind.retryable for kind in ERRORS),
         **fields,
     }
     reason = message.get("reason")

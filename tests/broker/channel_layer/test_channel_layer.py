@@ -68,6 +68,16 @@ async def pair(layer: Layer) -> AsyncIterator[Pair]:
     await pair.other_broker.stop()
 
 
+async def test_publications_that_wait_for_the_layer_are_counted(pair: Pair, layer: Layer) -> None:
+    layer.open.clear()
+    published = [pair.one_broker.publish(publication(number)) for number in range(3)]
+    assert pair.one_broker.stats().waiting == 3
+    layer.open.set()
+    for each in published:
+        await each
+    assert pair.one_broker.stats().waiting == 0
+
+
 def logged(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
     return [
         record.getMessage()

@@ -194,6 +194,10 @@ class TestBuffer:
         await line.has_received(text(1), text(2))
         assert transport.buffered_bytes == 0
 
+    async def test_it_is_counted_in_bytes(self, line: AsgiLine) -> None:
+        line.transport.send(Frame('"☃"'.encode()))
+        assert line.transport.buffered_bytes == 5
+
     async def test_it_stays_bounded_though_the_client_reads_nothing(self, line: AsgiLine) -> None:
         await line.is_stuck()
         for number in range(100 * LIMIT // len(frame(0))):

@@ -36,7 +36,7 @@ from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.routing import URLRouter as OurURLRouter
 from dwsps_channels.routing import websocket_urlpatterns
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHANNEL_LAYER = "dwsps_channels.broker.backends.ChannelLayerBackend"
 MEMORY = {"BACKEND": "dwsps_channels.broker.backends.MemoryBackend"}
 
@@ -382,7 +382,7 @@ class TestApplication:
         path = serving(router(*websocket_urlpatterns, wrap=wrap), monkeypatch)
         for policy in (
             "dwsps_channels.policies.AuthenticatedOnly",
-            "tests.test_checks.MembersOnly",
+            "tests.checks.test_settings.MembersOnly",
         ):
             assert ids(DWSPS={"POLICY": policy}, ASGI_APPLICATION=path) == expected
         policy = "dwsps_channels.policies.ReadOnly"
