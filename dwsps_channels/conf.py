@@ -363,21 +363,22 @@ _FURTHER: dict[str, Callable[[Any], bool]] = {
 class _Snapshot:
     """The settings of this process, converted when an attribute is first read."""
 
-    __slots__ = ("_settings", "_source")
+    __slots__ = ("_snapshot",)
 
     def __init__(self) -> None:
-        self._source: dict[str, Any] | None = None
-        self._settings = Settings()
+        # The dict, and what it was converted to. One assignment replaces both: threads read them meanwhile.
+        self._snapshot: tuple[dict[str, Any] | None, Settings] = None, Settings()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked for by copy, pickle or a test runner: not a setting
             raise AttributeError(name)
         source = configured()
+        known, converted = self._snapshot
         # The dict is another one after override_settings. That sends a signal, too, but not if the key is deleted.
-        if self._source is not source:
-            self._settings = convert(source)
-            self._source = source
-        return getattr(self._settings, name)
+        if known is not source:
+            converted = convert(source)
+            self._snapshot = source, converted
+        return getattr(converted, name)
 
 
 if TYPE_CHECKING:
