@@ -117,12 +117,13 @@ class RemotePublisher:
 
 # By process, broker and URL. What a fork brought along stays, unused: to close it would be to end connections that the
 # parent goes on using.
-_publishers: dict[tuple[int, type[BrokerBackend], Any, str], RemotePublisher] = {}
+_publishers: dict[tuple[int, type[BrokerBackend], str, str], RemotePublisher] = {}
 
 
 def remote_publisher(backend: BrokerBackend, url: str) -> RemotePublisher:
     """Return this process's publisher: through the broker if it joins processes, else the websocket at ``url``."""
-    key = (os.getpid(), type(backend), backend.options, url)
+    # As text: options with a list, say, could be no key.
+    key = (os.getpid(), type(backend), repr(backend.options), url)
     publisher = _publishers.get(key)
     if publisher is None:
         publisher = _publishers.setdefault(key, _make_publisher(backend, url))

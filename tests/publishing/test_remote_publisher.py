@@ -6,14 +6,16 @@ from time import monotonic
 
 import pytest
 from django.test import override_settings
-from msgspec import Raw
+from msgspec import Raw, Struct
 
+from dwsps_channels.broker.backends import BrokerBackend, BrokerSender
+from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import publish
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.publishing.publisher import OutgoingMessage
-from dwsps_channels.publishing.remote import MAX_IDLE, RemotePublisher
+from dwsps_channels.publishing.remote import MAX_IDLE, RemotePublisher, remote_publisher
 from dwsps_channels.testing import real_publishes
 from tests.processes import HOST, Redis, free_port
 from tests.reached import reached
@@ -170,3 +172,26 @@ def test_other_settings_lead_to_another_server(redis: Redis) -> None:
                 publish("a", 1)
             with override_settings(CHANNEL_LAYERS=layers(redis.url)):
                 assert reached(publish("a", 1)) == 0
+
+
+class BackendWithHosts(BrokerBackend):
+    """A project's own, with an option that is a list."""
+
+    joins_processes = True
+
+    class Options(Struct, frozen=True):
+        HOSTS: list[str]
+
+    def make_broker(self) -> MemoryBroker:
+        return MemoryBroker()
+
+    def make_sender(self) -> BrokerSender | None:
+        return None
+
+
+def test_each_choice_of_options_has_a_publisher_of_its_own() -> None:
+    one, again, other = (
+        remote_publisher(BackendWithHosts({"HOSTS": hosts}), URL) for hosts in (["a"], ["a"], ["b"])
+    )
+    assert one is again
+    assert one is not other
