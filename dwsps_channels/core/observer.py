@@ -24,7 +24,7 @@ class Observer:
         """Take note that a client ended a subscription. Subscriptions that end with their connection are not reported."""
 
     def published(self, identity: Identity, topic: str, message: Raw) -> None:
-        """Take note of a client's publish that was allowed and handed to the broker, which may still refuse it.
+        """Take note of a client's publish that the broker did not refuse at once. It may still refuse it.
 
         ``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``.
         """

@@ -6,7 +6,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, ClassVar
 
-from dwsps_channels.core.futures import Future
+from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
@@ -236,13 +236,16 @@ class Session:
         answer = self._node.publish(
             topic, request.message.copy(), request.timestamp or now(), self.identity.client
         )
-        for observer in self._observers:
-            observer.published(self.identity, topic, request.message)
         pending = None
+        was_refused = False
         if isinstance(answer, int):
             self._acknowledge(request)
         else:
+            was_refused = has_failed(answer)
             pending = self._acknowledge_later(request, answer)
+        if not was_refused:
+            for observer in self._observers:
+                observer.published(self.identity, topic, request.message)
         if self._hub.lagging and self.waits_for_readers and self._hub.behind(topic) is not None:
             return self._slow_down(topic, pending)
         return pending

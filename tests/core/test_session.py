@@ -16,6 +16,7 @@ from tests.core.recording import (
     World,
     ack,
     delivery,
+    future,
     is_error,
     peer,
     publish,
@@ -377,4 +378,16 @@ def test_events_are_told_once_each_and_in_order(world: World) -> None:
         ("unsubscribed", "one", "news"),
         ("subscribed", "one", "sport"),
         ("disconnected", "one"),
+    ]
+
+
+async def test_a_publish_that_the_broker_refuses_at_once_is_no_event(world: World) -> None:
+    client = world.connect()
+    world.broker.answer = refused = future()
+    refused.set_exception(Unavailable("redis is away"))
+    client.send(publish("news", 1))
+    world.broker.answer = None
+    client.send(publish("news", 2))
+    assert [event for event in world.observer.told if event[0] == "published"] == [
+        ("published", "one", "news", "2")
     ]
