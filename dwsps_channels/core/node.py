@@ -25,7 +25,7 @@ class NodeStats(Struct, frozen=True):
     """The counters of a node, since its start."""
 
     published: int
-    """Publications by this process's clients and code that its broker has taken."""
+    """Publications by this process's clients and code that its broker did not refuse at once."""
     offset: int | None
     """Of the last publication that came from the broker; ``None``: the broker gives no offsets, or nothing came."""
     topics: int

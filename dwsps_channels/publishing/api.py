@@ -61,7 +61,8 @@ def publish(
             ends: commit, then publish with ``on_commit=False``.
         NotServing: the process serves no websockets, and cannot reach one that does.
         Unavailable: in a thread, if the broker did not take the message within ``DWSPS["PUBLISH_TIMEOUT"]`` seconds.
-            Then nobody has it, unless the connection to the broker broke while it was being sent.
+            If the broker refused it, nobody has it. If it did not answer in time, or the connection broke meanwhile,
+            the message may still arrive.
     """
     outgoing = _outgoing(topic, message)
     publisher = _publisher()
