@@ -197,24 +197,26 @@ async def test_it_forwards_to_its_peers_in_the_same_process(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("arguments", "environment", "problem"),
     [
-        (["--serve", "nowhere"], "'nowhere' is not HOST:PORT"),
-        (["--serve", "host:99999"], "is not HOST:PORT"),
+        (["--serve", "nowhere"], {}, "'nowhere' is not HOST:PORT"),
+        (["--serve", "host:99999"], {}, "is not HOST:PORT"),
         (
             ["--serve", "8000", "--server-url", "ws://127.0.0.1/"],
-            "--server-url is another server's",
+            {},
+            "--serve and --server-url exclude each other",
         ),
-        (["--server-url", "gopher://127.0.0.1/"], "--server-url"),
+        (["--server-url", "gopher://127.0.0.1/"], {}, "--server-url: "),
+        ([], {"DWSPS_SERVER_URL": "ws://user@127.0.0.1/"}, "DWSPS['SERVER_URL']: "),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
-    database: Path, arguments: list[str], problem: str
+    database: Path, arguments: list[str], environment: dict[str, str], problem: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", "runpubsub", *arguments],
         cwd=ROOT,
-        env=base_environment(database),
+        env=base_environment(database) | environment,
         capture_output=True,
         text=True,
         timeout=60,

@@ -49,7 +49,8 @@ class Command(BaseCommand):
         try:
             Address.parse(url)
         except ValueError as error:
-            raise CommandError(f"--server-url: {error}") from error
+            source = "--server-url" if options["server_url"] else "DWSPS['SERVER_URL']"
+            raise CommandError(f"{source}: {error}") from error
         asyncio.run(_work(url))
 
     def _serve(self, where: str) -> None:
