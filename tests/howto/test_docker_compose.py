@@ -38,7 +38,7 @@ from tests.processes import (
 
 pytestmark = pytest.mark.processes
 
-FORWARDS = "forwarding what is published"
+FORWARDS = "forwarding the publications"
 STANDS_BY = "standing by"
 
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<kind>[-?])(?P<rest>[^}]*))?\}")

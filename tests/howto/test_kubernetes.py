@@ -193,7 +193,7 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
     apart = start(
         port,
         *(url if word.startswith("ws:") else word for word in command),
-        ready=f"forwarding what is published at {url}",
+        ready=f"forwarding the publications of {url}",
     )
     publish = "from dwsps_channels import publish; publish('news', 'Hello')"
     run(*inside("python", "manage.py", "shell", "-c", publish), folder=project.folder)

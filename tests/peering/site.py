@@ -33,7 +33,7 @@ class Worker(Child):
         said = self.log[self._said_before :]
         return any(
             words in said
-            for words in ("forwarding what is published", "standing by", "no peer to forward to")
+            for words in ("forwarding the publications", "standing by", "no peer to forward to")
         )
 
     def start(self) -> "Worker":
