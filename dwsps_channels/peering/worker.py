@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from channels.db import database_sync_to_async
 
+from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
 from dwsps_channels.models import server_id
 from dwsps_channels.peering import lease, store
@@ -86,7 +87,7 @@ class Worker:
             timings=self._timings,
             on_change=link_signals.put,
         )
-        logger.info("forwarding the publications of %s", self._url)
+        logger.info("forwarding the publications of %s", Address.parse(self._url).shown)
         running = asyncio.create_task(forwarder.run())
         lost = asyncio.create_task(self._renew())
         stopping = asyncio.create_task(self._stopping.wait())

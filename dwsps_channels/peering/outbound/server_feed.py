@@ -17,6 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
+from dwsps_channels.client.address import Address
 from dwsps_channels.peering.outbound.message import ForwardedMessage
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.peer_messages import FeedEntry, Reached
@@ -65,7 +66,12 @@ class ServerFeed:
         sign: Callable[[], str | Awaitable[str]],
         reader: FeedReader,
     ) -> None:
-        self.url = url
+        """Read from the server at ``url``. ``sign`` makes the credential for each connection to it.
+
+        Raises:
+            ValueError: the URL cannot be one.
+        """
+        self._address = Address.parse(url)
         self._sign = sign
         self._reader = reader
         self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
@@ -109,7 +115,7 @@ class ServerFeed:
             code: int | None = None
             opened = False
             try:
-                async with open_connection(self.url, token=self._sign) as connection:
+                async with open_connection(self._address, token=self._sign) as connection:
                     self._backoff.opened()
                     self._connections += 1
                     opened, self._restarting = True, False
@@ -151,7 +157,7 @@ class ServerFeed:
                 self._reader.begin(message.began)
             case _Ack(action="feed"):
                 self._reader.catch_up(self._reached)
-                logger.info("connected to the server at %s", self.url)
+                logger.info("connected to the server at %s", self._address.shown)
                 self._lost_at = self._logged = None
             case _Error(action="feed"):
                 raise _FeedRefused(printable(message.reason))
@@ -165,7 +171,10 @@ class ServerFeed:
         if self._logged != (level, problem):
             self._logged = level, problem
             logger.log(
-                level, "no connection to the server at %s: %s; trying again", self.url, problem
+                level,
+                "no connection to the server at %s: %s; trying again",
+                self._address.shown,
+                problem,
             )
 
 

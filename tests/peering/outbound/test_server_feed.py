@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -340,6 +341,18 @@ class TestOfAScriptedServer:
         far.answer = ack
         await wait_until_async(lambda: "connected to the server" in caplog.text)
         assert not reader.task.done()
+
+    async def test_the_query_of_the_url_is_not_logged(
+        self, far: FarServer, start_reader: StartReader, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "dwsps_channels")
+        await far.stop()
+        start_reader(f"{far.url}/?key=hidden", lambda: "signed")
+        await wait_until_async(lambda: "no connection to the server" in caplog.text)
+        await far.start()
+        await wait_until_async(lambda: "connected to the server" in caplog.text)
+        assert f"{far.url}/" in caplog.text
+        assert "hidden" not in caplog.text
 
     @pytest.mark.parametrize("code", [1000, 1001, 4003, 4100, 4200])
     async def test_it_comes_back_whatever_it_was_closed_with(
