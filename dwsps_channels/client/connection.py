@@ -317,7 +317,7 @@ def connect_error(address: Address, error: Exception) -> ConnectError:
         case ws.InvalidHandshake() if isinstance(error.__cause__, (EOFError, OSError)):
             return Unreachable(shown, "the connection was closed during the handshake")
         case ws.WebSocketException():
-            return NotWebSocket(shown, "what is there does not speak websocket")
+            return NotWebSocket(shown, "the answer is not that of a websocket server")
         case tls.SSLCertVerificationError(verify_message=message):
             return TLSFailed(shown, f"the certificate is not trusted: {message}")
         case tls.SSLError(reason=reason):

@@ -66,7 +66,7 @@ class Admission:
             if self._by_network[network] >= self._per_address:
                 self._refuse(
                     f"DWSPS['MAX_CONNECTIONS_PER_ADDRESS'] is {self._per_address}, "
-                    f"which {network} has"
+                    f"and {network} has reached it"
                 )
             self._by_network[network] += 1
         self._open += 1

@@ -33,7 +33,8 @@ def validate_secret(secret: str) -> None:
         raise ValidationError(f"a secret has at most {MAX_LENGTH} characters", code="too_long")
     if not _ALLOWED.fullmatch(secret):
         raise ValidationError(
-            "a secret has no spaces, and only letters, digits and signs of ASCII", code="characters"
+            "a secret has only ASCII letters, digits and punctuation, and no spaces",
+            code="characters",
         )
     if secret.startswith((WORKER_PREFIX, PREFIX)):
         raise ValidationError(

@@ -61,7 +61,7 @@ def validate_url(url: str) -> None:
             raise ValidationError("a peer's URL begins with ws:// or wss://", code="scheme")
         if "@" in parts.netloc:
             raise ValidationError(
-                "a user or a password in the URL is not possible: use the secret", code="userinfo"
+                "the URL must not contain a user or a password: use the secret", code="userinfo"
             )
         if "#" in without_token:
             raise ValidationError("a peer's URL has no fragment (#…)", code="fragment")
@@ -79,7 +79,7 @@ def validate_url(url: str) -> None:
                 params={"name": name},
             )
     if _is_link_local(parts.hostname or ""):
-        raise ValidationError("link-local addresses are not connected to", code="link_local")
+        raise ValidationError("the URL must not lead to a link-local address", code="link_local")
 
 
 def _is_link_local(host: str) -> bool:

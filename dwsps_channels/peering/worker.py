@@ -118,7 +118,7 @@ class Worker:
         try:
             await database_sync_to_async(lease.release)(self._holder)
         except Exception:
-            logger.exception("the lease could not be given back; it expires by itself")
+            logger.exception("the lease could not be released; it expires by itself")
 
     async def _renew(self) -> bool:
         """Renew the lease. Return ``False`` when it is lost, ``True`` when there are no peers that need it."""
@@ -133,7 +133,7 @@ class Worker:
                     return True
             except Exception:
                 # While the database is away, no other worker can take the lease.
-                logger.exception("the lease could not be renewed; forwarding goes on")
+                logger.exception("the lease could not be renewed; forwarding continues")
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -380,7 +380,7 @@ class TestADatabaseThatIsAway:
         for name in ("acquire", "load_peers", "write_statuses", "release"):
             Failing(monkeypatch, name)
         await running.stop()
-        assert "the lease could not be given back" in caplog.text
+        assert "the lease could not be released" in caplog.text
 
 
 class TestSignals:

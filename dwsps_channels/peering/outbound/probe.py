@@ -79,14 +79,14 @@ async def _probe(peer: PeerConfig, server_id: str) -> ProbeResult:
         return ProbeResult(False, error.problem)
     except ConnectionClosed as closed:
         reason = f": {closed.reason}" if closed.reason else ""
-        return ProbeResult(False, f"connects, and is closed at once with {closed.code}{reason}")
+        return ProbeResult(False, f"connects, but is closed at once with {closed.code}{reason}")
     except TimeoutError:
         return ProbeResult(
             False, f"connects, but did not answer within {ANSWER_TIMEOUT:g} s: not a dwsps server?"
         )
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return ProbeResult(
-            False, "connects, but what is there does not speak the protocol of dwsps"
+            False, "connects, but the other side does not speak the protocol of dwsps"
         )
     except ValueError as error:  # a URL or a secret that was never validated
         return ProbeResult(False, str(error))
@@ -128,13 +128,13 @@ def _judge(
         # A server sends no greeting for a secret in the URL.
         return ProbeResult(
             True,
-            f"connects and is let in; the server does not say who it is; {measured}",
+            f"connects and is accepted; the server does not identify itself; {measured}",
             round_trip,
         )
     wants = (
-        "it does not look at the secret, as somebody is logged in there or it is no server of ours"
+        "it does not check the secret: a middleware there sets a user, or it is not dwsps for Django"
         if brings_secret(peer)
-        else "it wants a secret"
+        else "it needs a secret"
     )
     return ProbeResult(
         False, f"connects, but as an ordinary client: {wants}; {measured}", round_trip

@@ -79,7 +79,7 @@ def test_what_it_says_of_a_server_of_ours(server: Server) -> None:
 
     by_url = ask(f"{server.url}/?token={SECRET}", "")
     assert by_url.ok
-    assert by_url.message.startswith("connects and is let in")
+    assert by_url.message.startswith("connects and is accepted")
 
     itself = ask(server.url, own_id=its_id)
     assert not itself.ok
@@ -135,7 +135,7 @@ async def test_deliveries_in_between_are_no_answer() -> None:
 
     found = await answering(handler)
     assert found.message.startswith(
-        "connects, but as an ordinary client: it does not look at the secret"
+        "connects, but as an ordinary client: it does not check the secret"
     )
 
 
