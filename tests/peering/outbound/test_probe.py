@@ -87,7 +87,7 @@ def test_what_it_says_of_a_server_of_ours(server: Server) -> None:
 
     unknown = ask(server.url, "")
     assert not unknown.ok
-    assert "as an ordinary client: it wants a secret" in unknown.message
+    assert "as an ordinary client: it needs a secret" in unknown.message
 
     elsewhere = ask(f"{server.url}/nowhere/")
     assert not elsewhere.ok
@@ -179,7 +179,7 @@ async def test_a_connection_that_is_closed_at_once_is_told_with_its_reason() -> 
         await connection.close(4003, "not you")
 
     found = await answering(handler)
-    assert found == ProbeResult(False, "connects, and is closed at once with 4003: not you")
+    assert found == ProbeResult(False, "connects, but is closed at once with 4003: not you")
 
 
 @pytest.mark.parametrize(
