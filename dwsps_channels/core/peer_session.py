@@ -46,8 +46,7 @@ class PeerSession(Session):
             return super()._handle(request, allowed)
         answer = self._relay(request)
         if answer is None or isinstance(answer, int):
-            self._acknowledge(request)
-            return None
+            return self._acknowledge(request)
         return self._acknowledge_later(request, answer)
 
     def _relay(self, request: ForwardedPublish) -> int | Future | None:

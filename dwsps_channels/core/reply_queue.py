@@ -9,7 +9,7 @@ from typing import Final
 from dwsps_channels.core.futures import Future
 from dwsps_channels.protocol.frames import Frame
 
-# So many publishes of a session may wait for the broker at once.
+# So many replies of a session may wait for the broker at once.
 MAX_WAITING: Final = 256
 
 
@@ -28,12 +28,13 @@ class ReplyQueue:
         self._send = send
         self._queue: deque[Frame | tuple[Future, Callable[[BaseException | None], Frame]]] = deque()
 
-    def reply(self, frame: Frame) -> None:
-        """Reply to the next frame."""
-        if self._queue:
-            self._queue.append(frame)
-        else:
+    def reply(self, frame: Frame) -> Awaitable[None] | None:
+        """Reply to the next frame. Await what is returned, if anything, before you handle another: see ``defer``."""
+        if not self._queue:
             self._send(frame)
+            return None
+        self._queue.append(frame)
+        return self._room()
 
     def defer(
         self, outcome: Future, make_reply: Callable[[BaseException | None], Frame]
@@ -44,6 +45,9 @@ class ReplyQueue:
         """
         self._queue.append((outcome, make_reply))
         outcome.add_done_callback(self._advance)
+        return self._room()
+
+    def _room(self) -> Awaitable[None] | None:
         return None if len(self._queue) < MAX_WAITING else self._wait_for_room()
 
     async def _wait_for_room(self) -> None:

@@ -122,8 +122,7 @@ class Session:
             if isinstance(allowed, bool):
                 return self._handle(request, allowed)
         except Exception as error:
-            self._report(error, frame)
-            return None
+            return self._report(error, frame)
         return self._decide(request, frame, allowed)
 
     def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
@@ -217,17 +216,16 @@ class Session:
         """Do the rest of ``receive`` once the policy has answered."""
         try:
             pending = self._handle(request, await allowed)
-            if pending is not None:
-                await pending
         except Exception as error:
-            self._report(error, frame)
+            pending = self._report(error, frame)
+        if pending is not None:
+            await pending
 
     def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         """Do the rest of ``receive`` after the policy's decision."""
         if not isinstance(request, Publish):
             self._perform(request, allowed)
-            self._acknowledge(request)
-            return None
+            return self._acknowledge(request)
         # Not a method of its own: this is the way of every publish.
         topic = request.topic
         if not allowed:
@@ -236,10 +234,9 @@ class Session:
         answer = self._node.publish(
             topic, request.message.copy(), request.timestamp or now(), self.identity.client
         )
-        pending = None
         was_refused = False
         if isinstance(answer, int):
-            self._acknowledge(request)
+            pending = self._acknowledge(request)
         else:
             was_refused = has_failed(answer)
             pending = self._acknowledge_later(request, answer)
@@ -284,15 +281,16 @@ class Session:
             for observer in self._observers:
                 observer.subscribed(self.identity, topic)
 
-    def _acknowledge(self, request: Any) -> None:
+    def _acknowledge(self, request: Any) -> Awaitable[None] | None:
+        """Reply that ``request`` took effect. Await what is returned, if anything, before the next frame."""
         frame = encode(
             Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id)
         )
         # As ``_answer``, without the call.
         if self._replies is None:
             self._transport.send(frame)
-        else:
-            self._replies.reply(frame)
+            return None
+        return self._replies.reply(frame)
 
     def _acknowledge_later(self, request: Any, outcome: Future) -> Awaitable[None] | None:
         """Reply once the broker has answered. Await what is returned, if anything, before the next frame."""
@@ -307,14 +305,14 @@ class Session:
             return self._error(error, subject)
         return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
 
-    def _report(self, error: Exception, frame: str | bytes) -> None:
-        self._answer(self._error(error, subject_of(frame)))
+    def _report(self, error: Exception, frame: str | bytes) -> Awaitable[None] | None:
+        return self._answer(self._error(error, subject_of(frame)))
 
-    def _answer(self, frame: Frame) -> None:
+    def _answer(self, frame: Frame) -> Awaitable[None] | None:
         if self._replies is None:
             self._transport.send(frame)
-        else:
-            self._replies.reply(frame)
+            return None
+        return self._replies.reply(frame)
 
     def _error(self, error: BaseException, subject: Subject) -> Frame:
         if not isinstance(error, WireError):

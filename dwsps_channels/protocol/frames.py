@@ -31,7 +31,7 @@ class Frame(
 
     @property
     def text(self) -> str:
-        """The same as text, for doors that take text."""
+        """The same as text, for transports that take text."""
         text = self._text
         if text is None:
             text = self._text = self.data.decode()

@@ -244,12 +244,12 @@ async def test_a_door_that_is_cancelled_while_the_policy_decides_leaves_nothing(
 ) -> None:
     decision = future()
     client = world.connect(policy=RecordingPolicy(lambda: decision))
-    door = asyncio.ensure_future(client.start(subscribe("news")))
+    handling = asyncio.ensure_future(client.start(subscribe("news")))
     await asyncio.sleep(0)
 
-    door.cancel()
+    handling.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await door
+        await handling
     client.session.closed()
 
     assert client.transport.take() == []
@@ -388,12 +388,31 @@ async def test_a_publisher_too_many_ahead_of_the_broker_is_not_read(world: World
         assert (pending is None) == (id < MAX_WAITING - 1)
     assert pending is not None
 
-    door = asyncio.ensure_future(pending)
+    reading = asyncio.ensure_future(pending)
     await turn()
-    assert not door.done()
+    assert not reading.done()
     futures[0].set_result(None)
-    await asyncio.wait_for(door, 5)
+    await asyncio.wait_for(reading, 5)
     assert client.transport.take() == [ack("publish", "news", id=0)]
+
+
+@pytest.mark.parametrize("frame", [subscribe("news"), "{"], ids=["acks", "errors"])
+async def test_a_client_with_too_many_replies_that_wait_for_the_broker_is_not_read(
+    world: World, frame: str
+) -> None:
+    client = world.connect()
+    world.broker.answer = accepted = future()
+    client.send(publish("sport", id=0))
+    for _ in range(MAX_WAITING - 2):
+        client.send(frame)
+    reading = asyncio.ensure_future(client.start(frame))
+    await turn()
+    assert not reading.done()
+
+    accepted.set_result(None)
+    await asyncio.wait_for(reading, 5)
+    assert len(client.transport.take()) == MAX_WAITING
+    client.send(frame)
 
 
 async def test_a_publisher_is_read_on_when_the_broker_has_answered_but_that_was_not_told(
