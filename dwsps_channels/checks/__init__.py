@@ -6,6 +6,7 @@ from dwsps_channels.checks.settings import (
     check_deployment,
     check_servers,
     check_settings,
+    check_static_files,
     check_strangers,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "check_deployment",
     "check_servers",
     "check_settings",
+    "check_static_files",
     "check_strangers",
 ]
