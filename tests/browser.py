@@ -30,7 +30,7 @@ ARGUMENTS = [
 ]
 
 # A busy machine may take long to draw; a condition that holds is not waited for any longer.
-PATIENCE = 20_000  # ms
+TIMEOUT = 20_000  # ms
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def chromium(*arguments: str) -> Iterator[Browser]:
     While it runs, playwright keeps an event loop running in this thread: start no other one.
     """
     executable = require("chromium")
-    expect.set_options(timeout=PATIENCE)
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=executable, args=[*ARGUMENTS, *arguments]
@@ -63,7 +63,7 @@ class Window:
         self.page = page
         self.complaints: list[str] = []
         self.sent: list[dict[str, Any]] = []
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(f"page: {error}"))
         page.on("response", self._answered)

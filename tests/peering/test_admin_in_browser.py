@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect
 
-from tests.browser import PATIENCE, chromium
+from tests.browser import TIMEOUT, chromium
 from tests.peering.conftest import MakeSites
 from tests.peering.site import SECRET, Site
 from tests.processes import manage, wait_until
@@ -23,7 +23,7 @@ def browser() -> Iterator[Browser]:
 def log_in(browser: Browser, site: Site, bodies: list[str]) -> Page:
     """A page of the admin's user; all that the server answers goes to ``bodies``."""
     page = browser.new_context().new_page()
-    page.set_default_timeout(PATIENCE)
+    page.set_default_timeout(TIMEOUT)
 
     def keep(response: Response) -> None:
         # A redirect has no body, and a secret could stand in its headers.

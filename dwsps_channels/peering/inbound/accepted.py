@@ -14,7 +14,7 @@ from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden
 from dwsps_channels.threads.pools import in_djangos_thread
 
-logger = logging.getLogger("dwsps_channels.peers")
+logger = logging.getLogger("dwsps_channels.peering")
 
 
 class AcceptedPeers:

@@ -18,11 +18,10 @@ from dwsps_channels.client import (
     open_connection,
 )
 from dwsps_channels.peering.outbound.config import PeerConfig
-from dwsps_channels.peering.outbound.refusal import brings_secret, reason_of
+from dwsps_channels.peering.outbound.refusal import OPEN_TIMEOUT, brings_secret, reason_of
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.text import printable
 
-OPEN_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 5.0
 ANSWER_BYTES = 64 * 1024
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from websockets.sync.client import connect
 
-from tests.browser import PATIENCE, chromium
+from tests.browser import TIMEOUT, chromium
 from tests.conftest import server_factory
 from tests.connections.fastlane.certificate import make_certificate
 from tests.processes import HOST, Server, ServerFactory, base_environment, free_port, wait_until
@@ -64,14 +64,14 @@ class Wire {
 
 function within(what, begin) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`not within PATIENCE ms: ${what}`)), PATIENCE)
+    const timer = setTimeout(() => reject(new Error(`not within TIMEOUT ms: ${what}`)), TIMEOUT)
     begin((value) => {
       clearTimeout(timer)
       resolve(value)
     })
   })
 }
-""".replace("PATIENCE", str(PATIENCE))
+""".replace("TIMEOUT", str(TIMEOUT))
 
 # Anything that the server serves without the demo page's rules for scripts. A page that playwright made up would not
 # do: what did not come from the loopback interface is not let back there.
@@ -90,7 +90,7 @@ def window(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     context = browser.new_context(**options)
     try:
         page = context.new_page()
-        page.set_default_timeout(PATIENCE)
+        page.set_default_timeout(TIMEOUT)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("crash", lambda _: complaints.append("the page has crashed"))

@@ -175,12 +175,12 @@ async def test_nothing_follows_a_close_frame_of_the_servers_own(line: DaphneLine
     assert line.twisted.written == []
 
 
-async def test_no_relief_is_needed_while_the_client_reads(line: DaphneLine) -> None:
+async def test_nothing_is_to_be_drained_while_the_client_reads(line: DaphneLine) -> None:
     line.transport.send(frame(1))
     assert line.transport.drained() is None
 
 
-async def test_relief_comes_when_the_client_reads(line: DaphneLine) -> None:
+async def test_it_is_drained_when_the_client_reads(line: DaphneLine) -> None:
     await line.is_stuck()
     drained = line.transport.drained()
     assert drained is not None
@@ -190,7 +190,7 @@ async def test_relief_comes_when_the_client_reads(line: DaphneLine) -> None:
     assert line.transport.drained() is None
 
 
-async def test_relief_comes_when_the_client_is_gone(line: DaphneLine) -> None:
+async def test_it_is_drained_when_the_client_is_gone(line: DaphneLine) -> None:
     await line.is_stuck()
     drained = line.transport.drained()
     assert drained is not None
@@ -198,7 +198,7 @@ async def test_relief_comes_when_the_client_is_gone(line: DaphneLine) -> None:
     await asyncio.wait_for(drained, 5)
 
 
-async def test_who_no_longer_waits_for_relief_does_not_keep_the_close_from_being_sent(
+async def test_a_reader_that_no_longer_waits_does_not_keep_the_close_from_being_sent(
     line: DaphneLine,
 ) -> None:
     """As Daphne cancels its applications when it ends."""

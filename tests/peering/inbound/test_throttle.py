@@ -18,7 +18,7 @@ from dwsps_channels.peering.inbound.throttle import (
 from tests.clock import Clock
 
 
-class Door:
+class Guesser:
     """Tries credentials, in a time that passes only while somebody waits."""
 
     def __init__(self) -> None:
@@ -48,108 +48,110 @@ class Door:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door()
+def guesser() -> Guesser:
+    return Guesser()
 
 
 async def test_the_first_ones_cost_nothing_and_then_the_wait_doubles_up_to_its_end(
-    door: Door,
+    guesser: Guesser,
 ) -> None:
-    waits = [await door.wrong() for _ in range(FREE + 6)]
+    waits = [await guesser.wrong() for _ in range(FREE + 6)]
     assert waits == [0.0] * FREE + [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
 
 
-async def test_whoever_comes_again_and_again_is_always_answered_in_time(door: Door) -> None:
+async def test_whoever_comes_again_and_again_is_always_answered_in_time(guesser: Guesser) -> None:
     """Within the 5 s that Daphne gives a handshake, and with an answer, not a word that it is too often."""
     assert MAX_DELAY < WAIT_TIMEOUT < 5.0
     for _ in range(50):
-        assert await door.wrong() <= WAIT_TIMEOUT
-    assert door.admitted == 50
+        assert await guesser.wrong() <= WAIT_TIMEOUT
+    assert guesser.admitted == 50
 
 
-async def test_many_at_once_get_no_more_tries_than_one_after_the_other(door: Door) -> None:
-    began = door.clock.now
-    tries = [asyncio.create_task(door.wrong()) for _ in range(1_000)]
+async def test_many_at_once_get_no_more_tries_than_one_after_the_other(guesser: Guesser) -> None:
+    began = guesser.clock.now
+    tries = [asyncio.create_task(guesser.wrong()) for _ in range(1_000)]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     turned_away = [answer for answer in answers if isinstance(answer, TooManyFailures)]
-    assert len(turned_away) == 1_000 - door.admitted
+    assert len(turned_away) == 1_000 - guesser.admitted
     # As many as fit in the time that they wait: the free ones, then 0.25, 0.5, 1 and 2 s apart.
-    assert FREE < door.admitted <= FREE + 4
-    assert [error.is_first for error in turned_away].count(True) <= door.admitted
-    assert door.clock.now - began <= WAIT_TIMEOUT + MAX_DELAY
+    assert FREE < guesser.admitted <= FREE + 4
+    assert [error.is_first for error in turned_away].count(True) <= guesser.admitted
+    assert guesser.clock.now - began <= WAIT_TIMEOUT + MAX_DELAY
 
 
-async def test_many_right_ones_at_once_wait_for_nothing(door: Door) -> None:
-    waits = await asyncio.gather(*(door.right() for _ in range(MAX_WAITING)))
+async def test_many_right_ones_at_once_wait_for_nothing(guesser: Guesser) -> None:
+    waits = await asyncio.gather(*(guesser.right() for _ in range(MAX_WAITING)))
     assert set(waits) == {0.0}
-    assert not door.throttle._records
+    assert not guesser.throttle._records
 
 
-async def test_a_right_one_has_its_turn_after_false_ones(door: Door) -> None:
+async def test_a_right_one_has_its_turn_after_false_ones(guesser: Guesser) -> None:
     for _ in range(10):
-        await door.wrong()
-    assert await door.right() <= MAX_DELAY
+        await guesser.wrong()
+    assert await guesser.right() <= MAX_DELAY
 
 
-async def test_an_address_does_not_pay_for_another(door: Door) -> None:
+async def test_an_address_does_not_pay_for_another(guesser: Guesser) -> None:
     for _ in range(20):
-        await door.wrong()
-    assert await door.wrong("b") == 0.0
+        await guesser.wrong()
+    assert await guesser.wrong("b") == 0.0
 
 
-async def test_the_addresses_of_one_network_are_one(door: Door) -> None:
+async def test_the_addresses_of_one_network_are_one(guesser: Guesser) -> None:
     for number in range(FREE):
-        await door.wrong(f"2001:db8::{number}")
-    assert await door.wrong("2001:db8::ffff") > 0.0
-    assert await door.wrong("2001:db8:0:1::1") == 0.0
+        await guesser.wrong(f"2001:db8::{number}")
+    assert await guesser.wrong("2001:db8::ffff") > 0.0
+    assert await guesser.wrong("2001:db8:0:1::1") == 0.0
 
 
-async def test_it_is_forgotten_after_a_while_without_failures(door: Door) -> None:
+async def test_it_is_forgotten_after_a_while_without_failures(guesser: Guesser) -> None:
     for _ in range(20):
-        await door.wrong()
-    door.clock.now += FORGET_TIMEOUT
-    await door.wrong()
-    door.clock.now += MAX_DELAY
-    await door.wrong()
-    assert await door.wrong() == MAX_DELAY
-    door.clock.now += FORGET_TIMEOUT + 1
-    assert [await door.wrong() for _ in range(FREE + 1)] == [0.0] * FREE + [0.25]
+        await guesser.wrong()
+    guesser.clock.now += FORGET_TIMEOUT
+    await guesser.wrong()
+    guesser.clock.now += MAX_DELAY
+    await guesser.wrong()
+    assert await guesser.wrong() == MAX_DELAY
+    guesser.clock.now += FORGET_TIMEOUT + 1
+    assert [await guesser.wrong() for _ in range(FREE + 1)] == [0.0] * FREE + [0.25]
 
 
-async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(door: Door) -> None:
+async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(
+    guesser: Guesser,
+) -> None:
     never = asyncio.Event()
 
     async def hang() -> None:
-        async with door.throttle.turn("a"):
+        async with guesser.throttle.turn("a"):
             await never.wait()
 
-    hanging, waiting = asyncio.create_task(hang()), asyncio.create_task(door.wrong())
+    hanging, waiting = asyncio.create_task(hang()), asyncio.create_task(guesser.wrong())
     await asyncio.sleep(0)
     waiting.cancel()
     hanging.cancel()
     await asyncio.wait([hanging, waiting])
-    assert await door.right() == 0.0
-    assert not door.throttle._records
+    assert await guesser.right() == 0.0
+    assert not guesser.throttle._records
 
 
 async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    guesser: Guesser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ADDRESSES", 1)
-    async with door.throttle.turn("a"):
-        await door.wrong("b")
+    async with guesser.throttle.turn("a"):
+        await guesser.wrong("b")
         for _ in range(FREE):
-            await door.wrong("a")
-    assert await door.wrong("a") > 0
+            await guesser.wrong("a")
+    assert await guesser.wrong("a") > 0
 
 
-async def test_many_addresses_cost_no_more_memory_than_some(door: Door) -> None:
+async def test_many_addresses_cost_no_more_memory_than_some(guesser: Guesser) -> None:
     for _ in range(FREE):
-        await door.wrong("regular")
+        await guesser.wrong("regular")
     for number in range(MAX_ADDRESSES + 100):
-        await door.wrong(f"address-{number}")
+        await guesser.wrong(f"address-{number}")
         if number % 1000 == 0:
-            await door.wrong("regular")
-    assert len(door.throttle._records) == MAX_ADDRESSES
-    assert await door.wrong("regular") > 0
-    assert await door.wrong("address-0") == 0.0
+            await guesser.wrong("regular")
+    assert len(guesser.throttle._records) == MAX_ADDRESSES
+    assert await guesser.wrong("regular") > 0
+    assert await guesser.wrong("address-0") == 0.0

@@ -93,7 +93,7 @@ class Running:
     async def has(self, state: LinkState, name: str = "far") -> None:
         await wait_until_async(partial(self.is_at, state, name), 20, f"{name} {state}")
 
-    async def is_tapping(self) -> None:
+    async def reads_feed(self) -> None:
         await wait_until_async(lambda: self.forwarder._server_feed.connected, 20)
 
     async def end(self) -> None:
@@ -442,7 +442,7 @@ class TestWhatTheServerNoLongerHas:
         store.add(fars[1], "two", topics=("elsewhere",))
         first = Running(store, server)
         async with connected(server.url) as client:
-            await first.is_tapping()
+            await first.reads_feed()
             await client.publish("elsewhere", 0)
             for number in range(1, 21):
                 await client.publish("a", number)
@@ -451,7 +451,7 @@ class TestWhatTheServerNoLongerHas:
             await first.end()
             # All that the second has not got is of before: nothing is missing.
             second = Running(store, server)
-            await second.is_tapping()
+            await second.reads_feed()
             await client.publish("elsewhere", 21)
             await gets(fars[1], 0, 21)
             await second.end()
@@ -489,7 +489,7 @@ class TestWhatTheServerNoLongerHas:
         store.add(fars[0])
         running = Running(store, server)
         await running.has(LinkState.CONNECTED)
-        await running.is_tapping()
+        await running.reads_feed()
         server.kill()
         await wait_until_async(lambda: store.says(LinkState.BACKING_OFF), 20)
         problem = "this worker has no connection to its own server: "
@@ -548,7 +548,7 @@ class TestLoops:
         fars[0].greeting = {"type": "hello", "server_id": OWN_ID}
         row = store.add(fars[0])
         running = start_forwarder()
-        await running.is_tapping()
+        await running.reads_feed()
         await client.publish("a", 1)
         await wait_until_async(lambda: row.id in store.statuses)
         await wait_until_async(lambda: store.statuses[row.id].state is LinkState.LOOP)

@@ -335,7 +335,7 @@ class TestBreaks:
         await link.is_done(1)
         assert errors[0] == f"{state}: closed with {code}: because"
 
-    async def test_a_reason_that_only_the_farewell_gives_is_told(
+    async def test_a_reason_that_only_the_error_before_the_close_has_is_shown(
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
     ) -> None:
         link = start_link(far.url)

@@ -199,7 +199,7 @@ class TestOfAServer:
                 assert (await client.receive())["type"] == "ack"
             await reader.gets(*range(1, 400))
 
-    async def test_a_server_that_is_restarted_is_tapped_again(
+    async def test_the_feed_of_a_server_that_is_restarted_is_read_again(
         self, start_server: ServerFactory, start_reader: StartReader
     ) -> None:
         server = start_server("daphne")
