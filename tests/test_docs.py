@@ -22,7 +22,8 @@ from dwsps_channels.core.timings import Timings
 from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
 from dwsps_channels.peering.outbound import outbox
-from dwsps_channels.peering.outbound.link_status import LinkState
+from dwsps_channels.peering.outbound.forwarder import ForwarderStats
+from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats
 from dwsps_channels.protocol import errors
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.server import runtime
@@ -153,6 +154,19 @@ def test_sections_that_code_cites_are_there() -> None:
         if section not in HEADING.findall(prose(ROOT / "docs" / document))
     ]
     assert missing == []
+
+
+def test_the_table_of_counters_has_every_field() -> None:
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    table = re.findall(r"^\| `(\w+Stats)` \| `[^`]+` \| (.+) \|$", text, re.MULTILINE)
+    documented = {struct: tuple(re.findall(r"`(\w+)`", fields)) for struct, fields in table}
+    of_a_server = structs.fields(runtime.RuntimeStats)
+    counters = [runtime.RuntimeStats, *(each.type for each in of_a_server), LinkStats]
+    assert documented == {
+        each.__name__: each.__struct_fields__
+        for each in (*counters, ForwarderStats)
+        if each is not int
+    }
 
 
 def test_every_setting_has_a_section_with_its_default() -> None:
