@@ -202,7 +202,7 @@ async def _authenticate(
         TooManyFailures: the credential was not checked.
     """
     credential = authentication.credential_in(scope)
-    # A token that the project's own middleware knew the user by is none of ours.
+    # If a user is logged in, the token may be one of the project's own middleware.
     if credential is None or getattr(scope.get("user"), "is_authenticated", False):
         return authentication.UNAUTHENTICATED
     answer = await while_connected(receive, _authenticate_in_turn(credential, scope, server))
@@ -268,6 +268,6 @@ def _host(scope: Any) -> str:
 
 
 def _address(scope: Any) -> str:
-    # What a proxy's header says, behind a server that was told to believe it.
+    # If the server trusts its proxy, this is the address in the proxy's header.
     client = scope.get("client")
     return printable("{}:{}".format(*client), 64) if client else "an unknown address"

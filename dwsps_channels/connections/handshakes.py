@@ -61,7 +61,7 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # looked at, so that nobody reports it
+            task.exception()  # retrieved, so that asyncio does not report it
 
 
 async def reject(scope: Any, send: Any, status: int) -> None:

@@ -93,7 +93,7 @@ class Application:
         try:
             result = await app(self._scope, self.receive, self.send)
         except ClientDisconnected:
-            pass  # it was told so when it sent, and had nothing left to do
+            pass  # raised by its own send, and it had nothing left to do
         except asyncio.CancelledError:
             self._end(SERVICE_RESTART)
             raise

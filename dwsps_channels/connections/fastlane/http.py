@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with bounds: what a client may send before an application sees anything of it.
 
-uvicorn on httptools takes a head of any size, and waits for its end, and for a body's, without end.
+uvicorn on httptools accepts a head of any size, and has no time limit for a head or a body.
 """
 
 import asyncio
@@ -47,24 +47,24 @@ _LONG_PIPELINE: Final = (
 class HttpProtocol(HttpToolsProtocol):
     """For uvicorn's ``--http``: answers 431 to a head that is too large, and 408 to a request that does not end."""
 
-    # None before the first request, which uvicorn's own types do not tell.
+    # None before the first request, although uvicorn's types do not say so.
     scope: Any
     cycle: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Of the head that is being read: its bytes and its headers, as far as the parser has told.
+        # The bytes and the headers that the parser has reported of the current head.
         self._head_bytes = 0
         self._head_count = 0
-        # How many bytes came since the parser last told how far a request has got.
-        self._untold = 0
-        # Of the request that is being received: since when, and how much of its body has come.
+        # The bytes that came since the parser last reported progress.
+        self._unreported = 0
+        # The time at which the current request began, and the bytes of its body so far.
         self._since = 0.0
         self._body_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        # What a callback of the parser's has found fault with.
+        # The status and the reason of a refusal that a callback of the parser has decided on.
         self._fault: tuple[HTTPStatus, str] | None = None
-        # Once it is refused, how many bytes were thrown away; None before.
+        # The bytes thrown away since a request was refused; None before.
         self._discarded: int | None = None
 
     # asyncio.Protocol
@@ -83,12 +83,12 @@ class HttpProtocol(HttpToolsProtocol):
             if self._discarded > LINGER_BYTES:
                 self.transport.abort()
             return
-        self._untold += len(data)
+        self._unreported += len(data)
         if self.timeout_keep_alive_task is not None:
             # Whatever comes ends uvicorn's own timer, a line break before the next request as well.
             self._receive_in_time()
         super().data_received(data)
-        if self._untold > MAX_HEAD_BYTES and self._discarded is None:
+        if self._unreported > MAX_HEAD_BYTES and self._discarded is None:
             self._refuse(*_LARGE_HEAD)
 
     # uvicorn
@@ -110,7 +110,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         if len(self.pipeline) >= MAX_PIPELINED:
             self._find_fault(_LONG_PIPELINE)
-        self._untold = self._head_bytes = self._head_count = 0
+        self._unreported = self._head_bytes = self._head_count = 0
         if self._timer is None:  # it came together with the one before
             self._receive_in_time()
 
@@ -124,16 +124,16 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._untold = 0
+        self._unreported = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._untold = 0
+        self._unreported = 0
         self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._untold = 0
+        self._unreported = 0
         self._stop_timer()
         super().on_message_complete()
 

@@ -211,7 +211,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Close the connection: the server is going away."""
         self._notify_end(SERVICE_RESTART)
-        # Of another server it may be had: 500 would tell a peer that something is wrong here.
+        # Another server may be up. With 500 a peer would take this one for defective.
         self.refuse(http_response(HTTPStatus.SERVICE_UNAVAILABLE, (), b"Service Unavailable"))
         self.close(SERVICE_RESTART)
 
@@ -419,7 +419,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self.send_buffer.write_frame(close_frame(code, reason))
             self.send_buffer.finish()
             self._cut_off_in(timeout)
-            # Its own comes behind what nobody will read: also where reading was paused.
+            # The client's close frame follows data that is thrown away, so read on even if reading was paused.
             self._loop.call_soon(self._read_on)
 
     def _fail(self, violation: Violation) -> None:

@@ -59,7 +59,7 @@ class DaphneConnection(ServerConnection):
         self._transport.abortConnection()
 
     def bytes_in_flight(self) -> int:
-        # What Twisted holds is as good as constant: it pauses us when it has 64 KiB.
+        # Twisted's own buffer is left out, as it hardly changes: at 64 KiB it pauses us.
         return bytes_in_kernel(getattr(self._transport, "socket", None))
 
     def release(self) -> None:
