@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from inspect import isabstract
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
 
@@ -176,10 +177,14 @@ def configured_backend() -> BrokerBackend:
         raise improper(
             "BROKER", f"a dict whose BACKEND is a class that can be imported ({error})"
         ) from error
-    if not (isinstance(backend, type) and issubclass(backend, BrokerBackend)):
+    if (
+        not isinstance(backend, type)
+        or not issubclass(backend, BrokerBackend)
+        or isabstract(backend)
+    ):
         raise improper(
             "BROKER",
-            f"a dict whose BACKEND is a BrokerBackend, which '{chosen.BACKEND}' is not",
+            f"a dict whose BACKEND is a BrokerBackend that can be made, which '{chosen.BACKEND}' is not",
         )
     return backend(chosen.OPTIONS)
 

@@ -55,6 +55,7 @@ class TestConfiguredBackend:
         [
             ({"BACKEND": "no.such.Backend"}, "can be imported"),
             ({"BACKEND": "dwsps_channels.conf.Settings"}, "is not"),
+            ({"BACKEND": "dwsps_channels.broker.backends.BrokerBackend"}, "is not"),
             ({"BACKEND": MEMORY, "OPTIONS": {"LAYER": "default"}}, "unknown field `LAYER`"),
             ({"BACKEND": CHANNEL_LAYER, "OPTIONS": {"LAYER": 1}}, "LAYER"),
         ],
