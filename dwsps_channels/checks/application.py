@@ -57,7 +57,7 @@ class Ways:
 
 
 def load() -> Any:
-    """``ASGI_APPLICATION``, imported as any server does.
+    """Import ``ASGI_APPLICATION`` as any server does, and return it.
 
     Raises:
         CannotLoad: it is not set, or its import fails.

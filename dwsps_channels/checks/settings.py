@@ -46,7 +46,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 @register("dwsps_channels")
 def check_daphne(**kwargs: Any) -> list[CheckMessage]:
-    """Daphne, where the project uses it."""
+    """Check the version of Daphne, if the project uses it."""
     if not apps.is_installed("daphne"):
         return []
     try:

@@ -194,7 +194,7 @@ _EXPECTED = {
 
 
 def _refusal(error: Exception, depth: int, *, with_place: bool = True) -> WireError:
-    """Our words for what the decoder found."""
+    """Say in our words what the decoder found."""
     if isinstance(error, msgspec.ValidationError):
         return _invalid_message(str(error))
     if isinstance(error, RecursionError):
@@ -204,7 +204,7 @@ def _refusal(error: Exception, depth: int, *, with_place: bool = True) -> WireEr
 
 
 def _invalid_message(problem: str) -> InvalidMessage:
-    """Our words for what the decoder found: it names the field in back quotes, a path or a bare name."""
+    """Say in our words what the decoder found: it names the field in back quotes, a path or a bare name."""
     for field, expected in _EXPECTED.items():
         if f"`$.{field}`" in problem or f"field `{field}`" in problem:
             return InvalidMessage(field, expected)
@@ -238,7 +238,7 @@ def subject_of(frame: str | bytes) -> Subject:
 
 
 def _escaped(text: str | bytes) -> bytes:
-    """``text`` with a lone surrogate's escape for each byte that is no UTF-8: JSON that can be read, if it is else."""
+    """Return ``text`` with a lone surrogate's escape for each byte that is no UTF-8: JSON that can be read, if it is else."""
     characters = text if isinstance(text, str) else str(text, "utf-8", "surrogateescape")
     return characters.encode("utf-8", "backslashreplace")
 
@@ -252,7 +252,7 @@ _LAST_FIELDS = re.compile(
 
 
 def subject_of_excerpt(head: bytes, tail: bytes) -> Subject:
-    """As ``subject_of``, of a request of which only its first and its last bytes are known."""
+    """Return as ``subject_of`` does, if only the first and the last bytes of the request are known."""
     found: dict[bytes, bytes] = {}
     field = _FIRST_FIELD.match(head)
     while field is not None:

@@ -28,7 +28,7 @@ def is_text(text: str) -> bool:
 
 
 def decode(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T:
-    """``decoder.decode(data)``, but for lone surrogates.
+    """Do ``decoder.decode(data)``, but for lone surrogates.
 
     Give it to a decoder of structs: their raw fields have the escapes as they came, their texts the surrogates.
 

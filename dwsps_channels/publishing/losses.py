@@ -34,7 +34,7 @@ class Losses:
         self._throttle = LogThrottle(REPORT_INTERVAL, clock)
 
     def add(self, problem: str) -> None:
-        """One more is lost, because of ``problem``."""
+        """Count one more that is lost, because of ``problem``."""
         with self._lock:
             self.total += 1
             self._unreported += 1

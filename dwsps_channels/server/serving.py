@@ -1,6 +1,6 @@
 """The whole project in one process: what ``manage.py runpubsub --serve`` runs.
 
-HTTP and websockets by uvicorn, the websockets on the fast lane where its packages are installed, and the worker
+HTTP and websockets by uvicorn, the websockets on the fast lane if its packages are installed, and the worker
 beside them in the same event loop.
 """
 
@@ -41,7 +41,7 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Endpoint":
-        """Of ``HOST:PORT``, ``PORT`` or ``[IPV6]:PORT``.
+        """Parse ``HOST:PORT``, ``PORT`` or ``[IPV6]:PORT``.
 
         Raises:
             ValueError: it is none of them.
@@ -56,7 +56,7 @@ class Endpoint(NamedTuple):
         return cls(parts.hostname, port)
 
     def listen(self) -> list[socket.socket]:
-        """Sockets bound to it, one for each address that the host has; they do not listen yet.
+        """Bind a socket to each address that the host has. They do not listen yet.
 
         Raises:
             OSError: another process listens there, or this machine has no such address.

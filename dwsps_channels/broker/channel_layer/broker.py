@@ -37,11 +37,11 @@ _GROUP_NAME = re.compile(r"[a-zA-Z\d\-_.]{1,99}")
 # A publisher waits no longer for an answer once its batch has left.
 SEND_TIMEOUT: Final = 5.0
 
-# How long a stop waits for what was accepted to be sent. It takes longer only where the layer has just gone.
+# How long a stop waits for what was accepted to be sent. It takes longer only if the layer has just gone.
 STOP_TIMEOUT: Final = 3.0
 
 # Heartbeats in a row that may stay out before the others count as lost, and failures in a row before all connections
-# are made anew. One is not enough: a process that was busy for a second, or a Redis that was, is not away.
+# are replaced. One is not enough: a process that was busy for a second, or a Redis that was, is not away.
 TOLERATED: Final = 3
 
 # One message that a layer takes at once. Large enough to make a round trip cheap, small enough not to hold up Redis.
@@ -61,8 +61,8 @@ class ChannelLayerBroker:
     in the layer's order, as far as it has one: the layer in memory and the pub/sub layer of channels-redis do; the core
     layer of channels-redis sorts by the senders' clocks. There is no log, so there are no offsets.
 
-    A heartbeat renews the membership, tells the others how far this process is, and has to come back to it. When it
-    does not, the connections are made anew until it does, and publications are refused meanwhile.
+    A heartbeat renews the membership, tells the others how far this process is, and has to come back to it. If it
+    does not, the connections are replaced until it does, and publications are refused meanwhile.
 
     ``make_layer`` makes a layer that nobody else uses: its connections are closed here. Give every process of the
     server the same ``group``, and another to each server that shares the layer: up to 99 ASCII letters, digits,
@@ -199,12 +199,12 @@ class ChannelLayerBroker:
             waiting = self._queue.next_batch(MAX_BATCH_BYTES)
             publications = [each.publication for each in waiting]
             batch = Batch(self._sender_id, self._number, publications, heard=heard)
-            # Never used again, even where sending fails: it may have arrived nevertheless.
+            # Never used again, even if sending fails: it may have arrived nevertheless.
             self._number += len(waiting)
             was_taken = False
             try:
                 layer = self._layer
-                assert layer is not None  # whoever has something to send has seen to it
+                assert layer is not None  # made before there is something to send
                 # Cut off, nothing is sent but heartbeats; a new one is due before long.
                 async with asyncio.timeout(SEND_TIMEOUT if self.connected else self._heartbeat):
                     await layer.group_send(self._group, batch.message())

@@ -75,7 +75,7 @@ def database_numbers(alias: str | None) -> list[int]:
 
 
 def _database_number(host: object) -> int:
-    """Of one of the forms in which channels-redis takes a host."""
+    """Return the number in one of the forms in which channels-redis takes a host."""
     number: object = 0
     if isinstance(host, dict):
         number = host.get("db") or _database_number(host.get("address"))

@@ -34,7 +34,7 @@ class ChannelLayerSender:
             ConnectionError: the layer did not take it. The text says why.
         """
         batch = Batch(self._name, self._number, [publication])
-        # Never used again, even where sending fails: it may have arrived nevertheless.
+        # Never used again, even if sending fails: it may have arrived nevertheless.
         self._number += 1
         try:
             if self._layer is None:
