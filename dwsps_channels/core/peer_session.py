@@ -22,7 +22,7 @@ class PeerSession(Session):
     take, every other one is refused until the peer has sent that one again.
     """
 
-    __slots__ = ("_last", "_refused")
+    __slots__ = ("_last", "_refused", "_refused_place", "_relayed")
 
     requests: ClassVar[Requests] = PEER_REQUESTS
     # What it forwards is of many publishers: readers of one topic are not to hold up the others.
@@ -32,6 +32,9 @@ class PeerSession(Session):
         super().__init__(*args, **options)
         # The message that the broker did not take: the peer sends it again, and what came after it, too.
         self._refused: Key | None = None
+        # The number of named messages so far, and the place of that one among them.
+        self._relayed = 0
+        self._refused_place = 0
         # What becomes of the last one that it may take.
         self._last: Future | None = None
 
@@ -68,19 +71,21 @@ class PeerSession(Session):
         elif self._refused is not None or (self._last is not None and has_failed(self._last)):
             # Taken now, it would be ahead of what it came after.
             raise Unavailable("what was sent before it is to be sent again first")
-        self._refused = name  # until it is on its way
+        self._relayed = place = self._relayed + 1
+        self._refused, self._refused_place = name, place  # until it is on its way
         answer = self._node.relay(publication)
         if answer is None or isinstance(answer, int):
             self._refused = None
         elif not has_failed(answer):
             self._refused = None
             self._last = answer
-            answer.add_done_callback(partial(self._settled, name))
+            answer.add_done_callback(partial(self._settled, name, place))
         return answer
 
-    def _settled(self, name: Key, outcome: Future) -> None:
-        if has_failed(outcome) and self._refused is None:
-            self._refused = name
+    def _settled(self, name: Key, place: int, outcome: Future) -> None:
+        # The first of those that were refused, in whatever order the broker says so.
+        if has_failed(outcome) and (self._refused is None or place < self._refused_place):
+            self._refused, self._refused_place = name, place
 
 
 def _is_forwarded(request: Any) -> bool:
