@@ -28,26 +28,26 @@ class ReplyQueue:
         self._send = send
         self._queue: deque[Frame | tuple[Future, Callable[[BaseException | None], Frame]]] = deque()
 
-    def reply(self, frame: Frame) -> Awaitable[None] | None:
-        """Reply to the next frame. Await what is returned, if anything, before you handle another: see ``defer``."""
-        if not self._queue:
+    def reply(self, frame: Frame) -> None:
+        """Reply to the next frame."""
+        if self._queue:
+            self._queue.append(frame)
+        else:
             self._send(frame)
-            return None
-        self._queue.append(frame)
-        return self._room()
 
     def defer(
         self, outcome: Future, make_reply: Callable[[BaseException | None], Frame]
     ) -> Awaitable[None] | None:
         """Reply to the next frame once ``outcome`` is done, with what ``make_reply`` makes of its exception.
 
-        Await what is returned, if anything, before you handle another frame: ``MAX_WAITING`` replies wait.
+        Returns as ``room`` does.
         """
         self._queue.append((outcome, make_reply))
         outcome.add_done_callback(self._advance)
-        return self._room()
+        return self.room()
 
-    def _room(self) -> Awaitable[None] | None:
+    def room(self) -> Awaitable[None] | None:
+        """Await what is returned before you handle another frame: too many replies wait. ``None``: there is room."""
         return None if len(self._queue) < MAX_WAITING else self._wait_for_room()
 
     async def _wait_for_room(self) -> None:

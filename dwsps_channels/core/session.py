@@ -290,7 +290,8 @@ class Session:
         if self._replies is None:
             self._transport.send(frame)
             return None
-        return self._replies.reply(frame)
+        self._replies.reply(frame)
+        return self._replies.room()
 
     def _acknowledge_later(self, request: Any, outcome: Future) -> Awaitable[None] | None:
         """Reply once the broker has answered. Await what is returned, if anything, before the next frame."""
@@ -306,13 +307,14 @@ class Session:
         return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
 
     def _report(self, error: Exception, frame: str | bytes) -> Awaitable[None] | None:
-        return self._answer(self._error(error, subject_of(frame)))
+        self._answer(self._error(error, subject_of(frame)))
+        return None if self._replies is None else self._replies.room()
 
-    def _answer(self, frame: Frame) -> Awaitable[None] | None:
+    def _answer(self, frame: Frame) -> None:
         if self._replies is None:
             self._transport.send(frame)
-            return None
-        return self._replies.reply(frame)
+        else:
+            self._replies.reply(frame)
 
     def _error(self, error: BaseException, subject: Subject) -> Frame:
         if not isinstance(error, WireError):

@@ -406,12 +406,13 @@ async def test_a_client_with_too_many_replies_that_wait_for_the_broker_is_not_re
     for _ in range(MAX_WAITING - 2):
         client.send(frame)
     reading = asyncio.ensure_future(client.start(frame))
+    client.session.receive_too_large(100_000, b"", b"")  # which nobody awaits
     await turn()
     assert not reading.done()
 
     accepted.set_result(None)
     await asyncio.wait_for(reading, 5)
-    assert len(client.transport.take()) == MAX_WAITING
+    assert len(client.transport.take()) == MAX_WAITING + 1
     client.send(frame)
 
 
