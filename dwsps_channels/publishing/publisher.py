@@ -19,7 +19,7 @@ class PublishResult(Struct, frozen=True):
     """The result of a publish."""
 
     reached: int
-    """Sessions of this process that received it, each counted once; 0 in a process that does not serve."""
+    """Sessions of this process that it reaches, each counted once; 0 in a process that does not serve."""
 
     offset: int | None = None
     """The message's place in the broker's order; ``None`` if the broker gives none, or has not answered yet."""
