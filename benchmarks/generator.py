@@ -75,19 +75,19 @@ def measure(
     core: int,
     warm_up: float,
     seconds: float,
-    patience: int,
+    timeout: int,
     memory: Callable[[], int],
 ) -> Measurement:
     """Put the load on the target.
 
-    ``memory`` gives the bytes that the server has, and is asked where connections are held. ``patience``: whole
+    ``memory`` gives the bytes that the server has, and is asked where connections are held. ``timeout``: whole
     seconds until the measurement is given up.
 
     Raises:
         Failure: it could not be measured; says why.
     """
     command = [str(build()), load.kind, *target.arguments(), *load.arguments()]
-    command += ["--patience", str(patience)]
+    command += ["--timeout", str(timeout)]
     if load.kind == "idle":
         command += ["--warming", str(WARMING)]
     if load.kind == "publish":

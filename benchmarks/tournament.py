@@ -22,12 +22,12 @@ class Pace:
     rounds: int
     warm_up: float
     seconds: float
-    patience: int
+    timeout: int
     """Seconds for one measurement, with the opening of its connections."""
 
 
-FULL = Pace(rounds=3, warm_up=0.2, seconds=1.0, patience=45)
-QUICK = Pace(rounds=1, warm_up=0.1, seconds=0.3, patience=10)
+FULL = Pace(rounds=3, warm_up=0.2, seconds=1.0, timeout=45)
+QUICK = Pace(rounds=1, warm_up=0.1, seconds=0.3, timeout=10)
 
 
 def run(
@@ -131,7 +131,7 @@ def _measure(
                         core=cores.generator,
                         warm_up=pace.warm_up,
                         seconds=pace.seconds,
-                        patience=pace.patience,
+                        timeout=pace.timeout,
                         memory=running.server.resident_bytes,
                     )
                 except Failure as failure:

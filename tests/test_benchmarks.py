@@ -166,7 +166,7 @@ async def publish(program: Path, server: BadServer, *words: object) -> Message:
             program,
             "publish",
             *("--adapter", "dwsps", "--port", port, "--warm-up", 0, "--seconds", 0.2),
-            *("--silence", 0.3, "--patience", 20),
+            *("--silence", 0.3, "--timeout", 20),
             *words,
         )
     assert status == 0, errors
@@ -293,7 +293,7 @@ async def test_a_server_that_is_silent_is_given_up(program: Path) -> None:
 
     async with serve(ignore, HOST, 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        words = ("--adapter", "dwsps", "--port", port, "--patience", 1)
+        words = ("--adapter", "dwsps", "--port", port, "--timeout", 1)
         status, _, errors = await run(program, "publish", *words)
     assert (status, errors) == (1, "it took too long\n")
 
@@ -581,7 +581,7 @@ def test_yardstick_loses_nothing_under_its_loads() -> None:
     require(generator.COMPILER)
     loads = [load for load in all_loads(quick=False) if YARDSTICK.takes(load)]
     assert {load.name for load in loads} == set(YARDSTICK.only)
-    pace = tournament.Pace(rounds=1, warm_up=0.02, seconds=0.05, patience=20)
+    pace = tournament.Pace(rounds=1, warm_up=0.02, seconds=0.05, timeout=20)
 
     results = tournament.run([YARDSTICK], loads, pace, quick=True, say=lambda line: None)
 
@@ -620,7 +620,7 @@ def test_measures_a_real_server_and_leaves_out_who_is_not_there(program: Path) -
         Load("levels", "levels", "publish", {"subscribers": 3, "levels": 3, "in-flight": 2}),
         Load("storm", "storm", "storm", {"connections": 5, "topics": 3}),
     ]
-    pace = tournament.Pace(rounds=1, warm_up=0.05, seconds=0.1, patience=20)
+    pace = tournament.Pace(rounds=1, warm_up=0.05, seconds=0.1, timeout=20)
     said: list[str] = []
 
     results = tournament.run([absent, broken, daphne], loads, pace, quick=True, say=said.append)

@@ -55,6 +55,7 @@ REPLACED = {
     "farewell": "final_frame",
     "is_broken": "has_failed",
     "pass_over": "take_unsent",
+    "patience": "timeout",
     "relief": "drained",
     "take_leave": "begin_close",
 }

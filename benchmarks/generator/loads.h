@@ -18,7 +18,7 @@ struct options {
     int connections;
     int topics;  /* of each connection */
     int warming;  /* connections that are opened before the others */
-    int patience; /* seconds until the run is given up */
+    int timeout; /* seconds until the run is given up */
     int spin;     /* microseconds: see engine.h */
     int servers[MAX_SERVERS];
     int server_count;

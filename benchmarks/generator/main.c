@@ -19,7 +19,7 @@ static const char HELP[] =
     "\n"
     "  --path PATH         of the websocket, / by default\n"
     "  --spin MICROSECONDS that it looks for more before it sleeps (200)\n"
-    "  --patience SECONDS  after which it gives up (60)\n"
+    "  --timeout SECONDS  after which it gives up (60)\n"
     "  --server PID        whose use of the processor is told; more for all that the server is made of\n"
     "publish\n"
     "  --groups N          topics with a publisher each (1)\n"
@@ -108,7 +108,7 @@ static struct options options = {
     .connections = 1000,
     .topics = 3,
     .warming = 100,
-    .patience = 60,
+    .timeout = 60,
     .spin = 200,
 };
 
@@ -127,7 +127,7 @@ static const struct {
     {"connections", &options.connections, NULL, 1},
     {"topics", &options.topics, NULL, 1},
     {"warming", &options.warming, NULL, 1},
-    {"patience", &options.patience, NULL, 1},
+    {"timeout", &options.timeout, NULL, 1},
     {"spin", &options.spin, NULL, 0},
     {"warm-up", NULL, &options.warm_up, 0},
     {"seconds", NULL, &options.seconds, 0},
@@ -165,7 +165,7 @@ int main(int count, char **words) {
         {"payload", required_argument, NULL, 0},   {"warm-up", required_argument, NULL, 0},
         {"seconds", required_argument, NULL, 0},   {"connections", required_argument, NULL, 0},
         {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
-        {"patience", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
+        {"timeout", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
         {"spin", required_argument, NULL, 0},      {"gathered", required_argument, NULL, 0},
         {0},
     };
@@ -213,7 +213,7 @@ int main(int count, char **words) {
     if (engine.port <= 0)
         die("which port? see --help");
     signal(SIGALRM, give_up);
-    alarm((unsigned)options.patience);
+    alarm((unsigned)options.timeout);
     engine.spin = (int64_t)options.spin * 1000;
     engine_start(&engine);
     if (strcmp(load, "publish") == 0)

@@ -195,7 +195,7 @@ test('subscribing again goes out in rounds, each half as large again as the one 
 })
 
 /** A server that allows a connection `burst` frames at once and one each `every` ms, and closes it beyond that. */
-function limitRate(server, burst, every, patience) {
+function limitRate(server, burst, every, tolerated) {
   const buckets = new WeakMap()
   server.refused = 0
   server.flooded = 0
@@ -210,7 +210,7 @@ function limitRate(server, burst, every, patience) {
     const inARow = (buckets.get(socket)?.inARow ?? 0) + 1
     buckets.set(socket, { ...bucket, inARow })
     server.refused++
-    if (inARow > patience) {
+    if (inARow > tolerated) {
       server.flooded++
       socket.close(4102)
     }

@@ -43,7 +43,7 @@ async def test_all_who_are_logged_in_come_back_though_many_give_up_meanwhile(
     cookie = {"Cookie": f"sessionid={server.manage('shell', '-v', '0', '-c', LOG_IN).strip()}"}
     failures: Counter[object] = Counter()
     async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as group:
-        # Some have little patience: they are gone before a thread is free.
+        # Some have a short timeout: they are gone before a thread is free.
         coming = [
             group.create_task(come_back(server, cookie, failures, 20.0 if number % 4 else 1.0))
             for number in range(CLIENTS)
@@ -57,7 +57,7 @@ async def test_all_who_are_logged_in_come_back_though_many_give_up_meanwhile(
 
 
 async def come_back(
-    server: Server, cookie: dict[str, str], failures: Counter[object], patience: float
+    server: Server, cookie: dict[str, str], failures: Counter[object], timeout: float
 ) -> ClientConnection:
     """Try until it works, with full jitter."""
     for attempt in range(100):
@@ -65,7 +65,7 @@ async def come_back(
             return await connect(
                 server.url,
                 additional_headers=cookie,
-                open_timeout=patience,
+                open_timeout=timeout,
                 compression=None,
                 ping_interval=None,
                 proxy=None,

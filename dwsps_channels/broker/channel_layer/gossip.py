@@ -20,7 +20,7 @@ MAX_TOLD: Final = 128
 
 # How long a message may take that another process has already: through the core layer of channels-redis each process has
 # messages in the order of the senders' clocks.
-PATIENCE: Final = 3.0
+ARRIVAL_TIMEOUT: Final = 3.0
 
 
 class Gossip:
@@ -58,7 +58,7 @@ class Gossip:
         for sender, (first, after) in heard.items():
             if sender not in self._detector:
                 # It may have been gone before this process came.
-                if now - self._since < TELL_FOR + PATIENCE:
+                if now - self._since < TELL_FOR + ARRIVAL_TIMEOUT:
                     continue
                 self._detector.expect(sender, first, now)
             if self._detector.next_number(sender) < after:
@@ -68,6 +68,6 @@ class Gossip:
     def check(self, now: float) -> None:
         """Count and log as missed what others have had for long enough."""
         for sender, (after, since) in list(self._missing.items()):
-            if now - since >= PATIENCE:
+            if now - since >= ARRIVAL_TIMEOUT:
                 del self._missing[sender]
                 self._detector.miss_up_to(sender, after, now)

@@ -5,7 +5,13 @@ import pytest
 from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
-from dwsps_channels.broker.channel_layer.gossip import MAX_TOLD, OUTSIDE, PATIENCE, TELL_FOR, Gossip
+from dwsps_channels.broker.channel_layer.gossip import (
+    ARRIVAL_TIMEOUT,
+    MAX_TOLD,
+    OUTSIDE,
+    TELL_FOR,
+    Gossip,
+)
 from tests.broker.channel_layer.layers import Layer
 from tests.broker.contract import Member, publication
 from tests.processes import wait_until_async
@@ -55,9 +61,9 @@ def test_the_only_message_of_a_sender_is_missed(
     assert other.missed(1.0) == 0  # it may still come
     for now in (2.0, 3.0, 4.0, 5.0):
         one.tells(other, now)
-    assert other.missed(1.0 + PATIENCE) == 1
+    assert other.missed(1.0 + ARRIVAL_TIMEOUT) == 1
     one.tells(other, 6.0)
-    assert other.missed(6.0 + PATIENCE) == 1
+    assert other.missed(6.0 + ARRIVAL_TIMEOUT) == 1
     [record] = caplog.records
     assert record.getMessage() == (
         f"missed 1 messages of process {CRON}, which other processes have; 1 missed since the start"
@@ -68,14 +74,14 @@ def test_so_is_the_last_one(one: Process, other: Process) -> None:
     one.receives(batch(0, 3), 0.0)
     other.receives(batch(0, 1), 0.0)
     one.tells(other, 1.0)
-    assert other.missed(1.0 + PATIENCE) == 2
+    assert other.missed(1.0 + ARRIVAL_TIMEOUT) == 2
 
 
 def test_what_comes_later_than_it_is_told_is_not(one: Process, other: Process) -> None:
     one.receives(batch(0, 2), 0.0)
     one.tells(other, 0.5)
     assert other.receives(batch(0, 2), 0.6) == 2
-    assert other.missed(0.5 + PATIENCE) == 0
+    assert other.missed(0.5 + ARRIVAL_TIMEOUT) == 0
 
 
 def test_nor_is_anything_counted_twice(one: Process, other: Process) -> None:
@@ -84,18 +90,18 @@ def test_nor_is_anything_counted_twice(one: Process, other: Process) -> None:
     one.receives(batch(1, 1), 1.0)
     assert other.receives(batch(1, 1), 1.0) == 1
     assert other.detector.missed == 1  # by its number
-    assert other.missed(0.5 + PATIENCE) == 1
+    assert other.missed(0.5 + ARRIVAL_TIMEOUT) == 1
 
 
 def test_what_was_gone_before_a_process_came_is_not_missed(one: Process) -> None:
     one.receives(batch(0), 0.0)
     late = Process(since=1.0)
     one.tells(late, 2.0)
-    assert late.missed(2.0 + PATIENCE) == 0
+    assert late.missed(2.0 + ARRIVAL_TIMEOUT) == 0
     late.receives(batch(1, 1), 3.0)
     one.receives(batch(1, 2), 3.0)
     one.tells(late, 3.0)
-    assert late.missed(3.0 + PATIENCE) == 1
+    assert late.missed(3.0 + ARRIVAL_TIMEOUT) == 1
 
 
 def test_senders_with_heartbeats_of_their_own_are_not_told_of(one: Process) -> None:
@@ -127,7 +133,7 @@ def test_it_crosses_with_a_heartbeat() -> None:
 
 
 async def test_a_broker_counts_what_it_alone_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dwsps_channels.broker.channel_layer.gossip.PATIENCE", 0.0)
+    monkeypatch.setattr("dwsps_channels.broker.channel_layer.gossip.ARRIVAL_TIMEOUT", 0.0)
     layer = Layer()
     brokers = [
         ChannelLayerBroker(lambda: layer, process_id=name, heartbeat=0.05)
