@@ -45,7 +45,7 @@ class BrokerSender(Protocol):
 class BrokerBackend(ABC):
     """A broker as a project configures it. Subclass it to bring another one."""
 
-    joins_processes: ClassVar[bool]
+    joins_processes: ClassVar[bool] = False
     """True if processes that have it are one server."""
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """The registry of the sessions of one process."""
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import suppress
 
 from msgspec import Struct
@@ -23,7 +23,9 @@ class SessionStats(Struct, frozen=True):
 class Sessions:
     """Finds sessions by client and by user, without a look at the others. Iterates over all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, find_user: Callable[[Identity], Hashable | None] | None = None) -> None:
+        """``find_user`` gives the key of a client's user, in place of its primary key; ``None``: there is no user."""
+        self._find_user = find_user or _user_id
         self._by_client: dict[str, Session] = {}
         # Each user's sessions, by client; an empty one is not kept. And each client's user, as it was when it came.
         self._by_user: dict[Hashable, dict[str, Session]] = {}
@@ -40,7 +42,7 @@ class Sessions:
         """Register ``session``, until ``discard``."""
         client = session.identity.client
         self._by_client[client] = session
-        if (user := _user_of(session.identity)) is not None:
+        if (user := self._user_of(session.identity)) is not None:
             self._users[client] = user
             self._by_user.setdefault(user, {})[client] = session
 
@@ -71,10 +73,16 @@ class Sessions:
             buffered_bytes=sum(session.buffered_bytes for session in self),
         )
 
+    def _user_of(self, identity: Identity) -> Hashable | None:
+        # A user of the project may be unable to tell its key here, or have one that cannot be hashed: then its sessions
+        # are not found by user.
+        with suppress(Exception):
+            user = self._find_user(identity)
+            hash(user)
+            return user
+        return None
 
-def _user_of(identity: Identity) -> Hashable | None:
-    # A project's own lazy user may be unable to load itself here: then its sessions are not found by user.
-    with suppress(Exception):
-        user: Hashable | None = identity.user_id
-        return user
-    return None
+
+def _user_id(identity: Identity) -> Hashable | None:
+    user: Hashable | None = identity.user_id
+    return user

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import secrets
+from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -16,6 +17,7 @@ from uuid import uuid4
 
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
+from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 
 from dwsps_channels import __version__
@@ -116,7 +118,7 @@ class Runtime:
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """The limit on the number of clients."""
         self._is_server_known = False
-        self.sessions = Sessions()
+        self.sessions = Sessions(_loaded_user_id)
         """The sessions of this process."""
         self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
         self._empty = asyncio.Event()
@@ -249,6 +251,14 @@ class Runtime:
 
 def _close_going_away(session: Session) -> None:
     session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+
+
+def _loaded_user_id(identity: Identity) -> Hashable | None:
+    user = identity.user
+    if isinstance(user, LazyObject) and user._wrapped is empty:
+        return None  # to load it, with a query or worse, would block the event loop
+    user_id: Hashable | None = identity.user_id
+    return user_id
 
 
 _current: Runtime | None = None

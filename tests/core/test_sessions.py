@@ -92,3 +92,11 @@ def test_anonymous_users_and_those_that_cannot_be_loaded_have_no_sessions_by_use
 
 def test_to_discard_what_is_not_there_changes_nothing() -> None:
     Sessions().discard(session("one", User(1)))
+
+
+def test_a_key_that_cannot_be_hashed_is_no_key() -> None:
+    sessions = Sessions(lambda identity: [identity.client])  # type: ignore[arg-type,return-value]
+    sessions.add(one := session("one"))
+    assert sessions.stats().users == 0
+    sessions.discard(one)
+    assert len(sessions) == 0

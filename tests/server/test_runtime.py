@@ -1,5 +1,8 @@
 """The runtime of a serving process."""
 
+from django.contrib.auth.models import User
+from django.utils.functional import SimpleLazyObject
+
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.publishing import apublish
@@ -40,3 +43,21 @@ async def test_several_observers_each_hear_of_a_session() -> None:
         [session] = server.sessions
         assert [each.clients for each in counting] == [[session.identity.client]] * 2
         assert server.sessions.get(session.identity.client) is session
+
+
+async def test_a_user_that_nobody_has_loaded_stays_so() -> None:
+    """A query in the event loop would make everybody wait."""
+    loaded: list[User] = []
+
+    def load() -> User:
+        loaded.append(User(pk=7))
+        return loaded[-1]
+
+    lazy = SimpleLazyObject(load)
+    async with PubSubCommunicator(user=lazy):
+        server = await runtime.obtain()
+        assert loaded == []
+        assert list(server.sessions.of_user(7)) == []
+        assert lazy.pk == 7
+    async with PubSubCommunicator(user=lazy):
+        assert len(server.sessions.of_user(7)) == 1
