@@ -192,8 +192,13 @@ async def test_it_forwards_to_its_peers_in_the_same_process(
         for audience in (at_north, at_south):
             await audience.gets("north", 2_000)
             await audience.gets("south", 2_000)
-    listed = json.loads(manage("peers", "list", "--json", env=north.env))
-    assert [(peer["name"], peer["state"]) for peer in listed] == [("south", "connected")]
+
+    def states() -> list[tuple[str, str]]:
+        listed = json.loads(manage("peers", "list", "--json", env=north.env))
+        return [(peer["name"], peer["state"]) for peer in listed]
+
+    # The worker writes the status with its next poll.
+    wait_until(lambda: states() == [("south", "connected")], 20)
 
 
 @pytest.mark.parametrize(
