@@ -113,7 +113,7 @@ test-tools:
 	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
 	command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
 		packages="$$packages postgresql"; \
-	command -v chromium >/dev/null || packages="$$packages chromium"; \
+	command -v chromium-headless-shell >/dev/null || packages="$$packages chromium-headless-shell"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	command -v npm >/dev/null || packages="$$packages npm"; \
 	command -v gcc >/dev/null || packages="$$packages gcc libc6-dev"; \

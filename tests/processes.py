@@ -83,11 +83,12 @@ def _late(condition: Callable[[], object], timeout: float, what: str) -> str:
     return f"not within {timeout:g} s: {what or getattr(condition, '__qualname__', condition)}"
 
 
-def require(program: str) -> str:
-    """Give the program's path. Where it is missing the test is skipped, but fails in CI."""
-    if path := shutil.which(program) or shutil.which(program, path="/usr/sbin"):
-        return path
-    missing(f"{program} is not installed: `make test` installs it where it may")
+def require(*programs: str) -> str:
+    """Give the path of the first of these programs that is installed. Without one the test is skipped; in CI it fails."""
+    for program in programs:
+        if path := shutil.which(program) or shutil.which(program, path="/usr/sbin"):
+            return path
+    missing(f"{programs[0]} is not installed: `make test` installs it if it may")
 
 
 def missing(message: str) -> NoReturn:
@@ -461,5 +462,5 @@ def _postgres_program(name: str) -> str:
         (str(folder / name) for folder in reversed(folders) if (folder / name).exists()), None
     )
     if found is None:
-        missing(f"PostgreSQL ({name}) is not installed: `make test` installs it where it may")
+        missing(f"PostgreSQL ({name}) is not installed: `make test` installs it if it may")
     return found

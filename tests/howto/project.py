@@ -66,9 +66,11 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def run(*arguments: str, folder: Path) -> str:
+def run(*arguments: str, folder: Path, may_fail: bool = False) -> str:
     """
     Run a program in a project's folder to its end, and return what it wrote to stdout.
+
+    With `may_fail` its status does not matter, and the result holds stderr as well.
 
     Raises:
         AssertionError: it failed; holds what it wrote.
@@ -82,6 +84,8 @@ def run(*arguments: str, folder: Path) -> str:
         text=True,
         timeout=60,
     )
+    if may_fail:
+        return done.stdout + done.stderr
     assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -165,9 +169,10 @@ class Project:
             file.write(("\n" if append else "") + self.adapt(text))
         return target
 
-    def type(self, beginning: str) -> str:
-        """Run the page's command that begins so, to its end, and return what it wrote."""
-        return run(*map(self.adapt, self.page.command(beginning)), folder=self.folder)
+    def type(self, beginning: str, *, may_fail: bool = False) -> str:
+        """Run the page's command that begins so, to its end, and return what it wrote: see `run`."""
+        command = map(self.adapt, self.page.command(beginning))
+        return run(*command, folder=self.folder, may_fail=may_fail)
 
     def shell(self, code: str) -> str:
         """Run Python code as `manage.py shell` does, in a process that serves nothing; return what it printed."""
