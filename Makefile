@@ -139,7 +139,7 @@ test: lint test-tools $(NODE_INSTALLED) $(DOCS_INSTALLED)
 # They compute and do not wait: more processes than processors would not help.
 .PHONY: test-fast
 test-fast: $(TEST_INSTALLED)
-	$(BIN)/python -m pytest -n auto -m "not processes"
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) -m "not processes"
 
 .PHONY: test-all
 test-all: $(DEV_INSTALLED) test-tools $(NODE_INSTALLED)
