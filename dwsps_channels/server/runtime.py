@@ -22,7 +22,6 @@ from msgspec import Struct
 
 from dwsps_channels import __version__
 from dwsps_channels.broker.backends import configured_backend
-from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.admission import Admission
 from dwsps_channels.connections.servers.options import (
@@ -101,7 +100,9 @@ class Runtime:
         self.signals = SignalObserver()
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
-        self.broker = configured_backend().make_broker()
+        backend = configured_backend()
+        self._joins_processes = backend.joins_processes
+        self.broker = backend.make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
         self.node = Node(
@@ -140,7 +141,7 @@ class Runtime:
         if not self._is_server_known:
             self._is_server_known = True
             warn_of_uvicorn(send, self.limits, holds_messages=not is_fastlane)
-            if isinstance(self.broker, MemoryBroker):
+            if not self._joins_processes:
                 warn_of_workers(send)
 
     def limits_of(self, role: Role) -> Limits:
