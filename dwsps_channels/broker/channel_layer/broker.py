@@ -124,16 +124,6 @@ class ChannelLayerBroker:
         self._echo: asyncio.Future[None] | None = None
         self._hurry = asyncio.Event()  # the next heartbeat is to leave at once
 
-    @property
-    def gaps(self) -> int:
-        """Number of times that this process missed messages."""
-        return self._detector.gaps
-
-    @property
-    def missed(self) -> int:
-        """Number of messages that this process missed."""
-        return self._detector.missed
-
     def stats(self) -> BrokerStats:
         """See ``Broker.stats``."""
         return BrokerStats(

@@ -57,7 +57,7 @@ async def crosses(backend: str, members_hosts: Hosts | None = None, **config: An
             for member in members:
                 await member.receives(len(PAYLOADS))
                 assert member.messages == PAYLOADS
-            assert [broker.missed for broker in brokers] == [0, 0]
+            assert [broker.stats().missed for broker in brokers] == [0, 0]
         finally:
             sender.close()
             for broker in brokers:

@@ -147,7 +147,7 @@ async def test_a_broker_counts_what_it_alone_did_not_get(monkeypatch: pytest.Mon
     assert channel is not None
     await layer.send(channel, batch(0).message())
     await members[1].receives(1)
-    await wait_until_async(lambda: brokers[0].missed == 1)
-    assert (brokers[0].gaps, brokers[1].missed) == (1, 0)
+    await wait_until_async(lambda: brokers[0].stats().missed == 1)
+    assert (brokers[0].stats().gaps, brokers[1].stats().missed) == (1, 0)
     for broker in brokers:
         await broker.stop()

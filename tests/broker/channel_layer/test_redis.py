@@ -124,7 +124,7 @@ class Talk:
         return (
             sum(self.accepted)
             - len(self.members[receiver].received)
-            - self.brokers[receiver].missed
+            - self.brokers[receiver].stats().missed
         )
 
 
