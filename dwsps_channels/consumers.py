@@ -41,7 +41,7 @@ logger = logging.getLogger("dwsps_channels.consumers")
 
 # After so many frames of one client the others have their turn: a server's queue may hold thousands, and taking from it
 # never gives way to other tasks.
-MAX_FRAMES_PER_TURN: Final = 64
+FRAMES_BETWEEN_YIELDS: Final = 64
 
 
 class PubSubConsumer(AsyncConsumer):
@@ -233,7 +233,7 @@ async def _receive(
 ) -> None:
     """Give the session the frames, one after the other, until the client is gone."""
     for number in count(1):
-        if number % MAX_FRAMES_PER_TURN == 0:
+        if number % FRAMES_BETWEEN_YIELDS == 0:
             await asyncio.sleep(0)
         event = await receive()
         if event["type"] == "websocket.disconnect":

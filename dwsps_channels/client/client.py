@@ -317,7 +317,7 @@ class Client:
             self._finish("the client failed, its log says why", BROKEN)
 
     async def _connect_once(self) -> float | None:
-        """Connect and stay connected; return the delay before the next attempt. ``None``: there is none."""
+        """Connect and stay connected; return the delay before the next attempt. ``None``: do not try again."""
         code = None
         try:
             async with self._open() as connection:

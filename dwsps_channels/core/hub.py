@@ -63,7 +63,7 @@ class Hub:
                 audience.deliver(publication.frame(context))
 
     def behind(self, topic: str) -> Transport | None:
-        """Return the transport of a lagging subscriber that a publish to ``topic`` reaches; ``None``: there is none."""
+        """Return the transport of a lagging subscriber that a publish to ``topic`` reaches; ``None``: no subscriber lags."""
         lagging = self.lagging
         for context in contexts(topic):
             audience = self._audiences.get(context)

@@ -25,7 +25,7 @@ class Transport(Protocol):
 
     @property
     def broadcaster(self) -> Broadcaster | None:
-        """The broadcaster that delivers to this connection and many others at once; ``None``: there is none."""
+        """The broadcaster that delivers to this connection and many others at once; ``None``: each frame is sent alone."""
 
     @property
     def buffered_bytes(self) -> int:

@@ -312,7 +312,7 @@ class TestGaps:
 
 
 class TestOwnPublications:
-    """They come back through the layer, as everybody's do."""
+    """Own publications come back through the layer, like those of other processes."""
 
     async def test_are_delivered_before_they_are_answered(self, layer: Layer, pair: Pair) -> None:
         answers = [pair.one_broker.publish(publication(number)) for number in range(10)]

@@ -117,7 +117,7 @@ class RawClient:
                 return
 
     def receive(self) -> Received:
-        """The next frame. EOFError: there is none any more."""
+        """Return the next frame. EOFError: the connection has ended."""
         first, second = self._take(2)
         assert not first & 0x70, "reserved bits"
         assert first & 0x80, "the server sends no fragments"
