@@ -4,6 +4,10 @@ All lie above 3999, because autobahn, and so Daphne, lets an application close o
 """
 
 from enum import IntEnum
+from typing import Final
+
+TOO_BIG: Final = 1009
+"""RFC 6455, section 7.4.1: the other end takes no message of that size."""
 
 
 class CloseCode(IntEnum):

@@ -12,7 +12,6 @@ NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
 """For a connection that ended without a close frame; never sent."""
 INVALID_DATA: Final = 1007
-TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
 

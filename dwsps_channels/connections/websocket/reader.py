@@ -6,7 +6,6 @@ from dwsps_channels.connections.websocket.close import (
     INVALID_DATA,
     NO_STATUS,
     PROTOCOL_ERROR,
-    TOO_BIG,
     is_sendable,
 )
 from dwsps_channels.connections.websocket.events import (
@@ -22,6 +21,7 @@ from dwsps_channels.connections.websocket.events import (
 from dwsps_channels.connections.websocket.mask import apply_mask
 from dwsps_channels.connections.websocket.opcodes import PING, PONG, TEXT
 from dwsps_channels.connections.websocket.skipping import SkippedMessage
+from dwsps_channels.protocol.close_codes import TOO_BIG
 
 # A message may be sent without end, a fragment of no bytes at a time.
 MAX_FRAGMENTS: Final = 65_536

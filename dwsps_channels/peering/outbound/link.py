@@ -26,6 +26,7 @@ from dwsps_channels.peering.outbound.peer_connection import (
     ProtocolViolation,
 )
 from dwsps_channels.peering.outbound.refusal import TOO_MANY, reason_of
+from dwsps_channels.protocol.close_codes import TOO_BIG
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
@@ -40,9 +41,6 @@ REASON_INTERVAL = 60.0
 
 # Replies are small: a peer has no reason to send a frame of this size.
 MAX_REPLY_BYTES = 1024 * 1024
-
-# The close code of a server that got a frame above its limit (RFC 6455, section 7.4.1).
-TOO_BIG = 1009
 
 
 class Link:
