@@ -111,6 +111,18 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
     assert set(named) <= {target for line in targets for target in line.split()}
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_tests_in_documents_exist(document: Path) -> None:
+    """A page may name a file or folder of tests, and one test in a file after `::`."""
+    missing = []
+    for cited in re.findall(r"`(tests/[^`\s]+)`", document.read_text()):
+        path, _, test = cited.partition("::")
+        file = ROOT / path
+        if not file.exists() or (test and not re.search(rf"\bdef {test}\(", file.read_text())):
+            missing.append(cited)
+    assert missing == []
+
+
 def test_the_readme_of_the_tests_names_every_room() -> None:
     tests = ROOT / "tests"
     cells = re.findall(r"^\| (`.+?`) \| ", (tests / "README.md").read_text(), re.MULTILINE)
