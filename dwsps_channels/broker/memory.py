@@ -1,32 +1,46 @@
 """The broker of a server that is one process."""
 
-from dwsps_channels.core.broker import BrokerStats, Deliver
+from uuid import uuid4
+
+from dwsps_channels.core.broker import BrokerStats, Receiver
+from dwsps_channels.core.keys import Keys
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 
 
 class MemoryBroker:
-    """Delivers each publication within ``publish``. The offset is its number in this process.
+    """Delivers each publication within ``publish``. The log begins with the process.
 
     Publications from before ``start`` are delivered by it.
     """
 
     def __init__(self) -> None:
         self._offset = 0
-        self._early: list[tuple[Publication, int | None]] = []
-        self._deliver: Deliver = lambda *early: self._early.append(early)
+        self._keys = Keys()
+        self._early: list[tuple[Publication, int]] = []
+        self._receive = self._keep
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, receiver: Receiver) -> None:
         """Deliver from now on: see ``Broker.start``."""
-        self._deliver = deliver
+        receiver.begin(Log(epoch=uuid4().hex[:16]))
+        self._receive = receiver.receive
         early, self._early = self._early, []
         for publication, offset in early:
-            deliver(publication, offset)
+            receiver.receive(publication, offset)
 
-    def publish(self, publication: Publication) -> int:
+    def publish(self, publication: Publication, key: str = "") -> int:
         """Deliver ``publication``: see ``Broker.publish``."""
+        if key and (known := self._keys.get(key)) is not None:
+            return known
         self._offset = offset = self._offset + 1
-        self._deliver(publication, offset)
+        if key:
+            self._keys.add(key, offset)
+        self._receive(publication, offset)
         return offset
+
+    def _keep(self, publication: Publication, offset: int | None) -> None:
+        assert offset is not None
+        self._early.append((publication, offset))
 
     async def stop(self) -> None:
         """Do nothing: nothing was opened."""

@@ -1,15 +1,26 @@
 """The contract of a broker. Every implementation passes ``tests/broker/contract.py``."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
 
 from dwsps_channels.core.futures import Future
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 
-Deliver = Callable[[Publication, int | None], object]
-"""Takes a publication and its offset: its place in the broker's order, ``None`` if the broker gives no offsets."""
+
+class Receiver(Protocol):
+    """The receiving end of a broker: the node of this process."""
+
+    def begin(self, log: Log) -> None:
+        """Take over ``log``: what is received next comes after it.
+
+        A broker that has a log calls it before the first ``receive``, and again if continuity is lost: the epoch is
+        another, or this process has missed publications. A broker without a log never calls it.
+        """
+
+    def receive(self, publication: Publication, offset: int | None) -> None:
+        """Take the next publication and its offset: its place in the log; ``None`` if the broker has no log."""
 
 
 class BrokerStats(Struct, frozen=True):
@@ -33,19 +44,22 @@ class Broker(Protocol):
     or it counts and logs the loss: it never drops in silence.
     """
 
-    async def start(self, deliver: Deliver) -> None:
-        """Begin to receive: call ``deliver``, on this event loop, for each publication.
+    async def start(self, receiver: Receiver) -> None:
+        """Begin to receive: call ``receiver``, on this event loop, for each publication.
 
         Return once this process receives, or once it is known that it cannot for now: then go on trying.
         """
 
-    def publish(self, publication: Publication) -> int | Future:
+    def publish(self, publication: Publication, key: str = "") -> int | Future:
         """Hand over ``publication``, in the order of the calls.
 
+        A broker that has a log publishes nothing if the same ``key`` was given before, on any process, within
+        five minutes: the answer is then the offset of the first. An empty key is none.
+
         Returns:
-            The offset, if ``deliver`` was called for it within this call. Otherwise a future: its result is the
-            offset, or ``None`` if the broker gives none, and it is done once the broker has the publication and
-            ``deliver`` was called for it here. If the copy for this process is lost, the broker's acceptance alone
+            The offset, if ``receiver`` has it when this returns. Otherwise a future: its result is the
+            offset, or ``None`` if the broker has no log, and it is done once the broker has the publication and
+            ``receiver`` was given it here. If the copy for this process is lost, the broker's acceptance alone
             will do. It fails with ``Unavailable`` if the broker did not take the publication: nobody gets it then,
             unless the connection broke while it was being sent.
         """

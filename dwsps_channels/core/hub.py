@@ -50,8 +50,8 @@ class Hub:
         for topic in list(subscriber.subscriptions):
             self.unsubscribe(subscriber, topic)
 
-    def deliver(self, publication: Publication) -> None:
-        """Deliver to the subscribers: the deepest context first, each context's frame encoded once.
+    def deliver(self, publication: Publication, offset: int | None = None) -> None:
+        """Deliver to the subscribers, with its place in the log: the deepest context first, each context's frame encoded once.
 
         Raises:
             InvalidTopic: before anything was delivered.
@@ -60,7 +60,7 @@ class Hub:
         for context in contexts(publication.topic):
             audience = audiences.get(context)
             if audience is not None:
-                audience.deliver(publication.frame(context))
+                audience.deliver(publication.frame(context, offset))
 
     def behind(self, topic: str) -> Transport | None:
         """Return the transport of a lagging subscriber that a publish to ``topic`` reaches; ``None``: no subscriber lags."""

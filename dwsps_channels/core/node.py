@@ -9,6 +9,7 @@ from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.deduplicator import Deduplicator, Key
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.tail import Cursor, Entry, Tail
 from dwsps_channels.protocol.errors import Unavailable
@@ -27,7 +28,7 @@ class NodeStats(Struct, frozen=True):
     published: int
     """Publications by this process's clients and code that its broker did not refuse at once."""
     offset: int | None
-    """Of the last publication that came from the broker; ``None``: the broker gives no offsets, or nothing came."""
+    """Of the last publication that came from the broker; ``None``: the broker has no log."""
     topics: int
     """Topics that have subscriptions here."""
     lagging: int
@@ -43,7 +44,8 @@ class NodeStats(Struct, frozen=True):
 class Node:
     """Hands publications to the broker, and delivers what comes back.
 
-    ``origin`` names this run of this process among all servers. Start ``broker`` with ``receive``.
+    ``origin`` names this run of this process among all servers. Start ``broker`` with the node. ``on_reset`` is called
+    whenever continuity is lost: subscribers may have missed publications.
     """
 
     def __init__(
@@ -53,11 +55,15 @@ class Node:
         *,
         tail: Tail | None = None,
         deduplicator: Deduplicator | None = None,
+        on_reset: Callable[[], None] = lambda: None,
     ) -> None:
         self.hub = Hub()
         """The subscriptions in this process."""
         self._origin = origin
+        self.epoch = ""
+        """The epoch of the log; empty: the broker has no log, or has not begun."""
         self._hand_over = broker.publish
+        self._on_reset = on_reset
         self._tail = Tail() if tail is None else tail
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
         # The sequence of the last publication that was handed to the broker, and of the last that came back.
@@ -71,17 +77,20 @@ class Node:
         self._feeds: set[Feed] = set()
 
     def publish(
-        self, topic: str, message: Raw, timestamp: str, publisher: str = ""
+        self, topic: str, message: Raw, timestamp: str, publisher: str = "", key: str = ""
     ) -> int | Future:
         """Publish to a valid topic for a client, whose id is ``publisher``, or for the server's own code.
 
-        Await the future, if there is one, before you report success: see ``Broker.publish``.
+        ``key``: see ``Broker.publish``; prefix a client's with what its user alone has. Await the future, if there is one, before you report success: see ``Broker.publish``.
         """
         self._published = sequence = self._published + 1
         answer = self._hand_over(
-            Publication(topic, message, timestamp, self._origin, sequence, publisher)
+            Publication(topic, message, timestamp, self._origin, sequence, publisher), key
         )
-        if not isinstance(answer, int) and has_failed(answer):
+        if isinstance(answer, int):
+            if key and self._returned != sequence:
+                self._published -= 1  # it was published before: no gap in the sequence
+        elif has_failed(answer):
             self._published -= 1  # it never left: no gap in the sequence
         return answer
 
@@ -110,19 +119,38 @@ class Node:
     def _relayed(self, name: tuple[str, Key], _: Future) -> None:
         self._relaying.discard(name)
 
+    @property
+    def cursor(self) -> str:
+        """The end of the log, as clients keep it; empty: there is no log."""
+        return f"{self.epoch}:{self._offset or 0}" if self.epoch else ""
+
+    def begin(self, log: Log) -> None:
+        """Keep what ``log`` holds: see ``Receiver.begin``."""
+        is_first = not self.epoch
+        self.epoch, self._offset = log.epoch, log.offset
+        self._tail.begin(log)
+        for _, publication in log.publications:
+            if publication.from_peer_server:
+                self._is_new(publication)  # remembers it
+            elif publication.origin != self._origin:
+                self._remember_other(publication)
+        if not is_first:
+            self._on_reset()
+
     def receive(self, publication: Publication, offset: int | None) -> None:
         """Deliver what comes from the broker: this process's own publications, and those of the others."""
         self._offset = offset
         if publication.from_peer_server:
             if self._is_new(publication):
-                self.hub.deliver(publication)
+                self.hub.deliver(publication, offset)
+                self._tail.append(publication, offset)
             return
         if publication.origin == self._origin:
             self._returned = publication.sequence
         else:
             self._remember_other(publication)
-        self.hub.deliver(publication)
-        entry = self._tail.append(publication)
+        self.hub.deliver(publication, offset)
+        entry = self._tail.append(publication, offset)
         for feed in self._feeds:
             feed(entry)
 

@@ -27,8 +27,8 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
     from_peer_server: bool = False
     """True if it came from a peer: then it is not forwarded to peers."""
 
-    def frame(self, context: str) -> Frame:
-        """Return the frame for the subscribers to ``context``."""
+    def frame(self, context: str, offset: int | None = None) -> Frame:
+        """Return the frame for the subscribers to ``context``. ``offset`` is its place in the log, if there is one."""
         # As ``encode``, without the call.
         return Frame(
             encode_json(
@@ -38,6 +38,7 @@ class Publication(Struct, frozen=True, gc=False, omit_defaults=True):
                     message=self.message,
                     from_peer_server=self.from_peer_server,
                     context=context,
+                    offset=offset,
                 )
             )
         )

@@ -7,6 +7,7 @@ from time import time
 from msgspec import Struct
 
 from dwsps_channels.core.fairness import make_room, room_of
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 
 Cursor = Mapping[str, int]
@@ -22,6 +23,8 @@ class Entry(Struct, frozen=True, gc=False):
     at: float
     """When it entered, in seconds since the epoch."""
     publication: Publication
+    offset: int | None
+    """Its place in the log; ``None``: the broker has no log."""
     publisher: str
     """The id of its publisher; each has a share of the tail."""
     size: int
@@ -49,11 +52,11 @@ class Tail:
         self._entries: deque[Entry] = deque()
         self._kept = 0
 
-    def append(self, publication: Publication) -> Entry:
+    def append(self, publication: Publication, offset: int | None = None) -> Entry:
         """Keep a publication that enters now."""
         at = self._clock()
         size = _ENTRY_BYTES + len(publication.topic) + len(publication.message)
-        entry = Entry(at, publication, publication.publisher, size)
+        entry = Entry(at, publication, offset, publication.publisher, size)
         entries = self._entries
         entries.append(entry)
         self._kept = kept = self._kept + size
@@ -73,9 +76,18 @@ class Tail:
             dropped = make_room(entries, room_of(self._size, count), by_size=True)
             self._kept -= sum(entry.size for entry in dropped)
 
+    def begin(self, log: Log) -> None:
+        """Keep what ``log`` holds, and nothing from before."""
+        self._entries.clear()
+        self._kept = 0
+        for offset, publication in log.publications:
+            self.append(publication, offset)
+
     def after(self, cursor: Cursor, since: float) -> Iterator[Entry]:
-        """Yield what is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
+        """Yield what was published here and is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
         for entry in self._entries:
+            if entry.publication.from_peer_server:
+                continue  # one hop
             reached = cursor.get(entry.publication.origin)
             if entry.at >= since if reached is None else entry.publication.sequence > reached:
                 yield entry

@@ -76,6 +76,8 @@ class Delivery(
     message: Raw
     from_peer_server: bool = False
     context: str
+    offset: int | None = None
+    """Its place in the server's log; ``None``: the broker has no log."""
 
 
 class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ack"):

@@ -232,7 +232,7 @@ class Runtime:
     async def _start(self) -> None:
         before_shutdown(self.drain)
         warn_of_daphne(self.limits)
-        await self.broker.start(self.node.receive)
+        await self.broker.start(self.node)
 
     async def _drain(self) -> None:
         self.draining = True

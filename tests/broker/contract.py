@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.futures import Future
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from tests.processes import wait_until_async
@@ -40,12 +41,17 @@ class Member:
         self.received: list[Publication] = []
         self.offsets: list[int | None] = []
         """Of what was received."""
+        self.logs: list[Log] = []
+        """The logs that ``begin`` was called with."""
 
     async def start(self) -> "Member":
-        await self.broker.start(self._receive)
+        await self.broker.start(self)
         return self
 
-    def _receive(self, publication: Publication, offset: int | None) -> None:
+    def begin(self, log: Log) -> None:
+        self.logs.append(log)
+
+    def receive(self, publication: Publication, offset: int | None) -> None:
         self.received.append(publication)
         self.offsets.append(offset)
 
@@ -220,13 +226,14 @@ class SharedBrokerContract(BrokerContract):
         one, broker = await join(), make_broker()
         received: list[int] = []
 
-        def deliver(publication: Publication, _: int | None) -> None:
-            number = int(bytes(publication.message))
-            if number % 2:
-                raise ValueError("odd")
-            received.append(number)
+        class Raising(Member):
+            def receive(self, publication: Publication, offset: int | None) -> None:
+                number = int(bytes(publication.message))
+                if number % 2:
+                    raise ValueError("odd")
+                received.append(number)
 
-        await broker.start(deliver)
+        await broker.start(Raising(broker))
         try:
             for number in range(10):
                 await one.publish(publication(number))

@@ -21,3 +21,18 @@ class TestMemoryBroker(BrokerContract):
         await member.start()
         assert member.broker.publish(publication(8)) == 2
         assert (member.numbers, member.offsets) == ([7, 8], [1, 2])
+
+    async def test_begins_a_log_with_each_start(self) -> None:
+        logs = [(await Member(MemoryBroker()).start()).logs for _ in range(2)]
+        (one,), (other,) = logs
+        assert (one.offset, one.floor, list(one.publications)) == (0, 0, [])
+        assert one.epoch != other.epoch
+
+    async def test_a_key_that_is_known_publishes_nothing(self) -> None:
+        member = await Member(MemoryBroker()).start()
+        offsets = [
+            member.broker.publish(publication(number), key)
+            for number, key in [(1, "a"), (2, "b"), (3, "a"), (4, ""), (5, "")]
+        ]
+        assert offsets == [1, 2, 1, 3, 4]
+        assert member.numbers == [1, 2, 4, 5]

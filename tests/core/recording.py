@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from dwsps_channels.core.broker import BrokerStats, Deliver
+from dwsps_channels.core.broker import BrokerStats, Receiver
 from dwsps_channels.core.futures import has_failed
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
@@ -59,9 +59,13 @@ class RecordingTransport:
             self.discarded = discard
 
     def take(self) -> list[Message]:
-        """Return the messages sent since the last call, acks and errors without their timestamp."""
+        """Return the messages sent since the last call: acks and errors without their timestamp, deliveries without
+        their offset."""
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
+        for one in taken:
+            if one["type"] == "publish":
+                one.pop("offset", None)
         return [
             one if one["type"] in ("publish", "entry", "reached") else without_timestamp(one)
             for one in taken
@@ -141,26 +145,23 @@ class RecordingBroker:
         """The publications that were handed to it."""
         self.answer: Future[None] | None = None
         """The answer of ``publish``; ``None``: the offset, at once."""
-        self._deliver: Deliver | None = None
+        self.receiver: Receiver | None = None
 
-    def deliver_to(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    async def start(self, receiver: Receiver) -> None:
+        self.receiver = receiver
 
-    async def start(self, deliver: Deliver) -> None:
-        self.deliver_to(deliver)
-
-    def publish(self, publication: Publication) -> "int | Future[None]":
-        assert self._deliver is not None
+    def publish(self, publication: Publication, key: str = "") -> "int | Future[None]":
+        assert self.receiver is not None
         self.taken.append(publication)
         answer = self.answer
         if answer is None:
-            self._deliver(publication, len(self.taken))
+            self.receiver.receive(publication, len(self.taken))
             return len(self.taken)
 
         def come_back(_: object) -> None:
-            assert self._deliver is not None
+            assert self.receiver is not None
             if not has_failed(answer):
-                self._deliver(publication, None)
+                self.receiver.receive(publication, None)
 
         answer.add_done_callback(come_back)
         return answer
@@ -186,7 +187,7 @@ class World:
     def __init__(self, origin: str = ORIGIN) -> None:
         self.broker = RecordingBroker()
         self.node = Node(origin, self.broker)
-        self.broker.deliver_to(self.node.receive)
+        self.broker.receiver = self.node
         self.observer = RecordingObserver()
 
     def receive(self, publication: Publication) -> None:

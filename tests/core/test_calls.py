@@ -44,7 +44,7 @@ def calls_of(function: Callable[[], object]) -> list[str]:
 async def node() -> Node:
     broker = MemoryBroker()
     node = Node("here", broker)
-    await broker.start(node.receive)
+    await broker.start(node)
     return node
 
 

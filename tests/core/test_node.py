@@ -7,11 +7,13 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
+from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.subscription import Subscriber
 from dwsps_channels.core.tail import Entry
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
-from tests.core.recording import STAMP, RecordingTransport, World, future, turn
+from tests.core.recording import STAMP, RecordingBroker, RecordingTransport, World, future, turn
 
 
 @dataclass
@@ -145,8 +147,8 @@ async def test_all_processes_deliver_in_the_brokers_order() -> None:
 
 async def test_stats_are_what_was_counted() -> None:
     node = Node("here", broker := MemoryBroker())
-    await broker.start(node.receive)
-    assert (node.stats().published, node.stats().offset) == (0, None)
+    await broker.start(node)
+    assert (node.stats().published, node.stats().offset) == (0, 0)
     reader = Reader(node)
     node.hub.lagging.add(Subscriber(reader.transport))
     for _ in range(3):
@@ -154,3 +156,37 @@ async def test_stats_are_what_was_counted() -> None:
     stats = node.stats()
     assert (stats.published, stats.offset, stats.kept) == (3, 3, 3)
     assert (stats.topics, stats.lagging, stats.feeds, stats.remembered) == (1, 1, 1, 0)
+
+
+class TestLog:
+    async def test_the_cursor_is_the_end_of_the_log(self) -> None:
+        broker = MemoryBroker()
+        node = Node("here", broker)
+        assert node.cursor == ""
+        await broker.start(node)
+        assert node.cursor == f"{node.epoch}:0"
+        node.publish("news", Raw(b"1"), STAMP)
+        assert node.cursor == f"{node.epoch}:1"
+
+    def test_a_second_beginning_is_a_reset(self) -> None:
+        resets: list[str] = []
+        node = Node("here", RecordingBroker(), on_reset=lambda: resets.append(node.cursor))
+        node.begin(Log("one", offset=7))
+        assert (node.cursor, resets) == ("one:7", [])
+        node.begin(Log("two", offset=3))
+        assert resets == ["two:3"]
+
+    async def test_a_key_that_is_known_leaves_no_gap_in_the_sequence(self) -> None:
+        broker = MemoryBroker()
+        node = Node("here", broker)
+        await broker.start(node)
+        sequences: list[int] = []
+        node.open_feed(lambda entry: sequences.append(entry.publication.sequence), {}, 0)
+        answers = [node.publish("news", Raw(b"1"), STAMP, key=key) for key in ("a", "a", "b")]
+        assert (answers, sequences) == ([1, 1, 2], [1, 2])
+
+    def test_what_peers_sent_before_is_recognised(self) -> None:
+        node = Node("here", RecordingBroker())
+        known = Publication("news", Raw(b"1"), STAMP, "far", 1, "paris", from_peer_server=True)
+        node.begin(Log("one", offset=1, publications=[(1, known)]))
+        assert node.relay(known) is None

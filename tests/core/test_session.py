@@ -177,7 +177,7 @@ def test_a_message_reaches_subscribers_byte_for_byte(text: str, binary: bool) ->
     assert (
         delivered.data
         == (
-            f'{{"type":"publish","timestamp":"{STAMP}","topic":"a.b","message":{text},"context":"a"}}'
+            f'{{"type":"publish","timestamp":"{STAMP}","topic":"a.b","message":{text},"context":"a","offset":1}}'
         ).encode()
     )
     assert delivered.text.encode() == delivered.data

@@ -482,7 +482,7 @@ class SlowBroker(MemoryBroker):
         super().__init__()
         self.accepts: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def publish(self, publication: Any) -> Any:
+    def publish(self, publication: Any, key: str = "") -> Any:
         return self.accepts
 
 
@@ -494,19 +494,19 @@ class StartingBroker(MemoryBroker):
         self.begun = asyncio.Event()
         self.may_start = asyncio.Event()
 
-    async def start(self, deliver: Any) -> None:
+    async def start(self, receiver: Any) -> None:
         self.begun.set()
         await self.may_start.wait()
-        await super().start(deliver)
+        await super().start(receiver)
 
-    def publish(self, publication: Any) -> Any:
+    def publish(self, publication: Any, key: str = "") -> Any:
         if not self.may_start.is_set():
-            return FailingBroker().publish(publication)
-        return super().publish(publication)
+            return FailingBroker().publish(publication, key)
+        return super().publish(publication, key)
 
 
 class FailingBroker(MemoryBroker):
-    def publish(self, publication: Any) -> Any:
+    def publish(self, publication: Any, key: str = "") -> Any:
         return refused("the others are away")
 
 

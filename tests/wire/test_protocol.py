@@ -53,15 +53,18 @@ async def test_subscriber_gets_what_is_published_to_its_topic_and_below(server: 
         await reader.subscribe("news")
         for topic in ("newsroom", "sport", "news", "news.uk", "news.uk.london"):
             await writer.publish(topic, {"to": topic})
+        offsets = []
         for topic in ("news", "news.uk", "news.uk.london"):
             message = await reader.receive()
             assert message.pop("timestamp").endswith("Z")
+            offsets.append(message.pop("offset"))
             assert message == {
                 "type": "publish",
                 "topic": topic,
                 "message": {"to": topic},
                 "context": "news",
             }
+        assert offsets == [offsets[0], offsets[0] + 1, offsets[0] + 2]
         await reader.nothing_more()
 
 

@@ -21,7 +21,7 @@ from dwsps_channels.broker.channel_layer.send_queue import (
     refuse,
     refused,
 )
-from dwsps_channels.core.broker import BrokerStats, Deliver
+from dwsps_channels.core.broker import BrokerStats, Receiver
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.text import printable
@@ -91,7 +91,7 @@ class ChannelLayerBroker:
         """True if the last heartbeats came back: this process reaches the layer, and is reached by it."""
 
         # Set by start.
-        self._deliver: Deliver | None = None
+        self._node: Receiver | None = None
         self._sender_id = ""
         self._keeper: asyncio.Task[None] | None = None
         self._heard = 0.0  # when a heartbeat last came back
@@ -133,17 +133,17 @@ class ChannelLayerBroker:
             missed=self._detector.missed,
         )
 
-    async def start(self, deliver: Deliver) -> None:
+    async def start(self, receiver: Receiver) -> None:
         """Begin to receive: see ``Broker.start``. Takes at most some three heartbeats.
 
         Raises:
             RuntimeError: it was started before.
             Exception: what ``make_layer`` raises.
         """
-        if self._deliver is not None:
+        if self._node is not None:
             raise RuntimeError("a broker can be started once")
         self._layer = self._make_layer()
-        self._deliver = deliver
+        self._node = receiver
         # Made here and not earlier: a process that was forked off a configured one is another sender.
         self._sender_id = f"{self._process_id}:{uuid4().hex}"
         self._heard = monotonic()
@@ -151,9 +151,9 @@ class ChannelLayerBroker:
         self._keeper = asyncio.create_task(self._keep())
         await self._settled.wait()
 
-    def publish(self, publication: Publication) -> asyncio.Future[None]:
-        """Hand over to every process: see ``Broker.publish``. Call it on the loop that ``start`` ran on."""
-        if self._stopping or self._deliver is None:
+    def publish(self, publication: Publication, key: str = "") -> asyncio.Future[None]:
+        """Hand over to every process: see ``Broker.publish``; there is no log to find ``key`` in. Call it on the loop that ``start`` ran on."""
+        if self._stopping or self._node is None:
             return refused("the server is not running")
         if not self.connected:
             return refused("the server's other processes cannot be reached for now")
@@ -163,7 +163,7 @@ class ChannelLayerBroker:
 
     async def stop(self) -> None:
         """Send what was accepted, then leave the group and close the layer: see ``Broker.stop``."""
-        if self._stopping or self._deliver is None:
+        if self._stopping or self._node is None:
             return
         self._stopping = True
         if self._sender is not None:
@@ -266,10 +266,10 @@ class ChannelLayerBroker:
             self._gossip.hear(batch, now)
             if batch.heard:
                 self._gossip.listen(batch.heard, now)
-        assert self._deliver is not None  # nothing is received before start
+        assert self._node is not None  # nothing is received before start
         for publication in self._detector.accept(batch, now):
             try:
-                self._deliver(publication, None)
+                self._node.receive(publication, None)
             except Exception:
                 logger.exception("a message of process %s could not be delivered", batch.sender)
         if is_own:

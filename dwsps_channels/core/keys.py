@@ -1,0 +1,41 @@
+"""Memory of the keys that publishes carry, so that one that is sent again is not published again."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from time import monotonic
+
+MAX_KEYS = 100_000
+MAX_AGE = 300.0
+
+
+class Keys:
+    """Remembers the offset of each key for ``max_age`` seconds, and of at most ``keys``: the oldest go first."""
+
+    def __init__(
+        self,
+        keys: int = MAX_KEYS,
+        max_age: float = MAX_AGE,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._keys = keys
+        self._max_age = max_age
+        self._clock = clock
+        # In the order of time, which is that of insertion.
+        self._offsets: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def get(self, key: str) -> int | None:
+        """Return the offset of the publication that had ``key``; ``None``: there was none, or it is forgotten."""
+        known = self._offsets.get(key)
+        return None if known is None or self._clock() - known[0] >= self._max_age else known[1]
+
+    def add(self, key: str, offset: int) -> None:
+        """Remember ``key``, which ``get`` did not know."""
+        now = self._clock()
+        offsets = self._offsets
+        offsets[key] = now, offset
+        offsets.move_to_end(key)
+        while len(offsets) > self._keys or now - next(iter(offsets.values()))[0] >= self._max_age:
+            offsets.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
