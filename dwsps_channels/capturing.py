@@ -5,17 +5,32 @@ import sys
 from collections import UserList
 from collections.abc import Iterator, MutableSequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from django.core import mail
 
 
-class Published(NamedTuple):
-    """The arguments of one ``publish`` or ``apublish``. It equals the tuple ``(topic, message)``."""
-
+class _Published(NamedTuple):
     topic: str
     message: Any
-    """As a subscriber would read it: a ``Decimal``, for instance, is a string."""
+
+
+class Published(_Published):
+    """The arguments of one ``publish`` or ``apublish``. It equals the tuple ``(topic, message)``.
+
+    ``message`` is as a subscriber would read it: a ``Decimal``, for instance, is a string.
+    """
+
+    key: str
+    """The ``key`` that was given; empty: none was."""
+    timestamp: str
+    """When it was published: RFC 3339, UTC."""
+
+    def __new__(cls, topic: str, message: Any, *, key: str = "", timestamp: str = "") -> Self:
+        """Make one as ``publish`` would."""
+        self = super().__new__(cls, topic, message)
+        self.key, self.timestamp = key, timestamp
+        return self
 
 
 class Outbox(UserList[Published]):

@@ -8,6 +8,7 @@ from dwsps_channels.protocol.errors import (
 )
 
 __all__ = [
+    "InvalidKey",
     "InvalidPayload",
     "InvalidTopic",
     "MessageTooDeep",
@@ -21,6 +22,12 @@ class InvalidPayload(ValueError):
     """The message cannot be encoded as JSON; ``field`` names the argument."""
 
     field = "message"
+
+
+class InvalidKey(ValueError):
+    """The key of a publish is not a string of 1 to 64 characters; ``field`` names the argument."""
+
+    field = "key"
 
 
 class NotServing(RuntimeError):

@@ -95,6 +95,16 @@ class TestCapturePublishes:
                 await apublish("a", object())
         assert published == []
 
+    async def test_a_key_that_it_has_is_not_published_again(self) -> None:
+        with capture_publishes() as published:
+            offsets = [
+                (await apublish("a", number, key=key)).offset
+                for number, key in enumerate(["one", None, "two", "one", None])
+            ]
+        assert offsets == [1, 2, 3, 1, 4]
+        assert published == [("a", 0), ("a", 1), ("a", 2), ("a", 4)]
+        assert [each.key for each in published] == ["one", "", "two", ""]
+
     async def test_it_ends(self) -> None:
         with pytest.raises(ZeroDivisionError), capture_publishes():
             _ = 1 / 0

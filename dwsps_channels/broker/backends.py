@@ -17,7 +17,7 @@ from msgspec import Struct
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.capturing import is_under_test
 from dwsps_channels.conf import conf, improper
-from dwsps_channels.core.broker import Broker
+from dwsps_channels.core.broker import Broker, SendResult
 from dwsps_channels.core.publication import Publication
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
@@ -26,11 +26,10 @@ IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 class BrokerSender(Protocol):
     """Publishes to the server from a process that is not part of it. For one thread at a time."""
 
-    def publish(self, publication: Publication, deadline: float) -> str:
+    def publish(self, publication: Publication, deadline: float, key: str = "") -> SendResult:
         """Publish; block until the broker has the publication, at most until ``deadline``, by ``time.monotonic``.
 
-        Returns:
-            Why no process of the server received it; empty if one did, as far as can be known.
+        With the key of a publication that the broker has had, the result has that one's offset, and nothing is published.
 
         Raises:
             TimeoutError: not before the deadline. The server may have it nevertheless.

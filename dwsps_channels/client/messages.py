@@ -46,6 +46,7 @@ class Incoming(Struct, frozen=True, rename="camel"):
     reason: Any = None
     retryable: Any = False
     id: Any = None
+    offset: Any = None
 
     @property
     def is_farewell(self) -> bool:
@@ -109,9 +110,10 @@ def encode(action: Action, id: int, topic: str, payload: bytes = b"") -> bytes:
     return b'{"type":"%s","id":%d,"topic":%s%s}' % (action.encode(), id, to_json(topic), payload)
 
 
-def publish_payload(message: bytes, timestamp: str) -> bytes:
+def publish_payload(message: bytes, timestamp: str, key: str = "") -> bytes:
     """Return the fields that only a publish has; ``message`` is JSON."""
-    return b',"timestamp":"%s","message":%s' % (timestamp.encode(), message)
+    fields = b',"timestamp":"%s","message":%s' % (timestamp.encode(), message)
+    return fields + b',"key":%s' % to_json(key) if key else fields
 
 
 def to_json(value: object) -> bytes:

@@ -36,6 +36,15 @@ class BrokerStats(Struct, frozen=True):
     """Number of publications that this process missed."""
 
 
+class SendResult(Struct, frozen=True):
+    """The broker's answer to a publication from a process that is not part of the server."""
+
+    offset: int | None = None
+    """The publication's place in the log; ``None``: the broker keeps no log."""
+    lost: str = ""
+    """Why no process of the server received it; empty if one did, as far as can be known."""
+
+
 class Broker(Protocol):
     """Carries publications to every process of a server, the one that published included.
 

@@ -8,6 +8,11 @@ MAX_KEYS = 100_000
 MAX_AGE = 300.0
 
 
+def server_key(key: str) -> str:
+    """Return the key of the server's own code as the broker gets it: it is none of a client's."""
+    return f"server:{key}" if key else ""
+
+
 class Keys:
     """Remembers the offset of each key for ``max_age`` seconds, and of at most ``keys``: the oldest go first."""
 

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -13,7 +13,7 @@ from msgspec import Raw
 from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.capturing import capture
 from dwsps_channels.conf import conf
-from dwsps_channels.exceptions import InvalidPayload, NotServing
+from dwsps_channels.exceptions import InvalidKey, InvalidPayload, NotServing
 from dwsps_channels.protocol.depth import is_deeper
 from dwsps_channels.protocol.errors import (
     InvalidTopic,
@@ -21,6 +21,7 @@ from dwsps_channels.protocol.errors import (
     MessageTooLarge,
     Unavailable,
 )
+from dwsps_channels.protocol.surrogates import is_text
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import check
 from dwsps_channels.publishing.capturing import CapturingPublisher
@@ -29,9 +30,17 @@ from dwsps_channels.publishing.publisher import OutgoingMessage, Publisher, Publ
 from dwsps_channels.publishing.remote import remote_publisher
 from dwsps_channels.server import runtime
 
+# Characters of a publish's key.
+MAX_KEY: Final = 64
+
 
 def publish(
-    topic: str, message: Any, *, on_commit: bool = True, using: str | None = None
+    topic: str,
+    message: Any,
+    *,
+    on_commit: bool = True,
+    using: str | None = None,
+    key: str | None = None,
 ) -> PublishResult | None:
     """Publish ``message`` to ``topic`` from synchronous code. The policy is not asked.
 
@@ -48,15 +57,18 @@ def publish(
         on_commit: whether to wait for the commit of a transaction.
         using: the database of the transaction. Without it: the default database if it is in a transaction, otherwise
             the database that is.
+        key: 1 to 64 characters that make it safe to publish again. If Django code has published with this key within
+            five minutes, nothing is published, and the result has the first message's offset.
 
     Returns:
-        A result whose ``reached`` is the number of sessions of this process that the message reaches; ``None`` if it
-        waits for the commit. When this returns, the broker has the message for the server's other processes as well.
-        On the event loop the message is still on its way then: await ``apublish`` there.
+        A result whose ``reached`` is the number of sessions of this process that the message reaches, and whose ``offset``
+        is its place in the log; ``None`` if it waits for the commit. When this returns, the broker has the message for the
+        server's other processes as well. On the event loop the message may still be on its way then, without an offset:
+        await ``apublish`` there.
 
     Raises:
-        InvalidTopic, InvalidPayload, MessageTooLarge, MessageTooDeep: at once, also inside a transaction. All are
-            ``ValueError``.
+        InvalidTopic, InvalidPayload, InvalidKey, MessageTooLarge, MessageTooDeep: at once, also inside a transaction. All
+            are ``ValueError``.
         TransactionManagementError: after ``set_autocommit(False)``, since Django does not know when such a transaction
             ends: commit, then publish with ``on_commit=False``.
         NotServing: the process serves no websockets, and cannot reach one that does.
@@ -64,7 +76,7 @@ def publish(
             If the broker refused it, nobody has it. If it did not answer in time, or the connection broke meanwhile,
             the message may still arrive.
     """
-    outgoing = _outgoing(topic, message)
+    outgoing = _outgoing(topic, message, key)
     publisher = _publisher()
     database = _database_in_transaction(using) if on_commit else None
     if database is not None:
@@ -105,12 +117,12 @@ def _is_manual(connection: BaseDatabaseWrapper) -> bool:
     return connection.connection is not None and not connection.autocommit
 
 
-async def apublish(topic: str, message: Any) -> PublishResult:
+async def apublish(topic: str, message: Any, *, key: str | None = None) -> PublishResult:
     """Publish ``message`` to ``topic`` from asynchronous code, at once. The policy is not asked.
 
-    Returns and raises as ``publish`` does in a thread. It waits for no transaction: those belong to synchronous code.
+    ``key``, the result and the errors are those of ``publish`` in a thread. It waits for no transaction: those belong to synchronous code.
     """
-    return await _publisher().apublish(_outgoing(topic, message))
+    return await _publisher().apublish(_outgoing(topic, message, key))
 
 
 def _publisher() -> Publisher:
@@ -123,7 +135,7 @@ def _publisher() -> Publisher:
     return remote_publisher(configured_backend(), conf.SERVER_URL)
 
 
-def _outgoing(topic: str, message: Any) -> OutgoingMessage:
+def _outgoing(topic: str, message: Any, key: str | None) -> OutgoingMessage:
     if not isinstance(topic, str):
         raise InvalidTopic(repr(topic), "is not a string")
     check(topic)
@@ -145,4 +157,14 @@ def _outgoing(topic: str, message: Any) -> OutgoingMessage:
         raise MessageTooLarge(len(data), conf.MAX_MESSAGE_BYTES)
     if is_deeper(data, conf.MAX_MESSAGE_DEPTH):
         raise MessageTooDeep(conf.MAX_MESSAGE_DEPTH)
-    return OutgoingMessage(topic, Raw(data), now())
+    return OutgoingMessage(topic, Raw(data), now(), _checked(key))
+
+
+def _checked(key: str | None) -> str:
+    if key is None:
+        return ""
+    # Callers are not all type-checked.
+    is_key = isinstance(key, str) and 1 <= len(key) <= MAX_KEY and is_text(key)  # type: ignore[redundant-expr]
+    if not is_key:
+        raise InvalidKey(f"'key' must be a string of 1 to {MAX_KEY} characters")
+    return key

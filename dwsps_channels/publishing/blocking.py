@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from dwsps_channels.core.broker import SendResult
 from dwsps_channels.publishing.publisher import OutgoingMessage
 
 
@@ -11,13 +12,10 @@ class BlockingPublisher(Protocol):
     A deadline is a time of ``time.monotonic``.
     """
 
-    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """Have the server publish, after all that was published by this connection before.
 
         Connects first, if it has to.
-
-        Returns:
-            Why nobody was there to deliver it; empty if somebody was, as far as can be known.
 
         Raises:
             TimeoutError: not before the deadline; the server may have it nevertheless.

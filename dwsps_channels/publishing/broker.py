@@ -3,6 +3,8 @@
 from uuid import uuid4
 
 from dwsps_channels.broker.backends import BrokerSender
+from dwsps_channels.core.broker import SendResult
+from dwsps_channels.core.keys import server_key
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.publishing.publisher import OutgoingMessage
 
@@ -15,13 +17,13 @@ class BrokerPublisher:
         self._origin = uuid4().hex
         self._published = 0
 
-    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""
         self._published += 1
         publication = Publication(
             message.topic, message.payload, message.timestamp, self._origin, self._published
         )
-        return self._sender.publish(publication, deadline)
+        return self._sender.publish(publication, deadline, server_key(message.key))
 
     def close(self) -> None:
         """See ``BlockingPublisher.close``."""

@@ -8,15 +8,30 @@ from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 
 
 class CapturingPublisher:
-    """Appends messages to a list; sends nothing. See ``Publisher``."""
+    """Appends messages to a list; sends nothing. See ``Publisher``.
+
+    A message's offset is its place in the list, from 1 on. A key that the list has is not published again.
+    """
 
     def __init__(self, published: MutableSequence[Published]) -> None:
         self._published = published
 
     def publish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.publish``."""
-        self._published.append(Published(message.topic, json.loads(bytes(message.payload))))
-        return PublishResult(reached=0)
+        published = self._published
+        if message.key:
+            for offset, earlier in enumerate(published, 1):
+                if earlier.key == message.key:
+                    return PublishResult(reached=0, offset=offset)
+        published.append(
+            Published(
+                message.topic,
+                json.loads(bytes(message.payload)),
+                key=message.key,
+                timestamp=message.timestamp,
+            )
+        )
+        return PublishResult(reached=0, offset=len(published))
 
     async def apublish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.apublish``."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.futures import Future
+from dwsps_channels.core.keys import server_key
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
@@ -61,7 +62,9 @@ class LocalPublisher:
         node = self._server.node
         # Counted before: a subscriber that comes because of the message was not reached by it.
         reached = node.hub.reach(message.topic)
-        return reached, node.publish(message.topic, message.payload, message.timestamp)
+        return reached, node.publish(
+            message.topic, message.payload, message.timestamp, key=server_key(message.key)
+        )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

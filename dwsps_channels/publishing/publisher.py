@@ -13,6 +13,8 @@ class OutgoingMessage(Struct, frozen=True):
     """JSON."""
     timestamp: str
     """When ``publish()`` was called: RFC 3339, UTC, milliseconds."""
+    key: str = ""
+    """Makes it safe to publish the message again; empty: none was given."""
 
 
 class PublishResult(Struct, frozen=True):
@@ -22,7 +24,7 @@ class PublishResult(Struct, frozen=True):
     """Sessions of this process that it reaches, each counted once; 0 in a process that does not serve."""
 
     offset: int | None = None
-    """The message's place in the broker's order; ``None`` if the broker gives none, or has not answered yet."""
+    """The message's place in the log; ``None`` if the broker keeps no log, or has not answered yet."""
 
 
 class Publisher(Protocol):

@@ -70,7 +70,7 @@ class RemotePublisher:
         except IndexError:
             publisher = self._make()
         try:
-            unheard = publisher.publish(message, deadline)
+            result = publisher.publish(message, deadline)
         except Unavailable as error:
             self._succeed(publisher)
             losses.add(error.problem)
@@ -86,11 +86,11 @@ class RemotePublisher:
             publisher.close()  # nobody knows what it was doing
             raise
         self._succeed(publisher)
-        if unheard:
-            losses.add(unheard)
+        if result.lost:
+            losses.add(result.lost)
         else:
             losses.report_if_due()
-        return PublishResult(reached=0)
+        return PublishResult(reached=0, offset=result.offset)
 
     def _succeed(self, publisher: BlockingPublisher) -> None:
         self._was_there = True

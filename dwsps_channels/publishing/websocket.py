@@ -10,6 +10,7 @@ from django.db import Error as DatabaseError
 from dwsps_channels.client.blocking_connection import BlockingConnection
 from dwsps_channels.client.errors import ClientError, ConnectError
 from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
+from dwsps_channels.core.broker import SendResult
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, own_server_id, sign_worker
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.text import printable
@@ -47,14 +48,14 @@ class WebSocketPublisher:
         self._connection: BlockingConnection | None = None
         self._last_id = 0
 
-    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""
         self._last_id += 1
         frame = encode(
             "publish",
             self._last_id,
             message.topic,
-            publish_payload(bytes(message.payload), message.timestamp),
+            publish_payload(bytes(message.payload), message.timestamp, message.key),
         )
         try:
             connection = self._connected(deadline)
@@ -70,7 +71,8 @@ class WebSocketPublisher:
             raise ConnectionError(str(error)) from error
         if answer.type == "error":
             raise Unavailable(f"the server refused: {printable(str(answer.reason))}")
-        return ""
+        # An older server's ack has no offset.
+        return SendResult(answer.offset if isinstance(answer.offset, int) else None)
 
     def _connected(self, deadline: float) -> BlockingConnection:
         if self._connection is not None and not self._connection.is_open():

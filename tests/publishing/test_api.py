@@ -29,7 +29,7 @@ from dwsps_channels import apublish, publish
 from dwsps_channels.broker.backends import MemoryBackend
 from dwsps_channels.broker.channel_layer.send_queue import refused
 from dwsps_channels.broker.memory import MemoryBroker
-from dwsps_channels.exceptions import InvalidPayload, NotServing
+from dwsps_channels.exceptions import InvalidKey, InvalidPayload, NotServing
 from dwsps_channels.protocol.errors import (
     InvalidTopic,
     MessageTooDeep,
@@ -126,6 +126,39 @@ class TestFromAnywhere:
 
         await in_thread(run)
         assert [(await client.receive())["message"] for _ in range(20)] == list(range(20))
+
+
+class TestKeys:
+    async def test_a_key_is_published_once(self, client: PubSubCommunicator) -> None:
+        first = await apublish("news", "first", key="k")
+        for again in (
+            await apublish("news", "again", key="k"),
+            publish("news", "again", key="k"),
+            await in_thread(lambda: publish("news.uk", "again", on_commit=False, key="k")),
+        ):
+            assert again is not None
+            assert again.offset == first.offset
+        other = await apublish("news", "other", key="l")
+        assert first.offset is not None
+        assert other.offset == first.offset + 1
+        assert [(await client.receive())["message"] for _ in range(2)] == ["first", "other"]
+        assert await client.received_nothing()
+
+    @pytest.mark.django_db(transaction=True)
+    async def test_it_is_published_once_on_commit_too(self, client: PubSubCommunicator) -> None:
+        def run() -> None:
+            for number in range(2):
+                with transaction.atomic():
+                    assert publish("news", number, key="k") is None
+
+        await in_thread(run)
+        assert (await client.receive())["message"] == 0
+        assert await client.received_nothing()
+
+    async def test_without_a_key_each_is_published(self, client: PubSubCommunicator) -> None:
+        for _ in range(2):
+            await apublish("news", 1)
+        assert [(await client.receive())["message"] for _ in range(2)] == [1, 1]
 
 
 class TestReached:
@@ -315,6 +348,13 @@ class TestBadArguments:
         assert isinstance(raised.value, ValueError)
         with pytest.raises(InvalidTopic):
             await apublish(topic, 1)
+
+    @pytest.mark.parametrize("key", ["", "k" * 65, "\ud800", 1, b"key", ["key"]])
+    async def test_a_bad_key_raises_at_once(self, key: Any) -> None:
+        with pytest.raises(InvalidKey, match="'key' must be a string of 1 to 64 characters"):
+            publish("a", 1, key=key)
+        with pytest.raises(InvalidKey):
+            await apublish("a", 1, key=key)
 
     @staticmethod
     def circular() -> list[Any]:

@@ -10,11 +10,12 @@ from msgspec import Raw, Struct
 
 from dwsps_channels.broker.backends import BrokerBackend, BrokerSender
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.broker import SendResult
 from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import publish
 from dwsps_channels.publishing.losses import losses
-from dwsps_channels.publishing.publisher import OutgoingMessage
+from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 from dwsps_channels.publishing.remote import MAX_IDLE, RemotePublisher, remote_publisher
 from dwsps_channels.testing import real_publishes
 from tests.processes import HOST, Redis, free_port
@@ -26,12 +27,12 @@ URL = "ws://server.example/"
 class Connection:
     """Does what ``does`` says for each message: return what it returns, or raise."""
 
-    def __init__(self, does: Callable[[], str]) -> None:
+    def __init__(self, does: Callable[[], SendResult]) -> None:
         self.does = does
         self.published = 0
         self.closed = False
 
-    def publish(self, message: OutgoingMessage, deadline: float) -> str:
+    def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         assert not self.closed
         assert 0 < deadline - monotonic() <= 2.0
         self.published += 1
@@ -45,18 +46,18 @@ class Server:
     def __init__(self) -> None:
         self.connections: list[Connection] = []
         self.problem: BaseException | None = None
-        self.unheard = ""
+        self.result = SendResult()
         self.meanwhile: Callable[[], object] = lambda: None
 
     def connect(self) -> Connection:
         self.connections.append(Connection(self._take))
         return self.connections[-1]
 
-    def _take(self) -> str:
+    def _take(self) -> SendResult:
         self.meanwhile()
         if self.problem is not None:
             raise self.problem
-        return self.unheard
+        return self.result
 
 
 @pytest.fixture
@@ -139,10 +140,16 @@ def test_one_that_answers_no_is_there(server: Server, publisher: RemotePublisher
 def test_what_nobody_hears_is_counted_and_not_raised(
     server: Server, publisher: RemotePublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.unheard = "no process of the server was listening"
+    server.result = SendResult(lost="no process of the server was listening")
     assert send(publisher) == 0
     assert losses.total == 1
     assert "no process of the server was listening (1)" in caplog.text
+
+
+def test_the_result_has_the_offset(server: Server, publisher: RemotePublisher) -> None:
+    server.result = SendResult(offset=7)
+    message = OutgoingMessage("a", Raw(b"1"), "2020-01-21T17:03:13.625Z")
+    assert publisher.publish(message) == PublishResult(reached=0, offset=7)
 
 
 def test_a_caller_that_is_interrupted_leaves_no_connection_behind(

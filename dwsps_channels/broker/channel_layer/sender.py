@@ -7,6 +7,7 @@ from uuid import uuid4
 from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.blocking import BlockingLayer, blocking_layer
 from dwsps_channels.broker.channel_layer.gossip import OUTSIDE
+from dwsps_channels.core.broker import SendResult
 from dwsps_channels.core.publication import Publication
 
 if TYPE_CHECKING:
@@ -23,11 +24,8 @@ class ChannelLayerSender:
         self._number = 0
         self._layer: BlockingLayer | None = None
 
-    def publish(self, publication: Publication, deadline: float) -> str:
-        """Have every process deliver ``publication``.
-
-        Returns:
-            Why a process did not get it, as far as the layer says; else empty.
+    def publish(self, publication: Publication, deadline: float, key: str = "") -> SendResult:
+        """Have every process deliver ``publication``. A layer remembers no keys: ``key`` has no effect.
 
         Raises:
             TimeoutError: not before the deadline, a time of ``time.monotonic``.
@@ -39,7 +37,7 @@ class ChannelLayerSender:
         try:
             if self._layer is None:
                 self._layer = blocking_layer(self._make_layer)
-            return self._layer.group_send(self._group, batch.message(), deadline)
+            return SendResult(lost=self._layer.group_send(self._group, batch.message(), deadline))
         except TimeoutError:
             raise
         except Exception as error:

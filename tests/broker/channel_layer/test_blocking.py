@@ -16,6 +16,7 @@ from dwsps_channels.broker.channel_layer.blocking import NOBODY, AnyLayer, block
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.layers import layer_factory
 from dwsps_channels.broker.channel_layer.sender import ChannelLayerSender
+from dwsps_channels.core.broker import SendResult
 from tests.broker.channel_layer.test_redis import LAYERS
 from tests.broker.contract import PAYLOADS, Member, publication
 from tests.processes import HOST, Child, Redis, free_port, require
@@ -49,11 +50,11 @@ async def crosses(backend: str, members_hosts: Hosts | None = None, **config: An
     with override_settings(**layer_settings(backend, **config)):
         sender = make_sender()
 
-        def publish() -> list[str]:
+        def publish() -> list[SendResult]:
             return [sender.publish(publication(payload), soon()) for payload in PAYLOADS]
 
         try:
-            assert await asyncio.to_thread(publish) == [""] * len(PAYLOADS)
+            assert await asyncio.to_thread(publish) == [SendResult()] * len(PAYLOADS)
             for member in members:
                 await member.receives(len(PAYLOADS))
                 assert member.messages == PAYLOADS
@@ -121,7 +122,7 @@ def sender(backend: str, redis: Redis) -> Iterator[ChannelLayerSender]:
 
 
 def test_it_says_so_where_nobody_is_listening(sender: ChannelLayerSender) -> None:
-    assert sender.publish(publication(), soon()) == NOBODY
+    assert sender.publish(publication(), soon()).lost == NOBODY
 
 
 def test_a_redis_that_is_away_is_told_and_found_again(
@@ -170,8 +171,8 @@ def test_what_exceeds_a_members_capacity_is_told(redis: Redis) -> None:
 
         asyncio.run(join())
         sender = ChannelLayerSender(make, group="dwsps.broker")
-        assert sender.publish(publication(), soon()) == ""
-        assert "too much waiting" in sender.publish(publication(), soon())
+        assert sender.publish(publication(), soon()) == SendResult()
+        assert "too much waiting" in sender.publish(publication(), soon()).lost
         sender.close()
 
 

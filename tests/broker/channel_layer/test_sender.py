@@ -10,6 +10,7 @@ import pytest
 
 from dwsps_channels.broker.channel_layer import blocking
 from dwsps_channels.broker.channel_layer.sender import ChannelLayerSender
+from dwsps_channels.core.broker import SendResult
 from tests.broker.channel_layer.layers import Layer
 from tests.broker.contract import publication
 
@@ -30,7 +31,7 @@ def soon(seconds: float = 5.0) -> float:
 
 def test_what_is_sent_is_numbered(layer: Layer, sender: ChannelLayerSender) -> None:
     for number in range(3):
-        assert sender.publish(publication(number), soon()) == ""
+        assert sender.publish(publication(number), soon()) == SendResult()
     assert [each["first"] for each in layer.sent] == [0, 1, 2]
     assert len({each["sender"] for each in layer.sent}) == 1
 
