@@ -34,7 +34,13 @@ class Contestant:
     adapter: str = "dwsps"
     path: str = "/"
     ours: bool = False
+    processes: int = 1
+    """If more than one, the server consists of them and Redis, and gets the loads that go across."""
+    recovers: bool = False
+    """True if a client that comes back can have what it missed."""
     on_redis: bool = False
+    env: tuple[tuple[str, str], ...] = ()
+    """Names and values beyond what ``environment`` has."""
     template: Path | None = None
     """A configuration file; {config} is where it is."""
     programs: tuple[str, ...] = ()
@@ -47,7 +53,11 @@ class Contestant:
     """The loads that it gets; empty: all."""
 
     def takes(self, load: Load) -> bool:
-        return not self.only or load.name in self.only
+        if self.only:
+            return load.name in self.only
+        if load.kind == "recovery" and not self.recovers:
+            return False
+        return load.is_across == (self.processes > 1)
 
     def missing(self) -> str | None:
         """Return the program that is missing; ``None``: it can start."""
@@ -87,17 +97,23 @@ class Running:
     """A contestant that was started."""
 
     server: Server
+    """Its process, the first of several."""
     target: Target
+    core: int | None
+    """For the generator; ``None``: any."""
 
 
 @contextmanager
 def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Running]:
     """Start the contestant and what it needs, and stop them afterwards.
 
+    A server of one process has a core for itself. Several processes share all cores with the generator.
+
     Raises:
         Failure: it did not start; says why.
     """
-    env = environment(folder)
+    env = environment(folder) | dict(contestant.env)
+    several = contestant.processes > 1
     port = free_port()
     values = {
         "port": str(port),
@@ -112,23 +128,32 @@ def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Runn
         Path(values["config"]).write_text(contestant.template.read_text().format(**values))
     with ExitStack() as stack:
         helpers = []
+        publish_port = None
         if contestant.on_redis:
-            redis, env["REDIS_URL"] = _start_redis(cores, folder)
+            core = None if several else cores.generator
+            redis, env["REDIS_URL"] = _start_redis(core, folder)
             stack.callback(redis.stop)
             helpers.append(redis.pid)
-        server = Server(
-            [word.format(**values) for word in contestant.command],
-            port=port,
-            env=env,
-            core=cores.server,
-            log=folder / f"{contestant.name}.log",
-        )
-        stack.callback(server.stop)
-        pids = [server.pid, *helpers]
-        yield Running(server, Target(contestant.adapter, port, contestant.path, pids))
+        servers = []
+        for number in range(contestant.processes):
+            if number:
+                publish_port = free_port()
+                values["port"] = str(publish_port)
+            server = Server(
+                [word.format(**values) for word in contestant.command],
+                port=int(values["port"]),
+                env=env,
+                core=None if several else cores.server,
+                log=folder / f"{contestant.name}-{number}.log",
+            )
+            stack.callback(server.stop)
+            servers.append(server)
+        pids = [*(server.pid for server in servers), *helpers]
+        target = Target(contestant.adapter, port, contestant.path, pids, publish_port)
+        yield Running(servers[0], target, None if several else cores.generator)
 
 
-def _start_redis(cores: Cores, folder: Path) -> tuple[Server, str]:
+def _start_redis(core: int | None, folder: Path) -> tuple[Server, str]:
     # Beside the generator, which has little to do with so slow a contestant, rather than at the expense of the
     # server: it would have a machine of its own.
     port = free_port()
@@ -136,7 +161,7 @@ def _start_redis(cores: Cores, folder: Path) -> tuple[Server, str]:
         ["redis-server", "--port", str(port), "--bind", HOST, "--save", ""],
         port=port,
         env=environment(folder),
-        core=cores.generator,
+        core=core,
         log=folder / "redis.log",
     )
     return server, f"redis://{HOST}:{port}"
@@ -181,6 +206,26 @@ _FASTLANE = (
     "dwsps_channels.fastlane:new_loop",
 )
 
+
+def _two(name: str, title: str, description: str, layer: str | None = None) -> Contestant:
+    """Return a server of two processes on Redis; ``layer``: the channel layer that joins them."""
+    env: tuple[tuple[str, str], ...] = ()
+    if layer is not None:
+        settings = "benchmarks.channel_layer_settings"
+        env = (("DJANGO_SETTINGS_MODULE", settings), ("BENCHMARK_LAYER", layer))
+    return Contestant(
+        name=name,
+        title=title,
+        description=description,
+        command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
+        ours=layer is None,
+        processes=2,
+        on_redis=True,
+        env=env,
+        our_modules=("dwsps_channels.fastlane", "uvicorn", "uvloop", "httptools", "channels_redis"),
+    )
+
+
 CONTESTANTS = [
     Contestant(
         name="fastlane",
@@ -188,6 +233,7 @@ CONTESTANTS = [
         description="the demo project on uvicorn with the websocket protocol of `dwsps_channels.fastlane`",
         command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
         ours=True,
+        recovers=True,
         our_modules=("dwsps_channels.fastlane", "uvicorn", "uvloop", "httptools"),
     ),
     Contestant(
@@ -196,6 +242,7 @@ CONTESTANTS = [
         description="the demo project on plain uvicorn",
         command=(*_OUR_UVICORN, "project.asgi:application"),
         ours=True,
+        recovers=True,
         our_modules=("uvicorn", "websockets"),
     ),
     Contestant(
@@ -204,6 +251,7 @@ CONTESTANTS = [
         description="the demo project on Daphne",
         command=(*_DAPHNE, "project.asgi:application"),
         ours=True,
+        recovers=True,
         our_modules=("daphne",),
     ),
     Contestant(
@@ -293,5 +341,18 @@ CONTESTANTS = [
             "fan-100-8-each",
             "fan-100-8-4k",
         ),
+    ),
+    _two("two-redis", "two processes, Redis", "two processes of the fast lane, on Redis"),
+    _two(
+        "two-layer",
+        "two processes, channel layer",
+        "the same, joined by the channel layer of channels-redis, without a log",
+        layer="channels_redis.core.RedisChannelLayer",
+    ),
+    _two(
+        "two-layer-pubsub",
+        "two processes, pub/sub channel layer",
+        "the same on its layer over Redis pub/sub",
+        layer="channels_redis.pubsub.RedisPubSubChannelLayer",
     ),
 ]

@@ -61,10 +61,14 @@ class Target:
     path: str
     pids: Sequence[int]
     """The server's process first, then what helps it."""
+    publish_port: int | None = None
+    """Of the process to which publishers connect, if the server has several."""
 
     def arguments(self) -> list[str]:
         processes = [word for pid in self.pids for word in ("--server", str(pid))]
         target = ["--adapter", self.adapter, "--port", str(self.port), "--path", self.path]
+        if self.publish_port is not None:
+            target += ["--publish-port", str(self.publish_port)]
         return [*target, *processes]
 
 
@@ -72,7 +76,7 @@ def measure(
     load: Load,
     target: Target,
     *,
-    core: int,
+    core: int | None,
     warm_up: float,
     seconds: float,
     timeout: int,
@@ -80,17 +84,17 @@ def measure(
 ) -> Measurement:
     """Put the load on the target.
 
-    ``memory`` gives the bytes that the server has, and is asked where connections are held. ``timeout``: whole
-    seconds until the measurement is given up.
+    ``core``: of the generator; ``None``: any. ``memory`` gives the bytes that the server has, and is asked while
+    connections are held. ``timeout``: whole seconds until the measurement is given up.
 
     Raises:
         Failure: it could not be measured; says why.
     """
-    command = [str(build()), load.kind, *target.arguments(), *load.arguments()]
+    command = [str(build()), load.command, *target.arguments(), *load.arguments()]
     command += ["--timeout", str(timeout)]
     if load.kind == "idle":
         command += ["--warming", str(WARMING)]
-    if load.kind == "publish":
+    if load.command == "publish":
         command += ["--warm-up", str(warm_up), "--seconds", str(seconds)]
     with (
         on_core(core),
@@ -103,33 +107,34 @@ def measure(
         ) as process,
     ):
         try:
-            if load.kind == "idle":
-                return _hold(process, load.options["connections"], memory)
-            output, errors = process.communicate()
+            measurement, held = _follow(process, memory)
+            _, errors = process.communicate()
         finally:
             process.kill()
     if process.returncode != 0:
         raise Failure(errors.strip())
-    measurement: Measurement = json.loads(output)
+    if load.kind == "idle":
+        each = (held["all"] - held["warming"]) / load.options["connections"]
+        return {"connections": load.options["connections"], "bytes_each": each}
+    if load.kind == "recovery":
+        measurement["memory_rise"] = held["recovered"] - held["connected"]
     return measurement
 
 
-def _hold(
-    process: "subprocess.Popen[str]", connections: int, memory: Callable[[], int]
-) -> Measurement:
-    before = _bytes_while_held(process, memory)
-    each = (_bytes_while_held(process, memory) - before) / connections
-    process.communicate()
-    return {"connections": connections, "bytes_each": each}
-
-
-def _bytes_while_held(process: "subprocess.Popen[str]", memory: Callable[[], int]) -> int:
+def _follow(
+    process: "subprocess.Popen[str]", memory: Callable[[], int]
+) -> tuple[Measurement, dict[str, int]]:
+    """Read what it prints: its result, and the server's bytes whenever connections were held, by what for."""
     assert process.stdin is not None
     assert process.stdout is not None
-    if not process.stdout.readline():
-        _, errors = process.communicate()
-        raise Failure(errors.strip())
-    found = memory()
-    process.stdin.write("\n")  # let go
-    process.stdin.flush()
-    return found
+    measurement: Measurement = {}
+    held = {}
+    for line in process.stdout:
+        message = json.loads(line)
+        if "held" not in message:
+            measurement = message
+            continue
+        held[message["held"]] = memory()
+        process.stdin.write("\n")  # let go
+        process.stdin.flush()
+    return measurement, held

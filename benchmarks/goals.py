@@ -55,4 +55,7 @@ GOALS = [
     Goal("idle", "fastlane", "nats", 1.2),
     Goal("storm", "fastlane", None, 2000),
     Goal("storm", "daphne", None, 800),
+    Goal("recovery", "fastlane", None, 4000),
+    Goal("across-light", "two-redis", None, 2),
+    Goal("across-1", "two-redis", None, 20_000),
 ]

@@ -3,7 +3,17 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["publish", "idle", "storm"]
+Kind = Literal["publish", "idle", "storm", "recovery", "across", "across-delay"]
+"""``across``: published at one process of a server, delivered at another."""
+
+_UNITS = {
+    "publish": "deliveries/s",
+    "idle": "KiB each",
+    "storm": "reconnects/s",
+    "recovery": "recoveries/s",
+    "across": "messages/s",
+    "across-delay": "ms at the median",
+}
 
 # In quick mode: enough to see that all works, too little to quote.
 QUICK_IDLE = 1_000
@@ -24,11 +34,22 @@ class Load:
 
     @property
     def unit(self) -> str:
-        return {"publish": "deliveries/s", "idle": "KiB each", "storm": "reconnects/s"}[self.kind]
+        return _UNITS[self.kind]
+
+    @property
+    def command(self) -> str:
+        """The generator's command."""
+        return {"recovery": "recover", "across": "publish", "across-delay": "publish"}.get(
+            self.kind, self.kind
+        )
+
+    @property
+    def is_across(self) -> bool:
+        return self.kind in ("across", "across-delay")
 
     @property
     def least_is_best(self) -> bool:
-        return self.kind == "idle"
+        return self.kind in ("idle", "across-delay")
 
     def arguments(self) -> list[str]:
         return [word for name, value in self.options.items() for word in (f"--{name}", str(value))]
@@ -89,6 +110,31 @@ def all_loads(*, quick: bool) -> list[Load]:
             f"storm of {_thousands(storm)} reconnects, 3 topics each",
             "storm",
             {"connections": storm, "topics": 3},
+        ),
+        Load(
+            "recovery",
+            f"recovery of {_thousands(storm)} clients, 100 messages missed each",
+            "recovery",
+            {"connections": storm, "topics": 3, "missed": 100},
+        ),
+        # Several processes share the cores: the generator does not spin.
+        Load(
+            "across-light",
+            "200 messages a second",
+            "across-delay",
+            {"rate": 200, "in-flight": 64, "spin": 0},
+        ),
+        Load(
+            "across-1",
+            "1 publisher, 256 in flight",
+            "across",
+            {"in-flight": 256, "gathered": 1, "spin": 0},
+        ),
+        Load(
+            "across-50",
+            "50 publishers, 8 in flight each",
+            "across",
+            {"groups": 50, "in-flight": 8, "gathered": 1, "spin": 0},
         ),
     ]
     return [load for load in loads if not quick or load.name not in NOT_QUICK]

@@ -46,10 +46,10 @@ class Cores:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Keep processes that are started meanwhile on that core."""
+def on_core(core: int | None) -> Iterator[None]:
+    """Keep processes that are started meanwhile on that core; ``None``: on any."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, before if core is None else {core})
     try:
         yield
     finally:
@@ -81,7 +81,13 @@ class Server:
     """A process that listens on a port; killed by the kernel when the benchmark dies without cleaning up."""
 
     def __init__(
-        self, command: Sequence[str], *, port: int, env: Mapping[str, str], core: int, log: Path
+        self,
+        command: Sequence[str],
+        *,
+        port: int,
+        env: Mapping[str, str],
+        core: int | None,
+        log: Path,
     ) -> None:
         self._port = port
         self._log = log

@@ -57,6 +57,11 @@ one run; figures of two machines or two days are not comparable.
   server's resident memory, without the first 200.
 * **The storm**: all clients are cut off at once and reconnect, 48 handshakes at a time, each with its subscriptions. It ends when the
   last subscription is acknowledged.
+* **Recovery**: the clients of the storm are cut off, 100 messages are published below one topic of each, and all clients resume as
+  they reconnect. It ends when the last resume is acknowledged. Every missed message is checked. The memory is the server's resident
+  memory with all clients connected, after less before.
+* **Two processes** share both cores with Redis and the generator. A message is published at one and delivered at the other. In flight
+  is what was published and has not been delivered there.
 * Our contestants are the demo project as `make run` serves it, without `DEBUG`: sessions and users, policy, limits and signals are on.
   Rivals check nothing and have no middleware. They need not acknowledge a publish, except Node's `ws`, which does as dwsps does, and
   fastapi-websocket-pubsub, whose protocol has acks.
@@ -79,6 +84,8 @@ def text(results: Results, remarks: str = "") -> str:
         _rates(results),
         _delays(results),
         _connections(results),
+        _recovery(results),
+        _across(results),
         _ratios(results),
         _goals(results),
         _checks(results),
@@ -141,7 +148,7 @@ def _delays(results: Results) -> str:
 
 
 def _connections(results: Results) -> str:
-    loads = [load for load in results.loads if load.kind != "publish"]
+    loads = [load for load in results.loads if load.kind in ("idle", "storm")]
     if not loads:
         return ""
     rows = [
@@ -152,6 +159,54 @@ def _connections(results: Results) -> str:
     return _section("Connections", _table(["", *heads], rows))
 
 
+def _recovery(results: Results) -> str:
+    loads = [load for load in results.loads if load.kind == "recovery"]
+    rows = [
+        [
+            _name(contestant),
+            load.title,
+            _cell(figure),
+            "all" if not figure.unrecovered else f"all but {figure.unrecovered}",
+            "—" if figure.memory_rise is None else f"{figure.memory_rise / 2**20:.1f}",
+        ]
+        for contestant in CONTESTANTS
+        for load in loads
+        if (figure := results.figure(contestant.name, load)) is not None
+    ]
+    if not rows:
+        return ""
+    heads = ["", "load", "recoveries/s", "recovered", "memory of the server, MiB more than before"]
+    return _section("Recovery", _table(heads, rows))
+
+
+def _across(results: Results) -> str:
+    loads = [load for load in results.loads if load.is_across]
+    several = [
+        contestant
+        for contestant in CONTESTANTS
+        if contestant.processes > 1 and contestant.name in results.cells
+    ]
+    if not loads or not several:
+        return ""
+    first = several[0]
+    rows = []
+    for contestant in several:
+        cells = []
+        for load in loads:
+            figure = results.figure(contestant.name, load)
+            cells.append(_delay_cell(figure) if load.least_is_best else _cell(figure))
+            if contestant is not first:
+                ratio = results.ratio(first.name, contestant.name, load)
+                cells[-1] += "" if ratio is None else f" ({_ratio(ratio)})"
+        rows.append([_name(contestant), *cells])
+    heads = [f"{load.title}, {'ms' if load.least_is_best else load.unit}" for load in loads]
+    explanation = (
+        f"Published at one process, delivered at the other. Delays are {', '.join(QUANTILES)}. In brackets: "
+        f"{first.title}, as a multiple.\n\n"
+    )
+    return _section("Two processes", explanation + _table(["", *heads], rows))
+
+
 def _ratios(results: Results) -> str:
     contestants = _taking_part(results)
     rivals = [contestant for contestant in contestants if not contestant.ours]
@@ -160,7 +215,7 @@ def _ratios(results: Results) -> str:
         if not ours.ours or not rivals:
             continue
         rows = []
-        for load in results.loads:
+        for load in _within(results):
             ratios = [results.ratio(ours.name, rival.name, load) for rival in rivals]
             label = f"{load.title} (memory)" if load.least_is_best else load.title
             rows.append([label, *("—" if one is None else _ratio(one) for one in ratios)])
@@ -254,7 +309,8 @@ def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
             f"The generator was busy for {busiest.figure.generator_busy:.0%} of the time at most "
             f"({busiest.contestant.title}, {busiest.load.title})."
         )
-    working = [one for one in rivals if one.load.kind != "idle"]
+    # Several processes share the cores: what one of them uses says little.
+    working = [one for one in rivals if one.load.kind != "idle" and not one.load.is_across]
     if working:
         full = sum(one.figure.server_busy >= FULL for one in working)
         least = min(working, key=lambda one: one.figure.server_busy)
@@ -307,8 +363,15 @@ def _taking_part(results: Results) -> list[Contestant]:
     return [
         contestant
         for contestant in CONTESTANTS
-        if not contestant.yardstick and contestant.name in results.cells
+        if not contestant.yardstick
+        and contestant.processes == 1
+        and contestant.name in results.cells
     ]
+
+
+def _within(results: Results) -> list[Load]:
+    """Return the loads that a server of one process gets."""
+    return [load for load in results.loads if not load.is_across]
 
 
 def _name(contestant: Contestant) -> str:

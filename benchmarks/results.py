@@ -36,6 +36,10 @@ class Figure:
     """The greatest share of a core that others used who have no part in this."""
     stalled: bool
     """True if deliveries stopped before the end."""
+    unrecovered: int = 0
+    """Number of clients that missed something, of a load in which they recover, over all rounds."""
+    memory_rise: float | None = None
+    """Median of the bytes that the server has more after a recovery than before clients were cut off."""
 
 
 @dataclass
@@ -92,6 +96,7 @@ def _figure(load: Load, measurements: list[Measurement]) -> Figure:
     checked = [one["checked"] for one in measurements if "checked" in one]
     delays = [one["delay_us"] for one in measurements if "delay_us" in one]
     busy = [one["busy"] for one in measurements if "busy" in one]
+    rises = [one["memory_rise"] for one in measurements if "memory_rise" in one]
     faults = {name: sum(one[name] for one in checked) for name in FAULTS}
     return Figure(
         value=median(values),
@@ -103,11 +108,22 @@ def _figure(load: Load, measurements: list[Measurement]) -> Figure:
         server_busy=median([one["server"] for one in busy] or [0.0]),
         others_busy=_greatest(one["others"] for one in busy),
         stalled=any(one.get("stalled", False) for one in measurements),
+        unrecovered=sum(
+            one["connections"] - one["recovered"] for one in measurements if "recovered" in one
+        ),
+        memory_rise=median(rises) if rises else None,
     )
 
 
 def _value(load: Load, measurement: Measurement) -> float:
-    value: float = measurement["bytes_each"] / 1024 if load.kind == "idle" else measurement["rate"]
+    value: float
+    match load.kind:
+        case "idle":
+            value = measurement["bytes_each"] / 1024
+        case "across-delay":
+            value = measurement["delay_us"]["p50"] / 1000
+        case _:
+            value = measurement["rate"]
     return value
 
 

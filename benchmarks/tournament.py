@@ -128,7 +128,7 @@ def _measure(
                     measurement = generator.measure(
                         load,
                         running.target,
-                        core=cores.generator,
+                        core=running.core,
                         warm_up=pace.warm_up,
                         seconds=pace.seconds,
                         timeout=pace.timeout,

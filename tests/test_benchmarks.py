@@ -251,6 +251,124 @@ async def test_a_storm_opens_everything_twice_with_its_topics(program: Path) -> 
     assert len(server.subscribers["client59-2"]) == 2
 
 
+# Recovery
+
+
+class RecoveringServer(BadServer):
+    """Keeps what is published, and replays it to the clients that resume, as far as ``fault`` lets it."""
+
+    def __init__(self, fault: Fault, *, honest: bool = True) -> None:
+        super().__init__(fault)
+        self.honest = honest
+        self.log: list[Message] = []
+        self.resumes: list[Message] = []
+
+    async def answer(self, connection: ServerConnection) -> None:
+        number = self.accepted - 1
+        async for text in connection:
+            frame = json.loads(text)
+            ack: Message = {"type": "ack", "action": frame["type"], "cursor": f"e:{len(self.log)}"}
+            match frame["type"]:
+                case "publish":
+                    self.log.append(frame)
+                case "resume":
+                    self.resumes.append(frame)
+                    await self.replay(Subscriber(connection, number % CLIENTS), frame)
+                    whole = self.honest or number % CLIENTS > 0
+                    ack["topics"] = {topic: {"recovered": whole} for topic in frame["topics"]}
+            await connection.send(json.dumps(ack, separators=(",", ":")))
+
+    async def replay(self, subscriber: Subscriber, request: Message) -> None:
+        since = int(request["since"].removeprefix("e:"))
+        for entry in self.log[since:]:
+            if entry["topic"].split(".")[0] in request["topics"]:
+                sequence = int(entry["message"].split(".")[1], 16)
+                for message in self.fault(subscriber, sequence, entry):
+                    await subscriber.connection.send(json.dumps(message))
+
+
+# A number that the generator has a group for each, and one more connection, the publisher's.
+CLIENTS = 61
+
+
+async def recover(program: Path, server: RecoveringServer) -> tuple[Message, list[str]]:
+    async with server.listening() as port:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            "recover",
+            *map(str, ("--adapter", "dwsps", "--port", port, "--timeout", 20)),
+            *map(str, ("--connections", CLIENTS - 1, "--topics", 3, "--missed", 12)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        held = []
+        measurement: Message = {}
+        while line := await process.stdout.readline():
+            message = json.loads(line)
+            if "held" in message:
+                held.append(message["held"])
+                process.stdin.write(b"\n")
+            else:
+                measurement = message
+        assert await process.wait() == 0
+    return measurement, held
+
+
+async def test_a_recovery_counts_all_that_was_missed(program: Path) -> None:
+    server = RecoveringServer(faithful)
+    measurement, held = await recover(program, server)
+    assert held == ["connected", "recovered"]
+    assert measurement["recovered"] == measurement["connections"] == CLIENTS - 1
+    assert faults_of(measurement) == NO_FAULTS
+    checked = measurement["checked"]
+    assert checked["delivered"] == checked["expected"] == 12 * (CLIENTS - 1)
+    assert len(server.log) == checked["published"] == 12 * 50
+    assert [resume["topics"][0] for resume in server.resumes] == ["all"] * (CLIENTS - 1)
+    assert {resume["since"] for resume in server.resumes} == {"e:0"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (losing, {"lost": 1}),
+        (doubling, {"doubled": 1}),
+        (swapping, {"disordered": 1}),
+        (damaging, {"damaged": 1, "lost": 1}),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+async def test_a_recovery_catches(program: Path, fault: Fault, found: dict[str, int]) -> None:
+    measurement, _ = await recover(program, RecoveringServer(fault))
+    assert faults_of(measurement) == NO_FAULTS | found
+
+
+async def test_a_recovery_counts_clients_that_were_not_recovered(program: Path) -> None:
+    measurement, _ = await recover(program, RecoveringServer(faithful, honest=False))
+    assert measurement["connections"] - measurement["recovered"] == 1
+
+
+async def test_a_recovery_needs_a_cursor(program: Path) -> None:
+    server = BadServer(faithful)
+    async with server.listening() as port:
+        words = ("--adapter", "dwsps", "--port", port, "--connections", 2)
+        status, _, errors = await run(program, "recover", *words)
+    assert (status, errors) == (1, "the server gave no cursor\n")
+
+
+async def test_publishers_have_a_process_and_a_rate(program: Path) -> None:
+    subscribers, publishers = BadServer(faithful), BadServer(faithful)
+    publishers.subscribers = subscribers.subscribers
+    async with publishers.listening() as port:
+        words = ("--publish-port", port, "--groups", 2, "--rate", 50, "--in-flight", 8)
+        measurement = await publish(program, subscribers, *words)
+    assert faults_of(measurement) == NO_FAULTS
+    assert (subscribers.accepted, publishers.accepted) == (2, 2)
+    # For 0.2 s, and perhaps a little longer.
+    assert 2 * 50 * 0.2 <= measurement["checked"]["published"] <= 2 * 50 * 0.2 + 10
+
+
 async def test_idle_connections_are_held_until_they_were_looked_at(program: Path) -> None:
     server = BadServer(faithful)
     async with server.listening() as port:
@@ -307,7 +425,7 @@ async def test_a_server_that_is_silent_is_given_up(program: Path) -> None:
         "publish --adapter dwsps --port 1 --subscribers none",
         "publish --adapter dwsps --port 1 --payload 19",
         "--adapter dwsps --port 1",
-        "publish --adapter dwsps --port 1 --in-flight 65",
+        "publish --adapter dwsps --port 1 --in-flight 257",
     ],
 )
 async def test_generator_refuses(program: Path, words: str) -> None:
@@ -328,6 +446,8 @@ SENT = {
     "dwsps": [
         'subscribe {"type":"subscribe","topic":"a.b"}',
         'subscribe-below {"type":"subscribe","topic":"a.b"}',
+        'follow {"type":"subscribe","topic":"a.b","last":0}',
+        'resume {"type":"resume","since":"e:7","topics":["a.b","c"]}',
         'publish {"type":"publish","topic":"a.b","message":"~payload~"}',
     ],
     "socketio": [
@@ -364,7 +484,18 @@ def test_contestant_has_an_adapter(contestant: Contestant) -> None:
 
 READ = [
     ("dwsps", '{"type":"ack","action":"subscribe","topic":"a"}', "subscribed"),
-    ("dwsps", '{"type":"ack","action":"publish","topic":"a"}', ""),
+    (
+        "dwsps",
+        '{"type":"ack","action":"subscribe","topic":"a","cursor":"e-1:12"}',
+        "cursor e-1:12\nsubscribed",
+    ),
+    (
+        "dwsps",
+        '{"type":"ack","action":"resume","cursor":"e:9","topics":{"a":{"recovered":true},"b":{"recovered":false},'
+        '"c":{"recovered":true}}}',
+        "cursor e:9\nresumed 2",
+    ),
+    ("dwsps", '{"type":"ack","action":"publish","topic":"a","offset":7}', "acknowledged"),
     ("dwsps", '{"type":"publish","message":"~payload~","context":"a"}', "delivered ~payload~"),
     ("dwsps", '{"type": "publish", "message": "~payload~"}', "delivered ~payload~"),
     ("dwsps", '{"type":"error","code":"forbidden"}', "failed neither a delivery nor an ack"),
@@ -754,6 +885,31 @@ def test_report_shows_the_yardstick_last_and_as_no_rival() -> None:
     assert YARDSTICK.title not in delays + ratios
     assert f"The generator can take at least what {YARDSTICK.title} sends." in rest
     assert YARDSTICK.title not in report.chart(results)
+
+
+def test_report_shows_who_was_recovered_and_what_it_took() -> None:
+    results = results_of({}, load="recovery")
+    load = results.loads[0]
+    recovery = {"connections": 5000, "recovered": 5000, "memory_rise": 3 * 2**20}
+    results.add("fastlane", load, measured(4500) | recovery)
+    results.add("daphne", load, measured(900) | recovery | {"recovered": 4998})
+    text = report.text(results)
+    assert f"| **dwsps, fast lane** | {load.title} | 4.5 k | all | 3.0 |" in text
+    assert f"| **dwsps, Daphne** | {load.title} | 900 | all but 2 | 3.0 |" in text
+    assert "≥ 4 k recoveries/s | — | 4.5 k recoveries/s | yes |" in text
+
+
+def test_report_compares_what_joins_two_processes() -> None:
+    results = results_of({}, load="across-1")
+    results.loads += results_of({}, load="across-light").loads
+    for load in results.loads:
+        results.add("two-redis", load, measured(40_000))
+        results.add("two-layer", load, measured(20_000))
+    text = report.text(results)
+    assert "| **two processes, Redis** | 40 k | 0.10 · 0.20 · 0.30 |" in text
+    assert "| two processes, channel layer | 20 k (2.00) | 0.10 · 0.20 · 0.30 (1.00) |" in text
+    # They are no rivals of servers of one process.
+    assert "## Deliveries a second" not in text
 
 
 def test_report_does_not_hide_what_went_wrong() -> None:

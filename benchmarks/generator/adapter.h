@@ -19,6 +19,12 @@ struct listener {
     void (*ready)(struct peer *peer);
     /* One more subscription has taken effect. */
     void (*subscribed)(struct peer *peer);
+    /* A publish was acknowledged. */
+    void (*acknowledged)(struct peer *peer);
+    /* Everything up to this cursor was delivered on this connection. */
+    void (*cursor)(struct peer *peer, const char *cursor, size_t length);
+    /* A resume was answered: `recovered` of its topics miss nothing. */
+    void (*resumed)(struct peer *peer, unsigned recovered);
     /* A message was delivered: `payload` is the string within its quotes. */
     void (*delivered)(struct peer *peer, const char *payload, size_t length);
     /* The protocol asks for this answer, as a websocket message of its own. */
@@ -44,6 +50,10 @@ struct adapter {
     const char *greeting;
     /* Add the request to subscribe to a topic; `below`: and to all topics below it, of which there are some. */
     void (*subscribe)(struct buffer *out, const char *topic, bool below);
+    /* Do the same, and ask for cursors; NULL: the protocol has no recovery. */
+    void (*follow)(struct buffer *out, const char *topic);
+    /* Add the request for what was published below these topics since the cursor, and for what comes then. */
+    void (*resume)(struct buffer *out, const char *cursor, const char *const *topics, unsigned count);
     /* Add the request to publish `payload`, a string without its quotes, to a topic and to those above it. */
     void (*publish)(struct buffer *out, const char *topic, const char *payload, size_t length);
     /*

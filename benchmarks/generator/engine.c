@@ -91,9 +91,10 @@ void connection_cut(struct connection *connection) {
 
 static void begin(struct connection *connection) {
     struct engine *engine = connection->engine;
+    int port = connection->port ? connection->port : engine->port;
     struct sockaddr_in address = {
         .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)engine->port),
+        .sin_port = htons((uint16_t)port),
         .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
     };
     connection->started = clock_now();
@@ -108,7 +109,7 @@ static void begin(struct connection *connection) {
     connection->subscribed = 0;
     connection->waits_to_write = true;
     watch(connection, EPOLL_CTL_ADD);
-    websocket_request(&connection->out, engine->port, engine->path);
+    websocket_request(&connection->out, port, engine->path);
 }
 
 static void finish(struct connection *connection) {
@@ -116,13 +117,31 @@ static void finish(struct connection *connection) {
     connection->engine->opened++;
 }
 
+static void resume(struct connection *connection) {
+    static struct buffer message;
+    const char *topics[connection->subscription_count];
+    for (unsigned i = 0; i < connection->subscription_count; i++)
+        topics[i] = connection->subscriptions[i].topic;
+    connection->state = RESUMING;
+    message.length = 0;
+    connection->engine->adapter->resume(&message, connection->cursor, topics, connection->subscription_count);
+    connection_send(connection, message.data, message.length);
+}
+
 static void subscribe(struct connection *connection) {
     static struct buffer message;
     const struct adapter *adapter = connection->engine->adapter;
+    if (connection->engine->subscribing == RESUME && connection->subscription_count) {
+        resume(connection);
+        return;
+    }
     connection->state = SUBSCRIBING;
     for (unsigned i = 0; i < connection->subscription_count; i++) {
         message.length = 0;
-        adapter->subscribe(&message, connection->subscriptions[i].topic, connection->subscriptions[i].below);
+        if (connection->engine->subscribing == FOLLOW)
+            adapter->follow(&message, connection->subscriptions[i].topic);
+        else
+            adapter->subscribe(&message, connection->subscriptions[i].topic, connection->subscriptions[i].below);
         websocket_frame(&connection->out, (enum opcode)adapter->opcode, message.data, message.length);
     }
     connection_flush(connection);
@@ -159,6 +178,28 @@ static void on_subscribed(struct peer *peer) {
         finish(connection);
 }
 
+static void on_acknowledged(struct peer *peer) {
+    struct connection *connection = connection_of(peer);
+    if (connection->engine->acknowledged)
+        connection->engine->acknowledged(connection);
+}
+
+static void on_cursor(struct peer *peer, const char *cursor, size_t length) {
+    struct connection *connection = connection_of(peer);
+    if (length > MAX_CURSOR)
+        die("the server sent a cursor of %zu characters", length);
+    memcpy(connection->cursor, cursor, length);
+    connection->cursor[length] = 0;
+}
+
+static void on_resumed(struct peer *peer, unsigned recovered) {
+    struct connection *connection = connection_of(peer);
+    if (connection->state != RESUMING)
+        die("the server acknowledged a resume that nobody has sent");
+    connection->recovered = recovered;
+    finish(connection);
+}
+
 static void on_delivered(struct peer *peer, const char *payload, size_t length) {
     struct connection *connection = connection_of(peer);
     if (!connection->engine->delivered)
@@ -175,7 +216,16 @@ static void on_failed(struct peer *peer, const char *why, const char *data, size
     die("the server sent %s: %.*s", why, (int)(length < 300 ? length : 300), data);
 }
 
-static const struct listener LISTENER = {on_ready, on_subscribed, on_delivered, on_answer, on_failed};
+static const struct listener LISTENER = {
+    .ready = on_ready,
+    .subscribed = on_subscribed,
+    .acknowledged = on_acknowledged,
+    .cursor = on_cursor,
+    .resumed = on_resumed,
+    .delivered = on_delivered,
+    .answer = on_answer,
+    .failed = on_failed,
+};
 
 /* Reading */
 

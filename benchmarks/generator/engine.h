@@ -12,16 +12,21 @@ struct subscription {
     bool below; /* whether there are topics below it */
 };
 
+enum { MAX_CURSOR = 128 };
+
 struct connection {
     struct peer peer; /* first, so that a peer is a connection */
     struct engine *engine;
     int fd;
-    enum { CLOSED, UPGRADING, GREETING, SUBSCRIBING, OPEN } state;
+    enum { CLOSED, UPGRADING, GREETING, SUBSCRIBING, RESUMING, OPEN } state;
+    int port;
     bool waits_to_write;
     int64_t started; /* when it was begun to be opened */
     const struct subscription *subscriptions;
     unsigned subscription_count;
     unsigned subscribed; /* how many have taken effect */
+    char cursor[MAX_CURSOR + 1]; /* of the last ack that had one */
+    unsigned recovered;          /* subscriptions that missed nothing, as the last resume's ack has it */
     struct buffer out;    /* to be written */
     struct buffer rest;   /* the beginning of a frame */
     struct buffer stream; /* what the adapter left of a stream */
@@ -36,7 +41,11 @@ struct engine {
     const char *path;
     /* Called for each message delivered. */
     void (*delivered)(struct connection *connection, const char *payload, size_t length);
+    /* Called for each publish that is acknowledged; may be NULL. */
+    void (*acknowledged)(struct connection *connection);
     void *load; /* the caller's own */
+    /* How connections that are opened subscribe. */
+    enum { PLAIN, FOLLOW, RESUME } subscribing;
     /*
      * How long to look for more before sleeping. A write to one that sleeps has to wake it at the server's expense,
      * which no server does for a client on another machine. It makes a difference of a tenth or so.
@@ -53,7 +62,7 @@ int64_t clock_now(void);
 
 void engine_start(struct engine *engine);
 
-/* Open connections and subscribe them. Ends the process where one is refused, or nothing happens for long. */
+/* Open connections to their `port`, or that of the engine if that is 0, and subscribe them. Ends the process where one is refused, or nothing happens for long. */
 void engine_open(struct engine *engine, struct connection *connections, size_t count);
 
 /* Read what has come, waiting for it until then at most. Returns whether there was anything. */

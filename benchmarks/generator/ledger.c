@@ -50,3 +50,12 @@ void ledger_close(struct ledger *ledger, uint32_t published, struct faults *faul
     free(ledger->missing);
     *ledger = (struct ledger){0};
 }
+
+void print_checked(uint64_t published, uint64_t expected, uint64_t delivered, const struct faults *faults) {
+    printf("\"checked\": {\"published\": %llu, \"expected\": %llu, \"delivered\": %llu, ",
+           (unsigned long long)published, (unsigned long long)expected, (unsigned long long)delivered);
+    printf("\"lost\": %llu, \"doubled\": %llu, \"disordered\": %llu, \"damaged\": %llu, \"misdirected\": %llu}",
+           (unsigned long long)faults->lost, (unsigned long long)faults->doubled,
+           (unsigned long long)faults->disordered, (unsigned long long)faults->damaged,
+           (unsigned long long)faults->misdirected);
+}

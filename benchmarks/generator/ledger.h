@@ -28,4 +28,7 @@ bool ledger_enter(struct ledger *ledger, uint32_t sequence, struct faults *fault
 /* Enter that no more will come, of `published` numbers. */
 void ledger_close(struct ledger *ledger, uint32_t published, struct faults *faults);
 
+/* Print all of it, as a member of a JSON object. */
+void print_checked(uint64_t published, uint64_t expected, uint64_t delivered, const struct faults *faults);
+
 #endif

@@ -17,6 +17,9 @@ struct options {
     double silence; /* seconds without a delivery after which those that are out are lost */
     int connections;
     int topics;  /* of each connection */
+    int missed;  /* messages that each connection misses while it is away */
+    int rate;         /* publishes of each publisher a second; 0: as many as in_flight allows */
+    int publish_port; /* where publishers connect to; 0: to where all do */
     int warming;  /* connections that are opened before the others */
     int timeout; /* seconds until the run is given up */
     int spin;     /* microseconds: see engine.h */
@@ -32,5 +35,8 @@ void load_idle(struct engine *engine, const struct options *options);
 
 /* Open connections with their topics, cut them all, and open them anew. */
 void load_storm(struct engine *engine, const struct options *options);
+
+/* Open connections, cut them all, publish what they miss, and have all resume. Held before the cut and at the end. */
+void load_recover(struct engine *engine, const struct options *options);
 
 #endif

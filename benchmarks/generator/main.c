@@ -13,7 +13,7 @@
 #include "loads.h"
 
 static const char HELP[] =
-    "usage: generator publish|idle|storm --adapter NAME --port PORT [options]\n"
+    "usage: generator publish|idle|storm|recover --adapter NAME --port PORT [options]\n"
     "       generator frames --adapter NAME              what the adapter sends, a message a line\n"
     "       generator read --adapter NAME [--ready]      what the adapter reads in the message on stdin\n"
     "\n"
@@ -30,13 +30,17 @@ static const char HELP[] =
     "  --payload BYTES     (32)\n"
     "  --warm-up SECONDS   (0.5)\n"
     "  --seconds SECONDS   (2)\n"
+    "  --rate N            publishes of each publisher a second; 0: as many as may be in flight (0)\n"
+    "  --publish-port PORT of another process of the server, to which publishers connect\n"
     "  --silence SECONDS   without a delivery, after which what is out is lost (5)\n"
     "idle: says so when they are open, and waits for a line on stdin, twice\n"
     "  --warming N         connections opened first (100)\n"
     "  --connections N     opened then (1000)\n"
     "storm\n"
     "  --connections N     opened, cut and opened anew (1000)\n"
-    "  --topics N          that each subscribes to (3)\n";
+    "  --topics N          that each subscribes to (3)\n"
+    "recover: as storm, and says so before they are cut and when all are back, and waits for a line on stdin\n"
+    "  --missed N          messages that each misses meanwhile, all below its second topic (100)\n";
 
 /* For `frames` and `read`: an adapter by itself */
 
@@ -54,6 +58,21 @@ static void tell_ready(struct peer *peer) {
 static void tell_subscribed(struct peer *peer) {
     (void)peer;
     puts("subscribed");
+}
+
+static void tell_acknowledged(struct peer *peer) {
+    (void)peer;
+    puts("acknowledged");
+}
+
+static void tell_cursor(struct peer *peer, const char *cursor, size_t length) {
+    (void)peer;
+    print("cursor", cursor, length);
+}
+
+static void tell_resumed(struct peer *peer, unsigned recovered) {
+    (void)peer;
+    printf("resumed %u\n", recovered);
 }
 
 static void tell_delivered(struct peer *peer, const char *payload, size_t length) {
@@ -81,12 +100,29 @@ static void show_frames(const struct adapter *adapter) {
     adapter->subscribe(&out, "a.b", true);
     print("subscribe-below", out.data, out.length);
     out.length = 0;
+    if (adapter->follow) {
+        adapter->follow(&out, "a.b");
+        print("follow", out.data, out.length);
+        out.length = 0;
+        adapter->resume(&out, "e:7", (const char *const[]){"a.b", "c"}, 2);
+        print("resume", out.data, out.length);
+        out.length = 0;
+    }
     adapter->publish(&out, "a.b", "~payload~", 9);
     print("publish", out.data, out.length);
 }
 
 static void show_reading(const struct adapter *adapter, bool is_ready) {
-    static const struct listener TELLING = {tell_ready, tell_subscribed, tell_delivered, tell_answer, tell_failed};
+    static const struct listener TELLING = {
+        .ready = tell_ready,
+        .subscribed = tell_subscribed,
+        .acknowledged = tell_acknowledged,
+        .cursor = tell_cursor,
+        .resumed = tell_resumed,
+        .delivered = tell_delivered,
+        .answer = tell_answer,
+        .failed = tell_failed,
+    };
     struct peer peer = {.listener = &TELLING, .is_ready = is_ready};
     struct buffer message = {0};
     size_t length;
@@ -107,6 +143,7 @@ static struct options options = {
     .silence = 5,
     .connections = 1000,
     .topics = 3,
+    .missed = 100,
     .warming = 100,
     .timeout = 60,
     .spin = 200,
@@ -126,6 +163,9 @@ static const struct {
     {"payload", &options.payload, NULL, 20},
     {"connections", &options.connections, NULL, 1},
     {"topics", &options.topics, NULL, 1},
+    {"missed", &options.missed, NULL, 1},
+    {"rate", &options.rate, NULL, 0},
+    {"publish-port", &options.publish_port, NULL, 0},
     {"warming", &options.warming, NULL, 1},
     {"timeout", &options.timeout, NULL, 1},
     {"spin", &options.spin, NULL, 0},
@@ -167,6 +207,8 @@ int main(int count, char **words) {
         {"topics", required_argument, NULL, 0},    {"warming", required_argument, NULL, 0},
         {"timeout", required_argument, NULL, 0},  {"silence", required_argument, NULL, 0},
         {"spin", required_argument, NULL, 0},      {"gathered", required_argument, NULL, 0},
+        {"missed", required_argument, NULL, 0},    {"rate", required_argument, NULL, 0},
+        {"publish-port", required_argument, NULL, 0},
         {0},
     };
     struct engine engine = {.path = "/"};
@@ -222,7 +264,9 @@ int main(int count, char **words) {
         load_idle(&engine, &options);
     else if (strcmp(load, "storm") == 0)
         load_storm(&engine, &options);
+    else if (strcmp(load, "recover") == 0)
+        load_recover(&engine, &options);
     else
-        die("publish, idle or storm? see --help");
+        die("publish, idle, storm or recover? see --help");
     return 0;
 }

@@ -5,7 +5,7 @@
 #include "loads.h"
 #include "payload.h"
 
-enum { MAX_IN_FLIGHT = 64 /* a power of two */, MAX_TOPIC = 256 };
+enum { MAX_IN_FLIGHT = 256 /* a power of two */, MAX_TOPIC = 256 };
 
 static const int64_t SECOND = 1000000000;
 /* Of a slow server, until it has delivered as much as is in flight. */
@@ -35,15 +35,27 @@ struct load {
     bool measuring;
     int64_t heard; /* when the last delivery came */
     uint64_t all_deliveries;
+    uint64_t acknowledged; /* publishes, as far as the protocol tells */
+    int64_t began;         /* when the first could be published */
     struct faults faults;
     struct delays delays; /* of those that came while measuring */
 };
+
+/* When a publisher's publish is due. */
+static int64_t due_at(const struct load *load, uint32_t sequence) {
+    return load->began + (int64_t)((double)sequence / load->options->rate * (double)SECOND);
+}
+
+static bool may_publish(const struct load *load, const struct publisher *publisher) {
+    return load->publishing && publisher->next - publisher->oldest < (uint32_t)load->options->in_flight &&
+           (!load->options->rate || due_at(load, publisher->next) <= clock_now());
+}
 
 static void publish(struct engine *engine, struct load *load, uint32_t number) {
     static struct buffer message, payload;
     struct publisher *publisher = &load->publishers[number];
     size_t length = (size_t)load->options->payload;
-    while (load->publishing && publisher->next - publisher->oldest < (uint32_t)load->options->in_flight) {
+    while (may_publish(load, publisher)) {
         uint32_t sequence = publisher->next++;
         message.length = payload.length = 0;
         payload_write(buffer_room(&payload, length), length, number, sequence);
@@ -94,8 +106,25 @@ static void delivered(struct connection *connection, const char *payload, size_t
     }
 }
 
+static void acknowledged(struct connection *connection) {
+    ((struct load *)connection->engine->load)->acknowledged++;
+}
+
+/* Publish what is due, and return when the next is; `until` if that is earlier. */
+static int64_t publish_due(struct engine *engine, struct load *load, int64_t until) {
+    for (int i = 0; i < load->options->groups; i++) {
+        publish(engine, load, (uint32_t)i);
+        int64_t next = due_at(load, load->publishers[i].next);
+        if (next < until)
+            until = next;
+    }
+    return until;
+}
+
 /* Read what has come, and publish what was left for afterwards. */
 static void receive(struct engine *engine, struct load *load, int64_t until) {
+    if (load->options->rate && load->publishing)
+        until = publish_due(engine, load, until);
     engine_poll(engine, until);
     for (size_t i = 0; i < load->due_count; i++) {
         load->publishers[load->due[i]].is_due = false;
@@ -171,15 +200,18 @@ void load_publish(struct engine *engine, const struct options *options) {
     load->due = calloc((size_t)options->groups, sizeof *load->due);
     engine->load = load;
     engine->delivered = delivered;
+    engine->acknowledged = acknowledged;
 
     size_t count = (size_t)options->groups * (size_t)options->subscribers;
     struct connection *subscribers = subscribed_connections(options);
     struct connection *publishing = calloc((size_t)options->groups, sizeof *publishing);
     engine_open(engine, subscribers, count);
+    for (int i = 0; i < options->groups; i++)
+        publishing[i].port = options->publish_port;
     engine_open(engine, publishing, (size_t)options->groups);
 
     load->publishing = true;
-    load->heard = clock_now();
+    load->began = load->heard = clock_now();
     for (int i = 0; i < options->groups; i++) {
         load->publishers[i].connection = &publishing[i];
         write_topic(load->publishers[i].topic, i, options->levels);
@@ -216,13 +248,8 @@ void load_publish(struct engine *engine, const struct options *options) {
            moving ? "false" : "true");
     printf("\"delay_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f}, ", microseconds(&load->delays, 0.5),
            microseconds(&load->delays, 0.99), microseconds(&load->delays, 0.999));
-    printf("\"checked\": {\"published\": %llu, \"expected\": %llu, \"delivered\": %llu, ",
-           (unsigned long long)published, (unsigned long long)published * (unsigned)options->subscribers,
-           (unsigned long long)load->all_deliveries);
-    printf("\"lost\": %llu, \"doubled\": %llu, \"disordered\": %llu, \"damaged\": %llu, \"misdirected\": %llu}, ",
-           (unsigned long long)faults->lost, (unsigned long long)faults->doubled,
-           (unsigned long long)faults->disordered, (unsigned long long)faults->damaged,
-           (unsigned long long)faults->misdirected);
+    print_checked(published, published * (unsigned)options->subscribers, load->all_deliveries, faults);
+    printf(", \"acknowledged\": %llu, ", (unsigned long long)load->acknowledged);
     printf("\"busy\": {\"generator\": %.4f, \"server\": %.4f, \"others\": %.4f}}\n", 1 - idle / seconds,
            (after.server - before.server) / seconds, (after.others - before.others) / seconds);
 }
