@@ -128,6 +128,17 @@ RULES = [
     ),
     Rule(room("exceptions"), ours=(PROTOCOL,), never=DJANGO),
     Rule(
+        room("remote"),
+        ours=(
+            *PURE,
+            room("exceptions"),
+            THREADS,
+            CLIENT,
+            room("broker"),
+            room("peering.inbound.worker_credentials"),
+        ),
+    ),
+    Rule(
         room("publishing"),
         ours=(
             *PURE,
@@ -138,7 +149,7 @@ RULES = [
             CLIENT,
             room("broker"),
             room("server"),
-            room("peering.inbound.worker_credentials"),
+            room("remote"),
         ),
     ),
 ]

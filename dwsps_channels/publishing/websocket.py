@@ -1,93 +1,16 @@
-"""Publishing through the server's websocket, with a credential signed with ``SECRET_KEY``."""
+"""Publishing through the server's websocket."""
 
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-
-from django.db import Error as DatabaseError
-
-from dwsps_channels.client.blocking_connection import BlockingConnection
-from dwsps_channels.client.errors import ClientError, ConnectError
-from dwsps_channels.client.messages import InvalidFrame, decode, encode, publish_payload
+from dwsps_channels.client.messages import publish_payload
 from dwsps_channels.core.broker import SendResult
-from dwsps_channels.peering.inbound.worker_credentials import Purpose, own_server_id, sign_worker
-from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.protocol.text import printable
 from dwsps_channels.publishing.publisher import OutgoingMessage
-from dwsps_channels.threads.database import again_if_broken, leaving_none_open
+from dwsps_channels.remote.websocket import WebSocketRequests
 
 
-def look_up_server_id() -> str:
-    """Read the server's id from the database; blocks."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _look_up()
-    # Django refuses queries in a thread with a running event loop.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(_look_up).result()
-
-
-def _look_up() -> str:
-    # A thread that has no connection of its own, as it asks the database nothing else, would keep this one to its end.
-    return leaving_none_open(partial(again_if_broken, own_server_id))
-
-
-class WebSocketPublisher:
-    """Publishes over the websocket at ``url``: see ``BlockingPublisher``.
-
-    The connection is kept. The server closes one that is not used for some 40 seconds, as nobody answers its pings
-    meanwhile; the next publish makes another.
-    """
-
-    def __init__(self, url: str, server_id: Callable[[], str] = look_up_server_id) -> None:
-        """``server_id`` gives the server's id, for each connection."""
-        self._url = url
-        self._server_id = server_id
-        self._connection: BlockingConnection | None = None
-        self._last_id = 0
+class WebSocketPublisher(WebSocketRequests):
+    """Publishes over a websocket: see ``BlockingPublisher``."""
 
     def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""
-        self._last_id += 1
-        frame = encode(
-            "publish",
-            self._last_id,
-            message.topic,
-            publish_payload(bytes(message.payload), message.timestamp, message.key),
-        )
-        try:
-            connection = self._connected(deadline)
-            connection.send(frame, deadline)
-            # Whatever else the server says, such as a greeting, is not for us.
-            while (answer := decode(connection.receive(deadline))).id != self._last_id:
-                pass
-        except DatabaseError as error:
-            raise ConnectionError(f"the server's id cannot be looked up: {error}") from error
-        except ConnectError as error:
-            raise ConnectionError(error.problem) from error
-        except (ClientError, InvalidFrame) as error:
-            raise ConnectionError(str(error)) from error
-        if answer.type == "error":
-            raise Unavailable(f"the server refused: {printable(str(answer.reason))}")
-        # An older server's ack has no offset.
-        return SendResult(answer.offset if isinstance(answer.offset, int) else None)
-
-    def _connected(self, deadline: float) -> BlockingConnection:
-        if self._connection is not None and not self._connection.is_open():
-            self.close()
-        if self._connection is None:
-            self._connection = BlockingConnection.open(
-                self._url, token=self._sign, deadline=deadline
-            )
-        return self._connection
-
-    def _sign(self) -> str:
-        return sign_worker(self._server_id(), Purpose.PUBLISH)
-
-    def close(self) -> None:
-        """See ``BlockingPublisher.close``."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        fields = publish_payload(bytes(message.payload), message.timestamp, message.key)
+        offset = self.request("publish", message.topic, fields, deadline).ack.offset
+        return SendResult(offset if isinstance(offset, int) else None)

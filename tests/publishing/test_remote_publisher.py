@@ -16,7 +16,8 @@ from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import publish
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
-from dwsps_channels.publishing.remote import MAX_IDLE, RemotePublisher, remote_publisher
+from dwsps_channels.publishing.remote import RemotePublisher, remote_publisher
+from dwsps_channels.remote.pool import MAX_IDLE, ConnectionPool
 from dwsps_channels.testing import real_publishes
 from tests.processes import HOST, Redis, free_port
 from tests.reached import reached
@@ -67,7 +68,7 @@ def server() -> Server:
 
 @pytest.fixture
 def publisher(server: Server) -> RemotePublisher:
-    return RemotePublisher(server.connect, URL)
+    return RemotePublisher(ConnectionPool(server.connect, URL, on_failure=losses.add))
 
 
 @pytest.fixture(autouse=True)

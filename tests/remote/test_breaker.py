@@ -2,7 +2,7 @@
 
 import pytest
 
-from dwsps_channels.publishing.breaker import CircuitBreaker
+from dwsps_channels.remote.breaker import CircuitBreaker
 from tests.clock import Clock
 
 
