@@ -18,6 +18,7 @@ from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.capturing import is_under_test
 from dwsps_channels.conf import conf, improper
 from dwsps_channels.core.broker import Broker, SendResult
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 
 IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
@@ -41,11 +42,33 @@ class BrokerSender(Protocol):
         """Close the connection, without waiting."""
 
 
+class LogReader(Protocol):
+    """Reads the log from a process that is not part of the server. For one thread at a time.
+
+    All methods raise ``TimeoutError``, not before the deadline, a time of ``time.monotonic``; or ``OSError`` if the broker
+    cannot be reached. The text says why.
+    """
+
+    def cursor(self, deadline: float) -> str:
+        """Return the cursor of the log's end."""
+        ...
+
+    def load(self, topic: str, deadline: float) -> Log:
+        """Return the log with at least all that is kept at and below ``topic``."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection, without waiting."""
+
+
 class BrokerBackend(ABC):
     """A broker as a project configures it. Subclass it to bring another one."""
 
     joins_processes: ClassVar[bool] = False
     """True if processes that have it are one server."""
+
+    keeps_log: ClassVar[bool] = False
+    """True if the broker has a log: see ``Receiver.begin``."""
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
         """The keys of ``OPTIONS``."""
@@ -71,6 +94,10 @@ class BrokerBackend(ABC):
         """Make a sender for a process that does not serve. ``None``: this broker reaches no other process."""
         return None
 
+    def make_reader(self) -> LogReader | None:
+        """Make a reader for a process that does not serve. ``None``: there is no log, or only the server can read it."""
+        return None
+
     def check(self) -> list[CheckMessage]:
         """Check that the broker can be made, for ``manage.py check``."""
         return []
@@ -79,7 +106,7 @@ class BrokerBackend(ABC):
 class MemoryBackend(BrokerBackend):
     """One process is the whole server."""
 
-    joins_processes = False
+    keeps_log = True
 
     def make_broker(self) -> Broker:
         """See ``BrokerBackend.make_broker``."""

@@ -100,9 +100,9 @@ class Runtime:
         self.signals = SignalObserver()
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
-        backend = configured_backend()
-        self._joins_processes = backend.joins_processes
-        self.broker = backend.make_broker()
+        self.backend = configured_backend()
+        """What made the broker."""
+        self.broker = self.backend.make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
         self.node = Node(
@@ -141,7 +141,7 @@ class Runtime:
         if not self._is_server_known:
             self._is_server_known = True
             warn_of_uvicorn(send, self.limits, holds_messages=not is_fastlane)
-            if not self._joins_processes:
+            if not self.backend.joins_processes:
                 warn_of_workers(send)
 
     def limits_of(self, role: Role) -> Limits:
