@@ -20,7 +20,7 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.timestamps import RFC3339, now
 from dwsps_channels.protocol.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish", "feed"]
+Action = Literal["subscribe", "unsubscribe", "publish", "resume", "feed"]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
@@ -30,12 +30,36 @@ Id = (
     | Annotated[int, Meta(ge=-MAX_INTEGER_ID, le=MAX_INTEGER_ID)]
 )
 
+# Room for any cursor that a server makes: what is longer cannot be one.
+MAX_CURSOR: Final = 128
+Since = Annotated[str, Meta(max_length=MAX_CURSOR)]
+
+MAX_KEY: Final = 64
+
 
 class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"):
-    """Client to server."""
+    """Client to server. At most one of ``since`` and ``last`` is there."""
 
     action: ClassVar[Action] = "subscribe"
     topic: str
+    since: Since | UnsetType = UNSET
+    """The cursor from which on messages are replayed."""
+    last: Annotated[int, Meta(ge=0, le=MAX_INTEGER_ID)] | UnsetType = UNSET
+    """The number of messages to replay, the newest."""
+    id: Id | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if self.last is not UNSET and self.since is not UNSET:
+            raise InvalidMessage("last", "left out if 'since' is there")
+
+
+class Resume(Struct, frozen=True, gc=False, tag_field="type", tag="resume"):
+    """Client to server: subscribe to all ``topics``, each from the cursor ``since`` on."""
+
+    action: ClassVar[Action] = "resume"
+    topic: ClassVar[UnsetType] = UNSET
+    since: Since
+    topics: list[str]
     id: Id | UnsetType = UNSET
 
 
@@ -57,6 +81,8 @@ class Publish(Struct, frozen=True, gc=False, rename="camel", tag_field="type", t
     id: Id | UnsetType = UNSET
     from_peer_server: bool = False
     """Only peers may set it."""
+    key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] = ""
+    """Makes the publish safe to send again; empty: it has no key."""
 
 
 class Delivery(
@@ -80,6 +106,21 @@ class Delivery(
     """Its place in the server's log; ``None``: the broker has no log."""
 
 
+class TopicError(Struct, frozen=True, gc=False):
+    """The error of one topic of a resume; the fields are those of ``Error``."""
+
+    code: str
+    reason: str
+    retryable: bool
+
+
+class Resumed(Struct, frozen=True, gc=False, kw_only=True):
+    """The outcome of one topic of a resume. It has one of the fields."""
+
+    recovered: bool | UnsetType = UNSET
+    error: TopicError | UnsetType = UNSET
+
+
 class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ack"):
     """Server to client: the action took effect."""
 
@@ -87,6 +128,21 @@ class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ac
     timestamp: str
     topic: str | UnsetType = UNSET
     id: Id | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+    """What comes up to here, and the session is subscribed to, was sent before this frame."""
+    recovered: bool | UnsetType = UNSET
+    """Of a subscribe with ``since``: nothing is missing."""
+    topics: dict[str, Resumed] | UnsetType = UNSET
+    """Of a resume."""
+    offset: int | UnsetType = UNSET
+    """Of a publish: its place in the log, if there is one and the message is not a peer's duplicate."""
+
+
+class Reset(Struct, frozen=True, gc=False, tag_field="type", tag="reset"):
+    """Server to client: the log lost its continuity. What comes after ``cursor`` is sent."""
+
+    timestamp: str
+    cursor: str
 
 
 class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="error"):
@@ -99,9 +155,11 @@ class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="
     action: Action | UnsetType = UNSET
     topic: str | UnsetType = UNSET
     id: Id | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+    """As in ``Ack``, before a close that discards nothing."""
 
 
-Request = Subscribe | Unsubscribe | Publish
+Request = Subscribe | Unsubscribe | Publish | Resume
 
 Requests = msgspec.json.Decoder[Any]
 """A decoder of the requests that a connection may send. Each has ``action``, ``topic`` and ``id``."""
@@ -151,9 +209,18 @@ def decode(frame: str | bytes, limit: int, depth: int, requests: Requests = CLIE
         raise _refusal(error, depth, with_place=False) from None
     if request is None:
         raise refusal
-    if isinstance(request.id, str) and not surrogates.is_text(request.id):
-        raise InvalidMessage("id", _EXPECTED["id"])  # it could not be sent back
+    _refuse_surrogates(request)
     return request
+
+
+def _refuse_surrogates(request: Any) -> None:
+    """Raise ``InvalidMessage`` if ``request`` has surrogates in a text that is sent on, or back."""
+    if isinstance(request.id, str) and not surrogates.is_text(request.id):
+        raise InvalidMessage("id", _EXPECTED["id"])
+    if isinstance(request, Publish) and not surrogates.is_text(request.key):
+        raise InvalidMessage("key", _EXPECTED["key"])
+    if isinstance(request, Resume) and not all(map(surrogates.is_text, request.topics)):
+        raise InvalidMessage("topics", _EXPECTED["topics"])
 
 
 def encode(message: Struct) -> Frame:
@@ -169,8 +236,8 @@ class Subject(NamedTuple):
     id: str | int | UnsetType = UNSET
 
 
-def error_frame(error: WireError, subject: Subject | None = None) -> Frame:
-    """Return the frame that reports ``error``."""
+def error_frame(error: WireError, subject: Subject | None = None, cursor: str = "") -> Frame:
+    """Return the frame that reports ``error``. ``cursor`` is for the last frame before a close."""
     action, topic, id = subject or Subject()
     return encode(
         Error(
@@ -181,17 +248,22 @@ def error_frame(error: WireError, subject: Subject | None = None) -> Frame:
             action=action,
             topic=topic,
             id=id,
+            cursor=cursor or UNSET,
         )
     )
 
 
 _EXPECTED = {
-    "type": "one of 'subscribe', 'unsubscribe', 'publish'",
+    "type": "one of 'subscribe', 'unsubscribe', 'publish', 'resume'",
     "topic": "a string",
     "message": "there: any JSON value, null included",
     "timestamp": "a time as in RFC 3339",
     "id": f"a string of 1 to {MAX_STRING_ID} characters or an integer of at most 53 bits",
     "fromPeerServer": "true or false",
+    "since": f"a cursor: a string of at most {MAX_CURSOR} characters",
+    "last": "an integer from 0 to 2^53 - 1",
+    "topics": "an array of strings of Unicode characters",
+    "key": f"a string of 1 to {MAX_KEY} characters",
 }
 
 
@@ -208,7 +280,8 @@ def _refusal(error: Exception, depth: int, *, with_place: bool = True) -> WireEr
 def _invalid_message(problem: str) -> InvalidMessage:
     """Say in our words what the decoder found: it names the field in back quotes, a path or a bare name."""
     for field, expected in _EXPECTED.items():
-        if f"`$.{field}`" in problem or f"field `{field}`" in problem:
+        # A fault within a field has its place: "`$.topics[...]`".
+        if f"`$.{field}`" in problem or f"`$.{field}[" in problem or f"field `{field}`" in problem:
             return InvalidMessage(field, expected)
     return InvalidMessage(None, "a JSON object")
 

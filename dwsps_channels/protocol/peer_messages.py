@@ -10,6 +10,7 @@ from dwsps_channels.protocol.messages import (
     Publish,
     Request,
     Requests,
+    Resume,
     Subscribe,
     Unsubscribe,
     decode_part,
@@ -76,5 +77,7 @@ class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
     """The id of the publisher's connection; empty for the server's own code."""
 
 
-PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Subscribe | Unsubscribe | ForwardedPublish)
+PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(
+    Subscribe | Unsubscribe | ForwardedPublish | Resume
+)
 WORKER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | FeedRequest)

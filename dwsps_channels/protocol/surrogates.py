@@ -6,7 +6,7 @@ with those escapes masked, and they are put back into what was read.
 
 import re
 from secrets import token_hex
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 from msgspec import Raw, Struct
@@ -61,22 +61,25 @@ def decode_masked(decoder: "msgspec.json.Decoder[T]", data: str | bytes) -> T | 
 
 
 def _restored(value: T, mask: str) -> T:
+    restored: Any = value
     if isinstance(value, list):
-        for index, element in enumerate(value):
-            value[index] = _restored(element, mask)
+        restored = [_restored(element, mask) for element in value]
+    elif isinstance(value, str):
+        restored = re.sub(mask + "(.{4})", _surrogate, value)
+    elif isinstance(value, Raw):
+        raw = bytes(value)
+        if mask.encode() in raw:
+            restored = Raw(raw.replace(mask.encode(), rb"\u"))
     elif isinstance(value, Struct):
-        changed: dict[str, Any] = {}
-        for name in value.__struct_fields__:
-            field = getattr(value, name)
-            if isinstance(field, Raw):
-                raw = bytes(field)
-                if mask.encode() in raw:
-                    changed[name] = Raw(raw.replace(mask.encode(), rb"\u"))
-            elif isinstance(field, str) and mask in field:
-                changed[name] = re.sub(mask + "(.{4})", _surrogate, field)
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        changed = {
+            name: new
+            for name, field in fields.items()
+            if (new := _restored(field, mask)) is not field
+        }
         if changed:
-            value = replace(value, **changed)
-    return value
+            restored = replace(value, **changed)
+    return cast(T, restored)
 
 
 def _surrogate(digits: re.Match[str]) -> str:

@@ -101,6 +101,18 @@ def is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53
 
 
+def is_since(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 128
+
+
+def is_last(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def is_key(value: object) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= 64 and not _has_surrogates(value)
+
+
 def answer(frame: str | bytes) -> str:
     """Return the answer of a client's session under a policy that allows everything: ack, or an error's code."""
     try:
@@ -111,11 +123,28 @@ def answer(frame: str | bytes) -> str:
         "subscribe",
         "unsubscribe",
         "publish",
+        "resume",
     ):
         return "invalid_message"
-    if not isinstance(request.get("topic"), str) or not is_id(request.get("id", 0)):
+    if not is_id(request.get("id", 0)):
         return "invalid_message"
+    if request["type"] == "resume":
+        topics = request.get("topics")
+        are_texts = isinstance(topics, list) and all(
+            isinstance(topic, str) and not _has_surrogates(topic) for topic in topics
+        )
+        # Each topic has an answer of its own.
+        return "ack" if are_texts and is_since(request.get("since")) else "invalid_message"
+    if not isinstance(request.get("topic"), str):
+        return "invalid_message"
+    if request["type"] == "subscribe":
+        if not is_since(request.get("since", "")) or not is_last(request.get("last", 0)):
+            return "invalid_message"
+        if "since" in request and "last" in request:
+            return "invalid_message"
     if request["type"] == "publish":
+        if not is_key(request.get("key", "x")):
+            return "invalid_message"
         if "message" not in request or not isinstance(request.get("fromPeerServer", False), bool):
             return "invalid_message"
         if "timestamp" in request and not (

@@ -106,7 +106,9 @@ _values: st.SearchStrategy[Any] = st.recursive(
 _requests = st.fixed_dictionaries(
     {},
     optional={
-        "type": st.one_of(st.sampled_from(["subscribe", "unsubscribe", "publish"] * 3), _values),
+        "type": st.one_of(
+            st.sampled_from(["subscribe", "unsubscribe", "publish", "resume"] * 3), _values
+        ),
         "topic": st.one_of(topics(), topics(), topic_like(), _values),
         "message": _values,
         "timestamp": st.one_of(
@@ -122,6 +124,14 @@ _requests = st.fixed_dictionaries(
             _values,
         ),
         "fromPeerServer": st.one_of(st.booleans(), _values),
+        "since": st.one_of(
+            st.sampled_from(["log:0", "log:1", "", "x" * 128, "x" * 129, "\ud800"]), _values
+        ),
+        "last": st.one_of(st.integers(-1, 3), st.sampled_from([2**53 - 1, 2**53]), _values),
+        "topics": st.one_of(
+            st.lists(st.one_of(topics(), topic_like()), max_size=3), st.lists(_values, max_size=2)
+        ),
+        "key": st.one_of(st.sampled_from(["k", "", "x" * 64, "x" * 65, "\ud800"]), _values),
         "context": _values,
         "else": _values,
     },

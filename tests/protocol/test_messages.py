@@ -17,6 +17,7 @@ from dwsps_channels.protocol.errors import (
 from dwsps_channels.protocol.messages import (
     Ack,
     Publish,
+    Resume,
     Subscribe,
     Unsubscribe,
     decode,
@@ -26,7 +27,14 @@ from dwsps_channels.protocol.messages import (
     subject_of_excerpt,
 )
 from tests.core.oracle import answer, has_duplicate_names
-from tests.core.recording import is_error, publish, subscribe, unsubscribe, without_timestamp
+from tests.core.recording import (
+    is_error,
+    publish,
+    resume,
+    subscribe,
+    unsubscribe,
+    without_timestamp,
+)
 from tests.core.strategies import frames, json_texts
 
 LIMIT = 64 * 1024
@@ -52,6 +60,54 @@ def test_each_request_is_decoded() -> None:
         "2020-01-21T17:03:13Z",
         UNSET,
         True,
+    )
+
+
+def test_requests_of_recovery_are_decoded() -> None:
+    assert decode(subscribe("news", since="log:7"), LIMIT, DEPTH) == Subscribe(
+        "news", since="log:7"
+    )
+    assert decode(subscribe("news", last=0), LIMIT, DEPTH) == Subscribe("news", last=0)
+    assert decode(publish("news", key="k"), LIMIT, DEPTH).key == "k"
+    assert decode(publish("news"), LIMIT, DEPTH).key == ""
+    assert decode(resume(["news", "", "news"], since="", id=3), LIMIT, DEPTH) == Resume(
+        since="", topics=["news", "", "news"], id=3
+    )
+
+
+NO_SINCE: list[Any] = ["x" * 129, None, 1, ["log:1"], {}]
+NO_LAST: list[Any] = [-1, 1.0, 1.5, "1", None, True, 2**53]
+NO_KEY: list[Any] = ["", "x" * 65, None, 1, ["x"], "\ud800"]
+NO_TOPICS: list[Any] = ["a", None, {"a": 1}, [1], ["a", None], ["a", ["b"]], ["a", "\ud800"]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        *((subscribe("a", since=since), "since") for since in NO_SINCE),
+        *((subscribe("a", last=last), "last") for last in NO_LAST),
+        (subscribe("a", since="log:1", last=1), "last"),
+        (subscribe("a", since="", last=0), "last"),
+        *((publish("a", key=key), "key") for key in NO_KEY),
+        *((resume(["a"], since=since), "since") for since in NO_SINCE),
+        ('{"type":"resume","topics":["a"]}', "since"),
+        ('{"type":"resume","since":"log:1"}', "topics"),
+        *((resume(topics, since="log:1"), "topics") for topics in NO_TOPICS),
+        (resume(["a"], since="log:1", id=""), "id"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_requests_of_recovery_that_cannot_be_name_the_field(frame: str, field: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(frame, LIMIT, DEPTH)
+
+    assert caught.value.field == field
+    assert caught.value.reason.startswith(f"'{field}' must be ")
+
+
+def test_an_error_about_a_resume_tells_its_action_and_id() -> None:
+    assert is_error(
+        error_for(resume("a", since="log:1", id=7)), "rate_limited", action="resume", id=7
     )
 
 
