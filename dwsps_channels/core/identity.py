@@ -38,6 +38,17 @@ class Identity:
         return bool(getattr(self.user, "is_authenticated", False))
 
     @property
+    def key_prefix(self) -> str:
+        """The beginning of the keys of this client's publishes; those of other users begin with another."""
+        if self.role in (Role.WORKER, Role.PUBLISHER):
+            return "server:"
+        if self.role is Role.PEER:
+            return f"peer:{self.peer}:"
+        user = self.user_id
+        # With its length no user's begins with another's.
+        return "anonymous:" if user is None else f"user:{len(str(user))}:{user}:"
+
+    @property
     def user_id(self) -> Any:
         """The primary key of the Django user who is logged in on this connection; ``None``: nobody is."""
         return getattr(self.user, "pk", None) if self.is_authenticated else None

@@ -1,7 +1,8 @@
 """One process of a server: what it publishes, relays for peers, and receives from its broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from msgspec import Raw, Struct
 
@@ -13,6 +14,7 @@ from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.tail import Cursor, Entry, Tail
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
 
 Feed = Callable[[Entry], None]
@@ -39,6 +41,20 @@ class NodeStats(Struct, frozen=True):
     """Names of peers' publications by which a duplicate is recognised."""
     feeds: int
     """Workers that read the feed here."""
+
+
+class Replay(Struct, frozen=True):
+    """The deliveries that a client is sent again."""
+
+    frames: Sequence[Frame] = ()
+    """In the order of the log."""
+    size: int = 0
+    """Their bytes, all together."""
+    recovered: frozenset[str] = frozenset()
+    """The topics of which nothing is missing."""
+
+
+NO_REPLAY: Final = Replay()
 
 
 class Node:
@@ -153,6 +169,41 @@ class Node:
         entry = self._tail.append(publication, offset)
         for feed in self._feeds:
             feed(entry)
+
+    def replay(self, topics: Sequence[str], since: str) -> Replay:
+        """Return what was published at and below ``topics`` after the cursor ``since``.
+
+        Nothing is replayed of a topic of which something is missing, or that does not fit.
+        """
+        epoch, _, offset = since.rpartition(":")
+        if not self.epoch or epoch != self.epoch or not offset.isdecimal():
+            return NO_REPLAY
+        kept = [
+            (entry.offset, entry.publication)
+            for entry in self._tail._entries
+            if entry.offset and entry.offset > int(offset)
+        ]
+        if int(offset) > (self._offset or 0) or len(kept) < (self._offset or 0) - int(offset):
+            return NO_REPLAY
+        return self._replay(topics, kept)
+
+    def replay_last(self, topic: str, count: int) -> Replay:
+        """Return the last ``count`` publications at and below ``topic`` that are kept."""
+        kept = [
+            (entry.offset, entry.publication)
+            for entry in self._tail._entries
+            if entry.offset and topic in contexts(entry.publication.topic)
+        ]
+        return self._replay((topic,), kept[len(kept) - min(count, len(kept)) :])
+
+    def _replay(self, topics: Sequence[str], kept: Sequence[tuple[int, Publication]]) -> Replay:
+        frames = [
+            publication.frame(context, offset)
+            for offset, publication in kept
+            for context in contexts(publication.topic)
+            if context in topics
+        ]
+        return Replay(frames, sum(map(len, frames)), frozenset(topics))
 
     def _is_own(self, origin: str) -> bool:
         # What was published on this server comes back if a link leads to the server itself. A peer that claims one of

@@ -4,6 +4,8 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, ClassVar
 
+from msgspec import UNSET
+
 from dwsps_channels.core.deduplicator import Key
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
@@ -48,8 +50,10 @@ class PeerSession(Session):
         if not _is_forwarded(request):
             return super()._handle(request, allowed)
         answer = self._relay(request)
-        if answer is None or isinstance(answer, int):
-            return self._acknowledge(request)
+        if answer is None:  # a duplicate
+            return self._acknowledge(request, UNSET)
+        if isinstance(answer, int):
+            return self._acknowledge(request, answer)
         return self._acknowledge_later(request, answer)
 
     def _relay(self, request: ForwardedPublish) -> int | Future | None:

@@ -9,6 +9,9 @@ from typing import Final
 from dwsps_channels.core.futures import Future
 from dwsps_channels.protocol.frames import Frame
 
+Reply = Frame | Callable[[], Frame]
+"""A reply, or what makes it when its turn has come: with a cursor, it has to be true then."""
+
 # So many replies of a session may wait for the broker at once.
 MAX_WAITING: Final = 256
 
@@ -26,19 +29,19 @@ class ReplyQueue:
 
     def __init__(self, send: Callable[[Frame], None]) -> None:
         self._send = send
-        self._queue: deque[Frame | tuple[Future, Callable[[BaseException | None], Frame]]] = deque()
+        self._queue: deque[Reply | tuple[Future, Callable[[Future], Frame]]] = deque()
 
-    def reply(self, frame: Frame) -> None:
+    def reply(self, reply: Reply) -> None:
         """Reply to the next frame."""
         if self._queue:
-            self._queue.append(frame)
+            self._queue.append(reply)
         else:
-            self._send(frame)
+            self._send_now(reply)
 
     def defer(
-        self, outcome: Future, make_reply: Callable[[BaseException | None], Frame]
+        self, outcome: Future, make_reply: Callable[[Future], Frame]
     ) -> Awaitable[None] | None:
-        """Reply to the next frame once ``outcome`` is done, with what ``make_reply`` makes of its exception.
+        """Reply to the next frame once ``outcome`` is done, with what ``make_reply`` makes of it.
 
         Returns as ``room`` does.
         """
@@ -52,7 +55,7 @@ class ReplyQueue:
 
     async def _wait_for_room(self) -> None:
         queue = self._queue
-        while len(queue) >= MAX_WAITING and not isinstance(first := queue[0], Frame):
+        while len(queue) >= MAX_WAITING and isinstance(first := queue[0], tuple):
             outcome, _ = first
             if outcome.done():
                 # Its callback runs in the event loop's next turn; to await it now would not give it one.
@@ -65,13 +68,16 @@ class ReplyQueue:
         queue = self._queue
         while queue:
             first = queue[0]
-            if isinstance(first, Frame):
-                self._send(first)
+            if not isinstance(first, tuple):
+                self._send_now(first)
             else:
                 outcome, make_reply = first
                 if not outcome.done():
                     return
                 # If a server that ends has cancelled it, nobody is left to reply to.
                 if not outcome.cancelled():
-                    self._send(make_reply(outcome.exception()))
+                    self._send(make_reply(outcome))
             queue.popleft()
+
+    def _send_now(self, reply: Reply) -> None:
+        self._send(reply if isinstance(reply, Frame) else reply())

@@ -1,29 +1,33 @@
 """The server's side of a client's connection: a frame in, decisions, frames out. The same on every server."""
 
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from msgspec import UNSET, UnsetType
+
+from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import Node
+from dwsps_channels.core.node import NO_REPLAY, Node, Replay
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.rate_limit import RateLimiter
+from dwsps_channels.core.recovery import (
+    Answers,
+    Gather,
+    ask_each,
+    has_room,
+    one_by_one,
+    wait_for_room,
+)
 from dwsps_channels.core.reply_queue import ReplyQueue
-from dwsps_channels.core.subscription import Subscriber
+from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import (
     Forbidden,
-    MessageTooLarge,
-    RateLimited,
-    TooManySubscriptions,
     Unavailable,
-    WireError,
 )
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
@@ -31,40 +35,29 @@ from dwsps_channels.protocol.messages import (
     Ack,
     Publish,
     Requests,
+    Resume,
+    Resumed,
     Subject,
     Subscribe,
+    TopicError,
     decode,
     encode,
-    error_frame,
     subject_of,
-    subject_of_excerpt,
 )
 from dwsps_channels.protocol.timestamps import now
-from dwsps_channels.protocol.topics import check, contexts, size
+from dwsps_channels.protocol.topics import check, contexts
 
-logger = logging.getLogger("dwsps_channels.session")
+T = TypeVar("T")
 
 
-class Session:
+class Session(Endpoint):
     """Handles the frames of one connection, one after the other.
 
     Call ``open`` once the connection is accepted, ``receive`` for each frame, ``closed`` when it is gone: the last
     one always, whatever happened before.
     """
 
-    __slots__ = (
-        "_closing",
-        "_hub",
-        "_limiter",
-        "_limits",
-        "_node",
-        "_observers",
-        "_policy",
-        "_replies",
-        "_subscriber",
-        "_transport",
-        "identity",
-    )
+    __slots__ = ("_gather", "_policy")
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -81,26 +74,11 @@ class Session:
         limits: Limits,
         observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
+        gather: Gather = one_by_one,
     ) -> None:
-        self.identity = identity
-        self._node = node
-        self._hub = node.hub
-        self._transport = transport
+        super().__init__(node, transport, identity, limits, observers, clock)
         self._policy = policy
-        self._limits = limits
-        self._observers = observers
-        self._limiter = RateLimiter.of(limits, clock)
-        self._subscriber = Subscriber(transport)
-        # Made for the first answer that has to wait for the broker: most sessions have none.
-        self._replies: ReplyQueue | None = None
-        # Set once the connection is closing or gone: from then on no frame is handled, and what a policy still
-        # decides about subscribes nothing, so that nothing leaks.
-        self._closing = False
-
-    def open(self) -> None:
-        """Tell that the connection was accepted."""
-        for observer in self._observers:
-            observer.connected(self.identity)
+        self._gather = gather
 
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
@@ -122,84 +100,11 @@ class Session:
             if isinstance(allowed, bool):
                 return self._handle(request, allowed)
         except Exception as error:
-            return self._report(error, frame)
-        return self._decide(request, frame, allowed)
-
-    def receive_too_large(self, size: int, head: bytes, tail: bytes) -> None:
-        """Answer a message of ``size`` bytes that the connection did not keep, but for its first bytes and its last."""
-        if self._closing:
-            return
-        error: WireError = self._refusal(size) or MessageTooLarge(size, self._limits.message_bytes)
-        self._answer(self._error(error, subject_of_excerpt(head, tail)))
-
-    def receive_control(self, size: int) -> None:
-        """Count a ping or a pong of ``size`` bytes. Call it if the connection sees them; it answers them itself."""
-        if self._limiter is not None and not self._closing:
-            self._limiter.count_control(size)
-            self._close_if_flooded()
-
-    @property
-    def buffered_bytes(self) -> int:
-        """The bytes queued for the client, which is behind."""
-        return self._transport.buffered_bytes
-
-    def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
-        """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""
-        self._leave()
-        self._transport.close(code, error_frame(error), discard=discard)
-
-    def on_backpressure(self, is_behind: bool) -> None:
-        """Have publishers wait for this client, which is behind with reading, or no longer."""
-        if is_behind and not self._closing:
-            self._hub.lagging.add(self._subscriber)
-        else:
-            self._hub.lagging.discard(self._subscriber)
-
-    def on_slow_consumer(self) -> None:
-        """Close the connection of a client that does not read what it is sent."""
-        limit = self._limits.buffered_bytes
-        logger.info(
-            "client %s closed: more than %d bytes were waiting to be read",
-            self.identity.client,
-            limit,
-        )
-        problem = f"too slow: more than {limit} bytes were waiting to be read"
-        self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
-
-    def on_ping_timeout(self) -> None:
-        """Close the connection of a client that no longer answers pings."""
-        logger.info("client %s closed: it did not answer a ping", self.identity.client)
-        problem = "silent: a ping was not answered"
-        self.close(CloseCode.PING_TIMEOUT, Unavailable(problem), discard=True)
-
-    def _refusal(self, size: int) -> RateLimited | None:
-        """Count a message of ``size`` bytes against the rate; how it is refused, if it is."""
-        if self._limiter is None:
-            return None
-        refused = self._limiter.refusal(size)
-        if refused is not None:
-            self._close_if_flooded()
-        return refused
-
-    def _close_if_flooded(self) -> None:
-        """Close the connection of a client that goes on sending although it is refused."""
-        assert self._limiter is not None
-        if (error := self._limiter.flooding()) is not None:
-            logger.info("client %s closed: it kept sending above its rate", self.identity.client)
-            self.close(CloseCode.FLOODING, error, discard=True)
-
-    def closed(self) -> None:
-        """Forget the connection: it is gone."""
-        self._leave()
-        for observer in self._observers:
-            observer.disconnected(self.identity)
-
-    def _leave(self) -> None:
-        self._closing = True
-        self._hub.remove(self._subscriber)
+            return self._report(error, subject_of(frame))
+        return self._continue(request, allowed, partial(self._handle, request))
 
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
-        """Ask the policy. Raises a ``WireError`` for what it need not be asked about."""
+        """Ask the policy, about a resume later. Raises a ``WireError`` for what it need not be asked about."""
         if isinstance(request, Publish):
             contexts(request.topic)  # as ``check``, but remembered, and the hub asks for them next
             if request.from_peer_server:
@@ -207,36 +112,48 @@ class Session:
                     "send fromPeerServer: this connection is not an authenticated peer's"
                 )
             return self._policy.may_publish(self.identity, request.topic)
+        if isinstance(request, Resume):
+            return True
         check(request.topic)
         if isinstance(request, Subscribe):
             return self._policy.may_subscribe(self.identity, request.topic)
         return True  # to unsubscribe takes no right
 
-    async def _decide(self, request: Any, frame: str | bytes, allowed: Awaitable[bool]) -> None:
-        """Do the rest of ``receive`` once the policy has answered."""
+    async def _continue(
+        self,
+        request: Any,
+        awaited: Awaitable[T],
+        handle: Callable[[T], Awaitable[None] | None],
+    ) -> None:
+        """Do the rest of ``receive`` once ``awaited`` has a result."""
         try:
-            pending = self._handle(request, await allowed)
+            pending = handle(await awaited)
         except Exception as error:
-            pending = self._report(error, frame)
+            pending = self._report(error, Subject(request.action, request.topic, request.id))
         if pending is not None:
             await pending
 
     def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         """Do the rest of ``receive`` after the policy's decision."""
         if not isinstance(request, Publish):
-            self._perform(request, allowed)
-            return self._acknowledge(request)
+            if isinstance(request, Resume):
+                return self._resume(request)
+            return self._perform(request, allowed)
         # Not a method of its own: this is the way of every publish.
         topic = request.topic
         if not allowed:
             raise Forbidden(f"publish to '{topic}'")
+        key = request.key
+        if key:
+            self._knows_reset = True
+            key = self.identity.key_prefix + key
         # A copy, because the decoded message holds on to the whole frame, and the tail keeps what it is given.
         answer = self._node.publish(
-            topic, request.message.copy(), request.timestamp or now(), self.identity.client
+            topic, request.message.copy(), request.timestamp or now(), self.identity.client, key
         )
         was_refused = False
         if isinstance(answer, int):
-            pending = self._acknowledge(request)
+            pending = self._acknowledge(request, answer)
         else:
             was_refused = has_failed(answer)
             pending = self._acknowledge_later(request, answer)
@@ -257,36 +174,126 @@ class Session:
                 return
             await caught_up
 
-    def _perform(self, request: Any, allowed: bool) -> None:
-        """Let a request take effect that is no publish."""
+    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+        """Let a request take effect that is no publish, and reply."""
         topic = request.topic
         if isinstance(request, Subscribe):
             if not allowed:
                 raise Forbidden(f"subscribe to '{topic}'")
+            if self._closing:
+                raise Unavailable("the connection is closing")
+            SubscriptionQuota(self._subscriber, self._limits).admit(topic)
+            if request.since is not UNSET:
+                take = partial(self._node.replay, (topic,), request.since)
+                return self._recover(request, take, {topic: True})
+            if request.last is not UNSET:
+                take = partial(self._node.replay_last, topic, request.last)
+                return self._recover(request, take, {topic: True})
             self._subscribe(topic)
         elif self._hub.unsubscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.unsubscribed(self.identity, topic)
+        return self._reply(partial(self._ack, request))
 
     def _subscribe(self, topic: str) -> None:
-        if self._closing:
-            raise Unavailable("the connection is closing")
-        subscriber, limits = self._subscriber, self._limits
-        if topic not in subscriber.subscriptions:
-            if len(subscriber.subscriptions) >= limits.subscriptions:
-                raise TooManySubscriptions(limits.subscriptions)
-            if subscriber.size + size(topic) > limits.subscription_bytes:
-                raise TooManySubscriptions(limits.subscription_bytes, "bytes of topics")
         if self._hub.subscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.subscribed(self.identity, topic)
 
-    def _acknowledge(self, request: Any) -> Awaitable[None] | None:
-        """Reply that ``request`` took effect. Await what is returned, if anything, before the next frame."""
-        frame = encode(
-            Ack(action=request.action, timestamp=now(), topic=request.topic, id=request.id)
+    def _resume(self, request: Resume) -> Awaitable[None] | None:
+        """Ask the policy about each topic of a resume, then let it take effect, and reply."""
+        quota = SubscriptionQuota(self._subscriber, self._limits)
+
+        def ask(topic: str) -> bool | Awaitable[bool]:
+            check(topic)
+            quota.admit(topic)
+            return self._policy.may_subscribe(self.identity, topic)
+
+        answers = ask_each(ask, dict.fromkeys(request.topics), self._gather)
+        if isinstance(answers, dict):
+            return self._resume_allowed(request, answers)
+        return self._continue(request, answers, partial(self._resume_allowed, request))
+
+    def _resume_allowed(self, request: Resume, answers: Answers) -> Awaitable[None] | None:
+        topics = [topic for topic, answer in answers.items() if answer is True]
+        return self._recover(request, partial(self._node.replay, topics, request.since), answers)
+
+    def _recover(
+        self, request: Any, take: Callable[[], Replay], answers: Answers
+    ) -> Awaitable[None] | None:
+        """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
+
+        It waits for the client's buffer to have room for the replay.
+        """
+        self._knows_reset = True
+        finish = partial(self._replay, request, answers)
+        limit = self._limits.buffered_bytes
+        if has_room(self._transport, limit, replay := take()):
+            return finish(replay)
+        return self._continue(request, wait_for_room(self._transport, limit, take), finish)
+
+    def _replay(
+        self, request: Any, answers: Answers, replay: Replay | None
+    ) -> Awaitable[None] | None:
+        """Do the step that ``_recover`` is about; without a replay the client reads too slowly for one."""
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        if replay is None:
+            if isinstance(request, Subscribe) and request.last is not UNSET:
+                raise Unavailable("the client is too far behind for a replay")
+            replay = NO_REPLAY
+        for frame in replay.frames:
+            self._transport.send(frame)
+        for topic, answer in answers.items():
+            if answer is True:
+                self._subscribe(topic)
+        if isinstance(request, Resume):
+            topics = {
+                topic: self._resumed(topic, answer, replay) for topic, answer in answers.items()
+            }
+            return self._reply(partial(self._ack, request, topics=topics))
+        if request.since is UNSET:
+            return self._reply(partial(self._ack, request))
+        return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
+
+    def _resumed(self, topic: str, answer: bool | Exception, replay: Replay) -> Resumed:
+        """Return the outcome of one topic of a resume."""
+        if answer is True:
+            return Resumed(recovered=topic in replay.recovered)
+        error = self._wire_error(answer or Forbidden(f"subscribe to '{topic}'"))
+        return Resumed(error=TopicError(error.code, error.reason, error.retryable))
+
+    def _ack(
+        self,
+        request: Any,
+        recovered: bool | UnsetType = UNSET,
+        topics: dict[str, Resumed] | UnsetType = UNSET,
+    ) -> Frame:
+        """Return the ack of a request that is no publish. Send it at once: its cursor is true now."""
+        return encode(
+            Ack(
+                action=request.action,
+                timestamp=now(),
+                topic=request.topic,
+                id=request.id,
+                cursor=self._node.cursor or UNSET,
+                recovered=recovered,
+                topics=topics,
+            )
         )
-        # As ``_answer``, without the call.
+
+    def _acknowledge(self, request: Any, offset: int | UnsetType) -> Awaitable[None] | None:
+        """Reply that a publish took effect. Await what is returned, if anything, before the next frame."""
+        frame = encode(
+            Ack(
+                action="publish",
+                timestamp=now(),
+                topic=request.topic,
+                id=request.id,
+                offset=offset,
+            )
+        )
+        # As ``_reply``, without the call.
         if self._replies is None:
             self._transport.send(frame)
             return None
@@ -300,30 +307,21 @@ class Session:
         subject = Subject(request.action, request.topic, request.id)
         return self._replies.defer(outcome, partial(self._outcome, subject))
 
-    def _outcome(self, subject: Subject, error: BaseException | None) -> Frame:
+    def _outcome(self, subject: Subject, outcome: Future) -> Frame:
         """Return the reply to a publish that the broker has accepted or not."""
+        error = outcome.exception()
         if error is not None:
             return self._error(error, subject)
-        return encode(Ack(action="publish", timestamp=now(), topic=subject.topic, id=subject.id))
-
-    def _report(self, error: Exception, frame: str | bytes) -> Awaitable[None] | None:
-        self._answer(self._error(error, subject_of(frame)))
-        return None if self._replies is None else self._replies.room()
-
-    def _answer(self, frame: Frame) -> None:
-        if self._replies is None:
-            self._transport.send(frame)
-        else:
-            self._replies.reply(frame)
-
-    def _error(self, error: BaseException, subject: Subject) -> Frame:
-        if not isinstance(error, WireError):
-            # A policy of the project's raised, or we have a defect: closed to the client, told in the log.
-            logger.error(
-                "a frame of client %s could not be handled", self.identity.client, exc_info=error
+        offset: int | None = outcome.result()
+        return encode(
+            Ack(
+                action="publish",
+                timestamp=now(),
+                topic=subject.topic,
+                id=subject.id,
+                offset=UNSET if offset is None else offset,
             )
-            error = Unavailable("the server could not handle this, its log says why")
-        return error_frame(error, subject)
+        )
 
 
 def _size(frame: str | bytes) -> int:

@@ -2,7 +2,10 @@
 
 from typing import Final
 
+from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.errors import TooManySubscriptions
+from dwsps_channels.protocol.topics import size
 
 
 class Subscriber:
@@ -27,3 +30,29 @@ class Subscription:
     def __init__(self, subscriber: Subscriber, topic: str) -> None:
         self.subscriber: Final = subscriber
         self.topic: Final = topic
+
+
+class SubscriptionQuota:
+    """The room that a subscriber has for further subscriptions. It shrinks with each that is admitted."""
+
+    def __init__(self, subscriber: Subscriber, limits: Limits) -> None:
+        self._subscriptions = subscriber.subscriptions
+        self._limits = limits
+        self._count = len(subscriber.subscriptions)
+        self._size = subscriber.size
+
+    def admit(self, topic: str) -> None:
+        """Count a subscription to a valid topic; one that is there already takes no room.
+
+        Raises:
+            TooManySubscriptions: there is no room for it.
+        """
+        if topic in self._subscriptions:
+            return
+        limits, topic_size = self._limits, size(topic)
+        if self._count >= limits.subscriptions:
+            raise TooManySubscriptions(limits.subscriptions)
+        if self._size + topic_size > limits.subscription_bytes:
+            raise TooManySubscriptions(limits.subscription_bytes, "bytes of topics")
+        self._count += 1
+        self._size += topic_size

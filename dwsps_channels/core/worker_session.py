@@ -1,6 +1,7 @@
 """The sessions of this server's own code in other processes."""
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any, ClassVar
 
 from dwsps_channels.core.session import Session
@@ -40,13 +41,13 @@ class WorkerSession(PublisherSession):
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
         return isinstance(request, FeedRequest) or super()._allowed(request)
 
-    def _perform(self, request: Any, allowed: bool) -> None:
+    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         if not isinstance(request, FeedRequest):
-            super()._perform(request, allowed)
-            return
+            return super()._perform(request, allowed)
         self._node.close_feed(self._send_entry)
         self._transport.send(encode(Reached(*self._node.reached())))
         self._node.open_feed(self._send_entry, request.cursor, request.since)
+        return self._reply(partial(self._ack, request))
 
     def _leave(self) -> None:
         super()._leave()

@@ -59,13 +59,18 @@ class RecordingTransport:
             self.discarded = discard
 
     def take(self) -> list[Message]:
-        """Return the messages sent since the last call: acks and errors without their timestamp, deliveries without
-        their offset."""
+        """Return the messages sent since the last call as ``take_whole`` does, but without offsets and cursors."""
+        return [
+            {name: value for name, value in one.items() if name not in ("offset", "cursor")}
+            if one["type"] in ("publish", "ack")
+            else one
+            for one in self.take_whole()
+        ]
+
+    def take_whole(self) -> list[Message]:
+        """Return the messages sent since the last call, acks and errors without their timestamp."""
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
-        for one in taken:
-            if one["type"] == "publish":
-                one.pop("offset", None)
         return [
             one if one["type"] in ("publish", "entry", "reached") else without_timestamp(one)
             for one in taken
@@ -213,6 +218,7 @@ class World:
             limits=limits or Limits(),
             observers=(self.observer,),
             clock=clock,
+            gather=asyncio.gather,
         )
         session.open()
         return Client(session, transport)
@@ -252,6 +258,10 @@ def unsubscribe(topic: str, **fields: Any) -> str:
 
 def publish(topic: str, message: Any = "hello", **fields: Any) -> str:
     return frame("publish", topic, message=message, **fields)
+
+
+def resume(topics: Any, **fields: Any) -> str:
+    return json.dumps({"type": "resume", "topics": topics, **fields})
 
 
 def ack(action: str, topic: str, **id: Any) -> Message:

@@ -1,0 +1,93 @@
+"""The two waits of a client that recovers: for the policy's answers, and for room in its buffer."""
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+from dwsps_channels.core.node import Replay
+from dwsps_channels.core.transport import Transport
+
+# The questions about the topics of one resume that a policy may be deciding at once.
+MAX_QUESTIONS: Final = 32
+
+# How often a replay waits for the client to catch up. Others go on publishing to it meanwhile.
+MAX_WAITS: Final = 16
+
+Ask = Callable[[str], bool | Awaitable[bool]]
+Answers = dict[str, bool | Exception]
+"""By topic the policy's answer, or what it raised."""
+
+Gather = Callable[..., Awaitable[list[Any]]]
+"""Awaits its arguments at once, and returns their results in order, as ``asyncio.gather`` does."""
+
+
+async def one_by_one(*awaitables: Awaitable[Any]) -> list[Any]:
+    """Await one after the other: the ``Gather`` of those who need no speed."""
+    return [await each for each in awaitables]
+
+
+def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Answers | Awaitable[Answers]:
+    """Ask about each topic; await the answers, if they do not come at once."""
+    answers: Answers = {}
+    rest = iter(topics)
+    for topic in rest:
+        answer = _ask(ask, topic)
+        if not isinstance(answer, bool | Exception):
+            return _ask_on(ask, answers, (topic, answer), rest, gather)
+        answers[topic] = answer
+    return answers
+
+
+async def _ask_on(
+    ask: Ask,
+    answers: Answers,
+    first: tuple[str, Awaitable[bool]],
+    rest: Iterator[str],
+    gather: Gather,
+) -> Answers:
+    asked = [first]
+    while asked:
+        asked += ((topic, _ask(ask, topic)) for topic in islice(rest, MAX_QUESTIONS - len(asked)))
+        results = await gather(*(_settle(answer) for _, answer in asked))
+        answers.update(zip((topic for topic, _ in asked), results, strict=True))
+        asked = [(topic, _ask(ask, topic)) for topic in islice(rest, 1)]
+    return answers
+
+
+def _ask(ask: Ask, topic: str) -> Any:
+    try:
+        return ask(topic)
+    except Exception as error:
+        return error
+
+
+async def _settle(answer: Any) -> bool | Exception:
+    if isinstance(answer, bool | Exception):
+        return answer
+    try:
+        return bool(await answer)
+    except Exception as error:
+        return error
+
+
+async def wait_for_room(
+    transport: Transport, limit: int, take: Callable[[], Replay]
+) -> Replay | None:
+    """Wait until a replay fits into the client's buffer; return it as it is then. Use it before the next ``await``.
+
+    Return ``None`` if the client does not read enough.
+    """
+    for _ in range(MAX_WAITS):
+        caught_up = transport.caught_up()
+        if caught_up is None:
+            return None
+        await caught_up
+        replay = take()
+        if has_room(transport, limit, replay):
+            return replay
+    return None
+
+
+def has_room(transport: Transport, limit: int, replay: Replay) -> bool:
+    """Tell whether ``replay`` fits into the client's buffer, which holds ``limit`` bytes."""
+    return transport.buffered_bytes + replay.size <= limit
