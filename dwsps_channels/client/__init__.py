@@ -25,10 +25,11 @@ from dwsps_channels.client.errors import (
     TLSFailed,
     Unreachable,
 )
-from dwsps_channels.client.messages import Message
+from dwsps_channels.client.messages import Ack, Message
 from dwsps_channels.client.subscription import Subscription
 
 __all__ = [
+    "Ack",
     "AddressNotAllowed",
     "Backoff",
     "BlockingClient",

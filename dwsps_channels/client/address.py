@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from websockets.exceptions import InvalidURI
 from websockets.uri import parse_uri
@@ -105,6 +105,22 @@ class Address:
         if not allowed:
             raise AddressNotAllowed(self.shown, str(found[0][4][0]))
         return allowed
+
+
+def take_since(url: str) -> tuple[str, str]:
+    """Split the query's ``since`` off a URL; return the rest of the URL as it was, and the value or an empty text."""
+    before, question, query = url.partition("?")
+    query, hash, fragment = query.partition("#")
+    since, rest = "", []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == "since":
+            since = unquote_plus(value)
+        else:
+            rest.append(part)
+    if len(rest) == len(query.split("&")):
+        return url, ""
+    return before + (question + "&".join(rest) if rest else "") + hash + fragment, since
 
 
 def is_link_local(address: str) -> bool:

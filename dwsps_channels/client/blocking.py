@@ -11,11 +11,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from dwsps_channels.client.address import take_since
 from dwsps_channels.client.client import Client, State
 from dwsps_channels.client.connection import Token
 from dwsps_channels.client.errors import CallTimeout, ClientClosed, ClientError
-from dwsps_channels.client.messages import Message
-from dwsps_channels.client.subscription import Subscription
+from dwsps_channels.client.messages import Ack, Message
+from dwsps_channels.client.subscription import Item, Marker, Subscription
 
 T = TypeVar("T")
 
@@ -50,14 +51,16 @@ class BlockingClient:
     ) -> None:
         """
         Args:
+            url: as with ``Client``; but all subscriptions start from a cursor that it has as ``since``.
             timeout: as with ``Client``; also how long a call may wait for a connection.
-            on_state: as with ``Client``, but called in the client's thread.
+            on_state: as with ``Client``, but called in the client's thread; so is ``on_reset``.
             options: the other options of ``Client``.
 
         Raises:
             ValueError: the URL or a header cannot be one, or an option is negative.
         """
         self._timeout = timeout
+        url, self._page_cursor = take_since(url)
         self._client = Client(
             url,
             token=token,
@@ -84,7 +87,12 @@ class BlockingClient:
         """As ``Client.last_error``."""
         return self._client.last_error
 
-    def publish(self, topic: str, message: Any, *, timeout: float | None = None) -> None:
+    @property
+    def cursor(self) -> str | None:
+        """As ``Client.cursor``."""
+        return self._client.cursor
+
+    def publish(self, topic: str, message: Any, *, timeout: float | None = None) -> Ack:
         """Publish a JSON value; return when the server has taken it.
 
         Args:
@@ -97,35 +105,48 @@ class BlockingClient:
         """
         seconds = 2 * self._timeout if timeout is None else timeout
         try:
-            self._thread.run(self._publish(topic, message, seconds))
+            return self._thread.run(self._publish(topic, message, seconds))
         except _Ended:
             raise ClientClosed("publish", topic, "the client was closed") from None
 
-    async def _publish(self, topic: str, message: Any, seconds: float) -> None:
+    async def _publish(self, topic: str, message: Any, seconds: float) -> Ack:
         try:
             async with asyncio.timeout(seconds):
-                await self._client.publish(topic, message)
+                return await self._client.publish(topic, message)
         except CallTimeout:
             raise
         except TimeoutError:
             raise CallTimeout("publish", topic, self._why_late(seconds)) from None
 
-    def subscribe(self, topic: str, *, timeout: float | None = None) -> "BlockingSubscription":
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        on_reset: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> "BlockingSubscription":
         """Subscribe to a topic and its sub-topics; return when the server has acknowledged.
 
         Args:
+            since: as with ``Client.subscribe``; so is ``last``.
+            on_reset: a function, called in the thread that reads, before the next message if messages are missing
+                before that one: load your state again.
             timeout: iterating ends if no message comes for so many seconds; by default it never does.
 
         Raises:
             CallTimeout: there was no connection in time, or no answer.
             CallError: as ``Client.subscribe`` does.
         """
-        subscription = self._client.subscribe(topic)
+        if since is None and last is None and self._page_cursor:
+            since = self._page_cursor
+        subscription = self._client.subscribe(topic, since=since, last=last, on_reset=on_reset)
         try:
             self._thread.run(self._begin(subscription))
         except _Ended:
             raise ClientClosed("subscribe", topic, "the client was closed") from None
-        return BlockingSubscription(self, self._thread, subscription, timeout)
+        return BlockingSubscription(self, self._thread, subscription, on_reset, timeout)
 
     async def _begin(self, subscription: Subscription) -> None:
         seconds = 2 * self._timeout
@@ -169,6 +190,7 @@ class BlockingSubscription:
         client: BlockingClient,
         thread: "_LoopThread",
         subscription: Subscription,
+        on_reset: Callable[[], object] | None,
         timeout: float | None,
     ) -> None:
         self._client = (
@@ -176,6 +198,7 @@ class BlockingSubscription:
         )
         self._thread = thread
         self._subscription = subscription
+        self._on_reset = on_reset
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -194,18 +217,25 @@ class BlockingSubscription:
     def get(self, timeout: float | None = None) -> Message | None:
         """Wait for the next message. ``None``: the subscription has ended.
 
+        If messages are missing before it, ``on_reset`` is called first.
+
         Raises:
             TimeoutError: none came within ``timeout`` seconds.
             ClientError: the server ended the subscription.
         """
-        try:
-            return self._thread.run(self._get(timeout))
-        except _Ended:
-            return None
+        while True:
+            try:
+                item = self._thread.run(self._next(timeout))
+            except _Ended:
+                return None
+            if item is not Marker.RESET:
+                return item
+            if self._on_reset is not None:
+                self._on_reset()
 
-    async def _get(self, timeout: float | None) -> Message | None:
+    async def _next(self, timeout: float | None) -> Item | None:
         async with asyncio.timeout(timeout):
-            return await self._subscription.get()
+            return await self._subscription.next()
 
     def __iter__(self) -> Iterator[Message]:
         """Message after message, until the subscription ends or its timeout passes without one."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dwsps_channels.client.errors import CallError
+from dwsps_channels.client.messages import Incoming
 from dwsps_channels.protocol.messages import Action
 
 
@@ -13,8 +14,8 @@ class Call:
 
     action: Action
     topic: str
-    done: Callable[[], None]
-    """It is acknowledged."""
+    done: Callable[[Incoming], None]
+    """It is acknowledged, by this frame."""
     fail: Callable[[CallError], None]
     """It is refused, or not answered in time."""
     lost: Callable[[str], None]

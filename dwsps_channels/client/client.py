@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import ssl as tls
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, overload
 
 from dwsps_channels.client import messages
-from dwsps_channels.client.address import Address
+from dwsps_channels.client.address import Address, take_since
 from dwsps_channels.client.backoff import Backoff, Return
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.connection import (
@@ -33,9 +34,9 @@ from dwsps_channels.client.errors import (
     ServerError,
 )
 from dwsps_channels.client.exchange import Exchange
-from dwsps_channels.client.futures import fail, resolve
-from dwsps_channels.client.messages import Incoming, InvalidFrame, Message
-from dwsps_channels.client.subscription import Subscription
+from dwsps_channels.client.futures import fail
+from dwsps_channels.client.messages import Ack, Incoming, InvalidFrame, Message
+from dwsps_channels.client.subscription import OnReset, Start, Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
 from dwsps_channels.client.window import Window
 from dwsps_channels.protocol.messages import Action
@@ -53,15 +54,21 @@ BURST = 64
 NORMAL = 1000  # RFC 6455, section 7.4.1
 
 
+# A server remembers the keys of publishes for five minutes; half a minute of it is left for the way.
+KEY_LIFETIME = 270.0
+
+
 @dataclass(slots=True, eq=False)
 class _Publish:
     topic: str
     payload: bytes
-    future: asyncio.Future[None]
+    future: asyncio.Future[Ack]
+    resend_until: float | None = None
+    """Once it was sent: the loop's time up to which the server knows its key."""
 
 
 class Client:
-    """A client of a dwsps server. After a lost connection it reconnects and subscribes again.
+    """A client of a dwsps server. After a lost connection it reconnects and recovers what it missed.
 
     ::
 
@@ -89,10 +96,12 @@ class Client:
         reader_messages: int = 10_000,
         reader_bytes: int = 16 * 1024 * 1024,
         on_state: Callable[[State], object] | None = None,
+        on_reset: Callable[[list[str]], object] | None = None,
     ) -> None:
         """
         Args:
-            url: ``ws://`` or ``wss://``; ``http`` and ``https`` mean the same.
+            url: ``ws://`` or ``wss://``; ``http`` and ``https`` mean the same. A cursor as its ``since`` is not sent:
+                subscriptions that are made before the client is open for the first time start from it.
             token: sent as ``Authorization: Bearer …``. A function is called for each connection.
             headers: additional headers for the handshake.
             ssl: the ``SSLContext`` for ``wss``; by default the system's certificates are trusted.
@@ -103,10 +112,12 @@ class Client:
             reader_messages: how many messages may wait for one reader, and ``reader_bytes`` of JSON. Beyond it the
                 oldest are dropped.
             on_state: called with each new state, in the event loop; it must return at once.
+            on_reset: called in the same way, with the list of topics of which messages are missing.
 
         Raises:
             ValueError: the URL or a header cannot be one, or an option is negative.
         """
+        url, page_cursor = take_since(url)
         address = Address.parse(url)
         numbers = {
             "timeout": timeout,
@@ -138,6 +149,7 @@ class Client:
         self._reader_messages = reader_messages
         self._reader_bytes = reader_bytes
         self._on_state = on_state
+        self._on_reset = on_reset
         self._backoff = Backoff(min_delay, max_delay)
         self._state: State = "connecting"
         self._changed = asyncio.Event()  # replaced at each change of state
@@ -145,10 +157,18 @@ class Client:
         self._task: asyncio.Task[None] | None = None
         self._callbacks: set[asyncio.Task[None]] = set()
         self._subscriptions = Subscriptions(
-            partial(self._check, "subscribe"), self._send_more, self._backoff.jitter
+            partial(self._check, "subscribe"),
+            self._send_more,
+            self._backoff.jitter,
+            self._tell_reset,
+            page_cursor,
         )
         # Publishes that wait for a connection, or for what waits before them.
         self._queue: deque[_Publish] = deque()
+        self._unanswered: list[_Publish] = []  # of the connection that was lost, to be sent again
+        self._keys = f"{secrets.token_urlsafe(12)}.%d"
+        self._published = 0
+        self._has_log = False  # the server's last answer says that it does
         self._told = ""  # the last trouble that the log was told of, since it was open
         self._closed: ConnectionClosed | None = None
         self._exchange: Exchange | None = None  # where there is a connection
@@ -177,6 +197,14 @@ class Client:
     def subscriptions(self) -> list[str]:
         """The topics subscribed to, including those that wait for a connection or an ack."""
         return self._subscriptions.topics
+
+    @property
+    def cursor(self) -> str | None:
+        """The place in the server's log up to which all messages came in; ``None``: not known.
+
+        Some may wait for their readers still. Another client's subscription ``since`` this cursor misses nothing.
+        """
+        return self._subscriptions.cursor
 
     # Its life
 
@@ -227,43 +255,70 @@ class Client:
 
     # Calls
 
-    async def publish(self, topic: str, message: Any) -> None:
+    async def publish(self, topic: str, message: Any) -> Ack:
         """Publish a JSON value, encoded now; return when the server has taken it. Without a connection, wait for one.
+
+        If the connection breaks before the answer, it is sent again with the same key, so it is published once.
 
         Raises:
             InvalidCall: no text for a topic, or no JSON value. Nothing was sent.
             QueueFull: too many publishes wait already. Nothing was sent.
             ServerError: the server refused.
-            ConnectionLost: the connection broke before the ack: it may have arrived, or not. It is not sent again.
+            ConnectionLost: the connection broke before the ack, and the server has no log, or there was no other
+                connection for four and a half minutes: it may have arrived, or not.
             CallTimeout: no answer in time: the same.
             ClientClosed: the client is closed, or was before the ack.
         """
         self._check("publish", topic)
+        self._published += 1
+        key = self._keys % self._published
         try:
-            payload = messages.publish_payload(messages.to_json(message), now())
+            payload = messages.publish_payload(messages.to_json(message), now(), key)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidCall("publish", topic, "invalid_message", str(error)) from error
         publish = _Publish(topic, payload, asyncio.get_running_loop().create_future())
         if self._exchange is not None and not self._queue and not self._subscriptions.has_unsent:
-            self._exchange.send(_call(publish), publish.payload)
+            self._send(self._exchange, publish, self._call(publish))
         elif len(self._queue) < self._queue_size:
             self._queue.append(publish)
         else:
             reason = f"{self._queue_size} publishes wait already"
             raise QueueFull("publish", topic, reason)
         try:
-            await publish.future
+            return await publish.future
         except asyncio.CancelledError:
             with suppress(ValueError):
                 self._queue.remove(publish)
             raise
 
     @overload
-    def subscribe(self, topic: str) -> Subscription: ...
-    @overload
-    def subscribe(self, topic: str, callback: Callback) -> Coroutine[Any, Any, Subscription]: ...
     def subscribe(
-        self, topic: str, callback: Callback | None = None
+        self,
+        topic: str,
+        callback: None = None,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        on_reset: OnReset | None = None,
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        topic: str,
+        callback: Callback,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        on_reset: OnReset | None = None,
+    ) -> Coroutine[Any, Any, Subscription]: ...
+    def subscribe(
+        self,
+        topic: str,
+        callback: Callback | None = None,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        on_reset: OnReset | None = None,
     ) -> Subscription | Coroutine[Any, Any, Subscription]:
         """Subscribe to a topic and its sub-topics, across reconnections.
 
@@ -271,8 +326,14 @@ class Client:
         result: that subscribes, and returns the subscription. ``callback``, a function or a coroutine function, then
         gets each message, one after the other, until ``unsubscribe``. Its exceptions are logged and stop nothing.
 
+        Args:
+            since: a cursor: begin with what was published after it.
+            last: begin with this many of the newest messages that the server keeps.
+            on_reset: a function or coroutine function, without arguments. The reader calls it before the next message
+                if messages are missing before that one: load your state again.
+
         Raises:
-            InvalidCall: no text for a topic.
+            InvalidCall: no text for a topic, ``since`` and ``last`` together, or one that cannot be.
             ServerError, CallTimeout: when it is awaited: the server refused, or did not answer.
             Cancelled: the subscription was ended before the server had answered.
             ClientClosed: the client is closed.
@@ -280,6 +341,8 @@ class Client:
         subscription = Subscription(
             self._subscriptions,
             topic,
+            start=Start.checked(topic, since, last),
+            on_reset=on_reset,
             max_messages=self._reader_messages,
             max_bytes=self._reader_bytes,
         )
@@ -375,10 +438,38 @@ class Client:
                 self._subscriptions.send_next()
             elif self._queue:
                 publish = self._queue.popleft()
-                if not publish.future.done():  # else who made the call has gone
-                    self._exchange.send(self._window.count(_call(publish)), publish.payload)
+                call = self._call(publish)
+                if publish.future.done():
+                    continue  # who made the call has gone
+                if publish.resend_until is not None and publish.resend_until < self._now():
+                    call.fail(_lost(publish, ""))
+                else:
+                    self._send(self._exchange, publish, self._window.count(call))
             else:
                 return
+
+    def _send(self, exchange: Exchange, publish: _Publish, call: Call) -> None:
+        if publish.resend_until is None:
+            publish.resend_until = self._now() + KEY_LIFETIME
+        exchange.send(call, publish.payload)
+
+    def _call(self, publish: _Publish) -> Call:
+        future = publish.future
+
+        def done(ack: Incoming) -> None:
+            if not future.done():
+                future.set_result(ack.ack)
+
+        def lost(reason: str) -> None:
+            if self._has_log:
+                self._unanswered.append(publish)
+            else:
+                fail(future, _lost(publish, reason))
+
+        return Call("publish", publish.topic, done, partial(fail, future), lost)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def _opened(self) -> None:
         if self._exchange is not None:
@@ -393,6 +484,9 @@ class Client:
         else:
             for call in self._release():
                 call.lost(closed.reason)
+            # They are the oldest.
+            self._queue.extendleft(reversed(self._unanswered))
+            self._unanswered.clear()
 
     def _release(self) -> list[Call]:
         """Forget the connection; return the calls that were sent on it and are not answered."""
@@ -427,6 +521,14 @@ class Client:
             except Exception:
                 logger.exception("on_state raised at %r", state)
 
+    def _tell_reset(self, topics: list[str]) -> None:
+        logger.info("messages of these topics may be missing: %s", printable(", ".join(topics)))
+        if self._on_reset is not None:
+            try:
+                self._on_reset(topics)
+            except Exception:
+                logger.exception("on_reset raised")
+
     # Requests
 
     def _check(self, action: Action, topic: Any) -> None:
@@ -455,9 +557,16 @@ class Client:
             logger.error("the server at %s sent something that was ignored: %s", self.url, error)
             return
         if frame.type == "ack":
+            if frame.action == "publish":
+                self._has_log = frame.place is not None
+            else:
+                self._has_log = isinstance(frame.cursor, str)
+                self._subscriptions.learn(frame.cursor)
             call = exchange.answered(frame)
             if call is not None:
-                call.done()
+                call.done(frame)
+        elif frame.type == "reset":
+            self._subscriptions.reset(frame.cursor)
         elif frame.type == "error":
             self._complain(exchange, frame)
         # Others are of a later protocol, and not for us.
@@ -470,6 +579,8 @@ class Client:
             call.fail(ServerError(call.action, call.topic, frame.code, reason, retryable=retryable))
         elif frame.is_farewell:
             self._farewell = reason
+            if frame.cursor is not None:
+                self._subscriptions.learn(frame.cursor)
             logger.warning(
                 "the server at %s says: %s: %s",
                 self.url,
@@ -478,14 +589,9 @@ class Client:
             )
 
 
-def _call(publish: _Publish) -> Call:
-    future, topic = publish.future, publish.topic
-
-    def lost(reason: str) -> None:
-        words = "the connection broke before the ack, the message may have arrived or not"
-        fail(future, ConnectionLost("publish", topic, f"{words}: {reason}" if reason else words))
-
-    return Call("publish", topic, partial(resolve, future), partial(fail, future), lost)
+def _lost(publish: _Publish, reason: str) -> ConnectionLost:
+    words = "the connection broke before the ack, the message may have arrived or not"
+    return ConnectionLost("publish", publish.topic, f"{words}: {reason}" if reason else words)
 
 
 async def _log_errors(subscription: Subscription, callback: Callback) -> None:

@@ -18,6 +18,8 @@ class Exchange:
 
     def __init__(self, connection: Connection, timeout: float) -> None:
         self.connection = connection
+        self.was_silent = False
+        """True if the connection was given up because the server answered nothing."""
         self._timeout = timeout
         self._calls = Calls()
         self._outgoing: asyncio.Queue[bytes] = asyncio.Queue()
@@ -71,6 +73,7 @@ class Exchange:
             if left > 0:
                 return self._expire_in(left)
             if self._heard_at < call.sent_at:
+                self.was_silent = True
                 return self.connection.abort(f"the server was silent for {self._timeout:g} s")
             # It stays: an ack without an id goes to the oldest, which this one still is.
             call.expired = True

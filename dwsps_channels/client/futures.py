@@ -1,6 +1,7 @@
 """Settling futures that somebody may have given up."""
 
 import asyncio
+from typing import Any
 
 
 def resolve(future: asyncio.Future[None]) -> None:
@@ -9,7 +10,7 @@ def resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def fail(future: asyncio.Future[None], error: Exception) -> None:
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
     """Set the exception, unless the future is done."""
     if not future.done():
         future.set_exception(error)

@@ -26,6 +26,17 @@ class Message(Struct, frozen=True):
     """True if it was published on another server."""
     raw: bytes
     """The published JSON, byte for byte."""
+    offset: int | None = None
+    """Its place in the server's log; ``None``: the server has none."""
+
+
+class Ack(Struct, frozen=True):
+    """The server's answer to a publish that it took."""
+
+    timestamp: str
+    """The server's time, RFC 3339."""
+    offset: int | None
+    """The message's place in the server's log; ``None``: the server has none."""
 
 
 class InvalidFrame(ValueError):
@@ -47,6 +58,19 @@ class Incoming(Struct, frozen=True, rename="camel"):
     retryable: Any = False
     id: Any = None
     offset: Any = None
+    cursor: Any = None
+    recovered: Any = None
+    topics: Any = None
+
+    @property
+    def place(self) -> int | None:
+        """The offset, if the frame has one."""
+        return self.offset if type(self.offset) is int and self.offset > 0 else None
+
+    @property
+    def ack(self) -> Ack:
+        """The answer to a publish, for the caller."""
+        return Ack(self.timestamp if isinstance(self.timestamp, str) else "", self.place)
 
     @property
     def is_farewell(self) -> bool:
@@ -78,6 +102,7 @@ class Incoming(Struct, frozen=True, rename="camel"):
             timestamp=self.timestamp if isinstance(self.timestamp, str) else "",
             from_peer_server=self.from_peer_server is True,
             raw=raw,
+            offset=self.place,
         )
 
 
@@ -106,8 +131,9 @@ def decode(data: bytes) -> Incoming:
 
 
 def encode(action: Action, id: int, topic: str, payload: bytes = b"") -> bytes:
-    """Encode a request. ``payload`` is what ``publish_payload`` made."""
-    return b'{"type":"%s","id":%d,"topic":%s%s}' % (action.encode(), id, to_json(topic), payload)
+    """Encode a request about a topic, or about several (empty). ``payload`` has the fields that only this action has."""
+    subject = b',"topic":%s' % to_json(topic) if topic else b""
+    return b'{"type":"%s","id":%d%s%s}' % (action.encode(), id, subject, payload)
 
 
 def publish_payload(message: bytes, timestamp: str, key: str = "") -> bytes:

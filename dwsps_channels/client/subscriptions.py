@@ -1,56 +1,45 @@
-"""Subscriptions across connections: the topics, and the readers of each."""
+"""Subscriptions across connections: the topics, the readers of each, and the recovery of what they missed."""
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 from dwsps_channels.client.calls import Call
-from dwsps_channels.client.errors import CallError, CallTimeout, Cancelled, ClientClosed
+from dwsps_channels.client.errors import (
+    CallError,
+    CallTimeout,
+    Cancelled,
+    ClientClosed,
+    ServerError,
+)
 from dwsps_channels.client.exchange import Exchange
 from dwsps_channels.client.futures import fail, resolve, resolved
-from dwsps_channels.client.messages import Incoming
-from dwsps_channels.client.subscription import Subscription
+from dwsps_channels.client.messages import Incoming, to_json
+from dwsps_channels.client.position import Cursor, Position
+from dwsps_channels.client.subscription import LIVE, Start, Subscription
+from dwsps_channels.client.topic import Topic, Waiter
 from dwsps_channels.client.window import Window
-from dwsps_channels.protocol.errors import RateLimited
+from dwsps_channels.protocol.errors import RateLimited, Unavailable
 
 logger = logging.getLogger("dwsps_channels.client")
 
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Somebody waits for a subscribe to be answered."""
-
-    future: asyncio.Future[None]
-    subscription: Subscription
-
-
-@dataclass(slots=True, eq=False)
-class _Topic:
-    """The wanted state of a topic, whether or not the server knows it."""
-
-    name: str
-    readers: dict[Subscription, None] = field(default_factory=dict)
-    waiting: list[_Waiter] = field(default_factory=list)
-    """Those whose subscribe is not sent yet."""
-    asked: int = 0
-    """Subscribes that were sent and are not answered."""
-    live: bool = False
-    """Acknowledged on this connection."""
-    granted: bool = False
-    """Acknowledged on any."""
+# Bytes of the topics in one resume: half of what a server takes by default. Each has quotes and a comma around it.
+MAX_RESUME: Final = 32_000
+TOPIC_OVERHEAD: Final = 3
 
 
 class Subscriptions:
-    """Keeps the server's idea of what is subscribed to the same as its readers'."""
+    """Keeps the server's idea of what is subscribed to the same as its readers', and readers' messages without a gap."""
 
     def __init__(
         self,
         check: Callable[[str], None],
         send_more: Callable[[], None],
         jitter: Callable[[int], float],
+        on_reset: Callable[[list[str]], None],
+        page_cursor: str = "",
     ) -> None:
         """Take the callbacks of the client.
 
@@ -58,16 +47,26 @@ class Subscriptions:
             check: raises if a topic cannot be subscribed to now.
             send_more: called when there is something for ``send_next``.
             jitter: seconds to wait before asking again, for the first time (0), the second, …
+            on_reset: called with the topics of which messages are missing.
+            page_cursor: where subscriptions begin that are made before the client is open for the first time.
         """
         self._check = check
         self._send_more = send_more
         self._jitter = jitter
-        self._topics: dict[str, _Topic] = {}
+        self._on_reset = on_reset
+        self._page_cursor = page_cursor
+        self._topics: dict[str, Topic] = {}
+        self._position = Position(self._topics.__contains__)
         self._unsaid: deque[tuple[str, asyncio.Future[None]]] = deque()  # unsubscribes to send
-        self._unasked: dict[_Topic, None] = {}  # subscribes to send, in this order
-        # What stood, or waited, before the connection, and does not stand yet.
-        self._restoring: set[_Topic] = set()
+        self._unrecovered: dict[Topic, None] = {}  # to be asked for again, in this order
+        self._unasked: dict[Topic, None] = {}  # subscribes to send, in this order
+        # Those that stood before the connection, and are not recovered yet.
+        self._recovering: set[Topic] = set()
+        # These, and those that waited for the connection: the client is open once all are answered.
+        self._restoring: set[Topic] = set()
         self._restored: Callable[[], None] = lambda: None
+        self._one_by_one = False  # the server does not know a resume, or did not answer one
+        self._missed: dict[str, None] = {}  # topics whose reset the client is still to tell
         self._exchange: Exchange | None = None  # with the server, where there is a connection
         self._window: Window | None = None
         self._refusals = (
@@ -80,18 +79,25 @@ class Subscriptions:
         """Their names, those included that wait for a connection or an ack."""
         return list(self._topics)
 
+    @property
+    def cursor(self) -> str | None:
+        """What was published after it may be missing; ``None``: not known."""
+        cursor = self._position.cursor
+        return None if cursor is None else str(cursor)
+
     # Readers
 
     async def attach(self, subscription: Subscription) -> None:
         """Let it get messages; return when the server has acknowledged."""
         self._check(subscription.topic)
-        topic = self._topics.setdefault(subscription.topic, _Topic(subscription.topic))
+        if subscription.start is None and self._page_cursor:
+            subscription.start = Start(since=self._page_cursor)
+        topic = self._topics.setdefault(subscription.topic, Topic(subscription.topic))
         topic.readers[subscription] = None
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), subscription)
+        waiter = Waiter(asyncio.get_running_loop().create_future(), subscription)
         topic.waiting.append(waiter)
-        if self._exchange is not None:
-            self._unasked[topic] = None
-            self._send_more()
+        self._ask_soon(topic)
+        self._send_more()
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -106,9 +112,12 @@ class Subscriptions:
         del topic.readers[subscription]
         if not topic.readers:
             return self._drop(topic)
-        for waiter in topic.waiting:
+        for waiter in topic.waiting[:]:
             if waiter.subscription is subscription:
+                topic.waiting.remove(waiter)
                 fail(waiter.future, _cancelled(topic))
+        if not topic.waiting:
+            self._unasked.pop(topic, None)
         return resolved()
 
     def end(self, name: str) -> asyncio.Future[None]:
@@ -126,11 +135,58 @@ class Subscriptions:
         Raises:
             InvalidFrame: it cannot be read.
         """
-        topic = self._topics.get(frame.subscription)
+        context = frame.subscription
+        topic = self._topics.get(context)
         if topic is not None:
             message = frame.delivery()
             for subscription in topic.readers:
                 subscription.take(message)
+        if (offset := frame.place) is not None:
+            self._position.deliver(offset, context)
+
+    # The server's log
+
+    def learn(self, text: object) -> None:
+        """Take the cursor of an answer: everything up to it was sent on this connection. None: there is no log."""
+        cursor = Cursor.parse(text)
+        if cursor is None:
+            self._position.forget()
+            self._forget_offsets()
+        elif self._position.learn(cursor):
+            self._forget_offsets()
+            for topic in self._topics.values():
+                if topic.live:
+                    self._restart(topic)
+            self._tell_missed()
+
+    def reset(self, text: object) -> None:
+        """Note that the server's log does not continue: it does so from this cursor."""
+        cursor = Cursor.parse(text)
+        if cursor is not None and self._position.learn(cursor):
+            self._forget_offsets()
+        for topic in self._topics.values():
+            if topic not in self._recovering:  # of those the answer to the resume decides
+                self._restart(topic)
+        self._tell_missed()
+
+    def _restart(self, topic: Topic) -> None:
+        """Tell the topic's readers that messages are missing before those that come now."""
+        latest = self._position.latest
+        if topic.live:
+            self._missed[topic.name] = None
+        for subscription in topic.readers:
+            subscription.restart(None if latest is None else latest.offset)
+
+    def _tell_missed(self) -> None:
+        """Tell the client of all resets at once: those of a recovery, when it is over."""
+        if self._missed and not self._recovering:
+            missed, self._missed = list(self._missed), {}
+            self._on_reset(missed)
+
+    def _forget_offsets(self) -> None:
+        for topic in self._topics.values():
+            for subscription in topic.readers:
+                subscription.forget_offset()
 
     # Connections
 
@@ -141,30 +197,38 @@ class Subscriptions:
         self._refusals = 0
         self._restored = restored
         self._restoring = set(self._topics.values())
-        self._unasked = dict.fromkeys(self._topics.values())
+        self._unrecovered = {topic: None for topic in self._topics.values() if topic.granted}
+        self._recovering = set(self._unrecovered)
+        if self._recovering:
+            self._position.hold()
+        for topic in self._topics.values():
+            self._ask_soon(topic)
         if not self._restoring:
-            restored()
+            self._open()
 
     @property
     def has_unsent(self) -> bool:
         """Return whether ``send_next`` has something to send."""
-        return bool(self._unsaid or self._unasked)
+        return bool(self._unsaid or self._unrecovered or self._unasked)
 
     def send_next(self) -> None:
         """Send the first of what the server is to be told or asked."""
         if self._unsaid:
             self._leave(*self._unsaid.popleft())
-            return
-        topic = next(iter(self._unasked))
-        del self._unasked[topic]
-        waiters, topic.waiting = topic.waiting, []
-        self._ask(topic, waiters)
+        elif self._unrecovered:
+            self._recover()
+        else:
+            topic = next(iter(self._unasked))
+            del self._unasked[topic]
+            self._ask(topic, topic.next_group())
 
     def disconnected(self) -> None:
         """Note that the connection is gone, and with it what the server knew."""
         self._exchange = None
         self._window = None
+        self._unrecovered.clear()
         self._unasked.clear()
+        self._recovering.clear()
         self._restoring.clear()
         while self._unsaid:  # a subscription ends with its connection
             resolve(self._unsaid.popleft()[1])
@@ -172,11 +236,15 @@ class Subscriptions:
             self._asking_again.cancel()
             self._asking_again = None
         for topic in self._topics.values():
-            topic.live, topic.asked = False, 0
+            topic.disconnect()
+        if self._position.disconnect():
+            self._forget_offsets()
+        self._tell_missed()
 
     def close(self, why: str, *, is_error: bool) -> None:
         """There will be no connection any more. Readers come to their end, or to an error."""
-        topics, self._topics = self._topics, {}
+        topics = dict(self._topics)
+        self._topics.clear()
         for topic in topics.values():
             error = ClientClosed("subscribe", topic.name, why)
             for waiter in topic.waiting:
@@ -184,14 +252,19 @@ class Subscriptions:
             for subscription in topic.readers:
                 subscription.end(error if is_error else None)
 
-    # With the server
+    def _open(self) -> None:
+        self._page_cursor = ""
+        self._restored()
 
-    def _drop(self, topic: _Topic) -> asyncio.Future[None]:
+    # With the server: the end of a topic
+
+    def _drop(self, topic: Topic) -> asyncio.Future[None]:
         """Nobody wants the topic any more."""
-        self._forget(topic)
         for waiter in topic.waiting:
             fail(waiter.future, _cancelled(topic))
-        if self._exchange is None or not (topic.live or topic.asked):
+        is_known = topic.live or topic.asked
+        self._forget(topic)
+        if self._exchange is None or not is_known:
             return resolved()  # the server does not know of it
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unsaid.append((topic.name, future))
@@ -200,11 +273,12 @@ class Subscriptions:
 
     def _leave(self, name: str, future: asyncio.Future[None]) -> None:
         """Tell the server that nobody wants a topic, unless somebody wants it again."""
-        assert self._exchange is not None
-        assert self._window is not None
         if name in self._topics:
             resolve(future)
             return
+
+        def done(_: object = None) -> None:
+            resolve(future)
 
         def refused(error: CallError) -> None:
             if error.code == RateLimited.code and self._exchange is not None:
@@ -214,72 +288,219 @@ class Subscriptions:
             if not future.cancelled():
                 future.exception()  # it is no defect if nobody waits for it
 
-        done = partial(resolve, future)
         # A subscription ends with its connection: if that is lost, the server has forgotten it.
-        call = Call("unsubscribe", name, done, refused, lost=lambda reason: done())
-        self._exchange.send(self._window.count(call))
+        self._send(Call("unsubscribe", name, done, refused, lost=done))
 
-    def _forget(self, topic: _Topic) -> None:
+    def _forget(self, topic: Topic) -> None:
         del self._topics[topic.name]
         self._unasked.pop(topic, None)
+        self._unrecovered.pop(topic, None)
         self._settle(topic)
 
-    def _settle(self, topic: _Topic) -> None:
+    def _settle(self, topic: Topic) -> None:
         """Note that the topic's subscription stands or is gone."""
+        if topic in self._recovering:
+            self._recovering.discard(topic)
+            if not self._recovering:
+                self._one_by_one = False
+                self._position.release()
+                self._tell_missed()
         if topic in self._restoring:
             self._restoring.discard(topic)
             if not self._restoring:
-                self._restored()
+                self._open()
 
-    def _ask(self, topic: _Topic, waiters: list[_Waiter]) -> None:
-        """Ask the server for a subscription, for those who wait for it (nobody: it is asked for again)."""
-        assert self._exchange is not None
-        assert self._window is not None
+    # With the server: new subscriptions
+
+    def _ask_soon(self, topic: Topic) -> None:
+        """Ask for those who wait, once nothing is in the way."""
+        if self._exchange is not None and topic.may_ask and topic not in self._recovering:
+            self._unasked[topic] = None
+
+    def _ask(self, topic: Topic, waiters: list[Waiter]) -> None:
+        """Ask the server for a subscription, for those who wait for it."""
+        start = waiters[0].start
         topic.asked += 1
+        topic.replaying = start.has_replay
+        for waiter in waiters:
+            waiter.subscription.ask()
 
-        def done() -> None:
+        def done(ack: Incoming) -> None:
             topic.asked -= 1
+            topic.replaying = False
             topic.live = topic.granted = True
+            is_missing = start.since is not None and ack.recovered is not True
+            cursor, since = Cursor.parse(ack.cursor), Cursor.parse(start.since)
+            offset = None if cursor is None else cursor.offset
+            after = since.offset if cursor and since and since.epoch == cursor.epoch else 0
             for waiter in waiters:
+                waiter.subscription.open(offset, (offset or 0) if is_missing else after)
+                if is_missing:
+                    waiter.subscription.restart(offset)
                 resolve(waiter.future)
+            if self._topics.get(topic.name) is topic:
+                if is_missing:
+                    self._missed[topic.name] = None
+                    self._tell_missed()
+                self._ask_soon(topic)
             self._settle(topic)
 
         def refused(error: CallError) -> None:
             topic.asked -= 1
-            if error.code == RateLimited.code and self._topics.get(topic.name) is topic:
-                topic.waiting[:0] = waiters
-                self._unasked[topic] = None
+            topic.replaying = False
+            if self._topics.get(topic.name) is not topic:
+                give_up(error)
+            elif error.code == RateLimited.code:
+                wait_again()
+                self._ask_soon(topic)
             else:
-                self._refused(topic, waiters, error)
+                give_up(error)
+                self._refused(topic, error)
 
         def lost(reason: str) -> None:
             if self._topics.get(topic.name) is topic:
-                topic.waiting += waiters  # the next connection settles it
-                return
+                wait_again()  # the next connection settles it
+            else:
+                give_up(_cancelled(topic))
+
+        def give_up(error: CallError) -> None:
             for waiter in waiters:
-                fail(waiter.future, _cancelled(topic))
+                topic.readers.pop(waiter.subscription, None)
+                fail(waiter.future, error)
 
-        call = Call("subscribe", topic.name, done, refused, lost)
-        self._exchange.send(self._window.count(call))
+        def wait_again() -> None:
+            for waiter in waiters:
+                waiter.subscription.wait()
+            topic.waiting[:0] = waiters
 
-    def _refused(self, topic: _Topic, waiters: list[_Waiter], error: CallError) -> None:
-        for waiter in waiters:
-            topic.readers.pop(waiter.subscription, None)
-            fail(waiter.future, error)
-        if self._topics.get(topic.name) is not topic or topic.live or topic.asked or topic.waiting:
+        self._send(Call("subscribe", topic.name, done, refused, lost), start.payload())
+
+    def _refused(self, topic: Topic, error: CallError) -> None:
+        """Those who asked have gone, with this error."""
+        self._ask_soon(topic)
+        if topic.live or topic.asked or topic.waiting or topic in self._recovering:
             return  # another answer decides
-        if topic.readers and topic.granted and error.retryable:
-            logger.warning("the server postponed a subscription: %s", error)
-            self._ask_again_soon()
-            return
-        if topic.readers:
-            logger.error("a subscription could not be restored: %s", error)
-        for subscription in topic.readers:
-            subscription.end(error)
         if isinstance(error, CallTimeout) and self._exchange is not None:
             # The server may still come round to it: it must not deliver what nobody wants.
             self._exchange.send(Call("unsubscribe", topic.name, _ignore, _ignore, _ignore))
         self._forget(topic)
+
+    # With the server: subscriptions that stood before
+
+    def _recover(self) -> None:
+        """Ask for what was subscribed to before: for all of it at once, if the server has a log."""
+        cursor = self._position.cursor
+        if cursor is None or self._one_by_one:
+            topic = next(iter(self._unrecovered))
+            self._recover_one(topic, LIVE if cursor is None else Start(since=str(cursor)))
+        else:
+            self._resume(cursor)
+
+    def _recover_one(self, topic: Topic, start: Start) -> None:
+        self._mark_asked(topic)
+
+        def done(ack: Incoming) -> None:
+            self._recovered(topic, ack.recovered is True)
+
+        def refused(error: CallError) -> None:
+            if error.code == RateLimited.code:
+                self._recover_again([topic])
+            else:
+                self._not_recovered(topic, error)
+
+        self._send(Call("subscribe", topic.name, done, refused, _ignore), start.payload())
+
+    def _resume(self, since: Cursor) -> None:
+        topics: dict[str, Topic] = {}
+        encoded: list[bytes] = []
+        size = 0
+        for topic in self._unrecovered:
+            name = to_json(topic.name)
+            size += len(topic.name.encode()) + TOPIC_OVERHEAD
+            if topics and size > MAX_RESUME:
+                break
+            topics[topic.name] = topic
+            encoded.append(name)
+        for topic in topics.values():
+            self._mark_asked(topic)
+
+        def done(ack: Incoming) -> None:
+            answers: dict[str, Any] = ack.topics if isinstance(ack.topics, dict) else {}
+            for name, topic in topics.items():
+                answer = answers.get(name)
+                answer = answer if isinstance(answer, dict) else {}
+                if isinstance(error := answer.get("error"), dict):
+                    self._not_recovered(topic, _topic_error(name, error))
+                elif "recovered" in answer:
+                    self._recovered(topic, answer["recovered"] is True)
+                else:
+                    reason = "the server's answer leaves out the topic"
+                    self._not_recovered(
+                        topic, ServerError("resume", name, Unavailable.code, reason, retryable=True)
+                    )
+
+        def refused(error: CallError) -> None:
+            if error.code == RateLimited.code:
+                self._recover_again(topics.values())
+            elif error.retryable and not isinstance(error, CallTimeout):
+                for topic in topics.values():
+                    self._not_recovered(topic, error)
+            else:  # it does not know what a resume is
+                self._one_by_one = True
+                self._recover_again(topics.values())
+
+        exchange = self._exchange
+
+        def lost(reason: str) -> None:
+            # dwsps 1.0.1 does not answer what it does not know.
+            self._one_by_one = self._one_by_one or (exchange is not None and exchange.was_silent)
+
+        payload = b',"since":%s,"topics":[%s]' % (to_json(str(since)), b",".join(encoded))
+        self._send(Call("resume", "", done, refused, lost), payload)
+
+    def _mark_asked(self, topic: Topic) -> None:
+        del self._unrecovered[topic]
+        topic.asked += 1
+        topic.replaying = True
+
+    def _recover_again(self, topics: Iterable[Topic]) -> None:
+        for topic in topics:
+            topic.asked -= 1
+            topic.replaying = False
+            if self._topics.get(topic.name) is topic:
+                self._unrecovered[topic] = None
+
+    def _recovered(self, topic: Topic, is_complete: bool) -> None:
+        topic.asked -= 1
+        topic.replaying = False
+        if self._topics.get(topic.name) is not topic:
+            return
+        topic.live = True
+        if not is_complete:
+            self._restart(topic)
+        self._settle(topic)
+        self._ask_soon(topic)
+
+    def _not_recovered(self, topic: Topic, error: CallError) -> None:
+        topic.asked -= 1
+        topic.replaying = False
+        if self._topics.get(topic.name) is not topic:
+            return
+        if error.retryable:
+            logger.warning("the server postponed a subscription: %s", error)
+            self._ask_again_soon()
+        else:
+            logger.error("a subscription could not be restored: %s", error)
+            waiting = {waiter.subscription for waiter in topic.waiting}
+            for subscription in [each for each in topic.readers if each not in waiting]:
+                subscription.end(error)
+                del topic.readers[subscription]
+            topic.granted = False
+            if topic.readers:
+                self._settle(topic)
+                self._ask_soon(topic)
+            else:
+                self._forget(topic)
 
     def _ask_again_soon(self) -> None:
         if self._asking_again is None and self._exchange is not None:
@@ -291,12 +512,25 @@ class Subscriptions:
     def _ask_again(self) -> None:
         self._asking_again = None
         for topic in self._topics.values():
-            if not topic.live and not topic.asked:
-                self._unasked[topic] = None
+            if topic in self._recovering and not topic.asked:
+                self._unrecovered[topic] = None
         self._send_more()
 
+    def _send(self, call: Call, payload: bytes = b"") -> None:
+        assert self._exchange is not None
+        assert self._window is not None
+        self._exchange.send(self._window.count(call), payload)
 
-def _cancelled(topic: _Topic) -> Cancelled:
+
+def _topic_error(topic: str, error: dict[str, Any]) -> ServerError:
+    code, reason = (
+        value if isinstance(value := error.get(name), str) else "" for name in ("code", "reason")
+    )
+    retryable = error.get("retryable") is True
+    return ServerError("subscribe", topic, code, reason, retryable=retryable)
+
+
+def _cancelled(topic: Topic) -> Cancelled:
     return Cancelled("subscribe", topic.name, "unsubscribed before the server had answered")
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.errors import CallError
+from dwsps_channels.client.messages import Incoming
 from dwsps_channels.protocol.errors import RateLimited
 
 logger = logging.getLogger("dwsps_channels.client")
@@ -49,11 +50,11 @@ class Window:
         """Return the same call, counted until it is answered."""
         self._under_way += 1
 
-        def done() -> None:
+        def done(ack: Incoming) -> None:
             self._under_way -= 1
             self._pauses = 0
             self._size = min(LARGEST, self._size + (self._growth or 1 / self._size))
-            call.done()
+            call.done(ack)
             self._reopened()
 
         def fail(error: CallError) -> None:

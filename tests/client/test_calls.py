@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dwsps_channels.client import (
+    Ack,
     CallError,
     CallTimeout,
     Client,
@@ -19,7 +20,7 @@ from dwsps_channels.client import (
 )
 from dwsps_channels.protocol.messages import Action
 from tests.client.conftest import Connect
-from tests.client.scripted import IGNORE, ScriptedServer
+from tests.client.scripted import IGNORE, NOW, ScriptedServer
 from tests.processes import wait_until_async
 
 
@@ -34,7 +35,7 @@ async def test_publish_returns_after_its_ack(scripted: ScriptedServer, connect: 
     await wait_until_async(lambda: held)
     assert not publish.done()
     await held[0]()
-    assert await publish is None
+    assert await publish == Ack(timestamp=NOW, offset=None)
     [frame] = scripted.frames
     assert (frame["type"], frame["topic"], frame["message"]) == ("publish", "news", {"n": 1})
 
