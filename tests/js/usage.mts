@@ -17,6 +17,7 @@ client
   .once('close', ({ code, reason, willReconnect }) => [code, reason, willReconnect] satisfies [number, string, boolean])
   .on('ack', (ack) => ack.action satisfies 'subscribe' | 'unsubscribe' | 'publish')
   .on('message', ({ topic, context, timestamp }) => [topic, context, timestamp] satisfies string[])
+  .on('reset', ({ topics }) => topics.map((topic) => topic.toUpperCase()))
   .on('reconnecting', ({ attempt, delay }) => attempt + delay)
   .on('error', (error) => {
     if (error.code === 'rate_limited' || error.code === 'a code of tomorrow') error.retryable satisfies boolean
@@ -32,6 +33,10 @@ interface Quote {
 const subscribed: PSSubscription = client.subscribe<Quote>('quotes', ({ message }) => message.price.toFixed(2))
 client.subscribe('quotes', async (quote: PSMessage<Quote>) => quote.message.price)
 client.subscribe('quotes')
+client.subscribe('quotes', null, { last: 10, onReset: ({ topic }) => topic.toUpperCase() })
+client.subscribe('quotes', ({ offset }) => offset?.toFixed(), { since: client.cursor })
+// @ts-expect-error a cursor is a string
+client.subscribe('quotes', null, { since: 7 })
 // @ts-expect-error no such field in a Quote
 client.subscribe<Quote>('quotes', ({ message }) => message.size)
 // @ts-expect-error a topic is a string
@@ -48,9 +53,12 @@ subscribed.topic satisfies string
 const gone: PSAck<'unsubscribe'> = await subscribed.unsubscribe()
 gone satisfies PSAck
 await (await client.subscribe('quotes')).unsubscribe()
-const { action, id }: PSAck<'publish'> = await client.publish('quotes', { price: 1 })
+const { action, id, offset }: PSAck<'publish'> = await client.publish('quotes', { price: 1 })
 action satisfies 'publish'
 id satisfies number | string | undefined
+offset satisfies number | undefined
+subscribe.recovered satisfies boolean | undefined
+subscribe.cursor satisfies string | undefined
 await client.unsubscribe('quotes')
 // @ts-expect-error what would be published?
 client.publish('quotes')
@@ -58,6 +66,7 @@ client.publish('quotes')
 client.state satisfies 'connecting' | 'open' | 'reconnecting' | 'closed'
 client.subscriptions satisfies string[]
 client.url satisfies string
+client.cursor satisfies string
 // @ts-expect-error it cannot be set
 client.state = 'open'
 client.close()

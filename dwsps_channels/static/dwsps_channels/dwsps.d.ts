@@ -12,6 +12,8 @@ export interface PSMessage<T = unknown> {
   timestamp: string
   /** Whether another server forwarded it. */
   fromPeerServer?: boolean
+  /** Its place in the server's log, which is the same for all copies; absent if the server keeps none. */
+  offset?: number
 }
 
 export interface PSAck<A extends Action = Action> {
@@ -21,6 +23,22 @@ export interface PSAck<A extends Action = Action> {
   timestamp: string
   /** Absent if the server is dwsps 1.0.1, or if the client made the ack of an `unsubscribe` itself. */
   id?: number | string
+  /** Of a `subscribe` or `unsubscribe`: how far the subscriptions have been handed the server's log. */
+  cursor?: string
+  /** Of a `subscribe` with `since`: whether nothing is missing. */
+  recovered?: boolean
+  /** Of a `publish`: the place of the message in the server's log. */
+  offset?: number
+}
+
+/** Where a subscription starts, with `since` or `last` but not both, and what it does if messages may be missing. */
+export interface PSSubscribeOptions {
+  /** A cursor: what was published after it comes first. An empty one counts as none. */
+  since?: string | null
+  /** How many of the latest messages come first, as far as the server keeps them. */
+  last?: number | null
+  /** Called if messages may be missing: load your state again. */
+  onReset?: (event: { topic: string }) => unknown
 }
 
 /**
@@ -84,6 +102,11 @@ export interface PSClose {
   willReconnect: boolean
 }
 
+/** Messages of these topics may be missing: the server could not send what was published meanwhile. */
+export interface PSReset {
+  topics: string[]
+}
+
 export interface PSReconnecting {
   /** 1 for the first attempt since the last stable connection. */
   attempt: number
@@ -101,6 +124,7 @@ export interface PSEvents {
   message: PSMessage<any>
   error: PSError
   reconnecting: PSReconnecting
+  reset: PSReset
 }
 
 export type PSListener<E extends keyof PSEvents> = (event: PSEvents[E]) => unknown
@@ -156,12 +180,18 @@ export class PSClient {
   /** The topics subscribed to, including those that wait for a connection or an ack. */
   readonly subscriptions: string[]
 
+  /**
+   * How far the subscriptions have been handed the server's log: a value for `since`. Empty if the server keeps no log,
+   * or has not answered yet.
+   */
+  readonly cursor: string
+
   on<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
   once<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
   off<E extends keyof PSEvents>(event: E, listener: PSListener<E>): this
 
   /** Rejects with a PSError, as `unsubscribe` and `publish` do. You need not handle these rejections. */
-  subscribe<T = any>(topic: string, handler?: PSHandler<T> | null): PSSubscription
+  subscribe<T = any>(topic: string, handler?: PSHandler<T> | null, options?: PSSubscribeOptions): PSSubscription
   /** Drop all handlers of a topic, whoever attached them. */
   unsubscribe(topic: string): Promise<PSAck<'unsubscribe'>>
   /** `message` is any JSON value, encoded at once. */

@@ -6,14 +6,18 @@
  * fetches them all in one round trip, as all of them are named here. Django's hashed static files may rewrite these
  * lines, for which it needs their semicolons.
  */
-import './client-0.1.0/address.js';
+import { LONGEST_CURSOR } from './client-0.1.0/address.js';
 import './client-0.1.0/backoff.js';
 import { Call, IGNORE, localAck, Requests } from './client-0.1.0/calls.js';
 import { Connection } from './client-0.1.0/connection.js';
+import './client-0.1.0/cursor.js';
 import { PSError } from './client-0.1.0/errors.js';
 import { decode, encodeMessage, isAboutConnection } from './client-0.1.0/frames.js';
-import { guard, Listeners } from './client-0.1.0/listeners.js';
+import { PublishKeys } from './client-0.1.0/keys.js';
+import { Listeners } from './client-0.1.0/listeners.js';
 import { Pacer } from './client-0.1.0/pacer.js';
+import './client-0.1.0/resume.js';
+import './client-0.1.0/subscription.js';
 import { Subscriptions } from './client-0.1.0/subscriptions.js';
 import './client-0.1.0/timer.js';
 
@@ -29,11 +33,18 @@ const DEFAULTS = {
 /** Nobody subscribes to it. Unsubscribing from it takes no right, changes nothing, and every server answers it. */
 const KEEP_ALIVE_TOPIC = 'keep-alive'
 
+/** Servers remember the key of a publish for five minutes. A little of it may pass on the way. */
+const KEY_LIFETIME = 4.5 * 60_000
+
 export class PSClient {
   #options
   #state = 'connecting'
   #opens = 0 // how many 'open' events there were
+  #isNew = true // until the listeners of the first have run; what they subscribe to starts from the page's cursor
   #queue = [] // publish calls that wait for a connection, or behind others that wait
+  #unsettled = [] // publish calls that a lost connection has left without an answer, until all are known
+  #keys = new PublishKeys()
+  #hasLog = false // the server gave a cursor or an offset, so it knows keys
   #listeners = new Listeners()
   #connection
   #requests
@@ -86,6 +97,11 @@ export class PSClient {
     return this.#subscriptions.topics
   }
 
+  /** How far the subscriptions have been handed the server's log; empty if it has none, or has not said yet. */
+  get cursor() {
+    return this.#subscriptions.cursor
+  }
+
   on(event, listener) {
     this.#listeners.add(event, listener)
     return this
@@ -103,11 +119,16 @@ export class PSClient {
 
   /**
    * Subscribe to a topic and its sub-topics, across reconnections, until `unsubscribe`.
+   * @param {object} [options]  `since`, a cursor, or `last`, a number: which earlier messages come first; `onReset`,
+   *   called if messages may be missing
    * @returns a promise of the ack, which is a handle as well: its `unsubscribe()` takes back this call alone. If it
    *   rejects, the handler is not attached.
+   * @throws {TypeError} the handler or an option is bad
    */
-  subscribe(topic, handler) {
-    if (handler != null && typeof handler !== 'function') throw new TypeError('a handler is a function')
+  subscribe(topic, handler, { since, last, onReset } = {}) {
+    checkFunction('a handler', handler)
+    checkFunction('onReset', onReset)
+    checkStart(since, last)
     const call = new Call('subscribe', topic, this.#listeners)
     const unsubscribe = () => {
       return this.#subscriptions.withdraw(call) ? this.unsubscribe(topic) : Promise.resolve(localAck(topic))
@@ -116,7 +137,9 @@ export class PSClient {
     if (this.#refuses(call)) return call.promise
     const { resolve } = call // an awaited handle still has `unsubscribe`
     call.resolve = (ack) => resolve({ ...ack, unsubscribe })
-    Object.assign(call, { handler, opening: this.#listeners.opening })
+    Object.assign(call, { handler, onReset, since: since ?? '', last: last ?? undefined, opening: this.#listeners.opening })
+    call.isEarly = this.#isNew && (!this.#connection.isReady || this.#connection.pageCursor !== '')
+    call.replay = since || last || call.isEarly ? new Map() : null
     this.#subscriptions.add(call)
     return call.promise
   }
@@ -140,7 +163,8 @@ export class PSClient {
     if (this.#refuses(call)) return call.promise
     try {
       // The time of the call, however long it waits.
-      call.fields = `,"timestamp":"${new Date().toISOString()}","message":${encodeMessage(message)}`
+      const key = this.#keys.next()
+      call.fields = `,"timestamp":"${new Date().toISOString()}","key":"${key}","message":${encodeMessage(message)}`
     } catch (cause) {
       call.fail(call.error('invalid_message', cause.message, { cause }))
       return call.promise
@@ -177,18 +201,28 @@ export class PSClient {
   #pump() {
     while (this.#connection.isReady && this.#pacer.hasRoom) {
       if (this.#subscriptions.sendNext()) continue
-      if (!this.#queue.length) return
-      this.#send(this.#queue.shift(), (outcome) => this.#pacer.pace(outcome))
+      const call = this.#queue.shift()
+      if (!call) return
+      if (call.sentAt && !this.#mayResend(call)) failLost(call)
+      else this.#send(call, (outcome) => this.#pacer.pace(outcome))
     }
   }
 
   #send(call, pace = (outcome) => outcome) {
     const fail = (error) => call.fail(error)
+    call.sentAt ??= Date.now() // which goes on while the machine sleeps
     const lost = (reason) => {
-      const unknown = ['the connection broke before the ack', reason].filter(Boolean).join(': ')
-      fail(call.error('connection_lost', unknown, { retryable: true }))
+      call.lostWith = reason
+      if (this.#mayResend(call)) this.#unsettled.push(call)
+      else failLost(call)
     }
     this.#requests.send(call, [call], pace({ done: call.resolve, fail, lost }))
+  }
+
+  /** Whether the server, if it has had a publish already, would recognize it by its key. */
+  #mayResend({ sentAt }) {
+    const age = Date.now() - sentAt
+    return this.#hasLog && age >= 0 && age < KEY_LIFETIME
   }
 
   // The connection
@@ -205,6 +239,7 @@ export class PSClient {
     if (!this.#connection.isReady) return // a listener has closed the client meanwhile
     this.#state = 'open'
     this.#listeners.emit('open', { reconnected: this.#opens++ > 0 })
+    this.#isNew = false
   }
 
   /** Request something harmless, so that a dead connection shows by its silence. */
@@ -222,6 +257,7 @@ export class PSClient {
     this.#state = 'reconnecting'
     const why = code === 1006 ? reason : `${code} ${reason}`.trimEnd()
     for (const request of requests) request.lost(why)
+    this.#queue.unshift(...this.#unsettled.splice(0))
     // A listener may close the client at each step.
     if (wasOpen && this.#state !== 'closed') this.#listeners.emit('close', { code, reason, willReconnect: true })
     if (this.#state !== 'closed') this.#listeners.emit('reconnecting', { attempt, delay, code, reason })
@@ -251,21 +287,19 @@ export class PSClient {
       return this.#listeners.emit('error', new PSError('invalid_frame', cause.message, { cause }))
     }
     const event = this.#options.dwsps1 ? text : frame
-    if (frame.type === 'publish') this.#deliver(frame, event)
+    if (frame.type === 'publish') this.#subscriptions.deliver(frame, event)
     else if (frame.type === 'ack') this.#acknowledge(frame, event)
     else if (frame.type === 'error') this.#complain(frame)
+    else if (frame.type === 'reset') this.#subscriptions.restart(frame.cursor)
     // Other types belong to a later protocol.
   }
 
-  #deliver(frame, event) {
-    this.#listeners.emit('message', event)
-    for (const handler of this.#subscriptions.handlers(frame.context ?? frame.topic)) {
-      if (handler) guard(handler, event)
-    }
-  }
-
   #acknowledge(frame, event) {
+    const { action, cursor, offset } = frame
     const request = this.#requests.take(frame)
+    this.#hasLog = cursor !== undefined || offset !== undefined
+    // A resume says more than a cursor, and is answered first. A publish says nothing of what was delivered.
+    if (action === 'subscribe' || action === 'unsubscribe') this.#subscriptions.hear(cursor)
     if (!request?.isHidden) this.#listeners.emit('ack', event)
     if (!request?.hasExpired) request?.done(frame)
   }
@@ -274,10 +308,30 @@ export class PSClient {
     const request = this.#requests.take(frame)
     const { code, reason, action = request?.action, topic = request?.topic, retryable } = frame
     const error = new PSError(code, reason, { retryable: retryable === true, action, topic })
-    if (isAboutConnection(frame)) this.#connection.explain(reason)
+    if (isAboutConnection(frame)) {
+      this.#connection.explain(reason)
+      if (frame.cursor) this.#subscriptions.hear(frame.cursor) // the server is going away, and has sent all before it
+    }
     if (!request) this.#listeners.emit('error', error)
     else if (!request.hasExpired) request.fail(error)
   }
+}
+
+function checkFunction(name, value) {
+  if (value != null && typeof value !== 'function') throw new TypeError(`${name} is a function`)
+}
+
+function checkStart(since, last) {
+  const isCursor = since == null || (typeof since === 'string' && since.length <= LONGEST_CURSOR)
+  if (!isCursor) throw new TypeError('since is a cursor, a string')
+  if (last != null && !(Number.isSafeInteger(last) && last >= 0)) throw new TypeError('last is how many, 0 or more')
+  if (since && last != null) throw new TypeError('a subscription starts with since or with last, not with both')
+}
+
+/** Fail a publish that may have arrived, or not. */
+function failLost(call) {
+  const reason = ['the connection broke before the ack', call.lostWith].filter(Boolean).join(': ')
+  call.fail(call.error('connection_lost', reason, { retryable: true }))
 }
 
 export { PSError };

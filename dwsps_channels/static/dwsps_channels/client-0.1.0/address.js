@@ -1,3 +1,6 @@
+/** Servers refuse a longer one; a shorter one that they do not know leads to a reset. */
+export const LONGEST_CURSOR = 128
+
 /**
  * Resolve what the user gave to the address of a websocket, against the page if there is one.
  * @param {string | URL} url  ws(s), http(s), or relative to the page
@@ -18,4 +21,16 @@ export function resolveAddress(url) {
   resolved.hash = '' // WebSocket throws for a fragment
   if (!/^wss?:$/.test(resolved.protocol)) throw new TypeError(`'${resolved.href}' does not begin with ws:// or wss://`)
   return resolved.href
+}
+
+/**
+ * Take the page's cursor, `since`, out of the query of an address.
+ * @param {string} address  an absolute URL
+ * @returns {{ address: string, since: string }} without it, and the cursor; empty if there is none
+ */
+export function takeCursor(address) {
+  const [path, query = ''] = address.split(/\?(.*)/s)
+  const since = new URLSearchParams(query).get('since') ?? ''
+  const rest = query.split('&').filter((parameter) => !parameter.startsWith('since=')).join('&')
+  return { address: rest ? `${path}?${rest}` : path, since: since.slice(0, LONGEST_CURSOR) }
 }

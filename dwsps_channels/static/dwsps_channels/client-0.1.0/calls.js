@@ -55,7 +55,7 @@ export class Requests {
 
   /**
    * Send a request on the open connection. Exactly one of `done(ack)`, `fail(error)` and `lost(reason)` is called.
-   * @param {{ action: string, topic: string, fields?: string }} request
+   * @param {{ action: string, topic?: string, fields?: string }} request
    * @param {Call[]} calls  those that wait for the answer
    */
   send(request, calls, outcome) {

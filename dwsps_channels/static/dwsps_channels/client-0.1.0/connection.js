@@ -1,4 +1,4 @@
-import { resolveAddress } from './address.js';
+import { resolveAddress, takeCursor } from './address.js';
 import { Backoff } from './backoff.js';
 import { Timer } from './timer.js';
 
@@ -9,6 +9,7 @@ const STABLE_AFTER = 10_000
 export class Connection {
   #locate = null // returns the URL for each connection, if the user gave a function
   #url = ''
+  #pageCursor = ''
   #WebSocket
   #options
   #handlers
@@ -34,12 +35,17 @@ export class Connection {
     this.#handlers = handlers
     this.#backoff = new Backoff(options)
     if (typeof url === 'function') this.#locate = url
-    else this.#url = resolveAddress(url)
+    else this.#resolve(url)
   }
 
   /** The address, resolved; empty until a function has returned the first. */
   get url() {
     return this.#url
+  }
+
+  /** The cursor in the first address that had one; empty before. */
+  get pageCursor() {
+    return this.#pageCursor
   }
 
   /** Whether `send` may be called. */
@@ -96,11 +102,17 @@ export class Connection {
     try {
       const url = await this.#locate.call(null)
       if (this.#current !== current) return
-      this.#url = resolveAddress(url)
+      this.#resolve(url)
       this.#dial(current)
     } catch (error) {
       if (this.#current === current) this.#lose(1006, `no connection: ${error?.message ?? error}`)
     }
+  }
+
+  #resolve(url) {
+    const { address, since } = takeCursor(resolveAddress(url))
+    this.#url = address
+    this.#pageCursor ||= since
   }
 
   #dial(current) {

@@ -3,19 +3,21 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
 /** The strings that the client relies on, by type of frame: the first is required, the others are optional. */
 const STRINGS = new Map([
   ['publish', ['topic', 'context']],
-  ['ack', ['action', 'topic']],
-  ['error', ['code', 'reason', 'action', 'topic']],
+  ['ack', ['action', 'topic', 'cursor']],
+  ['error', ['code', 'reason', 'action', 'topic', 'cursor']],
+  ['reset', ['cursor']],
 ])
 
 /** If an error with one of these codes names no request, the server is about to close the connection because of it. */
 const CLOSING_ERRORS = new Set(['unavailable', 'forbidden', 'rate_limited'])
 
 /**
- * Write a request.
+ * Write a request. A resume has no topic.
  * @param {string} fields  more members, as JSON with a leading comma
  */
 export function encodeRequest({ action, topic, fields = '' }, id) {
-  return `{"type":"${action}","id":${id},"topic":${JSON.stringify(topic)}${fields}}`
+  const named = topic === undefined ? '' : `,"topic":${JSON.stringify(topic)}`
+  return `{"type":"${action}","id":${id}${named}${fields}}`
 }
 
 /**

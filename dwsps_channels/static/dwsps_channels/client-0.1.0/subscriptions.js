@@ -1,53 +1,26 @@
-import { jitter } from './backoff.js';
-import { IGNORE, localAck } from './calls.js';
-import { Timer } from './timer.js';
-
-/** What the user wants of one topic, and what the server has granted of it. */
-class Subscription {
-  holders = new Map() // handler or undefined -> the calls that brought it
-  waiting = [] // calls that the next request answers
-  asked = 0 // requests without an answer
-  isLive = false // acknowledged on this connection
-  wasGranted = false // acknowledged on any connection
-
-  constructor(topic) {
-    this.topic = topic
-  }
-
-  attach(call) {
-    this.holders.set(call.handler, (this.holders.get(call.handler) ?? new Set()).add(call))
-    this.waiting.push(call)
-  }
-
-  /** Let go of a call; return false if it was not attached. */
-  detach(call) {
-    const calls = this.holders.get(call.handler)
-    const wasAttached = calls?.delete(call) ?? false
-    if (calls?.size === 0) this.holders.delete(call.handler)
-    return wasAttached
-  }
-
-  /**
-   * Let go of what an 'open' listener attached when it ran before. Programs for dwsps 1.0.1 subscribe in such a
-   * listener, often with a new function; here, it runs on every reconnection.
-   */
-  detachOlder(opening) {
-    const calls = [...this.holders.values()].flatMap((calls) => [...calls])
-    for (const call of calls) {
-      if (call.opening && call.opening.listener === opening?.listener && call.opening !== opening) this.detach(call)
-    }
-  }
-}
+import { jitter } from './backoff.js'
+import { IGNORE, localAck } from './calls.js'
+import { Position } from './cursor.js'
+import { PSError } from './errors.js'
+import { guard } from './listeners.js'
+import { encodeResume, refusal, resultOf, takeTogether } from './resume.js'
+import { Subscription } from './subscription.js'
+import { Timer } from './timer.js'
 
 /** The subscriptions of one client, across reconnections. */
 export class Subscriptions {
   #parts
   #byTopic = new Map() // what the user wants, whether the server knows of it or not
+  #unresumed = new Set() // subscriptions to resume, on a new connection
   #unasked = new Set() // subscriptions to ask the server for
   #leaving = [] // unsubscribe calls to send
   #restoring = new Set() // subscriptions from before the connection that are not live yet
   #refusals = 0 // how often, on this connection, the server put off subscriptions from before
   #retryTimer = new Timer()
+  #cursor = new Position() // everything up to it was handed over, to each subscription that was ever granted
+  #resumes = 0 // resumes without an answer
+  #resetTopics = new Set() // that were reset, and the client's listeners have not been told
+  #resetFrames = 0 // how often the server has reset the connection's log
 
   /**
    * @param {object} parts  of the client: `connection`, `requests`, `pacer`, `listeners`, `options`; `onWork()` is
@@ -61,21 +34,23 @@ export class Subscriptions {
     return [...this.#byTopic.keys()]
   }
 
+  /** How far the client has been handed the server's log; empty if the server has none, or has not said yet. */
+  get cursor() {
+    return this.#cursor.cursor
+  }
+
   /** Whether `sendNext` has something to send. */
   get isWaiting() {
-    return this.#leaving.length > 0 || this.#unasked.size > 0
+    return this.#leaving.length > 0 || this.#unresumed.size > 0 || this.#unasked.size > 0
   }
 
   has(topic) {
     return this.#byTopic.has(topic)
   }
 
-  /** The handlers of a topic at this moment; undefined stands for calls without one. */
-  handlers(topic) {
-    return [...(this.#byTopic.get(topic)?.holders.keys() ?? [])]
-  }
+  // What the user does
 
-  /** Subscribe on behalf of a call, with `handler` and `opening`. */
+  /** Subscribe on behalf of a call, with `handler`, `opening`, and what `startOf` and `#reset` read. */
   add(call) {
     let subscription = this.#byTopic.get(call.topic)
     if (!subscription) {
@@ -84,7 +59,7 @@ export class Subscriptions {
     }
     if (this.#parts.options.dwsps1) subscription.detachOlder(call.opening)
     subscription.attach(call)
-    this.#unasked.add(subscription)
+    if (!subscription.isResuming) this.#enqueue(subscription)
     this.#parts.onWork()
   }
 
@@ -92,8 +67,7 @@ export class Subscriptions {
   drop(call) {
     const subscription = this.#byTopic.get(call.topic)
     for (const waiting of subscription?.waiting ?? []) waiting.cancel()
-    this.#byTopic.delete(call.topic)
-    this.#unasked.delete(subscription)
+    this.#forget(call.topic)
     if (this.#parts.connection.isReady) this.#leaving.push(call)
     else call.resolve(localAck(call.topic))
     this.#parts.onWork()
@@ -110,11 +84,56 @@ export class Subscriptions {
     return false
   }
 
-  /** Mark all to be asked for on a new connection; return how many they are. */
+  // What the server says
+
+  /** Note the cursor of an ack, undefined if it has none. While a resume is unanswered, it says too much. */
+  hear(cursor) {
+    if (!this.#resumes && !this.#unresumed.size) this.#cursor.set(cursor)
+  }
+
+  /** Hand over a delivery, unless its subscription has had it. */
+  deliver({ topic, context = topic, offset }, event) {
+    const position = Number.isSafeInteger(offset) ? offset : undefined
+    if (!this.#resumes && !this.#unresumed.size) {
+      // The copies of a message come deepest context first.
+      this.#cursor.advance(position && this.#hasParent(context) ? position - 1 : position)
+    }
+    const subscription = this.#byTopic.get(context)
+    subscription?.collect(position, event)
+    if (subscription?.position.advance(position) === false) return
+    this.#parts.listeners.emit('message', event)
+    for (const handler of this.#byTopic.get(context)?.handlers ?? []) {
+      if (handler) guard(handler, event)
+    }
+  }
+
+  /** Note that the server's log begins afresh on this connection, at a cursor. */
+  restart(cursor) {
+    this.#resetFrames++
+    this.#cursor.set(cursor)
+    for (const subscription of this.#byTopic.values()) {
+      subscription.position.raise(cursor)
+      if (subscription.since) subscription.since = cursor
+      for (const { replay } of subscription.calls) replay?.clear()
+      // The others are told by their acks.
+      if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
+    }
+    this.#tellResets()
+  }
+
+  // Connections
+
+  /** Mark all to be resumed, or asked for, on a new connection; return how many they are. */
   restore() {
     this.#refusals = 0
+    this.#unresumed.clear()
+    this.#unasked.clear()
     this.#restoring = new Set(this.#byTopic.values())
-    this.#unasked = new Set(this.#restoring)
+    for (const subscription of this.#restoring) {
+      const { wasGranted, since } = subscription
+      subscription.isBroken ||= wasGranted && !since && !this.#cursor.cursor
+      this.#enqueue(subscription)
+    }
     return this.#restoring.size
   }
 
@@ -122,8 +141,12 @@ export class Subscriptions {
   disconnect() {
     this.#retryTimer.stop()
     this.#restoring.clear()
+    this.#unresumed.clear()
     this.#unasked.clear()
-    for (const subscription of this.#byTopic.values()) Object.assign(subscription, { isLive: false, asked: 0 })
+    this.#resumes = 0
+    for (const subscription of this.#byTopic.values()) {
+      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0 })
+    }
     for (const call of this.#leaving.splice(0)) call.resolve(localAck(call.topic))
   }
 
@@ -132,32 +155,114 @@ export class Subscriptions {
     const waiting = [...this.#byTopic.values()].flatMap((subscription) => subscription.waiting)
     const calls = [...waiting, ...this.#leaving.splice(0)]
     this.#byTopic.clear()
+    this.#resetTopics.clear()
     this.disconnect()
     return calls
   }
 
+  // Requests
+
   /** Send the next request; return false if there was nothing to send. */
   sendNext() {
-    const [subscription] = this.#unasked
     if (this.#leaving.length) this.#leave(this.#leaving.shift())
-    else if (subscription) {
-      this.#unasked.delete(subscription)
-      this.#ask(subscription, subscription.waiting.splice(0))
-    } else return false
+    else if (this.#unresumed.size) this.#resume()
+    else if (this.#unasked.size) this.#ask(this.#unasked.values().next().value)
+    else return false
     return true
   }
 
-  /** Ask the server for a subscription, on behalf of the calls that wait for it (none: only to restore it). */
-  #ask(subscription, calls) {
+  #enqueue(subscription) {
+    const { wasGranted, isLive, isBroken } = subscription
+    const queue = wasGranted && !isLive && !isBroken ? this.#unresumed : this.#unasked
+    queue.add(subscription)
+  }
+
+  /** Resume subscriptions from before the connection, as many as one request can name. */
+  #resume() {
     const { requests, pacer, listeners } = this.#parts
+    const { since, together } = takeTogether(this.#unresumed, ({ since }) => since || this.#cursor.cursor)
+    const resetFrames = this.#resetFrames
+    for (const subscription of together) {
+      this.#unresumed.delete(subscription)
+      subscription.isResuming = true
+      subscription.asked++
+    }
+    this.#resumes++
+    const answered = () => {
+      this.#resumes--
+      for (const subscription of together) {
+        subscription.isResuming = false
+        subscription.asked--
+      }
+    }
+    /** Go on with each that is still wanted: a listener may unsubscribe meanwhile. */
+    const each = (act) => {
+      for (const subscription of together) {
+        if (this.#byTopic.get(subscription.topic) === subscription) act(subscription)
+      }
+    }
+    const request = { action: 'resume', fields: encodeResume(since, together) }
+    const outcome = pacer.pace({
+      done: (ack) => {
+        answered()
+        this.hear(ack.cursor)
+        each((subscription) => this.#resumed(subscription, since, ack, resetFrames === this.#resetFrames))
+      },
+      fail: (error) => {
+        answered()
+        if (error.code === 'rate_limited') {
+          each((subscription) => this.#unresumed.add(subscription))
+          listeners.emit('error', new PSError(error.code, error.reason, { retryable: true, action: 'subscribe' }))
+        } else if (error.retryable) {
+          each((subscription) => this.#refuse(subscription, [], refusal(error, subscription.topic), since))
+        } else each((subscription) => this.#askAfresh(subscription)) // the server does not know of resumes
+      },
+      lost() {},
+    })
+    requests.send(request, [], { ...outcome, isHidden: true })
+  }
+
+  /** Take the answer of a resume for one subscription. */
+  #resumed(subscription, since, ack, isResetUntold) {
+    const { recovered, error } = resultOf(ack, subscription.topic)
+    if (error) {
+      const calls = error.retryable ? [] : subscription.waiting.splice(0)
+      return this.#refuse(subscription, calls, error, since)
+    }
+    if (recovered === undefined) return this.#askAfresh(subscription)
+    Object.assign(subscription, { isLive: true, since: '' })
+    subscription.position.raise(ack.cursor)
+    if (subscription.waiting.length) this.#unasked.add(subscription)
+    if (!recovered && isResetUntold) this.#reset(subscription)
+    this.#settle(subscription)
+  }
+
+  /** Ask for a subscription that cannot be resumed. */
+  #askAfresh(subscription) {
+    Object.assign(subscription, { isBroken: true, since: '' })
+    this.#unasked.add(subscription)
+    this.#parts.onWork()
+  }
+
+  /** Ask the server for a subscription, on behalf of calls that wait for it (none: only to restore it). */
+  #ask(subscription) {
+    const { requests, pacer, listeners, connection } = this.#parts
     const { topic } = subscription
+    const { calls, fields } = subscription.takeWaiting(connection.pageCursor)
     const isWanted = () => this.#byTopic.get(topic) === subscription
+    if (!subscription.waiting.length) this.#unasked.delete(subscription)
     subscription.asked++
-    requests.send({ action: 'subscribe', topic }, calls, pacer.pace({
+    requests.send({ action: 'subscribe', topic, fields }, calls, pacer.pace({
       done: (ack) => {
         subscription.asked--
         subscription.isLive = subscription.wasGranted = true
-        for (const call of calls) call.resolve(ack)
+        subscription.position.raise(ack.cursor)
+        for (const call of calls) {
+          subscription.finishReplay(call, ack)
+          call.resolve(ack)
+        }
+        const cut = calls.filter(({ since }) => since && ack.recovered !== true)
+        if (isWanted() && (subscription.isBroken || cut.length)) this.#reset(subscription, cut)
         this.#settle(subscription)
       },
       fail: (error) => {
@@ -191,34 +296,77 @@ export class Subscriptions {
     }))
   }
 
-  #refuse(subscription, calls, error) {
+  /** Take a refusal. Of a resume, `since` is its cursor. */
+  #refuse(subscription, calls, error, since = '') {
     const { requests, listeners, options } = this.#parts
     const { topic, holders, isLive, asked, waiting, wasGranted } = subscription
     for (const call of calls) {
       subscription.detach(call)
       call.reject(error)
     }
-    const isSuperseded = this.#byTopic.get(topic) !== subscription || isLive || asked > 0 || waiting.length > 0
+    const isAskedAgain = asked > 0 || (waiting.length > 0 && !since)
+    const isSuperseded = this.#byTopic.get(topic) !== subscription || isLive || isAskedAgain
     if (!isSuperseded && holders.size && wasGranted && error.retryable) {
+      subscription.since = since
       if (!this.#retryTimer.isRunning) this.#retryTimer.start(jitter(this.#refusals++, options), () => this.#retry())
     } else if (!isSuperseded) {
-      this.#byTopic.delete(topic)
+      this.#forget(topic)
       // The server may still grant it later, and would deliver what nobody here wants.
       if (error.code === 'timeout') requests.send({ action: 'unsubscribe', topic }, [], IGNORE)
     }
     listeners.emit('error', error)
     if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
+    else this.#tellResets()
   }
 
   #retry() {
     for (const subscription of this.#byTopic.values()) {
-      if (!subscription.isLive && !subscription.asked) this.#unasked.add(subscription)
+      if (!subscription.isLive && !subscription.asked) this.#enqueue(subscription)
     }
     this.#parts.onWork()
   }
 
+  #forget(topic) {
+    const subscription = this.#byTopic.get(topic)
+    this.#byTopic.delete(topic)
+    this.#unresumed.delete(subscription)
+    this.#unasked.delete(subscription)
+  }
+
   /** Note that a subscription from before the connection is live, or is gone for good. */
   #settle(subscription) {
-    if (this.#restoring.delete(subscription) && !this.#restoring.size) this.#parts.onRestored()
+    const wasLast = this.#restoring.delete(subscription) && !this.#restoring.size
+    this.#tellResets()
+    if (wasLast) this.#parts.onRestored()
+  }
+
+  // Resets
+
+  /** Tell calls of a subscription that it may have missed messages: all that are live, if no others are named. */
+  #reset(subscription, calls = []) {
+    const { topic, isBroken } = subscription
+    const told = calls.length && !isBroken ? calls : subscription.calls.filter(({ replay }) => !replay)
+    subscription.isBroken = false
+    this.#resetTopics.add(topic)
+    for (const onReset of new Set(told.map(({ onReset }) => onReset))) {
+      if (onReset) guard(onReset, { topic })
+    }
+  }
+
+  /** Tell listeners of all resets at once, when the answers to what was restored are there. */
+  #tellResets() {
+    const isAsked = (each) => each.asked > 0 || this.#unresumed.has(each) || this.#unasked.has(each)
+    if (!this.#resetTopics.size || [...this.#restoring].some(isAsked)) return
+    const topics = [...this.#resetTopics].filter((topic) => this.#byTopic.has(topic))
+    this.#resetTopics.clear()
+    if (topics.length) this.#parts.listeners.emit('reset', { topics })
+  }
+
+  /** Whether a topic has a parent that is subscribed to. */
+  #hasParent(topic) {
+    for (let end = topic.lastIndexOf('.'); end > 0; end = topic.lastIndexOf('.', end - 1)) {
+      if (this.#byTopic.has(topic.slice(0, end))) return true
+    }
+    return false
   }
 }

@@ -1,0 +1,102 @@
+import { isAfter, Position } from './cursor.js'
+import { guard } from './listeners.js'
+
+/** What the user wants of one topic, and what the server has granted of it. */
+export class Subscription {
+  holders = new Map() // handler or undefined -> the calls that brought it
+  waiting = [] // calls that a later request answers
+  asked = 0 // requests without an answer
+  isResuming = false // one of them resumes it
+  isLive = false // acknowledged on this connection
+  wasGranted = false // acknowledged on any connection
+  since = '' // the cursor to resume from; empty: that of the client
+  isBroken = false // messages may be missing, and a reset is due
+  position = new Position() // of the last delivery
+
+  constructor(topic) {
+    this.topic = topic
+  }
+
+  get calls() {
+    return [...this.holders.values()].flatMap((calls) => [...calls])
+  }
+
+  /** The handlers that get what is delivered now; undefined stands for calls without one. */
+  get handlers() {
+    return [...this.holders].filter(([, calls]) => [...calls].some(({ replay }) => !replay)).map(([handler]) => handler)
+  }
+
+  attach(call) {
+    this.holders.set(call.handler, (this.holders.get(call.handler) ?? new Set()).add(call))
+    this.waiting.push(call)
+  }
+
+  /** Let go of a call; return false if it was not attached. */
+  detach(call) {
+    const calls = this.holders.get(call.handler)
+    const wasAttached = calls?.delete(call) ?? false
+    if (calls?.size === 0) this.holders.delete(call.handler)
+    return wasAttached
+  }
+
+  /**
+   * Let go of what an 'open' listener attached when it ran before. Programs for dwsps 1.0.1 subscribe in such a
+   * listener, often with a new function; here, it runs on every reconnection.
+   */
+  detachOlder(opening) {
+    for (const call of this.calls) {
+      if (call.opening && call.opening.listener === opening?.listener && call.opening !== opening) this.detach(call)
+    }
+  }
+
+  /**
+   * Take the waiting calls that one request can answer, those that start where the first of them does.
+   * @param {string} pageCursor  where early calls start
+   * @returns {{ calls: Call[], fields: string }} with the start, as members of the request
+   */
+  takeWaiting(pageCursor) {
+    const start = (call) => encodeStart(call, pageCursor)
+    const fields = start(this.waiting[0])
+    const calls = this.waiting.filter((call) => start(call) === fields)
+    this.waiting = this.waiting.filter((call) => !calls.includes(call))
+    for (const call of calls) {
+      call.since = sinceOf(call, pageCursor)
+      if (!call.since && !call.last) call.replay = null
+      else call.replay.clear() // of a connection that broke
+      if (call.since && !this.position.cursor) this.position.set(call.since)
+    }
+    return { calls, fields }
+  }
+
+  /** Keep a delivery for the calls whose replay it may belong to. */
+  collect(offset, event) {
+    if (offset === undefined) return
+    for (const { replay } of this.calls) replay?.set(offset, event)
+  }
+
+  /**
+   * Hand over what was collected for a call, now that the server has sent all of it. Live messages may have come
+   * before the replay: the log's order decides.
+   */
+  finishReplay(call, { recovered }) {
+    const { replay, since, last, handler } = call
+    call.replay = null
+    if (!replay || !handler || (since && recovered !== true)) return
+    const collected = [...replay].sort(([a], [b]) => a - b)
+    const wanted = since ? collected.filter(([offset]) => isAfter(offset, since)) : collected.slice(-last)
+    for (const [, event] of wanted) {
+      if (!this.holders.get(handler)?.has(call)) return // taken back by the handler itself
+      guard(handler, event)
+    }
+  }
+}
+
+function sinceOf({ since, last, isEarly }, pageCursor) {
+  return since || (isEarly && last === undefined ? pageCursor : '')
+}
+
+/** Write where a subscription starts. `last` says that the client knows of resets, even if it is 0. */
+function encodeStart(call = {}, pageCursor) {
+  const since = sinceOf(call, pageCursor)
+  return since ? `,"since":${JSON.stringify(since)}` : `,"last":${call.last ?? 0}`
+}
