@@ -160,6 +160,7 @@ void load_recover(struct engine *engine, const struct options *options) {
     hold(engine, "connected");
     cut_all(connections, count);
     publish_missed(engine, &recovery);
+    hold(engine, "missed");
 
     engine->subscribing = RESUME;
     open_timed(engine, connections, options);

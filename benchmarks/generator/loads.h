@@ -36,7 +36,7 @@ void load_idle(struct engine *engine, const struct options *options);
 /* Open connections with their topics, cut them all, and open them anew. */
 void load_storm(struct engine *engine, const struct options *options);
 
-/* Open connections, cut them all, publish what they miss, and have all resume. Held before the cut and at the end. */
+/* Open connections, cut them all, publish what they miss, and have all resume. Held before the cut, before they resume, and at the end. */
 void load_recover(struct engine *engine, const struct options *options);
 
 #endif

@@ -39,7 +39,7 @@ static const char HELP[] =
     "storm\n"
     "  --connections N     opened, cut and opened anew (1000)\n"
     "  --topics N          that each subscribes to (3)\n"
-    "recover: as storm, and says so before they are cut and when all are back, and waits for a line on stdin\n"
+    "recover: as storm, and says so before they are cut, before and after they resume, and waits for a line on stdin\n"
     "  --missed N          messages that each misses meanwhile, all below its second topic (100)\n";
 
 /* For `frames` and `read`: an adapter by itself */
