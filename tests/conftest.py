@@ -31,6 +31,7 @@ LOG_TAIL = 10_000  # characters: enough for the last traceback
 # What takes longest comes first, so that at the end no process is left alone with it.
 LONG_FIRST = (
     "tests/test_page.py",
+    "tests/chaos",
     "tests/wire/test_limits.py",
     "tests/peering/test_mesh.py",
     "tests/connections/fastlane/test_browser.py",

@@ -4,12 +4,15 @@ import json
 import os
 
 from project.settings import *
-from project.settings import DWSPS, INSTALLED_APPS
+from project.settings import CHANNEL_LAYERS, DWSPS, INSTALLED_APPS
 
 # It is there for `runserver` alone, and with Twisted a third of what it takes to start any process.
 INSTALLED_APPS.remove("daphne")
 
 DWSPS |= json.loads(os.environ.get("TEST_DWSPS", "{}"))
+
+if layer := os.environ.get("TEST_CHANNEL_LAYER"):
+    CHANNEL_LAYERS["default"] = json.loads(layer)
 
 if engine := os.environ.get("TEST_SESSION_ENGINE"):
     SESSION_ENGINE = engine
