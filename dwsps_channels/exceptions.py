@@ -13,6 +13,7 @@ __all__ = [
     "InvalidTopic",
     "MessageTooDeep",
     "MessageTooLarge",
+    "NoLog",
     "NotServing",
     "Unavailable",
 ]
@@ -28,6 +29,18 @@ class InvalidKey(ValueError):
     """The key of a publish is not a string of 1 to 64 characters; ``field`` names the argument."""
 
     field = "key"
+
+
+class NoLog(RuntimeError):
+    """The server keeps no log, so it has no history: ``broker`` is the class of its broker, if that is known."""
+
+    def __init__(self, broker: str = "") -> None:
+        which = f": its broker is {broker}" if broker else ""
+        super().__init__(
+            f"the server keeps no log, so it has no history{which}. Use a channels_redis layer, or MemoryBackend for a "
+            "server of one process"
+        )
+        self.broker = broker
 
 
 class NotServing(RuntimeError):

@@ -72,6 +72,10 @@ class PubSubCommunicator(WebsocketCommunicator):
         scope: Any = self.scope
         if user is not None:
             scope["user"] = user
+        self.cursor = ""
+        """The last that the server has sent: what comes up to it was received. Empty: the server keeps no log."""
+        self.resets = 0
+        """How often the server has told that messages may be missing."""
         self._timeout = timeout
         self._ids = count(1)
         # Came while the answer to a request was awaited.
@@ -90,25 +94,55 @@ class PubSubCommunicator(WebsocketCommunicator):
         else:
             await self.disconnect(timeout=self._timeout)
 
-    async def subscribe(self, topic: str) -> None:
-        """Subscribe, and wait for the ack.
+    async def subscribe(
+        self, topic: str, *, since: str | None = None, last: int | None = None
+    ) -> bool:
+        """Subscribe, and wait for the ack. What is replayed comes first: ``receive`` returns it.
+
+        Args:
+            topic: levels joined by dots.
+            since: a cursor; replays what was published after it.
+            last: replays so many messages, the newest that are kept.
+
+        Returns:
+            Whether nothing is missing since ``since``; True without ``since``.
 
         Raises:
             Refused: the server answered with an error.
             Closed: the server closed the connection instead.
         """
-        await self._call(type="subscribe", topic=topic)
+        ack = await self._call(type="subscribe", topic=topic, since=since, last=last)
+        return ack.get("recovered", True) is True
+
+    async def resume(self, topics: Iterable[str], since: str) -> dict[str, bool | Refused]:
+        """Subscribe to several topics since the cursor ``since``, as clients do when they reconnect; wait for the ack.
+
+        Returns:
+            For each topic whether nothing is missing, or why it was refused.
+
+        Raises:
+            Refused, Closed: as ``subscribe`` does, if the request itself is refused.
+        """
+        ack = await self._call(type="resume", topics=list(topics), since=since)
+        return {
+            topic: Refused(outcome["error"]["code"], outcome["error"]["reason"])
+            if "error" in outcome
+            else outcome["recovered"]
+            for topic, outcome in ack["topics"].items()
+        }
 
     async def unsubscribe(self, topic: str) -> None:
         """Unsubscribe, and wait for the ack. Raises as ``subscribe`` does."""
         await self._call(type="unsubscribe", topic=topic)
 
-    async def publish(self, topic: str, message: Any) -> None:
-        """Publish, and wait for the ack. Raises as ``subscribe`` does."""
-        await self._call(type="publish", topic=topic, message=message)
+    async def publish(self, topic: str, message: Any, *, key: str | None = None) -> int | None:
+        """Publish, and wait for the ack; return the message's offset, if there is a log. Raises as ``subscribe`` does."""
+        ack = await self._call(type="publish", topic=topic, message=message, key=key)
+        offset: int | None = ack.get("offset")
+        return offset
 
     async def receive(self) -> dict[str, Any]:
-        """Return the next delivery, a dict with ``topic``, ``message``, ``context`` and ``timestamp``.
+        """Return the next delivery, a dict with ``topic``, ``message``, ``context``, ``timestamp`` and ``offset``.
 
         Raises:
             TimeoutError: none came in time.
@@ -135,13 +169,18 @@ class PubSubCommunicator(WebsocketCommunicator):
         await self.wait()  # raises what the application raised
         raise Closed(1006)
 
-    async def _call(self, **request: Any) -> None:
+    async def _call(self, **fields: Any) -> dict[str, Any]:
+        # A message may be None, which is null.
+        request = {
+            name: value for name, value in fields.items() if value is not None or name == "message"
+        }
         request["id"] = next(self._ids)
         await self.send_json_to(request)
         while (answer := await self._next()).get("id") != request["id"]:
             self._deliveries.append(answer)
         if answer["type"] == "error":
             raise Refused(answer["code"], answer["reason"])
+        return answer
 
     async def _next(self) -> dict[str, Any]:
         while True:
@@ -149,6 +188,9 @@ class PubSubCommunicator(WebsocketCommunicator):
             if event["type"] == "websocket.close":
                 raise Closed(event["code"])
             message: dict[str, Any] = json.loads(event["text"])
-            if message["type"] != "error" or "id" in message:
+            self.cursor = message.get("cursor", self.cursor)
+            if message["type"] == "reset":
+                self.resets += 1
+            elif message["type"] != "error" or "id" in message:
                 return message
             # Else it tells why the connection is being closed, which comes next.

@@ -139,6 +139,21 @@ RULES = [
         ),
     ),
     Rule(
+        room("reading"),
+        ours=(
+            *PURE,
+            room("exceptions"),
+            CONF,
+            THREADS,
+            CAPTURING,
+            CLIENT,
+            room("broker"),
+            room("server"),
+            room("remote"),
+        ),
+    ),
+    Rule(room("middleware"), ours=(room("reading"),)),
+    Rule(
         room("publishing"),
         ours=(
             *PURE,

@@ -4,22 +4,28 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, ClassVar
 
+from msgspec import UNSET
+
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.tail import Entry
-from dwsps_channels.protocol.messages import Publish, Requests, encode
+from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
+    PUBLISHER_REQUESTS,
     WORKER_REQUESTS,
     FeedEntry,
     FeedRequest,
+    HistoryRequest,
     Reached,
 )
-from dwsps_channels.protocol.topics import contexts
+from dwsps_channels.protocol.topics import check, contexts
 
 
 class PublisherSession(Session):
-    """Publishes for the server's own code, to which the policy does not apply."""
+    """Publishes and reads history for the server's own code, to which the policy does not apply."""
 
     __slots__ = ()
+
+    requests: ClassVar[Requests] = PUBLISHER_REQUESTS
 
     # What it sends is of many publishers: readers of one topic are not to hold up the others.
     waits_for_readers: ClassVar[bool] = False
@@ -28,7 +34,25 @@ class PublisherSession(Session):
         if isinstance(request, Publish) and not request.from_peer_server:
             contexts(request.topic)
             return True
+        if isinstance(request, HistoryRequest):
+            check(request.topic)
+            return True
         return super()._allowed(request)
+
+    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+        if not isinstance(request, HistoryRequest):
+            return super()._perform(request, allowed)
+        topic = request.topic
+        if request.since is UNSET:
+            most = MAX_INTEGER_ID if request.last is UNSET else request.last
+            replay, recovered = self._node.replay_last(topic, most), True
+        else:
+            replay = self._node.replay((topic,), request.since)
+            recovered = topic in replay.recovered
+        # Its sender waits for the ack before it asks again: no more than one replay is in the buffer.
+        for frame in replay.frames:
+            self._transport.send(frame)
+        return self._reply(partial(self._ack, request, recovered=recovered))
 
 
 class WorkerSession(PublisherSession):

@@ -20,7 +20,7 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.timestamps import RFC3339, now
 from dwsps_channels.protocol.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish", "resume", "feed"]
+Action = Literal["subscribe", "unsubscribe", "publish", "resume", "feed", "history"]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
@@ -33,6 +33,7 @@ Id = (
 # Room for any cursor that a server makes: what is longer cannot be one.
 MAX_CURSOR: Final = 128
 Since = Annotated[str, Meta(max_length=MAX_CURSOR)]
+Last = Annotated[int, Meta(ge=0, le=MAX_INTEGER_ID)]
 
 MAX_KEY: Final = 64
 
@@ -44,7 +45,7 @@ class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"
     topic: str
     since: Since | UnsetType = UNSET
     """The cursor from which on messages are replayed."""
-    last: Annotated[int, Meta(ge=0, le=MAX_INTEGER_ID)] | UnsetType = UNSET
+    last: Last | UnsetType = UNSET
     """The number of messages to replay, the newest."""
     id: Id | UnsetType = UNSET
 

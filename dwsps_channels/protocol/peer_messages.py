@@ -6,11 +6,14 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from dwsps_channels.protocol.messages import (
+    Action,
     Id,
+    Last,
     Publish,
     Request,
     Requests,
     Resume,
+    Since,
     Subscribe,
     Unsubscribe,
     decode_part,
@@ -43,6 +46,17 @@ class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
     """For each origin the sequence of the last message that the worker has."""
     since: float = 0.0
     """Of other origins: from this moment on, in seconds since the epoch."""
+    id: Id | UnsetType = UNSET
+
+
+class HistoryRequest(Struct, frozen=True, gc=False, tag_field="type", tag="history"):
+    """The server's own code, in another process, to server: request history without subscribing."""
+
+    action: ClassVar[Action] = "history"
+    topic: str
+    since: Since | UnsetType = UNSET
+    """As in ``Subscribe``; if neither it nor ``last`` is there, all that a client would be sent again."""
+    last: Last | UnsetType = UNSET
     id: Id | UnsetType = UNSET
 
 
@@ -80,4 +94,5 @@ class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
 PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(
     Subscribe | Unsubscribe | ForwardedPublish | Resume
 )
+PUBLISHER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | HistoryRequest)
 WORKER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | FeedRequest)

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
@@ -21,6 +21,7 @@ from dwsps_channels.protocol.errors import (
     MessageTooLarge,
     Unavailable,
 )
+from dwsps_channels.protocol.messages import MAX_KEY
 from dwsps_channels.protocol.surrogates import is_text
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import check
@@ -29,9 +30,6 @@ from dwsps_channels.publishing.local import LocalPublisher
 from dwsps_channels.publishing.publisher import OutgoingMessage, Publisher, PublishResult
 from dwsps_channels.publishing.remote import remote_publisher
 from dwsps_channels.server import runtime
-
-# Characters of a publish's key.
-MAX_KEY: Final = 64
 
 
 def publish(

@@ -12,5 +12,4 @@ class WebSocketPublisher(WebSocketRequests):
     def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""
         fields = publish_payload(bytes(message.payload), message.timestamp, message.key)
-        offset = self.request("publish", message.topic, fields, deadline).ack.offset
-        return SendResult(offset if isinstance(offset, int) else None)
+        return SendResult(self.request("publish", message.topic, fields, deadline).ack.place)

@@ -13,16 +13,16 @@ and `page.js` begins with
     const { PSClient } = await import(script)
     const client = new PSClient(url)
 
-`{% dwsps_preload %}` may be left out: it only saves time.
+`{% dwsps_preload %}` may be left out: it only saves time. With `CursorMiddleware` the URL carries the page's cursor.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 from django.contrib.staticfiles.storage import staticfiles_storage
-from django.template import Library
+from django.template import Context, Library
 from django.templatetags.static import static
 from django.urls import get_script_prefix
 from django.utils.html import format_html_join
@@ -41,9 +41,31 @@ SCRIPT = "dwsps_channels/dwsps.js"
 PARTS = f"client-{dwsps_channels.__version__}"
 
 
-@register.simple_tag(name="dwsps_url")
+@register.simple_tag(takes_context=True)
+def dwsps_url(context: Context, path: str | None = None, *, since: str | None = None) -> str:
+    """Write where the page finds the websocket, and from which cursor its first subscriptions start.
+
+    `{% dwsps_url %}`, or `{% dwsps_url "/live/" %}`, or `{% dwsps_url since=history.cursor %}`. The cursor is the one that
+    `CursorMiddleware` has noted; without that middleware there is no cursor.
+
+    Args:
+        path: see `websocket_url`.
+        since: a cursor to start from instead, such as that of a `History` which the page shows; empty: from now on.
+    """
+    url = websocket_url(path)
+    if since is None:
+        since = getattr(context.get("request"), "dwsps_cursor", "")
+    if not since:
+        return url
+    address, mark, fragment = url.partition("#")
+    # A colon needs no escape in a query, and the URL stays readable.
+    return (
+        f"{address}{'&' if '?' in address else '?'}since={quote(since, safe=':')}{mark}{fragment}"
+    )
+
+
 def websocket_url(path: str | None = None) -> str:
-    """Write where the page finds the websocket: `{% dwsps_url %}`, or `{% dwsps_url "/live/" %}`.
+    """Return where pages find the websocket.
 
     By default it is a path, below the prefix that the project is mounted at: the browser client takes host and scheme
     from the page. `DWSPS["PUBLIC_URL"]` names another address; a path given here then replaces the path of that.

@@ -1,0 +1,133 @@
+"""Pages that are rendered while others publish: what a page does not show it is sent, once.
+
+`PAGE_RENDERS=1000` renders so many of each.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.processes import HOST, Child, Server, ServerFactory, free_port, wait_until_async
+from tests.wire.client import WireClient, connected
+
+RENDERS = int(os.environ.get("PAGE_RENDERS", "40"))
+AT_ONCE = 4
+
+SITE = {"DJANGO_SETTINGS_MODULE": "tests.reading.site_settings"}
+ASGI = "tests.reading.site:asgi"
+
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    with Child.all_closed() as children:
+        yield children
+
+
+def gunicorn(env: Mapping[str, str], folder: Path) -> Child:
+    """The site's pages in processes that serve no websockets."""
+    port = free_port()
+    # It puts a socket to control it by into HOME.
+    env = {**env, **SITE, "HOME": str(folder)}
+    options = ("--bind", f"{HOST}:{port}", "--worker-class", "gthread", "--threads", "4")
+    command = [sys.executable, "-m", "gunicorn", *options, "tests.reading.site:application"]
+    return Child("gunicorn", command, port=port, env=env, folder=folder)
+
+
+def get(base: str, path: str) -> Any:
+    with urllib.request.urlopen(base + path, timeout=20) as response:
+        return json.load(response)
+
+
+@asynccontextmanager
+async def publishing(site: str) -> AsyncIterator[Callable[[], int]]:
+    """Store and publish one number after the other. Gives a function that returns the last."""
+    last = 0
+    stop = False
+
+    async def publish() -> None:
+        nonlocal last
+        while not stop:
+            last = (await asyncio.to_thread(get, site, "/add/"))["number"]
+
+    task = asyncio.create_task(publish())
+    try:
+        yield lambda: last
+    finally:
+        stop = True
+        await task
+
+
+async def opened(server: Server, url: str) -> tuple[list[int], WireClient, Any]:
+    """Subscribe as a page with this URL does; return the numbers that were replayed, the client and its connection."""
+    parts = urlsplit(url)
+    [since] = parse_qs(parts.query)["since"]
+    connection = connected(f"{server.url}{parts.path}")
+    client = await connection.__aenter__()
+    await client.send({"type": "subscribe", "topic": "news", "since": since})
+    replayed = []
+    while (frame := await client.receive())["type"] == "publish":
+        replayed.append(frame["message"])
+    assert (frame["type"], frame["recovered"]) == ("ack", True), frame
+    return replayed, client, connection
+
+
+async def render(site: str, server: Server, path: str) -> tuple[list[int], list[int]]:
+    """Render a page, and open it; return the numbers that it shows, and those that it is sent."""
+    shown = await asyncio.to_thread(get, site, path)
+    await asyncio.sleep(random.uniform(0, 0.02))  # on its way to the browser
+    replayed, client, connection = await opened(server, shown["url"])
+    try:
+        came = [*replayed, *[(await client.receive())["message"] for _ in range(2)]]
+    finally:
+        await connection.__aexit__(None, None, None)
+    return shown.get("shown") or list(range(1, shown["stored"] + 1)), came
+
+
+async def render_many(site: str, server: Server, path: str) -> list[tuple[list[int], list[int]]]:
+    rendered: list[tuple[list[int], list[int]]] = []
+    async with publishing(site) as last:
+        await wait_until_async(lambda: last() >= 3, 20.0)
+        while len(rendered) < RENDERS:
+            rendered += await asyncio.gather(*(render(site, server, path) for _ in range(AT_ONCE)))
+    return rendered
+
+
+async def check(site: str, server: Server) -> None:
+    """Have pages rendered, and see that nobody misses anything, and nobody gets anything twice."""
+    in_the_gap = 0
+    for shown, came in await render_many(site, server, "/"):
+        assert came == list(range(came[0], came[0] + len(came)))
+        assert came[0] <= shown[-1] + 1
+        in_the_gap += came[-3] > shown[-1] if len(came) > 2 else 0
+    # The pages were rendered while others published, or this would show nothing.
+    assert in_the_gap > RENDERS // 10
+    for shown, came in await render_many(site, server, "/recent/"):
+        # With the cursor of what the page shows not even the page and what comes overlap.
+        every = [*shown, *came]
+        assert every == list(range(every[0], every[0] + len(every)))
+
+
+@pytest.mark.parametrize("server_kind", ["daphne", "fastlane"])
+async def test_pages_of_the_serving_process(start_server: ServerFactory, server_kind: str) -> None:
+    server = start_server(server_kind, env=SITE, application=ASGI)
+    await check(server.http_url, server)
+
+
+async def test_pages_of_gunicorn_beside_a_server_in_memory(
+    start_server: ServerFactory, children: list[Child], tmp_path: Path
+) -> None:
+    server = start_server("fastlane", env=SITE, application=ASGI)
+    site = gunicorn(server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}, tmp_path)
+    children.append(site)
+    site.start()
+    await check(f"http://{HOST}:{site.port}", server)
