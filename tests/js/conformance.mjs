@@ -40,18 +40,23 @@ export async function run({ query = '', steps }) {
   }
 }
 
-/** Write out the shorthands of a step. */
-function expand({ times = 1, ...step }) {
-  const fill = (text, i) => text.replaceAll('{i}', i).replaceAll('{pad}', 'x'.repeat(240))
-  const write = (value, i) => {
-    if (typeof value === 'string') return fill(value, i)
-    if (Array.isArray(value)) return value.flatMap((entry) => (entry?.each ? each(entry) : [write(entry, i)]))
-    if (value === null || typeof value !== 'object') return value
-    return Object.fromEntries(Object.entries(value).map(([name, entry]) => [fill(name, i), write(entry, i)]))
-  }
-  const each = ({ each, from, to }) => Array.from({ length: to - from }, (_, n) => fill(each, from + n))
-  return Array.from({ length: times }, (_, i) => write(step, i))
+/** Write out the shorthands of a step: the steps that it stands for. */
+function expand({ times = 1, steps, ...step }) {
+  if (!steps) return [write(step)]
+  return Array.from({ length: times }, (_, i) => steps.map((step) => write(step, i))).flat()
 }
+
+function write(value, i) {
+  if (typeof value === 'string') return fill(value, i)
+  if (Array.isArray(value)) return value.flatMap((entry) => (entry?.each ? each(entry) : [write(entry, i)]))
+  if (value === null || typeof value !== 'object') return value
+  if (value.each) return Object.fromEntries(each(value).map((name) => [name, value.is]))
+  return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, write(entry, i)]))
+}
+
+const each = ({ each, from, to }) => Array.from({ length: to - from }, (_, n) => fill(each, from + n))
+
+const fill = (text, i) => text.replaceAll('{i}', i).replaceAll('{pad}', 'x'.repeat(240))
 
 class ScriptedServer {
   #sockets = [] // accepted ones that no step has taken yet
@@ -143,7 +148,8 @@ class Application {
     this.client = new PSClient(url, { WebSocket, minDelay: 5, maxDelay: 20 })
     this.client.on('reset', ({ topics }) => this.#resets.push(topics.toSorted()))
     this.client.on('error', ({ code, action, topic }) => {
-      if (action === 'subscribe' && !this.client.subscriptions.includes(topic)) this.#refused[topic] = code
+      const isGone = topic && !this.client.subscriptions.includes(topic)
+      if (action === 'subscribe' && isGone) this.#refused[topic] = code
     })
   }
 

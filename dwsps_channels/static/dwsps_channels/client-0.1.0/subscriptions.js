@@ -190,14 +190,12 @@ export class Subscriptions {
     this.#resumes++
     const answered = () => {
       this.#resumes--
-      for (const subscription of together) {
-        subscription.isResuming = false
-        subscription.asked--
-      }
+      for (const subscription of together) subscription.asked--
     }
     /** Go on with each that is still wanted: a listener may unsubscribe meanwhile. */
     const each = (act) => {
       for (const subscription of together) {
+        subscription.isResuming = false
         if (this.#byTopic.get(subscription.topic) === subscription) act(subscription)
       }
     }
@@ -355,7 +353,7 @@ export class Subscriptions {
 
   /** Tell listeners of all resets at once, when the answers to what was restored are there. */
   #tellResets() {
-    const isAsked = (each) => each.asked > 0 || this.#unresumed.has(each) || this.#unasked.has(each)
+    const isAsked = (each) => each.asked > 0 || each.isResuming || this.#unresumed.has(each) || this.#unasked.has(each)
     if (!this.#resetTopics.size || [...this.#restoring].some(isAsked)) return
     const topics = [...this.#resetTopics].filter((topic) => this.#byTopic.has(topic))
     this.#resetTopics.clear()
