@@ -1,4 +1,4 @@
-"""What a node of the server replays for Django code: read on its event loop, decoded in the caller's thread."""
+"""The replay of a node for Django code: read on its event loop, decoded in the caller's thread."""
 
 import sys
 

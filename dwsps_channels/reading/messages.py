@@ -33,7 +33,7 @@ class HistoryMessage(Struct, frozen=True):
 
 
 class History(Struct, frozen=True):
-    """What was published at and below a topic, as far as it is kept."""
+    """The messages that were published at and below a topic, as far as they are kept."""
 
     messages: list[HistoryMessage]
     """The oldest first."""

@@ -117,7 +117,7 @@ class ConnectionPool(Generic[ConnectionT]):
 
 
 class PerServer(Generic[ConnectionT]):
-    """What this process uses to reach each server: one for each process, broker and URL."""
+    """A process's means to reach each server: one for each process, broker and URL."""
 
     def __init__(self, make: Callable[[BrokerBackend, str], ConnectionT]) -> None:
         self._make = make

@@ -102,7 +102,7 @@ class Runtime:
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
         self.backend = configured_backend()
-        """What made the broker."""
+        """Made the broker."""
         self.broker = self.backend.make_broker()
         self.batch_writer = BatchWriter(self.loop)
         """Of the connections that are written on directly."""
