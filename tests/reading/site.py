@@ -32,13 +32,15 @@ PAGE = Template(
     """{% load dwsps %}<!doctype html>
 <meta charset="utf-8">
 <link rel="icon" href="data:,">
-<body data-url="{% dwsps_url %}" data-script="{% dwsps_script %}" data-stored="{{ stored }}">
+<body data-url="{% dwsps_url since=since %}" data-script="{% dwsps_script %}" data-stored="{{ stored }}">
 <script type="module">
 const { url, script, stored } = document.body.dataset
 const { PSClient } = await import(script)
 globalThis.came = []
 globalThis.resets = 0
-new PSClient(url).subscribe('news', ({ message }) => came.push(message)).on?.('reset', () => resets++)
+const client = new PSClient(url)
+client.subscribe('news', ({ message }) => came.push(message))
+client.on('reset', () => resets++)
 </script>
 """
 )
@@ -79,8 +81,10 @@ def recent(request: HttpRequest) -> HttpResponse:
 
 
 def page(request: HttpRequest) -> HttpResponse:
-    """Give the page for a browser."""
-    return HttpResponse(PAGE.render(RequestContext(request, {"stored": stored()})))
+    """Give the page for a browser; with `?blind` without a cursor."""
+    since = "" if "blind" in request.GET else None
+    context = {"stored": stored(), "since": since}
+    return HttpResponse(PAGE.render(RequestContext(request, context)))
 
 
 urlpatterns = [

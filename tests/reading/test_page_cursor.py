@@ -8,6 +8,7 @@ import json
 import os
 import random
 import sys
+import threading
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.browser import Window, chromium
 from tests.processes import HOST, Child, Server, ServerFactory, free_port, wait_until_async
 from tests.wire.client import WireClient, connected
 
@@ -115,6 +117,40 @@ async def check(site: str, server: Server) -> None:
         # With the cursor of what the page shows not even the page and what comes overlap.
         every = [*shown, *came]
         assert every == list(range(every[0], every[0] + len(every)))
+
+
+def test_pages_in_chromium(start_server: ServerFactory) -> None:
+    server = start_server("fastlane", env=SITE, application=ASGI)
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.is_set():
+            get(server.http_url, "/add/")
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        with chromium() as browser:
+            window = Window(browser.new_page())
+
+            def visit(query: str) -> int:
+                """Give the number of messages that the page misses; below 0, it shows some that come as well."""
+                window.page.goto(f"{server.http_url}/page/{query}")
+                stored = int(window.find("body").get_attribute("data-stored") or 0)
+                window.page.wait_for_function("globalThis.came?.length >= 3")
+                came, resets = window.page.evaluate("[came, resets]")
+                assert came == list(range(came[0], came[0] + len(came)))
+                assert resets == 0
+                missed: int = came[0] - (stored + 1)
+                return missed
+
+            assert all(visit("") <= 0 for _ in range(RENDERS // 4))
+            # Without the cursor it misses some, or the above would show nothing.
+            assert any(visit("?blind") > 0 for _ in range(10))
+            assert window.complaints == []
+    finally:
+        stop.set()
+        publisher.join()
 
 
 @pytest.mark.parametrize("server_kind", ["daphne", "fastlane"])
