@@ -176,7 +176,7 @@ class Node:
         Nothing is replayed of a topic of which something is missing, or that does not fit.
         """
         epoch, _, offset = since.rpartition(":")
-        if not self.epoch or epoch != self.epoch or not offset.isdecimal():
+        if not self.epoch or epoch != self.epoch or not (offset.isascii() and offset.isdecimal()):
             return NO_REPLAY
         kept = [
             (entry.offset, entry.publication)

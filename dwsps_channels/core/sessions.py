@@ -7,6 +7,8 @@ from msgspec import Struct
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.session import Session
+from dwsps_channels.protocol.messages import Reset, encode
+from dwsps_channels.protocol.timestamps import now
 
 
 class SessionStats(Struct, frozen=True):
@@ -64,6 +66,12 @@ class Sessions:
     def of_user(self, user: Hashable) -> Collection[Session]:
         """Return the sessions of the Django user with this primary key."""
         return list(self._by_user.get(user, {}).values())
+
+    def reset(self, cursor: str) -> None:
+        """Tell the clients that the log lost its continuity. ``cursor`` is where it begins for them now."""
+        frame = encode(Reset(now(), cursor))
+        for session in self:
+            session.reset(frame)
 
     def stats(self) -> SessionStats:
         """Return the counters as they are now."""

@@ -49,9 +49,8 @@ from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.protocol.messages import Reset, encode
+from dwsps_channels.protocol.messages import encode
 from dwsps_channels.protocol.peer_messages import Hello
-from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.server.shutdown import before_shutdown
 from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.threads.pools import drop_waiting
@@ -110,7 +109,7 @@ class Runtime:
             uuid4().hex,
             self.broker,
             tail=Tail(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
-            on_reset=self._reset,
+            on_reset=lambda: self.sessions.reset(self.node.cursor),
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
@@ -231,12 +230,6 @@ class Runtime:
         if self._drained is None:
             self._drained = self.loop.create_task(self._drain())
         await asyncio.shield(self._drained)
-
-    def _reset(self) -> None:
-        """Tell the clients that the log lost its continuity."""
-        frame = encode(Reset(now(), self.node.cursor))
-        for session in self.sessions:
-            session.reset(frame)
 
     async def _start(self) -> None:
         before_shutdown(self.drain)

@@ -21,6 +21,7 @@ from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
+from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
 from dwsps_channels.protocol.errors import WireError
 from dwsps_channels.protocol.frames import Frame
@@ -148,16 +149,19 @@ class RecordingBroker:
     def __init__(self) -> None:
         self.taken: list[Publication] = []
         """The publications that were handed to it."""
-        self.answer: Future[None] | None = None
-        """The answer of ``publish``; ``None``: the offset, at once."""
+        self.keys: list[str] = []
+        """Their keys."""
+        self.answer: Future[int | None] | None = None
+        """The answer of ``publish``, its result the offset; ``None``: the offset, at once."""
         self.receiver: Receiver | None = None
 
     async def start(self, receiver: Receiver) -> None:
         self.receiver = receiver
 
-    def publish(self, publication: Publication, key: str = "") -> "int | Future[None]":
+    def publish(self, publication: Publication, key: str = "") -> "int | Future[int | None]":
         assert self.receiver is not None
         self.taken.append(publication)
+        self.keys.append(key)
         answer = self.answer
         if answer is None:
             self.receiver.receive(publication, len(self.taken))
@@ -166,7 +170,7 @@ class RecordingBroker:
         def come_back(_: object) -> None:
             assert self.receiver is not None
             if not has_failed(answer):
-                self.receiver.receive(publication, None)
+                self.receiver.receive(publication, answer.result())
 
         answer.add_done_callback(come_back)
         return answer
@@ -191,7 +195,10 @@ class World:
 
     def __init__(self, origin: str = ORIGIN) -> None:
         self.broker = RecordingBroker()
-        self.node = Node(origin, self.broker)
+        self.sessions = Sessions()
+        self.node = Node(
+            origin, self.broker, on_reset=lambda: self.sessions.reset(self.node.cursor)
+        )
         self.broker.receiver = self.node
         self.observer = RecordingObserver()
 
@@ -220,6 +227,7 @@ class World:
             clock=clock,
             gather=asyncio.gather,
         )
+        self.sessions.add(session)
         session.open()
         return Client(session, transport)
 
