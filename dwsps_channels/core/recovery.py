@@ -1,4 +1,4 @@
-"""The two waits of a client that recovers: for the policy's answers, and for room in its buffer."""
+"""The two waits of a client that recovers: for the policy's decisions, and for room in its buffer."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
@@ -14,7 +14,7 @@ MAX_QUESTIONS: Final = 32
 MAX_WAITS: Final = 16
 
 Ask = Callable[[str], bool | Awaitable[bool]]
-Answers = dict[str, bool | Exception]
+Decisions = dict[str, bool | Exception]
 """By topic the policy's answer, or what it raised."""
 
 Gather = Callable[..., Awaitable[list[Any]]]
@@ -26,32 +26,34 @@ async def one_by_one(*awaitables: Awaitable[Any]) -> list[Any]:
     return [await each for each in awaitables]
 
 
-def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Answers | Awaitable[Answers]:
-    """Ask about each topic; await the answers, if they do not come at once."""
-    answers: Answers = {}
+def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Decisions | Awaitable[Decisions]:
+    """Ask about each topic; await the decisions, if they do not come at once."""
+    decisions: Decisions = {}
     rest = iter(topics)
     for topic in rest:
         answer = _ask(ask, topic)
         if not isinstance(answer, bool | Exception):
-            return _ask_on(ask, answers, (topic, answer), rest, gather)
-        answers[topic] = answer
-    return answers
+            return _ask_on(ask, decisions, (topic, answer), rest, gather)
+        decisions[topic] = answer
+    return decisions
 
 
 async def _ask_on(
     ask: Ask,
-    answers: Answers,
+    decisions: Decisions,
     first: tuple[str, Awaitable[bool]],
     rest: Iterator[str],
     gather: Gather,
-) -> Answers:
-    asked = [first]
+) -> Decisions:
+    def ask_some(count: int) -> list[tuple[str, Any]]:
+        return [(topic, _ask(ask, topic)) for topic in islice(rest, count)]
+
+    asked = [first, *ask_some(MAX_QUESTIONS - 1)]
     while asked:
-        asked += ((topic, _ask(ask, topic)) for topic in islice(rest, MAX_QUESTIONS - len(asked)))
         results = await gather(*(_settle(answer) for _, answer in asked))
-        answers.update(zip((topic for topic, _ in asked), results, strict=True))
-        asked = [(topic, _ask(ask, topic)) for topic in islice(rest, 1)]
-    return answers
+        decisions.update(zip((topic for topic, _ in asked), results, strict=True))
+        asked = ask_some(MAX_QUESTIONS)
+    return decisions
 
 
 def _ask(ask: Ask, topic: str) -> Any:

@@ -15,7 +15,7 @@ from dwsps_channels.core.node import NO_REPLAY, Node, Replay
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.recovery import (
-    Answers,
+    Decisions,
     Gather,
     ask_each,
     has_room,
@@ -113,9 +113,12 @@ class Session(Endpoint):
                 )
             return self._policy.may_publish(self.identity, request.topic)
         if isinstance(request, Resume):
+            self._knows_reset = True
             return True
         check(request.topic)
         if isinstance(request, Subscribe):
+            if request.since is not UNSET or request.last is not UNSET:
+                self._knows_reset = True
             return self._policy.may_subscribe(self.identity, request.topic)
         return True  # to unsubscribe takes no right
 
@@ -209,31 +212,30 @@ class Session(Endpoint):
             quota.admit(topic)
             return self._policy.may_subscribe(self.identity, topic)
 
-        answers = ask_each(ask, dict.fromkeys(request.topics), self._gather)
-        if isinstance(answers, dict):
-            return self._resume_allowed(request, answers)
-        return self._continue(request, answers, partial(self._resume_allowed, request))
+        decisions = ask_each(ask, dict.fromkeys(request.topics), self._gather)
+        if isinstance(decisions, dict):
+            return self._resume_allowed(request, decisions)
+        return self._continue(request, decisions, partial(self._resume_allowed, request))
 
-    def _resume_allowed(self, request: Resume, answers: Answers) -> Awaitable[None] | None:
-        topics = [topic for topic, answer in answers.items() if answer is True]
-        return self._recover(request, partial(self._node.replay, topics, request.since), answers)
+    def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
+        topics = [topic for topic, decision in decisions.items() if decision is True]
+        return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
 
     def _recover(
-        self, request: Any, take: Callable[[], Replay], answers: Answers
+        self, request: Any, take: Callable[[], Replay], decisions: Decisions
     ) -> Awaitable[None] | None:
         """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
 
         It waits for the client's buffer to have room for the replay.
         """
-        self._knows_reset = True
-        finish = partial(self._replay, request, answers)
+        finish = partial(self._replay, request, decisions)
         limit = self._limits.buffered_bytes
         if has_room(self._transport, limit, replay := take()):
             return finish(replay)
         return self._continue(request, wait_for_room(self._transport, limit, take), finish)
 
     def _replay(
-        self, request: Any, answers: Answers, replay: Replay | None
+        self, request: Any, decisions: Decisions, replay: Replay | None
     ) -> Awaitable[None] | None:
         """Do the step that ``_recover`` is about; without a replay the client reads too slowly for one."""
         if self._closing:
@@ -244,23 +246,24 @@ class Session(Endpoint):
             replay = NO_REPLAY
         for frame in replay.frames:
             self._transport.send(frame)
-        for topic, answer in answers.items():
-            if answer is True:
+        for topic, decision in decisions.items():
+            if decision is True:
                 self._subscribe(topic)
         if isinstance(request, Resume):
             topics = {
-                topic: self._resumed(topic, answer, replay) for topic, answer in answers.items()
+                topic: self._resumed(topic, decision, replay)
+                for topic, decision in decisions.items()
             }
             return self._reply(partial(self._ack, request, topics=topics))
         if request.since is UNSET:
             return self._reply(partial(self._ack, request))
         return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
 
-    def _resumed(self, topic: str, answer: bool | Exception, replay: Replay) -> Resumed:
+    def _resumed(self, topic: str, decision: bool | Exception, replay: Replay) -> Resumed:
         """Return the outcome of one topic of a resume."""
-        if answer is True:
+        if decision is True:
             return Resumed(recovered=topic in replay.recovered)
-        error = self._wire_error(answer or Forbidden(f"subscribe to '{topic}'"))
+        error = self._wire_error(decision or Forbidden(f"subscribe to '{topic}'"))
         return Resumed(error=TopicError(error.code, error.reason, error.retryable))
 
     def _ack(

@@ -130,7 +130,7 @@ class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ac
     topic: str | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
-    """What comes up to here, and the session is subscribed to, was sent before this frame."""
+    """Everything up to it that the session is subscribed to was sent before this frame."""
     recovered: bool | UnsetType = UNSET
     """Of a subscribe with ``since``: nothing is missing."""
     topics: dict[str, Resumed] | UnsetType = UNSET
