@@ -1,8 +1,10 @@
 """The contestants: how each is started, its protocol, and the programs that it needs."""
 
 import importlib.util
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 from benchmarks import BUILD, HERE, HOST, ROOT
 from benchmarks.generator import COMPILER, Target
 from benchmarks.loads import Load
-from benchmarks.processes import Cores, Server, free_port
+from benchmarks.processes import START_TIMEOUT, Cores, Failure, Server, free_port
 
 RIVALS = HERE / "rivals"
 NODE_MODULES = HERE / "node_modules"
@@ -36,6 +38,8 @@ class Contestant:
     ours: bool = False
     processes: int = 1
     """If more than one, the server consists of them and Redis, and gets the loads that go across."""
+    stream: bool = False
+    """True if it needs a stream of JetStream's, which listens on {spare_port}."""
     recovers: bool = False
     """True if a client that comes back can have what it missed."""
     on_redis: bool = False
@@ -122,6 +126,7 @@ def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Runn
         "rivals_bin": str(RIVALS_BIN),
         "rivals": str(RIVALS),
         "build": str(BUILD),
+        "folder": str(folder),
         "config": str(folder / f"{contestant.name}.conf"),
     }
     if contestant.template is not None:
@@ -148,6 +153,8 @@ def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Runn
             )
             stack.callback(server.stop)
             servers.append(server)
+        if contestant.stream:
+            _make_stream(int(values["spare_port"]))
         pids = [*(server.pid for server in servers), *helpers]
         target = Target(contestant.adapter, port, contestant.path, pids, publish_port)
         yield Running(servers[0], target, None if several else cores.generator)
@@ -165,6 +172,22 @@ def _start_redis(core: int | None, folder: Path) -> tuple[Server, str]:
         log=folder / "redis.log",
     )
     return server, f"redis://{HOST}:{port}"
+
+
+def _make_stream(port: int) -> None:
+    # As benchmarks/generator/adapters/jetstream.c wants it: topics have two levels, and answers three.
+    config = {"name": "S", "subjects": ["*.*"], "storage": "memory", "retention": "limits"}
+    content = json.dumps(config).encode()
+    with socket.create_connection((HOST, port), timeout=START_TIMEOUT) as connection:
+        lines = connection.makefile("rwb")
+        lines.write(b'CONNECT {"verbose":false}\r\nSUB _R.made.x 1\r\n')
+        lines.write(b"PUB $JS.API.STREAM.CREATE.S _R.made.x %d\r\n%s\r\n" % (len(content), content))
+        lines.flush()
+        for line in lines:
+            if line.startswith(b"{"):
+                if b"error" in line:
+                    raise Failure(f"no stream: {line.decode()}")
+                return
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -270,6 +293,19 @@ CONTESTANTS = [
         adapter="nats",
         template=RIVALS / "nats.conf",
         programs=("nats-server",),
+    ),
+    Contestant(
+        name="jetstream",
+        title="nats-server, JetStream",
+        description="the same with its log: a client that comes back makes a consumer for each topic, from the last "
+        "sequence number that it knows",
+        command=("nats-server", "-c", "{config}"),
+        adapter="jetstream",
+        template=RIVALS / "jetstream.conf",
+        stream=True,
+        recovers=True,
+        programs=("nats-server",),
+        only=("recovery",),
     ),
     Contestant(
         name="ws",

@@ -447,7 +447,7 @@ SENT = {
         'subscribe {"type":"subscribe","topic":"a.b"}',
         'subscribe-below {"type":"subscribe","topic":"a.b"}',
         'follow {"type":"subscribe","topic":"a.b","last":0}',
-        'resume {"type":"resume","since":"e:7","topics":["a.b","c"]}',
+        'resume {"type":"resume","since":"7","topics":["a.b","c"]}',
         'publish {"type":"publish","topic":"a.b","message":"~payload~"}',
     ],
     "socketio": [
@@ -459,8 +459,22 @@ SENT = {
     "nats": [
         'greeting CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\nPING\r\n',
         "subscribe SUB a.b 1\r\nPING\r\n",
-        "subscribe-below SUB a.b.> 1\r\nPING\r\n",
+        "subscribe-below SUB a.b.> 2\r\nPING\r\n",
         'publish PUB a.b 11\r\n"~payload~"\r\n',
+    ],
+    "jetstream": [
+        'greeting CONNECT {"verbose":false,"pedantic":false,"protocol":1}\r\nPING\r\n',
+        "follow SUB a.b.> t0\r\nSUB _R.info.0 i0\r\nPUB $JS.API.STREAM.INFO.S _R.info.0 0\r\n\r\n",
+        "resume "
+        + "".join(
+            f"SUB _D.{number}.x d{number}\r\nSUB _R.make.{number} m{number}\r\n"
+            f"PUB $JS.API.CONSUMER.CREATE.S _R.make.{number} {length}\r\n"
+            f'{{"stream_name":"S","config":{{"deliver_subject":"_D.{number}.x","filter_subject":"{topic}.*",'
+            '"deliver_policy":"by_start_sequence","opt_start_seq":8,"ack_policy":"none",'
+            '"replay_policy":"instant","mem_storage":true}}\r\n'
+            for number, topic, length in ((1, "a.b", 202), (2, "c", 200))
+        ),
+        'publish SUB _R.ack.x a\r\nPUB a.b _R.ack.x 11\r\n"~payload~"\r\n',
     ],
     "fastapi_pubsub": [
         'subscribe {"request":{"method":"subscribe","arguments":{"topics":["a.b"]},"call_id":"subscribe"}}',
@@ -516,6 +530,22 @@ READ = [
         "delivered ~first~\ndelivered ~second~",
     ),
     ("nats", "MSG a.b 1 11\r\n'~payload~'\r\n", "failed not a JSON string"),
+    (
+        "jetstream",
+        'MSG _R.info.0 i0 40\r\n{"state":{"messages":7,"last_seq":4711}}\r\n',
+        "cursor 4711\nsubscribed",
+    ),
+    ("jetstream", 'MSG _R.ack.x a 24\r\n{"stream":"S", "seq":47}\r\n', "acknowledged"),
+    (
+        "jetstream",
+        'MSG _D.1.x d1 $JS.ACK.S.c.1.57.3.1700.1 11\r\n"~payload~"\r\n',
+        "delivered ~payload~",
+    ),
+    (
+        "jetstream",
+        'MSG _R.make.1 m1 28\r\n{"error":{"code":503,"x":1}}\r\n',
+        "failed an error",
+    ),
     ("nats", "-ERR 'Slow Consumer'\r\n", "failed an unknown line"),
     (
         "fastapi_pubsub",

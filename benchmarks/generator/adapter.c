@@ -7,6 +7,7 @@
 static const struct adapter *const ADAPTERS[] = {
     &dwsps_adapter,
     &fastapi_pubsub_adapter,
+    &jetstream_adapter,
     &nats_adapter,
     &socketio_adapter,
 };

@@ -38,6 +38,8 @@ struct peer {
     const struct listener *listener;
     /* Whether `listener->ready` was called, or there is no greeting. Its owner keeps it. */
     bool is_ready;
+    /* For an adapter that has to count: topics that a resume asks for, and those that have all they missed. */
+    unsigned asked, answered;
 };
 
 struct adapter {
@@ -48,7 +50,7 @@ struct adapter {
     bool stream;
     /* Sent once the websocket is open, and answered by what makes `read` tell `ready`; NULL: ready at once. */
     const char *greeting;
-    /* Add the request to subscribe to a topic; `below`: and to all topics below it, of which there are some. */
+    /* NULL: the adapter only follows. Add the request to subscribe to a topic; `below`: and to all topics below it, of which there are some. */
     void (*subscribe)(struct buffer *out, const char *topic, bool below);
     /* Do the same, and ask for cursors; NULL: the protocol has no recovery. */
     void (*follow)(struct buffer *out, const char *topic);
@@ -65,6 +67,7 @@ struct adapter {
 
 extern const struct adapter dwsps_adapter;
 extern const struct adapter fastapi_pubsub_adapter;
+extern const struct adapter jetstream_adapter;
 extern const struct adapter nats_adapter;
 extern const struct adapter socketio_adapter;
 

@@ -123,6 +123,8 @@ static void resume(struct connection *connection) {
     for (unsigned i = 0; i < connection->subscription_count; i++)
         topics[i] = connection->subscriptions[i].topic;
     connection->state = RESUMING;
+    connection->peer.asked = connection->subscription_count;
+    connection->peer.answered = 0;
     message.length = 0;
     connection->engine->adapter->resume(&message, connection->cursor, topics, connection->subscription_count);
     connection_send(connection, message.data, message.length);

@@ -9,8 +9,10 @@
 #include <string.h>
 
 static void subscribe(struct buffer *out, const char *topic, bool below) {
+    /* The server ignores a second subscription of the same name. */
+    static unsigned name;
     /* "news.>" is all below "news" and not "news" itself, to which nothing is published where there is a below. */
-    buffer_format(out, "SUB %s%s 1\r\nPING\r\n", topic, below ? ".>" : "");
+    buffer_format(out, "SUB %s%s %u\r\nPING\r\n", topic, below ? ".>" : "", ++name);
 }
 
 static void publish(struct buffer *out, const char *topic, const char *payload, size_t length) {
