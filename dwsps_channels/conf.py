@@ -18,11 +18,17 @@ from msgspec import Meta, Struct, field
 
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.replay import ReplayLimits
+from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.protocol.depth import MAX_DEPTH
+from dwsps_channels.protocol.errors import InvalidTopic
 from dwsps_channels.protocol.origins import is_origin
+from dwsps_channels.protocol.topics import check
 
 _LIMITS = Limits()
+_RETENTION = Retention()
+_REPLAY_LIMITS = ReplayLimits()
 
 
 Count = Annotated[int, Meta(ge=1)]
@@ -45,6 +51,14 @@ class Backend(Struct, frozen=True, forbid_unknown_fields=True):
 
     OPTIONS: dict[str, Any] = field(default_factory=dict)
     """Known to the class alone, which checks them."""
+
+
+class History(Struct, frozen=True, forbid_unknown_fields=True):
+    """The bounds of a topic and all below it; ``None``: as in the ``TAIL_`` keys."""
+
+    messages: Count | None = None
+    bytes: Count | None = None
+    seconds: Positive | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -194,17 +208,35 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = _LIMITS.burst_bytes
 
     TAIL_MESSAGES: Annotated[
-        Count, _must_be(A_COUNT, "Messages that are kept for a worker that is away.")
-    ] = 10_000
+        Count, _must_be(A_COUNT, "Messages that a process keeps for clients and the worker.")
+    ] = _RETENTION.messages
 
-    TAIL_BYTES: Annotated[
-        Count, _must_be(A_COUNT, "Bytes of messages that are kept for a worker that is away.")
-    ] = 16 * 1024 * 1024
+    TAIL_BYTES: Annotated[Count, _must_be(A_COUNT, "Bytes of memory that they may take.")] = (
+        _RETENTION.bytes
+    )
 
-    TAIL_MAX_AGE: Annotated[
-        Positive,
-        _must_be(A_POSITIVE, "Seconds for which messages are kept for a worker that is away."),
-    ] = 300.0
+    TAIL_MAX_AGE: Annotated[Positive, _must_be(A_POSITIVE, "Seconds for which they are kept.")] = (
+        _RETENTION.seconds
+    )
+
+    HISTORY: Annotated[
+        dict[str, History | None],
+        _must_be(
+            "a dict of topics, each with a dict of 'messages', 'bytes' and 'seconds', or None",
+            "What is kept of a topic and all below it, apart from the rest. None: nothing. What a dict leaves out is as "
+            "in TAIL_MESSAGES, TAIL_BYTES and TAIL_MAX_AGE.",
+        ),
+    ] = field(default_factory=dict)
+
+    RESUME_MESSAGES: Annotated[
+        Count,
+        _must_be(A_COUNT, "Messages that a client that resumes may be sent again."),
+    ] = _REPLAY_LIMITS.messages
+
+    RESUME_BYTES: Annotated[
+        Count,
+        _must_be(A_COUNT, "Bytes of messages that a client that resumes may be sent again."),
+    ] = _REPLAY_LIMITS.bytes
 
     OUTBOX_MESSAGES: Annotated[
         Count,
@@ -264,6 +296,31 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
             rate_bytes=self.RATE_LIMIT_BYTES,
             burst_bytes=self.RATE_BURST_BYTES,
         )
+
+    @property
+    def retention(self) -> Retention:
+        """The bounds of topics that ``HISTORY`` does not name."""
+        return Retention(self.TAIL_MESSAGES, self.TAIL_BYTES, self.TAIL_MAX_AGE)
+
+    @property
+    def history(self) -> dict[str, Retention | None]:
+        """The bounds of each topic that ``HISTORY`` names, and of all below it; ``None``: nothing is kept."""
+        default = self.retention
+        return {
+            root: None
+            if each is None
+            else Retention(
+                each.messages or default.messages,
+                each.bytes or default.bytes,
+                each.seconds or default.seconds,
+            )
+            for root, each in self.HISTORY.items()
+        }
+
+    @property
+    def replay_limits(self) -> ReplayLimits:
+        """The most that a client that resumes is sent again."""
+        return ReplayLimits(self.RESUME_MESSAGES, self.RESUME_BYTES)
 
 
 KEYS = Settings.__struct_fields__
@@ -352,11 +409,21 @@ def _are_origins(value: tuple[str, ...] | None) -> bool:
     return value is None or all(origin == "*" or is_origin(origin) for origin in value)
 
 
+def _are_topics(value: dict[str, Any]) -> bool:
+    try:
+        for topic in value:
+            check(topic)
+    except InvalidTopic:
+        return False
+    return True
+
+
 # What no constraint of a type can say.
 _FURTHER: dict[str, Callable[[Any], bool]] = {
     "SERVER_URL": _is_websocket_url,
     "PUBLIC_URL": _is_websocket_url,
     "ALLOWED_ORIGINS": _are_origins,
+    "HISTORY": _are_topics,
 }
 
 

@@ -8,10 +8,12 @@ from django.test import override_settings
 
 from dwsps_channels.conf import KEYS, conf
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.replay import ReplayLimits
+from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.policies import AllowAll, ReadOnly
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "SERVER_NAME": "dwsps",
     "SERVER_URL": "ws://127.0.0.1:8000/ws/pubsub/",
     "PUBLIC_URL": None,
@@ -35,6 +37,9 @@ DEFAULTS = {
     "TAIL_MESSAGES": 10_000,
     "TAIL_BYTES": 16 * 1024 * 1024,
     "TAIL_MAX_AGE": 300.0,
+    "HISTORY": {},
+    "RESUME_MESSAGES": 5000,
+    "RESUME_BYTES": 512 * 1024,
     "OUTBOX_MESSAGES": 10_000,
     "OUTBOX_BYTES": 16 * 1024 * 1024,
     "TIMINGS": Timings(),
@@ -87,6 +92,8 @@ COUNTS = [
     "RATE_BURST_BYTES",
     "TAIL_MESSAGES",
     "TAIL_BYTES",
+    "RESUME_MESSAGES",
+    "RESUME_BYTES",
     "OUTBOX_MESSAGES",
     "OUTBOX_BYTES",
 ]
@@ -146,6 +153,21 @@ BAD: list[tuple[str, Any]] = [
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
+    *(
+        ("HISTORY", value)
+        for value in (
+            None,
+            "chat",
+            ["chat"],
+            {"chat": {"messages": 0}},
+            {"chat": {"seconds": "1 d"}},
+            {"chat": {"megabytes": 1}},
+            {"chat": 1000},
+            {"two words": None},
+            {"": None},
+            {1: None},
+        )
+    ),
     *(("PUBLISH_TIMEOUT", value) for value in (0, -1, "2 s", True, None, float("nan"))),
 ]
 
@@ -184,6 +206,27 @@ class TestDefaults:
     @override_settings(DWSPS={})
     def test_the_limits_are_the_cores(self) -> None:
         assert conf.limits == Limits()
+
+    @override_settings(DWSPS={})
+    def test_what_is_kept_and_replayed_is_as_the_core_has_it(self) -> None:
+        assert (conf.retention, conf.history) == (Retention(), {})
+        assert conf.replay_limits == ReplayLimits()
+
+
+class TestHistory:
+    @override_settings(
+        DWSPS={
+            "TAIL_BYTES": 1000,
+            "TAIL_MAX_AGE": 60,
+            "HISTORY": {"chat": {"messages": 5, "seconds": 0.5}, "news": {}, "pointer": None},
+        }
+    )
+    def test_what_is_left_out_is_as_in_the_tail(self) -> None:
+        assert conf.history == {
+            "chat": Retention(messages=5, bytes=1000, seconds=0.5),
+            "news": Retention(messages=10_000, bytes=1000, seconds=60.0),
+            "pointer": None,
+        }
 
 
 class TestValues:

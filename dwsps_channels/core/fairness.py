@@ -1,7 +1,7 @@
 """The choice of messages to drop if too many are kept: the oldest of those who have published most."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import Final, Protocol, TypeVar
 
@@ -27,18 +27,17 @@ T = TypeVar("T", bound=Kept)
 _publisher = attrgetter("publisher")
 
 
-def make_room(kept: deque[T], room: int, *, by_size: bool) -> list[T]:
-    """Take messages out of ``kept`` until the rest fits into ``room``, and return them.
+def make_room(
+    kept: deque[T], room: int, *, by_size: bool, shares: Mapping[str, int] | None = None
+) -> list[T]:
+    """Take messages out of ``kept`` until the rest fits into ``room``, and return them, the oldest first.
 
     ``room`` is in messages, or in bytes if ``by_size``. The largest publishers lose their oldest messages, until no
-    publisher has more than its fair share. A publisher that has no more than that loses nothing.
+    publisher has more than its fair share. A publisher that has no more than that loses nothing. ``shares``: what each
+    publisher has, if it is known.
     """
-    shares: Counter[str] = Counter()
-    if by_size:
-        for message in kept:
-            shares[message.publisher] += message.size
-    else:
-        shares.update(map(_publisher, kept))
+    if shares is None:
+        shares = _shares(kept, by_size)
     level = fair_level(shares.values(), room)
     excess = {name: share - level for name, share in shares.items() if share > level}
     dropped, passed = [], []
@@ -56,6 +55,16 @@ def make_room(kept: deque[T], room: int, *, by_size: bool) -> list[T]:
             del excess[message.publisher]
     kept.extendleft(reversed(passed))
     return dropped
+
+
+def _shares(kept: Iterable[Kept], by_size: bool) -> Mapping[str, int]:
+    if not by_size:
+        return Counter(map(_publisher, kept))
+    shares: dict[str, int] = {}
+    for message in kept:
+        publisher = message.publisher
+        shares[publisher] = shares.get(publisher, 0) + message.size
+    return shares
 
 
 def fair_level(shares: Iterable[int], room: int) -> int:

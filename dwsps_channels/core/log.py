@@ -20,3 +20,16 @@ class Log(Struct, frozen=True):
     """The kept publications with their offsets, in order."""
     floors: Mapping[str, int] = {}
     """By kept root (``DWSPS["HISTORY"]``) the floor of what is published at and below it."""
+
+
+def offset_of(cursor: str, epoch: str) -> int | None:
+    """Return the offset of ``cursor``; ``None``: it is none, or of another epoch.
+
+    >>> offset_of("a1:4711", "a1"), offset_of("a1:4711", "b2"), offset_of("?", "a1")
+    (4711, None, None)
+    """
+    its_epoch, _, digits = cursor.partition(":")
+    # No more than 18 digits: beyond that no log comes.
+    if its_epoch != epoch or not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
+        return None
+    return int(digits)

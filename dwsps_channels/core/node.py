@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from dwsps_channels.core.broker import Broker
 from dwsps_channels.core.deduplicator import Deduplicator, Key
+from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
-from dwsps_channels.core.log import Log
+from dwsps_channels.core.log import Log, offset_of
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.tail import Cursor, Entry, Tail
+from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
+from dwsps_channels.core.tail import Cursor, Tail
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
 
 Feed = Callable[[Entry], None]
@@ -43,20 +44,6 @@ class NodeStats(Struct, frozen=True):
     """Workers that read the feed here."""
 
 
-class Replay(Struct, frozen=True):
-    """The deliveries that a client is sent again."""
-
-    frames: Sequence[Frame] = ()
-    """In the order of the log."""
-    size: int = 0
-    """Their bytes, all together."""
-    recovered: frozenset[str] = frozenset()
-    """The topics of which nothing is missing."""
-
-
-NO_REPLAY: Final = Replay()
-
-
 class Node:
     """Hands publications to the broker, and delivers what comes back.
 
@@ -70,6 +57,7 @@ class Node:
         broker: Broker,
         *,
         tail: Tail | None = None,
+        replay_limits: ReplayLimits | None = None,
         deduplicator: Deduplicator | None = None,
         on_reset: Callable[[], None] = lambda: None,
     ) -> None:
@@ -81,6 +69,7 @@ class Node:
         self._hand_over = broker.publish
         self._on_reset = on_reset
         self._tail = Tail() if tail is None else tail
+        self._replayer = Replayer(self._tail, replay_limits or ReplayLimits())
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
         # The sequence of the last publication that was handed to the broker, and of the last that came back.
         self._published = 0
@@ -144,14 +133,38 @@ class Node:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
         is_first = not self.epoch
         self.epoch, self._offset = log.epoch, log.offset
-        self._tail.begin(log)
-        for _, publication in log.publications:
-            if publication.from_peer_server:
-                self._is_new(publication)  # remembers it
-            elif publication.origin != self._origin:
-                self._remember_other(publication)
+        _, reached = self.reached()
+        self._replayer.reset()
+        self._tail.begin(replace(log, publications=self._without_duplicates(log.publications)))
+        # Workers are not to miss what this process has missed.
+        for feed in self._feeds:
+            for entry in self._tail.after(reached, 0.0):
+                feed(entry)
         if not is_first:
             self._on_reset()
+
+    def _without_duplicates(
+        self, publications: Sequence[tuple[int, Publication]]
+    ) -> Sequence[tuple[int, Publication]]:
+        """Return ``publications`` without what peers sent twice; remember the rest."""
+        found = []
+        names = set()
+        for offset, publication in publications:
+            origin, sequence = publication.origin, publication.sequence
+            if not publication.from_peer_server:
+                if origin == self._origin:
+                    self._returned = max(self._returned, sequence)
+                elif sequence > self._others.get(origin, (0, 0))[1]:
+                    self._remember_other(publication)
+            elif origin:
+                # Those that this process has received before are in its memory already.
+                name = publication.publisher, (origin, sequence)
+                if name in names or self._is_own(origin):
+                    continue
+                names.add(name)
+                self._deduplicator.add(*name)
+            found.append((offset, publication))
+        return found
 
     def receive(self, publication: Publication, offset: int | None) -> None:
         """Deliver what comes from the broker: this process's own publications, and those of the others."""
@@ -169,41 +182,6 @@ class Node:
         entry = self._tail.append(publication, offset)
         for feed in self._feeds:
             feed(entry)
-
-    def replay(self, topics: Sequence[str], since: str) -> Replay:
-        """Return what was published at and below ``topics`` after the cursor ``since``.
-
-        Nothing is replayed of a topic of which something is missing, or that does not fit.
-        """
-        epoch, _, offset = since.rpartition(":")
-        if not self.epoch or epoch != self.epoch or not (offset.isascii() and offset.isdecimal()):
-            return NO_REPLAY
-        kept = [
-            (entry.offset, entry.publication)
-            for entry in self._tail._entries
-            if entry.offset and entry.offset > int(offset)
-        ]
-        if int(offset) > (self._offset or 0) or len(kept) < (self._offset or 0) - int(offset):
-            return NO_REPLAY
-        return self._replay(topics, kept)
-
-    def replay_last(self, topic: str, count: int) -> Replay:
-        """Return the last ``count`` publications at and below ``topic`` that are kept."""
-        kept = [
-            (entry.offset, entry.publication)
-            for entry in self._tail._entries
-            if entry.offset and topic in contexts(entry.publication.topic)
-        ]
-        return self._replay((topic,), kept[len(kept) - min(count, len(kept)) :])
-
-    def _replay(self, topics: Sequence[str], kept: Sequence[tuple[int, Publication]]) -> Replay:
-        frames = [
-            publication.frame(context, offset)
-            for offset, publication in kept
-            for context in contexts(publication.topic)
-            if context in topics
-        ]
-        return Replay(frames, sum(map(len, frames)), frozenset(topics))
 
     def _is_own(self, origin: str) -> bool:
         # What was published on this server comes back if a link leads to the server itself. A peer that claims one of
@@ -223,6 +201,20 @@ class Node:
         if known is None and len(self._others) >= MAX_OWN_ORIGINS:
             self._others = {}
         self._others[origin] = sequence if known is None else known[0], sequence
+
+    def replay(self, topics: Sequence[str], since: str) -> Replay:
+        """Return what was published at and below valid ``topics`` after the cursor ``since``.
+
+        Subscribe to the topics that are recovered in the same call of the event loop: then nothing is missing.
+        """
+        after = offset_of(since, self.epoch) if self.epoch else None
+        if after is None or after > (self._offset or 0):
+            return NO_REPLAY
+        return self._replayer.recover(topics, after)
+
+    def replay_last(self, topic: str, count: int) -> Replay:
+        """Return the last ``count`` that are kept at and below a valid topic; ``recovered`` is empty."""
+        return self._replayer.last(topic, count) if self.epoch else NO_REPLAY
 
     def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
         """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final
 
-from dwsps_channels.core.node import Replay
+from dwsps_channels.core.replay import Replay
 from dwsps_channels.core.transport import Transport
 
 # The questions about the topics of one resume that a policy may be deciding at once.

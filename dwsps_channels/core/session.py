@@ -11,7 +11,7 @@ from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import NO_REPLAY, Node, Replay
+from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.recovery import (
@@ -22,6 +22,7 @@ from dwsps_channels.core.recovery import (
     one_by_one,
     wait_for_room,
 )
+from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.reply_queue import ReplyQueue
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport

@@ -1,96 +1,174 @@
-"""The newest publications of this server, kept for a worker that is away."""
+"""The newest part of the log, in the memory of this process."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from heapq import merge
+from itertools import takewhile
+from operator import attrgetter
 from time import time
+from typing import Final
 
-from msgspec import Struct
-
-from dwsps_channels.core.fairness import make_room, room_of
+from dwsps_channels.core.context_index import ContextIndex
+from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.core.ring import Ring
+from dwsps_channels.protocol.topics import contexts
 
 Cursor = Mapping[str, int]
-"""The place up to which a reader has read: for each origin the sequence of its last publication."""
+"""The place up to which a worker has read: for each origin the sequence of its last publication."""
 
-# What an entry costs besides its topic and message.
-_ENTRY_BYTES = 400
+# So many new entries are taken in at once: one by one would cost each publish more.
+MAX_FRESH: Final = 32
 
-
-class Entry(Struct, frozen=True, gc=False):
-    """A publication that was kept."""
-
-    at: float
-    """When it entered, in seconds since the epoch."""
-    publication: Publication
-    offset: int | None
-    """Its place in the log; ``None``: the broker has no log."""
-    publisher: str
-    """The id of its publisher; each has a share of the tail."""
-    size: int
-    """The bytes that it takes, nearly."""
+_by_offset = attrgetter("offset")
 
 
 class Tail:
-    """Keeps at most ``messages``, of ``size`` bytes together, for ``max_age`` seconds.
+    """Keeps what was published: for clients that resume, and for a worker that is away.
 
-    Messages that are too old go. If there are too many, or too many bytes, the largest publishers lose their oldest ones:
-    a client that publishes without end displaces its own messages, not everybody's.
+    A publication is kept within the bounds of ``history`` for the longest of its roots that its topic is at or below,
+    else within those of ``retention``. ``None`` for a root keeps nothing there.
     """
 
     def __init__(
         self,
-        messages: int = 10_000,
-        size: int = 16 * 1024 * 1024,
-        max_age: float = 300.0,
+        retention: Retention | None = None,
+        history: Mapping[str, Retention | None] = {},
         clock: Callable[[], float] = time,
     ) -> None:
-        self._messages = messages
-        self._size = size
-        self._max_age = max_age
         self._clock = clock
-        self._entries: deque[Entry] = deque()
-        self._kept = 0
+        # What has no root, and what each root has.
+        self._ring = Ring(retention or Retention())
+        self._roots = {root: Ring(each) for root, each in history.items()}
+        self._rings = [self._ring, *self._roots.values()]
+        # What is in no ring yet.
+        self._fresh: list[Entry] = []
+        # Made when somebody recovers, and dropped if nobody has for long.
+        self._index: ContextIndex | None = None
+        # The number of publications without an offset.
+        self._counted = 0
 
     def append(self, publication: Publication, offset: int | None = None) -> Entry:
-        """Keep a publication that enters now."""
-        at = self._clock()
-        size = _ENTRY_BYTES + len(publication.topic) + len(publication.message)
-        entry = Entry(at, publication, offset, publication.publisher, size)
-        entries = self._entries
-        entries.append(entry)
-        self._kept = kept = self._kept + size
-        if kept > self._size or len(entries) > self._messages:
-            self._make_room()
-        while entries and entries[0].at < at - self._max_age:
-            self._kept -= entries.popleft().size
+        """Keep a publication that enters now. ``offset``: see ``Receiver.receive``."""
+        if offset is None:
+            self._counted = offset = self._counted + 1
+        entry = Entry(offset, publication, publication.publisher, self._clock())
+        fresh = self._fresh
+        fresh.append(entry)
+        if len(fresh) >= MAX_FRESH:
+            self._settle()
         return entry
-
-    def _make_room(self) -> None:
-        entries = self._entries
-        count = len(entries)
-        if count > self._messages:
-            dropped = make_room(entries, room_of(self._messages, count), by_size=False)
-            self._kept -= sum(entry.size for entry in dropped)
-        if self._kept > self._size:
-            dropped = make_room(entries, room_of(self._size, count), by_size=True)
-            self._kept -= sum(entry.size for entry in dropped)
 
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds, and nothing from before."""
-        self._entries.clear()
-        self._kept = 0
-        for offset, publication in log.publications:
-            self.append(publication, offset)
+        self._fresh = []
+        self._index = None
+        self._ring.reset(log.floor)
+        for root, ring in self._roots.items():
+            # What is published below a root that is not kept need not be in the log.
+            ring.reset(log.floors.get(root, log.floor) if ring.keeps else log.offset)
+        self._fresh = self._dated(log.publications)
+        self._settle()
+
+    def recover(self, topic: str, after: int) -> Sequence[Entry] | None:
+        """Return what was published at and below ``topic`` after the offset ``after``; ``None``: some of it is missing."""
+        self._settle()
+        if self._last_evicted(topic) > after:
+            return None
+        below = self._indexed().below(topic)
+        return below[bisect_right(below, after, key=_by_offset) :]
+
+    def last(self, topic: str, count: int) -> Sequence[Entry]:
+        """Return the last ``count`` that are kept at and below ``topic``."""
+        self._settle()
+        found: list[Entry] = []
+        if count > 0:
+            for entry in reversed(self._indexed().below(topic)):
+                if entry.kept:
+                    found.append(entry)
+                    if len(found) == count:
+                        break
+            found.reverse()
+        return found
 
     def after(self, cursor: Cursor, since: float) -> Iterator[Entry]:
-        """Yield what was published here and is kept beyond ``cursor``, in order; of an origin that is not in it, what entered at or after ``since``."""
-        for entry in self._entries:
-            if entry.publication.from_peer_server:
-                continue  # one hop
-            reached = cursor.get(entry.publication.origin)
-            if entry.at >= since if reached is None else entry.publication.sequence > reached:
+        """Yield what was published on this server and is kept beyond ``cursor``, in order.
+
+        Of an origin that is not in it, that is what entered at or after ``since``.
+        """
+        self._settle()
+        for entry in merge(*(ring.entries for ring in self._rings), key=_by_offset):
+            publication = entry.publication
+            if publication.from_peer_server:
+                continue
+            reached = cursor.get(publication.origin)
+            if entry.at >= since if reached is None else publication.sequence > reached:
                 yield entry
 
     def __len__(self) -> int:
-        return len(self._entries)
+        """Return the number of publications that are kept."""
+        self._settle()
+        return sum(len(ring.entries) for ring in self._rings)
+
+    def _settle(self) -> None:
+        """Take what is fresh into the rings, and evict what is beyond their bounds."""
+        fresh, self._fresh = self._fresh, []
+        if not self._roots:
+            self._ring.extend(fresh)
+        else:
+            for entry in fresh:
+                self._ring_of(entry.publication.topic).extend((entry,))
+        now = self._clock()
+        for ring in self._rings:
+            evicted = ring.evict(now)
+            if evicted and self._index is not None and not self._index.evict(evicted):
+                self._index = None
+
+    def _ring_of(self, topic: str) -> Ring:
+        roots = self._roots
+        for context in contexts(topic):
+            if (ring := roots.get(context)) is not None:
+                return ring
+        return self._ring
+
+    def _last_evicted(self, topic: str) -> int:
+        """Return the last offset that may be missing at or below ``topic``; 0: nothing is."""
+        below = topic + "."
+        last = self._ring_of(topic).evictions.latest(topic)
+        for root, ring in self._roots.items():
+            if root.startswith(below):
+                last = max(last, ring.evictions.latest(topic))
+        return last
+
+    def _indexed(self) -> ContextIndex:
+        """Return the index, brought up to date."""
+        index = self._index
+        if index is None:
+            index = self._index = ContextIndex()
+        end = index.end
+        new: list[Entry] = []
+        for ring in self._rings:
+            new += takewhile(lambda entry: entry.offset > end, reversed(ring.entries))
+        if new:
+            new.sort(key=_by_offset)
+            index.add(new)
+        return index
+
+    def _dated(self, publications: Sequence[tuple[int, Publication]]) -> list[Entry]:
+        """Return entries for ``publications``, which entered before, each no later than the next."""
+        at = now = self._clock()
+        oldest = now - max(ring.seconds for ring in self._rings)
+        entries = []
+        for offset, publication in reversed(publications):
+            # A timestamp may be a client's: it is believed if what is kept can be of that age.
+            with suppress(ValueError):
+                stamped = datetime.fromisoformat(publication.timestamp).timestamp()
+                if oldest <= stamped < at:
+                    at = stamped
+            entries.append(Entry(offset, publication, publication.publisher, at))
+        entries.reverse()
+        return entries

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from msgspec import UNSET
 
+from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.session import Session
-from dwsps_channels.core.tail import Entry
 from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
     PUBLISHER_REQUESTS,

@@ -21,7 +21,7 @@ class BrokerLog:
 
     def read(self, query: HistoryQuery, deadline: float) -> History:
         """See ``LogConnection.read``. A node takes over what is loaded, as in a process that serves."""
-        tail = Tail(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE)
+        tail = Tail(conf.retention, conf.history)
         node = Node("", MemoryBroker(), tail=tail)
         node.begin(self._reader.load(query.topic, deadline))
         return excerpt(node, query).history()

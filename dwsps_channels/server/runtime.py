@@ -108,7 +108,8 @@ class Runtime:
         self.node = Node(
             uuid4().hex,
             self.broker,
-            tail=Tail(conf.TAIL_MESSAGES, conf.TAIL_BYTES, conf.TAIL_MAX_AGE),
+            tail=Tail(conf.retention, conf.history),
+            replay_limits=conf.replay_limits,
             on_reset=lambda: self.sessions.reset(self.node.cursor),
         )
         self.draining = False

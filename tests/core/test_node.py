@@ -7,11 +7,11 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.subscription import Subscriber
-from dwsps_channels.core.tail import Entry
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
 from tests.core.recording import STAMP, RecordingBroker, RecordingTransport, World, future, turn
 
@@ -190,3 +190,27 @@ class TestLog:
         known = Publication("news", Raw(b"1"), STAMP, "far", 1, "paris", from_peer_server=True)
         node.begin(Log("one", offset=1, publications=[(1, known)]))
         assert node.relay(known) is None
+
+    def test_a_worker_gets_what_this_process_has_missed(self) -> None:
+        node = Node("here", RecordingBroker())
+        node.begin(Log("one"))
+        sequences: list[tuple[str, int]] = []
+        node.open_feed(
+            lambda entry: sequences.append((entry.publication.origin, entry.publication.sequence)),
+            {},
+            0,
+        )
+        published = [
+            Publication("news", Raw(b"1"), STAMP, origin, sequence)
+            for sequence in (1, 2)
+            for origin in ("here", "there")
+        ]
+        of_a_peer = Publication("news", Raw(b"1"), STAMP, "far", 1, "paris", from_peer_server=True)
+        for offset, publication in enumerate(published[:2], 1):
+            node.receive(publication, offset)
+        node.begin(Log("one", 5, 0, list(enumerate([*published, of_a_peer], 1))))
+        assert sequences == [("here", 1), ("there", 1), ("here", 2), ("there", 2)]
+        assert node.reached() == ({"here": 1, "there": 1}, {"here": 2, "there": 2})
+        # The end of the log may be lost: what came from the others before counts all the same.
+        node.begin(Log("two", 1, 0, [(1, published[1])]))
+        assert node.reached()[1] == {"here": 2, "there": 2}

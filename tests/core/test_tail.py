@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.tail import Tail
 from tests.clock import Clock
 from tests.core.recording import STAMP
@@ -46,14 +47,14 @@ def test_what_comes_after_a_position_is_what_a_scan_finds(
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
-    tail = Tail(messages=3)
+    tail = Tail(Retention(messages=3))
     for number in range(1, 6):
         tail.append(publication("a", number))
     assert kept(tail) == [("a", 3), ("a", 4), ("a", 5)]
 
 
 def test_the_oldest_go_when_they_are_too_large() -> None:
-    tail = Tail(size=10_000)
+    tail = Tail(Retention(bytes=10_000))
     for number in range(1, 6):
         tail.append(publication("a", number, b"1" * 4_000))
     assert kept(tail) == [("a", 4), ("a", 5)]
@@ -78,12 +79,12 @@ def test_who_publishes_without_end_takes_no_place_of_others(count: int, size: in
     assert set(others) <= set(found)
     assert found == sorted(found)
     assert len(tail) > 200
-    assert tail._kept == sum(entry.size for entry in tail.after({}, 0.0)) <= 16 * 1024 * 1024
+    assert sum(entry.size for entry in tail.after({}, 0.0)) <= 16 * 1024 * 1024
     assert len(tail) <= 10_000
 
 
 def test_a_message_larger_than_all_is_not_kept_and_costs_nothing() -> None:
-    tail = Tail(size=1_000)
+    tail = Tail(Retention(bytes=1_000))
     tail.append(publication("a", 1, b"1" * 4_000))
     tail.append(publication("a", 2))
     assert kept(tail) == [("a", 2)]
@@ -91,7 +92,7 @@ def test_a_message_larger_than_all_is_not_kept_and_costs_nothing() -> None:
 
 def test_they_go_when_their_time_has_come() -> None:
     clock = Clock()
-    tail = Tail(max_age=10, clock=clock)
+    tail = Tail(Retention(seconds=10), clock=clock)
     tail.append(publication("a", 1))
     clock.now += 11
     tail.append(publication("a", 2))

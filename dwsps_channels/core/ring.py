@@ -1,0 +1,97 @@
+"""The newest publications, within bounds: the oldest go, those of the largest publishers first."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from operator import attrgetter
+
+from dwsps_channels.core.entry import Entry
+from dwsps_channels.core.evictions import Evictions
+from dwsps_channels.core.fairness import make_room, room_of
+from dwsps_channels.core.retention import Retention
+
+# What an entry costs besides its topic and message.
+ENTRY_BYTES = 400
+
+_publisher = attrgetter("publisher")
+
+
+class Ring:
+    """Entries in the order of their offsets, within the bounds of ``retention``; ``None``: it keeps nothing.
+
+    Entries that are too old go. If there are too many, or too many bytes, the largest publishers lose their oldest ones:
+    a client that publishes without end displaces its own messages, not everybody's.
+    """
+
+    def __init__(self, retention: Retention | None) -> None:
+        self._retention = retention
+        self._size = 0
+        # By publisher.
+        self._counts: dict[str, int] = {}
+        self.entries: deque[Entry] = deque()
+        """Those that are kept."""
+        self.evictions = Evictions()
+        """Those that are not kept any more."""
+
+    @property
+    def keeps(self) -> bool:
+        """Return whether it keeps anything."""
+        return self._retention is not None
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it keeps an entry."""
+        return 0.0 if self._retention is None else self._retention.seconds
+
+    def reset(self, floor: int) -> None:
+        """Drop everything: what was published up to ``floor`` may be missing."""
+        self.entries.clear()
+        self._size = 0
+        self._counts = {}
+        self.evictions.reset(floor)
+
+    def extend(self, entries: Sequence[Entry]) -> None:
+        """Keep ``entries``, the next ones. Call ``evict`` soon after."""
+        if self._retention is None:
+            self.evictions.add(entries)
+            return
+        added, counts = 0, self._counts
+        for entry in entries:
+            publication, publisher = entry.publication, entry.publisher
+            entry.size = size = ENTRY_BYTES + len(publication.topic) + len(publication.message)
+            added += size
+            counts[publisher] = counts.get(publisher, 0) + 1
+        self._size += added
+        self.entries += entries
+
+    def evict(self, now: float) -> Sequence[Entry]:
+        """Take out what is beyond the bounds at the time ``now``, and return it."""
+        entries, retention = self.entries, self._retention
+        if retention is None or not entries:
+            return ()
+        evicted: list[Entry] = []
+        count = len(entries)
+        limit = now - retention.seconds
+        while entries and entries[0].at < limit:
+            evicted.append(entries.popleft())
+        if evicted:
+            self._forget(evicted)
+        if len(entries) > retention.messages:
+            dropped = make_room(
+                entries, room_of(retention.messages, count), by_size=False, shares=self._counts
+            )
+            self._forget(dropped)
+            evicted += dropped
+        if self._size > retention.bytes:
+            dropped = make_room(entries, room_of(retention.bytes, count), by_size=True)
+            self._forget(dropped)
+            evicted += dropped
+        return evicted
+
+    def _forget(self, dropped: Sequence[Entry]) -> None:
+        self._size -= sum([entry.size for entry in dropped])
+        counts = self._counts
+        for publisher, count in Counter(map(_publisher, dropped)).items():
+            counts[publisher] -= count
+            if not counts[publisher]:
+                del counts[publisher]
+        self.evictions.add(dropped)
