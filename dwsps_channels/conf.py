@@ -121,8 +121,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Backend | None,
         _must_be(
             "a dict with a BACKEND, and OPTIONS if it needs any, or None",
-            "How the server's processes reach each other. None: over the channel layer 'default' if CHANNEL_LAYERS "
-            "has one that processes share; else this process is the whole server.",
+            "How the server's processes reach each other. None: over the Redis of the channel layer 'default' if that is a "
+            "layer of channels_redis; over the layer if it is another that processes share; else this process is the "
+            "whole server.",
         ),
     ] = None
 

@@ -1,14 +1,16 @@
 """The brokers that ``DWSPS["BROKER"]`` can name: each with its options, and its part of the system checks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from inspect import isabstract
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 from uuid import uuid4
 
 import msgspec
 from django.conf import settings
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage, Error, Info
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
@@ -21,7 +23,14 @@ from dwsps_channels.core.broker import Broker, SendResult
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 
-IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+if TYPE_CHECKING:
+    from dwsps_channels.broker.redis.hosts import Host
+    from dwsps_channels.broker.redis.layout import Layout
+
+IN_MEMORY_LAYER: Final = "channels.layers.InMemoryChannelLayer"
+
+UNUSABLE: Final = "dwsps_channels.E009"
+"""The id of the error that what the broker runs over cannot be used."""
 
 
 class BrokerSender(Protocol):
@@ -128,20 +137,10 @@ class ChannelLayerBackend(BrokerBackend):
 
     @property
     def group(self) -> str:
-        """The group of the channel layer through which the server's processes reach each other.
-
-        Its name tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY`` and the number of the database.
-        With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
-        Under test it is another.
-        """
+        """The group of the channel layer through which the server's processes reach each other."""
         from dwsps_channels.broker.channel_layer.layers import database_numbers
 
-        key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
-        numbers = database_numbers(self.options.LAYER)
-        mark = salted_hmac("dwsps_channels.broker", repr(numbers), secret=key, algorithm="sha256")
-        # As the database of tests has another name: they share a developer's Redis, too.
-        test = ".test" if is_under_test() else ""
-        return f"dwsps.broker.{conf.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
+        return _server_name("broker", database_numbers(self.options.LAYER))
 
     def make_broker(self) -> Broker:
         """See ``BrokerBackend.make_broker``."""
@@ -163,26 +162,107 @@ class ChannelLayerBackend(BrokerBackend):
     def check(self) -> list[CheckMessage]:
         """See ``BrokerBackend.check``."""
         alias = self.options.LAYER
-        described = _layers().get(alias)
-        if described is None:
+        found = _check_layer(alias)
+        if found:
+            return found
+        hint = "clients that were away load their state again; with a layer of channels_redis, they miss nothing"
+        if redis_layer(_layers()[alias]) is not None:
+            hint = "leave DWSPS['BROKER'] out, or name RedisBackend: clients that were away then miss nothing"
+        return [
+            Info(
+                f"the server's processes share the channel layer '{alias}', which keeps no history",
+                hint=hint,
+                id="dwsps_channels.I001",
+            )
+        ]
+
+
+class RedisBackend(BrokerBackend):
+    """All processes that share a Redis, ``SERVER_NAME`` and ``SECRET_KEY`` are one server."""
+
+    joins_processes = True
+    keeps_log = True
+
+    class Options(Struct, frozen=True, forbid_unknown_fields=True):
+        """The keys of ``OPTIONS``."""
+
+        LAYER: str = "default"
+        """A key of ``CHANNEL_LAYERS``, a layer of channels-redis: its Redis has the log."""
+
+        HOSTS: list[Any] | None = None
+        """The Redis, if it is not that of a layer, in the forms that ``hosts`` of channels-redis takes."""
+
+    options: Options
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The part of a layer's ``CONFIG`` that says where Redis is, and what may be kept there in which form.
+
+        Raises:
+            ImproperlyConfigured: there is no such layer, or it is none of channels-redis.
+        """
+        if self.options.HOSTS is not None:
+            return {"hosts": self.options.HOSTS, "prefix": "dwsps"}
+        alias = self.options.LAYER
+        config = redis_layer(_layers().get(alias, {}))
+        if config is None:
+            raise ImproperlyConfigured(
+                f"CHANNEL_LAYERS['{alias}'] cannot be used: it is not a layer of channels_redis"
+            )
+        return config
+
+    @property
+    def _place(self) -> "tuple[Host, Layout]":
+        # Not at the top: Redis is needed only here.
+        from dwsps_channels.broker.redis.hosts import choose_host, decode_hosts, make_crypter
+        from dwsps_channels.broker.redis.layout import Layout
+
+        config = self.config
+        name = f"{config.get('prefix', 'asgi')}:{_server_name('log', [])}"
+        crypter = make_crypter(config.get("symmetric_encryption_keys"))
+        layout = Layout(name, conf.retention, conf.history, crypter)
+        return choose_host(decode_hosts(config.get("hosts")), name), layout
+
+    def make_broker(self) -> Broker:
+        """See ``BrokerBackend.make_broker``."""
+        from dwsps_channels.broker.redis.broker import RedisBroker
+        from dwsps_channels.broker.redis.hosts import async_pool
+
+        host, layout = self._place
+        return RedisBroker(partial(async_pool, host), layout)
+
+    def make_sender(self) -> BrokerSender:
+        """See ``BrokerBackend.make_sender``."""
+        from dwsps_channels.broker.redis.sender import RedisSender
+
+        return RedisSender(*self._place)
+
+    def make_reader(self) -> LogReader:
+        """See ``BrokerBackend.make_reader``."""
+        from dwsps_channels.broker.redis.reader import RedisReader
+
+        return RedisReader(*self._place)
+
+    def check(self) -> list[CheckMessage]:
+        """See ``BrokerBackend.check``."""
+        if self.options.HOSTS is None and (found := _check_layer(self.options.LAYER)):
+            return found
+        hint = "correct it, or name another BACKEND"
+        try:
+            # All but the connection itself.
+            self.make_broker()
+            self.make_sender()
+        except ImportError as error:
             return [
                 Error(
-                    f"DWSPS['BROKER'] uses the channel layer '{alias}', which is not in CHANNEL_LAYERS",
-                    hint="name one of CHANNEL_LAYERS as LAYER in its OPTIONS, or use MemoryBackend if the server is "
-                    "one process",
-                    id="dwsps_channels.E006",
+                    f"DWSPS['BROKER'] needs Redis: {error}", hint="pip install redis", id=UNUSABLE
                 )
             ]
-        backend = str(described.get("BACKEND"))
-        try:
-            import_string(backend)
+        except ImproperlyConfigured as error:
+            return [Error(str(error), hint=hint, id=UNUSABLE)]
         except Exception as error:
-            package = backend.partition(".")[0]
-            hint = f"correct its BACKEND, or install the package that has '{package}'"
-            if package == "channels_redis":
-                hint = "pip install channels_redis"
-            problem = f"CHANNEL_LAYERS['{alias}'] cannot be used: {error}"
-            return [Error(problem, hint=hint, id="dwsps_channels.E009")]
+            problem = f"DWSPS['BROKER'] cannot use the Redis that is configured: {error}"
+            return [Error(problem, hint=hint, id=UNUSABLE)]
         return []
 
 
@@ -195,8 +275,9 @@ def configured_backend() -> BrokerBackend:
     chosen = conf.BROKER
     if chosen is None:
         described = _layers().get("default")
-        is_shared = described is not None and described.get("BACKEND") != IN_MEMORY_LAYER
-        return ChannelLayerBackend({}) if is_shared else MemoryBackend({})
+        if described is None or described.get("BACKEND") == IN_MEMORY_LAYER:
+            return MemoryBackend({})
+        return ChannelLayerBackend({}) if redis_layer(described) is None else RedisBackend({})
     try:
         backend = import_string(chosen.BACKEND)
     except (ImportError, TypeError, ValueError) as error:
@@ -213,6 +294,64 @@ def configured_backend() -> BrokerBackend:
             f"a dict whose BACKEND is a BrokerBackend that can be made, which '{chosen.BACKEND}' is not",
         )
     return backend(chosen.OPTIONS)
+
+
+def redis_layer(described: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the ``CONFIG`` of a layer of channels-redis, or of a subclass; ``None``: it is another layer."""
+    config: Mapping[str, Any] = described.get("CONFIG", {})
+    backend = str(described.get("BACKEND", ""))
+    if backend.startswith("channels_redis."):
+        return config
+    with suppress(Exception):  # what is wrong with it is for the check to say
+        layer = import_string(backend)
+        from channels_redis.core import RedisChannelLayer
+        from channels_redis.pubsub import RedisPubSubChannelLayer
+
+        if issubclass(layer, RedisPubSubChannelLayer):
+            return config
+        # One that makes its connections in its own way makes none for us.
+        if issubclass(layer, RedisChannelLayer):
+            is_plain = layer.create_pool is RedisChannelLayer.create_pool
+            return config if is_plain else None
+    return None
+
+
+def _server_name(kind: str, numbers: Sequence[int]) -> str:
+    """Return a name for what the server's processes share, and no other server.
+
+    It tells servers on one Redis apart: by ``SERVER_NAME``, ``SECRET_KEY``, and the ``numbers`` of databases.
+    With ``SECRET_KEY_FALLBACKS`` it is the oldest key, so that a new key can be introduced process by process.
+    Under test it is another.
+    """
+    key = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS][-1]
+    mark = salted_hmac(f"dwsps_channels.{kind}", repr(numbers), secret=key, algorithm="sha256")
+    # As the database of tests has another name: they share a developer's Redis, too.
+    test = ".test" if is_under_test() else ""
+    return f"dwsps.{kind}.{conf.SERVER_NAME}.{mark.hexdigest()[:16]}{test}"
+
+
+def _check_layer(alias: str) -> list[CheckMessage]:
+    described = _layers().get(alias)
+    if described is None:
+        return [
+            Error(
+                f"DWSPS['BROKER'] uses the channel layer '{alias}', which is not in CHANNEL_LAYERS",
+                hint="name one of CHANNEL_LAYERS as LAYER in its OPTIONS, or use MemoryBackend if the server is "
+                "one process",
+                id="dwsps_channels.E006",
+            )
+        ]
+    backend = str(described.get("BACKEND"))
+    try:
+        import_string(backend)
+    except Exception as error:
+        package = backend.partition(".")[0]
+        hint = f"correct its BACKEND, or install the package that has '{package}'"
+        if package == "channels_redis":
+            hint = "pip install channels_redis"
+        problem = f"CHANNEL_LAYERS['{alias}'] cannot be used: {error}"
+        return [Error(problem, hint=hint, id=UNUSABLE)]
+    return []
 
 
 def _layers() -> dict[str, dict[str, Any]]:

@@ -34,6 +34,8 @@ class BrokerStats(Struct, frozen=True):
     """Number of times that this process missed publications."""
     missed: int = 0
     """Number of publications that this process missed."""
+    epochs: int = 0
+    """Number of times that the log began another epoch, since its end could not be vouched for."""
 
 
 class SendResult(Struct, frozen=True):

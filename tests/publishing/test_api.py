@@ -27,8 +27,8 @@ from django.urls import path
 
 from dwsps_channels import apublish, publish
 from dwsps_channels.broker.backends import MemoryBackend
-from dwsps_channels.broker.channel_layer.send_queue import refused
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.broker.sending.send_queue import refused
 from dwsps_channels.exceptions import InvalidKey, InvalidPayload, NotServing
 from dwsps_channels.protocol.errors import (
     InvalidTopic,

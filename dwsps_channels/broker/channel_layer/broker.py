@@ -14,7 +14,8 @@ from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 from dwsps_channels.broker.channel_layer.gossip import Gossip
 from dwsps_channels.broker.channel_layer.layers import close_layer, end
-from dwsps_channels.broker.channel_layer.send_queue import (
+from dwsps_channels.broker.sending.send_queue import (
+    Outcome,
     SendQueue,
     Waiting,
     accept,
@@ -109,7 +110,7 @@ class ChannelLayerBroker:
         self._number = 0  # of the next publication
         self._returned = 0  # of the next publication that has not come back
         # The answers to the batches that the layer has taken and that have not come back, with the number after each.
-        self._sent: deque[tuple[int, list[asyncio.Future[None]]]] = deque()
+        self._sent: deque[tuple[int, list[Outcome]]] = deque()
         # Numbers of publications that were refused, so that they are not counted as missed.
         self._refused: list[range] = []
         self._beat_due = False
@@ -151,7 +152,7 @@ class ChannelLayerBroker:
         self._keeper = asyncio.create_task(self._keep())
         await self._settled.wait()
 
-    def publish(self, publication: Publication, key: str = "") -> asyncio.Future[None]:
+    def publish(self, publication: Publication, key: str = "") -> Outcome:
         """Hand over to every process: see ``Broker.publish``; there is no log to find ``key`` in. Call it on the loop that ``start`` ran on."""
         if self._stopping or self._node is None:
             return refused("the server is not running")
@@ -222,14 +223,18 @@ class ChannelLayerBroker:
             self._refused.append(range(batch.first, self._number))
 
     def _accept_returned(self) -> None:
-        """Answer the publishers whose batches have come back, or never will: a later one has."""
+        """Outcome the publishers whose batches have come back, or never will: a later one has."""
         while self._sent and self._sent[0][0] <= self._returned:
-            accept(self._sent.popleft()[1])
+            self._accept_first()
 
     def _accept_sent(self) -> None:
-        """Answer the publishers of all that the layer has taken, whether it comes back or not."""
+        """Outcome the publishers of all that the layer has taken, whether it comes back or not."""
         while self._sent:
-            accept(self._sent.popleft()[1])
+            self._accept_first()
+
+    def _accept_first(self) -> None:
+        for answer in self._sent.popleft()[1]:
+            accept(answer)
 
     # Incoming
 

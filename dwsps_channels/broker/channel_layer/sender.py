@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from dwsps_channels.broker.channel_layer.batch import Batch
-from dwsps_channels.broker.channel_layer.blocking import BlockingLayer, blocking_layer
+from dwsps_channels.broker.channel_layer.blocking import group_send
 from dwsps_channels.broker.channel_layer.gossip import OUTSIDE
 from dwsps_channels.core.broker import SendResult
 from dwsps_channels.core.publication import Publication
@@ -22,7 +22,6 @@ class ChannelLayerSender:
         self._group = group
         self._name = OUTSIDE + uuid4().hex
         self._number = 0
-        self._layer: BlockingLayer | None = None
 
     def publish(self, publication: Publication, deadline: float, key: str = "") -> SendResult:
         """Have every process deliver ``publication``. A layer remembers no keys: ``key`` has no effect.
@@ -35,17 +34,13 @@ class ChannelLayerSender:
         # Never used again, even if sending fails: it may have arrived nevertheless.
         self._number += 1
         try:
-            if self._layer is None:
-                self._layer = blocking_layer(self._make_layer)
-            return SendResult(lost=self._layer.group_send(self._group, batch.message(), deadline))
+            group_send(self._make_layer, self._group, batch.message(), deadline)
         except TimeoutError:
             raise
         except Exception as error:
             problem = str(error) or type(error).__name__
             raise ConnectionError(f"the channel layer did not take it: {problem}") from error
+        return SendResult()
 
     def close(self) -> None:
-        """Close the layer's connections."""
-        if self._layer is not None:
-            self._layer.close()
-            self._layer = None
+        """Do nothing: each message has a layer of its own."""

@@ -1,4 +1,4 @@
-"""Publishing to a broker from a process that is no member of it: see tests/broker/channel_layer/test_blocking.py for real layers."""
+"""Publishing to a broker from a process that is no member of it: see tests/broker/channel_layer/test_redis.py for real layers."""
 
 import asyncio
 import json
@@ -102,5 +102,5 @@ def test_where_threads_are_greenlets_it_says_what_to_use(
 ) -> None:
     patched: Callable[[], str] = lambda: "gevent"  # noqa: E731
     monkeypatch.setattr(blocking, "patched_threads", patched)
-    with pytest.raises(ConnectionError, match="gevent has replaced threads: use a layer of chan"):
+    with pytest.raises(ConnectionError, match="gevent has replaced threads: use RedisBackend"):
         sender.publish(publication(1), soon())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from dwsps_channels.core.publication import Publication
@@ -11,12 +11,16 @@ from dwsps_channels.protocol.errors import Unavailable
 # What a publication costs beside its payload and its topic: field names, the timestamp, the queue's own.
 OVERHEAD: Final = 128
 
+Outcome = asyncio.Future[int | None]
+"""The answer to a publisher: the offset, if there is one."""
+
 
 class Waiting(NamedTuple):
     """A publication that was not handed over yet."""
 
     publication: Publication
-    accepted: asyncio.Future[None]
+    key: str
+    accepted: Outcome
     """The publisher's answer."""
     size: int
 
@@ -33,12 +37,15 @@ class SendQueue:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def enqueue(self, publication: Publication) -> asyncio.Future[None]:
+    def __iter__(self) -> Iterator[Waiting]:
+        return iter(self._queue)
+
+    def enqueue(self, publication: Publication, key: str = "") -> Outcome:
         """Add ``publication``. The future fails with ``Unavailable`` if the queue is full, or if it cannot be sent."""
         size = len(memoryview(publication.message)) + len(publication.topic.encode()) + OVERHEAD
         if len(self._queue) >= self._max_publications or self._bytes + size > self._max_bytes:
             return refused("the server's other processes cannot be told fast enough")
-        waiting = Waiting(publication, asyncio.get_running_loop().create_future(), size)
+        waiting = Waiting(publication, key, asyncio.get_running_loop().create_future(), size)
         self._queue.append(waiting)
         self._bytes += size
         return waiting.accepted
@@ -59,12 +66,11 @@ class SendQueue:
         refuse(self.next_batch(self._bytes), problem)
 
 
-def accept(answers: Iterable[asyncio.Future[None]]) -> None:
-    """Tell the publishers that the broker has what they published."""
-    for answer in answers:
-        # A publisher that was cancelled has cancelled its answer, and only that.
-        if not answer.done():
-            answer.set_result(None)
+def accept(answer: Outcome, offset: int | None = None) -> None:
+    """Tell a publisher that the broker has what it published, at ``offset``."""
+    # A publisher that was cancelled has cancelled its answer, and only that.
+    if not answer.done():
+        answer.set_result(offset)
 
 
 def refuse(batch: Iterable[Waiting], problem: str) -> None:
@@ -74,14 +80,14 @@ def refuse(batch: Iterable[Waiting], problem: str) -> None:
             _refuse(waiting.accepted, problem)
 
 
-def refused(problem: str) -> asyncio.Future[None]:
+def refused(problem: str) -> Outcome:
     """Return a future that fails with ``Unavailable``."""
-    answer = asyncio.get_running_loop().create_future()
+    answer: Outcome = asyncio.get_running_loop().create_future()
     _refuse(answer, problem)
     return answer
 
 
-def _refuse(answer: asyncio.Future[None], problem: str) -> None:
+def _refuse(answer: Outcome, problem: str) -> None:
     answer.set_exception(Unavailable(problem))
     # Looked at here, so that asyncio does not complain of those that nobody awaits.
     answer.exception()

@@ -1,0 +1,57 @@
+"""A connection to Redis on the event loop."""
+
+import asyncio
+from typing import Any, Final
+
+from dwsps_channels.broker.redis.layout import SCRIPT, SCRIPT_NAME, Argument, Call
+from dwsps_channels.broker.redis.server import RedisServer
+
+# Seconds for a connection to come about, and for a reply. Both are longer than Redis takes on a bad day.
+CONNECT_TIMEOUT: Final = 3.0
+REPLY_TIMEOUT: Final = 3.0
+
+
+class Connection:
+    """One connection, for one caller at a time. If a call fails or is cancelled, it is of no more use: close it."""
+
+    def __init__(self, pool: Any) -> None:
+        # Not taken from the pool, which would keep it.
+        self._connection = pool.make_connection()
+
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            TimeoutError: not within ``CONNECT_TIMEOUT``.
+            OSError, redis.RedisError: it cannot be reached, or does not let us in.
+        """
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await self._connection.connect()
+
+    async def call(self, *command: Argument, timeout: float = REPLY_TIMEOUT) -> Any:
+        """Send a command and return the reply: bytes, integers, lists of them.
+
+        Raises:
+            TimeoutError: no reply within ``timeout``.
+            OSError, redis.RedisError: the connection broke, or Redis does not do it.
+        """
+        async with asyncio.timeout(timeout):
+            await self._connection.send_command(*command)
+            return await self._connection.read_response(disable_decoding=True)
+
+    async def run(self, call: Call) -> Any:
+        """Call the script. Raises as ``call``."""
+        from redis.exceptions import NoScriptError
+
+        try:
+            return await self.call("EVALSHA", SCRIPT_NAME, *call)
+        except NoScriptError:
+            return await self.call("EVAL", SCRIPT, *call)
+
+    async def server(self) -> RedisServer:
+        """Ask Redis what it is. Raises as ``call``, and as ``RedisServer.from_info``."""
+        return RedisServer.from_info(await self.call("INFO"))
+
+    async def close(self) -> None:
+        """Close it, without waiting for the other side."""
+        await self._connection.disconnect(nowait=True)

@@ -1,0 +1,208 @@
+"""The log's place in Redis, its bounds, and the form of its entries."""
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha1
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.protocol import surrogates
+from dwsps_channels.protocol.topics import contexts
+
+SCRIPT: Final = (Path(__file__).parent / "log.lua").read_text()
+"""The operations on the log: append, beat, join."""
+
+SCRIPT_NAME: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+"""The name by which Redis knows the script."""
+
+Argument = str | bytes | int
+Call = tuple[Argument, ...]
+"""The arguments of the script, keys and all: what follows ``EVALSHA`` and the name of the script."""
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(list[Publication])
+_SKIPPED: Final = re.compile(rb"\d+")
+
+
+class Crypter(Protocol):
+    """Encrypts what is kept in Redis, as ``cryptography.fernet.MultiFernet`` does."""
+
+    def encrypt(self, data: bytes) -> bytes: ...
+
+    def decrypt(self, token: bytes) -> bytes: ...
+
+
+class Entry(NamedTuple):
+    """One batch of publications, as it is in a stream."""
+
+    id: bytes
+    first: int
+    """The offset of the first publication of the batch."""
+    epoch: bytes
+    """The epoch in which it was appended."""
+    previous: bytes
+    """In the log: the id of the entry before. In the stream of a root: the places of its publications in the batch."""
+    source: bytes
+    """The process that published it, and the number of the batch."""
+    at: int
+    """When it was appended, in ms, by the clock of Redis."""
+    skipped: Sequence[int]
+    """The places of publications that have no offset: their keys were known."""
+    data: bytes
+
+
+def parse(reply: Any) -> Entry:
+    """Read an element of what ``XREAD`` and ``XRANGE`` return."""
+    id, (_, epoch, _, previous, _, source, _, at, _, _, _, skipped, _, data) = reply
+    return Entry(
+        id,
+        int(id.partition(b"-")[0]),
+        epoch,
+        previous,
+        source,
+        int(at),
+        numbers(skipped) if skipped else (),
+        data,
+    )
+
+
+def numbers(text: bytes) -> list[int]:
+    """Return the whole numbers in ``text``."""
+    return [int(each) for each in _SKIPPED.findall(text)]
+
+
+class Layout:
+    """The names and the bounds of one server's streams.
+
+    ``name`` is the same in each process of the server, and no other server's on this Redis. ``roots`` are the topics of
+    ``DWSPS["HISTORY"]`` with their bounds; ``None``: nothing is kept there, beyond what every process has to read. Redis keeps
+    up to ten seconds more, so that a slow process finds what it has yet to read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bounds: Retention,
+        roots: Mapping[str, Retention | None] | None = None,
+        crypter: Crypter | None = None,
+    ) -> None:
+        # In braces, by which Redis Cluster keeps them together.
+        self.state = f"{{{name}}}:state"
+        self.log = f"{{{name}}}:log"
+        self._keys = (self.state, self.log, f"{{{name}}}:keys", f"{{{name}}}:older-keys")
+        self.bounds = bounds
+        self._all_roots = roots or {}
+        self.roots = {root: each for root, each in sorted(self._all_roots.items()) if each}
+        """The roots that are kept apart."""
+        self.root_names = _encode(list(self.roots)).decode()
+        """The names of these, as JSON."""
+        self._crypter = crypter
+
+    def stream(self, root: str) -> str:
+        """Return the name of the stream of a root."""
+        return f"{self.log}:{root}"
+
+    def root_of(self, topic: str) -> str | None:
+        """Return the longest root that has ``topic`` and is kept apart; ``None``: the longest is not, or there is none."""
+        for context in contexts(topic):
+            if context in self._all_roots:
+                return context if context in self.roots else None
+        return None
+
+    def root_that_has_all(self, topic: str) -> str | None:
+        """Return the root whose stream has everything at and below ``topic``; ``None``: there is none."""
+        root = self.root_of(topic)
+        is_divided = any(each.startswith(f"{topic}.") for each in self._all_roots)
+        return None if is_divided else root
+
+    def join(self, process: str, run: str, candidate: str, epoch: str, last: bytes) -> Call:
+        """Return the call by which a process verifies what it has read."""
+        return self._call("join", process, run, candidate, epoch, last)
+
+    def beat(self, process: str, run: str, epoch: str) -> Call:
+        """Return the call by which a process shows that it is there. It removes what is over the bounds."""
+        bounds: list[Argument] = []
+        for name, each in {"": self.bounds, **self.roots}.items():
+            bounds += [name, each.messages, each.bytes, int(each.seconds * 1000)]
+        return self._call("beat", epoch, process, run, 1 + len(self.roots), *bounds)
+
+    def append(
+        self,
+        process: str,
+        number: int,
+        nonce: int,
+        epoch: str,
+        publications: Sequence[Publication],
+        keys: Sequence[str],
+    ) -> Call:
+        """Return the call that appends a batch, once however often it is made.
+
+        ``nonce`` makes the id of the entry unlike any other's. An empty key is none.
+        """
+        keyed: list[Argument] = []
+        for place, key in enumerate(keys):
+            if key:
+                keyed += [place, key]
+        concerned: list[Argument] = [0]
+        if self.roots:
+            concerned = self._concerned(publications)
+        return self._call(
+            *("append", epoch, process, number, nonce, len(publications)),
+            *(self._encoded(publications), self.bounds.bytes, self.root_names),
+            *(len(keyed) // 2, *keyed, *concerned),
+        )
+
+    def _concerned(self, publications: Sequence[Publication]) -> list[Argument]:
+        places: dict[str, list[int]] = {}
+        for place, publication in enumerate(publications):
+            root = self.root_of(publication.topic)
+            if root is not None:
+                places.setdefault(root, []).append(place)
+        arguments: list[Argument] = [len(places)]
+        for root, each in places.items():
+            data = self._encoded([publications[place] for place in each])
+            arguments += [root, ",".join(map(str, each)), len(each), data, self.roots[root].bytes]
+        return arguments
+
+    def _call(self, *arguments: Argument) -> Call:
+        return (len(self._keys), *self._keys, *arguments)
+
+    def _encoded(self, publications: Sequence[Publication]) -> bytes:
+        data = _encode(publications)
+        return data if self._crypter is None else self._crypter.encrypt(data)
+
+    def decode(self, entry: Entry) -> list[tuple[int, Publication]]:
+        """Return the publications of an entry of the log, with their offsets.
+
+        Raises:
+            ValueError: they cannot be read. The text says why.
+        """
+        publications = self._decoded(entry.data)
+        if not entry.skipped:
+            return list(enumerate(publications, entry.first))
+        kept = [each for place, each in enumerate(publications) if place not in entry.skipped]
+        return list(enumerate(kept, entry.first))
+
+    def decode_of_root(self, entry: Entry) -> list[tuple[int, Publication]]:
+        """Do as ``decode`` for an entry of a root's stream."""
+        found: list[tuple[int, Publication]] = []
+        for place, each in zip(numbers(entry.previous), self._decoded(entry.data), strict=True):
+            if place not in entry.skipped:
+                before = sum(skipped < place for skipped in entry.skipped)
+                found.append((entry.first + place - before, each))
+        return found
+
+    def _decoded(self, data: bytes) -> list[Publication]:
+        if self._crypter is not None:
+            try:
+                data = self._crypter.decrypt(data)
+            except Exception as error:
+                raise ValueError("it is encrypted with another key") from error
+        try:
+            return surrogates.decode(_decoder, data)
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error

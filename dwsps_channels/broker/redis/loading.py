@@ -1,0 +1,106 @@
+"""Reading the kept part of the log, apart from the connection that it is read over."""
+
+from bisect import bisect_right
+from collections.abc import Generator
+from typing import Any, Final
+
+from dwsps_channels.broker.redis.layout import Argument, Entry, Layout, parse
+from dwsps_channels.core.log import Log
+from dwsps_channels.core.publication import Publication
+
+Numbered = tuple[int, Publication]
+Conversation = Generator[tuple[Argument, ...], Any, Log]
+"""Yields commands, is sent the reply of each, and returns the log."""
+
+# A page of the largest batches is some 4 MB.
+_PAGE: Final = 16
+
+
+def load(
+    layout: Layout, epoch: str, offset: int, last: bytes, *, root: str | None = None
+) -> Conversation:
+    """Read what is kept up to ``offset``, which is in the entry ``last``. With ``root``, read no more than its own stream."""
+    seconds, micros = yield ("TIME",)
+    now = int(seconds) * 1000 + int(micros) // 1000
+    floor, found = offset, list[Numbered]()
+    if root is None:
+        floor, found = yield from _log(layout, offset, last, now - layout.bounds.seconds * 1000)
+    floors = {}
+    for name in layout.roots if root is None else [root]:
+        floors[name], older = yield from _root(layout, name, offset, floor, now)
+        found += older
+    found.sort(key=lambda numbered: numbered[0])
+    return Log(epoch, offset, floor, found, floors)
+
+
+def _log(
+    layout: Layout, offset: int, last: bytes, since: float
+) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
+    """Return the floor, and the publications after it. What was appended before ``since`` is left out."""
+    found: list[Numbered] = []
+    floor, read, place = 0, b"", "-"
+    while True:
+        page = yield ("XRANGE", layout.log, place, last, "COUNT", _PAGE)
+        for reply in page:
+            entry = parse(reply)
+            # Others remove the oldest entries meanwhile: those before the gap are of no use then.
+            if entry.previous != read:
+                found, floor = [], entry.first - 1
+            read = entry.id
+            try:
+                publications = layout.decode(entry)
+            except ValueError:
+                read = b""  # as if it were not there
+            else:
+                found += publications
+                if entry.at < since:
+                    found, floor = [], found[-1][0]
+        if len(page) < _PAGE:
+            break
+        place = f"({parse(page[-1]).id.decode()}"
+    return (floor, found) if read == last else (offset, [])
+
+
+def _root(
+    layout: Layout, root: str, offset: int, floor: int, now: int
+) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
+    """Return the floor of a root, and what its stream has between that and ``floor``, below which the log has nothing."""
+    since = now - layout.roots[root].seconds * 1000
+    stream = layout.stream(root)
+    entries: list[Entry] = []
+    place = "-"
+    while True:
+        page = yield ("XRANGE", stream, place, f"{offset}-18446744073709551615", "COUNT", _PAGE)
+        entries += map(parse, page)
+        if len(page) < _PAGE:
+            break
+        place = f"({entries[-1].id.decode()}"
+    # Asked for afterwards: what was removed meanwhile has raised it.
+    kept, appended, roots = yield (
+        *("HMGET", layout.state),
+        *(f"floor:{root}", f"last:{root}", "roots"),
+    )
+    if roots is None or kept is None or layout.root_names != roots.decode():
+        return floor, []  # no process that publishes keeps it yet
+    if (
+        appended is not None
+        and int(appended) <= offset
+        and not entries
+        and int(kept) < int(appended)
+    ):
+        return floor, []  # Redis has evicted it
+    own_floor, found = int(kept), list[Numbered]()
+    for entry in entries:
+        try:
+            publications = layout.decode_of_root(entry)
+        except ValueError:
+            found, own_floor = [], offset
+            continue
+        if entry.at < since:
+            if publications:
+                own_floor = max(own_floor, publications[-1][0])
+        else:
+            found += publications
+    start = bisect_right(found, own_floor, key=lambda numbered: numbered[0])
+    stop = bisect_right(found, floor, key=lambda numbered: numbered[0])
+    return min(own_floor, floor), found[start:stop]

@@ -1,0 +1,345 @@
+-- The operations on the log of one server. Each call is one atomic step.
+--
+-- KEYS  1 the state, a hash   2 the log, a stream   3 the keys of publishes, a hash   4 the older ones, a hash
+-- ARGV  1 the operation   2... its arguments
+--
+-- Fields of the state:
+--   epoch, run        the epoch, and the Redis (run and replication id) under which it was last vouched for
+--   offset, last      of the last publication; the id of the last entry ("0-0": there was none)
+--   floor             every publication after this offset is in the log
+--   count, bytes      publications in the log, and the bytes of their entries
+--   roots             JSON: the names of the kept roots; of each root also floor:, last:, count:, bytes: and its name
+--   keys_at, keys_n   since when the newer hash of keys is used, in ms, and how many it has
+--   p:<process>       a process that reads: when it was last heard, in ms
+--   s:<process>       what became of its last batch: "<number> <first offset, or 0> <ms> <position:offset of known keys>"
+--   vote, v:<process> the Redis that processes vouch for, "<run> <since ms>"; for which one each process did
+--   heard             when a process that reads was last heard, in ms
+--   purged            when processes that are gone were last forgotten, in ms
+local state, log, newer, older = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local KEY_AGE = 300000      -- ms for which a key is remembered at least
+local KEYS_EACH = 50000     -- keys in each of the two hashes
+local GRACE = 10000         -- ms in which processes read what is over the bounds, before it may go
+local HARD = 4              -- times the bound of bytes that the log has at the most, read or not
+local ALIVE = 5000          -- ms: a process that was heard so long before the last that was heard counts
+local VOTE = 3000           -- ms in which all processes must have vouched for another Redis
+local GONE = 600000         -- ms after which a process that is not heard is forgotten
+
+-- tostring would write 1e+15.
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function offset_of(id)
+  return tonumber(string.match(id, '^%d+'))
+end
+
+local function get(...)
+  local values = redis.call('HMGET', state, ...)
+  for index = 1, #values do
+    values[index] = values[index] or nil
+  end
+  return unpack(values, 1, select('#', ...))
+end
+
+local function stream_of(root)
+  return log .. ':' .. root
+end
+
+-- Remove the oldest entries of a stream that is over its bounds, never the newest.
+local function trim(stream, suffix, messages, bytes, age, grace)
+  local has, size = get('count' .. suffix, 'bytes' .. suffix)
+  has, size = tonumber(has or 0), tonumber(size or 0)
+  local more = true
+  while more do
+    local entries = redis.call('XRANGE', stream, '-', '+', 'COUNT', 8)
+    local kept = 1
+    while kept < #entries do
+      local fields = entries[kept][2]
+      local old = now - tonumber(fields[8])
+      local is_over = has > messages or size > bytes or old > age
+      if not (is_over and (old > grace or size > HARD * bytes)) then
+        break
+      end
+      has, size, kept = has - tonumber(fields[10]), size - #fields[14], kept + 1
+    end
+    if kept > 1 then
+      local first = entries[kept][1]
+      redis.call('XTRIM', stream, 'MINID', first)
+      redis.call('HSET', state, 'count' .. suffix, int(has), 'bytes' .. suffix, int(size),
+        'floor' .. suffix, int(offset_of(first) - 1))
+    end
+    more = kept > 1 and kept == #entries and #entries == 8
+  end
+end
+
+-- Is there a log, and is it whole?
+local function is_lost(epoch, last)
+  return not epoch or (last ~= '0-0' and redis.call('EXISTS', log) == 0)
+end
+
+-- Have the state name the roots that this process keeps. A root is complete from here on only if it was kept before,
+-- and nothing below it was kept apart.
+local function keep_roots(roots, known, offset)
+  local wanted, gone, had = cjson.decode(roots), {}, {}
+  for _, name in ipairs(cjson.decode(known or '[]')) do
+    had[name] = true
+  end
+  for _, name in ipairs(wanted) do
+    wanted[name] = true
+  end
+  local function forget(name)
+    redis.call('DEL', stream_of(name))
+    redis.call('HDEL', state, 'floor:' .. name, 'last:' .. name, 'count:' .. name, 'bytes:' .. name)
+  end
+  for name in pairs(had) do
+    if not wanted[name] then
+      gone[#gone + 1] = name
+      forget(name)
+    end
+  end
+  for _, name in ipairs(wanted) do
+    local is_whole = had[name]
+    for _, other in ipairs(gone) do
+      is_whole = is_whole and string.sub(other, 1, #name + 1) ~= name .. '.'
+    end
+    if not is_whole then
+      forget(name)
+      redis.call('HSET', state, 'floor:' .. name, offset)
+    end
+  end
+  redis.call('HSET', state, 'roots', roots)
+end
+
+-- ARGV  2 epoch ('': any)  3 process  4 number of the batch  5 nonce  6 how many publications  7 they, encoded
+--       8 bound of bytes  9 roots, JSON  10 how many have a key  then of each: its place from 0, the key
+--       then how many kept roots are concerned  then of each: name, places, how many, they, bound of bytes
+-- Returns {'ok', first offset or 0, 'place:offset,...' of those whose key is known, ms since a process that reads was
+-- last heard} or {'lost'}.
+local function append()
+  local process, number, nonce = ARGV[3], ARGV[4], ARGV[5]
+  local epoch, offset, last, count, bytes, roots, sent, keys_at, keys_n, heard = get('epoch', 'offset', 'last',
+    'count', 'bytes', 'roots', 's:' .. process, 'keys_at', 'keys_n', 'heard')
+  local quiet = int(now - tonumber(heard or 0))
+  if is_lost(epoch, last) then
+    return {'lost'}
+  end
+  if sent then
+    local had, first, known = string.match(sent, '^(%d+) (%d+) %d+ (.*)$')
+    if tonumber(had) >= tonumber(number) then
+      return {'ok', first, known, quiet}
+    end
+  end
+  if ARGV[2] ~= '' and ARGV[2] ~= epoch then
+    return {'lost'}
+  end
+  if ARGV[9] ~= (roots or '[]') then
+    keep_roots(ARGV[9], roots, offset)
+  end
+  local first = tonumber(offset) + 1
+  local known, skipped, at = {}, {}, 11
+  local keyed = tonumber(ARGV[10])
+  if keyed > 0 then
+    keys_n = tonumber(keys_n or 0)
+    if now - tonumber(keys_at or 0) >= KEY_AGE or keys_n >= KEYS_EACH then
+      redis.call('DEL', older)
+      if redis.call('EXISTS', newer) == 1 then
+        redis.call('RENAME', newer, older)
+      end
+      keys_n = 0
+      redis.call('HSET', state, 'keys_at', int(now))
+    end
+    for _ = 1, keyed do
+      local place, key = ARGV[at], ARGV[at + 1]
+      at = at + 2
+      local found = redis.call('HGET', newer, key) or redis.call('HGET', older, key)
+      if found then
+        known[#known + 1] = place .. ':' .. found
+        skipped[#skipped + 1] = place
+      else
+        redis.call('HSET', newer, key, int(first + tonumber(place) - #skipped))
+        keys_n = keys_n + 1
+      end
+    end
+    redis.call('HSET', state, 'keys_n', int(keys_n))
+  end
+  local kept = tonumber(ARGV[6]) - #skipped
+  known, skipped = table.concat(known, ','), table.concat(skipped, ',')
+  local id = int(first) .. '-' .. nonce
+  if kept == 0 then
+    first = 0
+  else
+    offset = first + kept - 1
+    bytes = tonumber(bytes or 0) + #ARGV[7]
+    -- Always the same fields: Redis writes them once for many entries, and everybody reads them by their place.
+    redis.call('XADD', log, id, 'e', epoch, 'p', last, 's', process .. ' ' .. number, 't', int(now),
+      'n', int(kept), 'x', skipped, 'd', ARGV[7])
+    redis.call('HSET', state, 'offset', int(offset), 'last', id, 'count', int(tonumber(count or 0) + kept),
+      'bytes', int(bytes))
+    if bytes > HARD * tonumber(ARGV[8]) then
+      trim(log, '', math.huge, tonumber(ARGV[8]), math.huge, math.huge)
+    end
+    local concerned = tonumber(ARGV[at])
+    at = at + 1
+    for _ = 1, concerned do
+      local name, bound = ARGV[at], tonumber(ARGV[at + 4])
+      local suffix = ':' .. name
+      local has, size, before = get('count' .. suffix, 'bytes' .. suffix, 'last' .. suffix)
+      -- Redis has evicted it.
+      if before and redis.call('EXISTS', stream_of(name)) == 0 then
+        has, size = 0, 0
+        redis.call('HSET', state, 'floor' .. suffix, int(first - 1))
+      end
+      redis.call('XADD', stream_of(name), id, 'e', epoch, 'p', ARGV[at + 1], 's', process .. ' ' .. number,
+        't', int(now), 'n', ARGV[at + 2], 'x', skipped, 'd', ARGV[at + 3])
+      size = tonumber(size or 0) + #ARGV[at + 3]
+      redis.call('HSET', state, 'count' .. suffix, int(tonumber(has or 0) + ARGV[at + 2]), 'bytes' .. suffix,
+        int(size), 'last' .. suffix, int(offset))
+      if size > HARD * bound then
+        trim(stream_of(name), suffix, math.huge, bound, math.huge, math.huge)
+      end
+      at = at + 5
+    end
+  end
+  redis.call('HSET', state, 's:' .. process, number .. ' ' .. int(first) .. ' ' .. int(now) .. ' ' .. known)
+  return {'ok', int(first), known, quiet}
+end
+
+-- Forget the processes that are gone, once a minute.
+local function purge()
+  if now - tonumber(get('purged') or 0) < 60000 then
+    return
+  end
+  redis.call('HSET', state, 'purged', int(now))
+  local all = redis.call('HGETALL', state)
+  for index = 1, #all, 2 do
+    local kind = string.sub(all[index], 1, 2)
+    local heard = kind == 'p:' and all[index + 1] or kind == 's:' and string.match(all[index + 1], '^%d+ %d+ (%d+)')
+    if heard and now - tonumber(heard) > GONE then
+      redis.call('HDEL', state, all[index])
+    end
+  end
+end
+
+-- ARGV  2 epoch  3 process  4 the Redis  5 how many streams, of which the first is the log
+--       then of each: the root's name ('' for the log), bounds of messages, bytes and age in ms
+-- Returns {'ok'} or {'lost'}.
+local function beat()
+  local epoch, last, run = get('epoch', 'last', 'run')
+  if is_lost(epoch, last) or epoch ~= ARGV[2] then
+    return {'lost'}
+  end
+  redis.call('HSET', state, 'p:' .. ARGV[3], int(now), 'run', ARGV[4], 'heard', int(now))
+  local at = 6
+  for _ = 1, tonumber(ARGV[5]) do
+    local name = ARGV[at]
+    local messages, bytes, age = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+    if name == '' then
+      trim(log, '', messages, bytes, age, GRACE)
+    else
+      trim(stream_of(name), ':' .. name, messages, bytes, age, 0)
+    end
+    at = at + 4
+  end
+  purge()
+  return {'ok'}
+end
+
+-- Begin another epoch, under the Redis `run`.
+local function renew(epoch, run)
+  local known, last, offset, roots = get('epoch', 'last', 'offset', 'roots')
+  if is_lost(known, last) then
+    for _, name in ipairs(cjson.decode(roots or '[]')) do
+      redis.call('DEL', stream_of(name))
+    end
+    redis.call('DEL', log, newer, older, state)
+    offset = offset or '0'
+    redis.call('HSET', state, 'offset', offset, 'floor', offset, 'last', '0-0')
+  end
+  redis.call('HSET', state, 'epoch', epoch, 'run', run)
+  redis.call('HDEL', state, 'vote')
+end
+
+-- Vouch for `run`: true once every process that was alive does, false if one does not in time, nil until then.
+local function vote(process, run)
+  local all, heard, latest = redis.call('HGETALL', state), {}, 0
+  local since = now
+  if process ~= '' then
+    redis.call('HSET', state, 'v:' .. process, run)
+  end
+  local vouched = {[process] = process ~= ''}
+  for index = 1, #all, 2 do
+    local kind, name, value = string.sub(all[index], 1, 2), string.sub(all[index], 3), all[index + 1]
+    if kind == 'p:' then
+      heard[name] = tonumber(value)
+      latest = math.max(latest, heard[name])
+    elseif kind == 'v:' then
+      vouched[name] = vouched[name] or value == run
+    elseif all[index] == 'vote' then
+      local voted, at = string.match(value, '^(%S+) (%d+)$')
+      since = voted == run and tonumber(at) or now
+    end
+  end
+  redis.call('HSET', state, 'vote', run .. ' ' .. int(since))
+  local is_asked, is_whole = false, true
+  for name, at in pairs(heard) do
+    if latest - at <= ALIVE then
+      is_asked = true
+      is_whole = is_whole and vouched[name]
+    end
+  end
+  -- Without a process that has read it, nobody knows where the log ended.
+  local has_vouched = is_whole and (process ~= '' or is_asked)
+  if has_vouched or not is_asked or now - since > VOTE then
+    for name in pairs(vouched) do
+      redis.call('HDEL', state, 'v:' .. name)
+    end
+    redis.call('HDEL', state, 'vote')
+    return has_vouched
+  end
+end
+
+-- Verify that this Redis has what the process has read.
+-- ARGV  2 process ('': it only publishes or loads)  3 the Redis  4 a new epoch, if one is needed
+--       5 the epoch that the process knows ('': none)  6 the id of the last entry that it has read
+-- Returns {what, epoch, offset, id of the last entry}. What: 'same': go on reading; 'begin': load the log; 'wait': ask again.
+local function join()
+  local process, run, candidate, knows, read = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+  local epoch, last, vouched, floor = get('epoch', 'last', 'run', 'floor')
+  local what = 'begin'
+  local is_new = is_lost(epoch, last)
+  if not is_new and knows ~= '' and knows == epoch then
+    if read == last or read == '0-0' or #redis.call('XRANGE', log, read, read) == 1 then
+      what = 'same'
+    elseif vouched ~= run or offset_of(read) > tonumber(floor or 0) then
+      is_new = true -- what it has read is not there, and was not trimmed, as far as anybody knows
+    end
+  end
+  if not is_new and vouched ~= run then
+    local result = vote(what == 'same' and process or '', run)
+    if result == nil then
+      return {'wait', epoch, '0', '0-0'}
+    end
+    is_new = not result
+    redis.call('HSET', state, 'run', run)
+  end
+  if is_new then
+    renew(candidate, run)
+    what = 'begin'
+  end
+  if process ~= '' then
+    redis.call('HSET', state, 'p:' .. process, int(now), 'heard', int(now))
+  end
+  local offset
+  epoch, offset, last = get('epoch', 'offset', 'last')
+  return {what, epoch, offset, last}
+end
+
+if ARGV[1] == 'append' then
+  return append()
+elseif ARGV[1] == 'beat' then
+  return beat()
+end
+return join()

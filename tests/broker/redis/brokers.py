@@ -1,0 +1,18 @@
+"""Brokers of one server on a Redis of the test's own."""
+
+from functools import partial
+from typing import Any
+
+from dwsps_channels.broker.redis.broker import RedisBroker
+from dwsps_channels.broker.redis.hosts import async_pool
+from dwsps_channels.broker.redis.layout import Layout
+from dwsps_channels.core.retention import Retention
+from tests.processes import Redis
+
+
+def layout(**options: Any) -> Layout:
+    return Layout(**{"name": "test", "bounds": Retention(), **options})
+
+
+def broker(redis: Redis, **options: Any) -> RedisBroker:
+    return RedisBroker(partial(async_pool, {"address": redis.url}), layout(**options))
