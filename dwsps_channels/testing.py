@@ -1,7 +1,7 @@
 """Helpers for the tests of a project: docs/how-to/testing.md shows how.
 
-``outbox`` and ``capture_publishes`` test code that publishes; ``PubSubCommunicator`` tests policies, signals and
-middleware.
+``outbox`` and ``capture_publishes`` test code that publishes, and code that reads history; ``PubSubCommunicator`` tests
+policies, signals, middleware and recovery.
 """
 
 import asyncio

@@ -21,6 +21,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from dwsps_channels import apublish, publish
 from dwsps_channels.broker.backends import ChannelLayerBackend
 from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.core.log import Log
 from dwsps_channels.exceptions import InvalidPayload, NotServing
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
@@ -267,6 +268,58 @@ class TestPubSubCommunicator:
             await client.subscribe("orders")
             assert reached(await apublish("orders.7", {"state": "paid"})) == 1
             assert (await client.receive())["message"] == {"state": "paid"}
+
+    async def test_it_is_sent_again_what_was_published_after_a_cursor(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news")
+            cursor = client.cursor
+            assert await client.publish("news", "missed") == 1
+        async with PubSubCommunicator() as client:
+            assert await client.subscribe("news", since=cursor)
+            assert (await client.receive())["message"] == "missed"
+            assert client.cursor != cursor
+            assert not await client.subscribe("news", since="another:0")
+            assert await client.received_nothing()
+
+    async def test_it_is_sent_the_last_messages(self) -> None:
+        async with PubSubCommunicator() as client:
+            for number in range(3):
+                await client.publish("news", number)
+            assert await client.subscribe("news", last=2)
+            assert [(await client.receive())["message"] for _ in range(2)] == [1, 2]
+
+    @override_settings(DWSPS={"POLICY": "tests.test_testing.OwnTopicOnly"})
+    async def test_it_resumes_topics_each_by_itself(self) -> None:
+        async with PubSubCommunicator(user=User(username="ada")) as ada:
+            await ada.subscribe("users.ada")
+            cursor = ada.cursor
+            await apublish("users.ada", "missed")
+        async with PubSubCommunicator(user=User(username="ada")) as ada:
+            outcomes = await ada.resume(["users.ada", "users.bob"], cursor)
+            assert outcomes["users.ada"] is True
+            assert str(outcomes["users.bob"]) == (
+                "forbidden: not allowed to subscribe to 'users.bob'"
+            )
+            assert (await ada.receive())["message"] == "missed"
+            assert await ada.resume(["users.ada"], "another:0") == {"users.ada": False}
+            assert await ada.received_nothing()
+
+    async def test_it_publishes_a_key_once(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news")
+            first = await client.publish("news", None, key="k")
+            assert await client.publish("news", None, key="k") == first
+            assert (await client.receive())["message"] is None
+            assert await client.received_nothing()
+
+    async def test_it_counts_resets(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news", last=0)
+            server = await runtime.obtain()
+            server.node.begin(Log(epoch="another"))
+            await apublish("news", "after")
+            assert (await client.receive())["message"] == "after"
+            assert (client.resets, client.cursor) == (1, "another:0")
 
     @override_settings(DWSPS={"POLICY": "tests.test_testing.OwnTopicOnly"})
     async def test_it_is_who_the_test_says(self) -> None:

@@ -132,7 +132,8 @@ class Node:
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
         is_first = not self.epoch
-        self.epoch, self._offset = log.epoch, log.offset
+        # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
+        self._offset, self.epoch = log.offset, log.epoch
         _, reached = self.reached()
         self._replayer.reset()
         self._tail.begin(replace(log, publications=self._without_duplicates(log.publications)))

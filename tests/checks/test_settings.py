@@ -435,6 +435,24 @@ class TestStaticFiles:
         assert self.ids_with("no.such.Storage") == []
 
 
+class TestPageCursor:
+    middleware = ("dwsps_channels.middleware.CursorMiddleware",)
+
+    def test_W011_there_is_no_log(self) -> None:
+        settings: dict[str, Any] = {
+            "DWSPS": {"BROKER": {"BACKEND": CHANNEL_LAYER}},
+            "CHANNEL_LAYERS": {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
+        }
+        assert ids(**settings) == []
+        assert ids(**settings, MIDDLEWARE=self.middleware) == ["W011"]
+        assert ids(DWSPS={}, MIDDLEWARE=self.middleware) == []
+
+    def test_W012_templates_do_not_get_the_request(self) -> None:
+        engine = {"BACKEND": "django.template.backends.django.DjangoTemplates"}
+        assert ids(DWSPS={}, TEMPLATES=[engine]) == []
+        assert ids(DWSPS={}, TEMPLATES=[engine], MIDDLEWARE=self.middleware) == ["W012"]
+
+
 class TestStrangers:
     def test_W003_everybody_may_do_everything(self) -> None:
         [message] = found(DWSPS={})
