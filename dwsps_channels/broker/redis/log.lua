@@ -287,7 +287,7 @@ local function vote(process, run)
   for name, at in pairs(heard) do
     if latest - at <= ALIVE then
       is_asked = true
-      is_whole = is_whole and vouched[name]
+      is_whole = is_whole and vouched[name] == true
     end
   end
   -- Without a process that has read it, nobody knows where the log ended.

@@ -14,5 +14,9 @@ def layout(**options: Any) -> Layout:
     return Layout(**{"name": "test", "bounds": Retention(), **options})
 
 
+def broker_at(url: str, **options: Any) -> RedisBroker:
+    return RedisBroker(partial(async_pool, {"address": url}), layout(**options))
+
+
 def broker(redis: Redis, **options: Any) -> RedisBroker:
-    return RedisBroker(partial(async_pool, {"address": redis.url}), layout(**options))
+    return broker_at(redis.url, **options)

@@ -1,0 +1,270 @@
+"""The log on a Redis that has a bad day: nothing is lost in silence, and the epoch tells the truth."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis as Client
+
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.protocol.errors import Unavailable
+from tests.broker.contract import publication
+from tests.broker.redis.account import Account, Process
+from tests.broker.redis.brokers import broker, broker_at
+from tests.broker.redis.proxy import Proxy
+from tests.processes import Redis, wait_until_async
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    account = Account()
+    yield account
+    await account.stop()
+
+
+@pytest.fixture
+async def client(redis: Redis) -> AsyncIterator[Client]:
+    client = Client.from_url(redis.url)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def keeping(redis: Redis) -> Redis:
+    """The Redis, with an append-only file: it keeps its data when it is killed."""
+    redis.kill()
+    at = redis.command.index("no")
+    redis.command = [*redis.command[:at], "yes", *redis.command[at + 1 :]]
+    redis.start()
+    return redis
+
+
+async def talking(account: Account, redis: Redis) -> None:
+    """Have two processes publish, and wait until both are heard."""
+    for _ in range(2):
+        account.talk(await account.add(broker(redis)))
+    await account.goes_on()
+
+
+def epochs(account: Account) -> list[str]:
+    """All epochs that there were, in order."""
+    return list(dict.fromkeys(s[0] for p in account.processes for s in p.stretches))
+
+
+async def begin_another(account: Account, epoch: str) -> None:
+    """Wait until all processes are in one epoch, another than ``epoch``."""
+
+    def have_begun() -> bool:
+        now = {process.epoch for process in account.processes}
+        return len(now) == 1 and epoch not in now
+
+    await wait_until_async(have_begun, 10, "all processes began another epoch")
+
+
+async def test_a_redis_that_forgets_everything_begins_another_epoch(
+    account: Account, redis: Redis
+) -> None:
+    await talking(account, redis)
+    [epoch] = epochs(account)
+    redis.restart()
+    await begin_another(account, epoch)
+    await account.goes_on()
+    await account.hush()
+    account.check()
+    assert len(epochs(account)) == 2
+    assert [process.broker.stats().epochs for process in account.processes] == [1, 1]
+
+
+async def test_a_redis_that_keeps_everything_stays_in_its_epoch(
+    account: Account, keeping: Redis
+) -> None:
+    await talking(account, keeping)
+    for _ in range(3):
+        keeping.restart()
+        await account.goes_on()
+    await account.hush()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 1]
+    assert account.unknown == set()
+
+
+async def test_a_redis_that_loses_its_end_begins_another_epoch(
+    account: Account, redis: Redis, client: Client
+) -> None:
+    await talking(account, redis)
+    [epoch] = epochs(account)
+    await client.save()
+    await account.goes_on()  # which is not saved
+    redis.restart()
+    await begin_another(account, epoch)
+    await account.goes_on()
+    await account.hush()
+    account.check()
+
+
+@pytest.mark.parametrize("name", ["state", "log"])
+async def test_a_key_that_is_evicted_begins_another_epoch(
+    name: str, account: Account, redis: Redis, client: Client
+) -> None:
+    await talking(account, redis)
+    [epoch] = epochs(account)
+    assert await client.delete(f"{{test}}:{name}") == 1
+    await begin_another(account, epoch)
+    await account.goes_on()
+    await account.hush()
+    account.check()
+
+
+async def test_a_redis_that_is_emptied_begins_another_epoch_though_nobody_publishes(
+    account: Account, redis: Redis, client: Client
+) -> None:
+    await talking(account, redis)
+    [epoch] = epochs(account)
+    await account.hush()
+    await client.flushall()
+    await begin_another(account, epoch)
+    account.check()
+
+
+async def test_connections_that_break_lose_nothing(
+    account: Account, redis: Redis, client: Client
+) -> None:
+    await talking(account, redis)
+    for _ in range(20):
+        await client.client_kill_filter(_type="normal", skipme=True)
+        await account.goes_on()
+    await account.hush()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 1]
+    assert account.unknown == set()
+
+
+async def test_a_redis_that_hangs_is_left_and_found_again(account: Account, redis: Redis) -> None:
+    await talking(account, redis)
+    redis.signal(signal.SIGSTOP)
+    await wait_until_async(
+        lambda: not any(process.broker.connected for process in account.processes), 10
+    )
+    with pytest.raises(Unavailable):
+        await account.processes[0].publish(publication(0))
+    redis.signal(signal.SIGCONT)
+    await account.goes_on()
+    await account.hush()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 1]
+
+
+@pytest.fixture
+async def proxied(redis: Redis) -> AsyncIterator[Proxy]:
+    proxy = await Proxy(redis.port).start()
+    yield proxy
+    await proxy.stop()
+
+
+async def test_a_process_that_was_cut_off_reads_what_it_missed(
+    account: Account, redis: Redis, proxied: Proxy
+) -> None:
+    near = await account.add(broker(redis))
+    far = await account.add(broker_at(proxied.url))
+    account.talk(near)
+    account.talk(far)
+    await account.goes_on()
+    proxied.cut()
+    await wait_until_async(lambda: not far.broker.connected, 10)
+    await account.goes_on(near)
+    proxied.restore()
+    await account.goes_on()
+    await account.hush()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 1]
+
+
+async def test_a_process_for_which_nothing_comes_any_more_notices(
+    account: Account, redis: Redis, proxied: Proxy
+) -> None:
+    near = await account.add(broker(redis))
+    far = await account.add(broker_at(proxied.url))
+    await account.goes_on()
+    proxied.hold()
+    await wait_until_async(lambda: not far.broker.connected, 10)
+    await account.goes_on(near)
+    proxied.restore()
+    await account.goes_on()
+    account.check()
+
+
+async def test_a_process_that_missed_what_redis_has_removed_begins_again_in_the_same_epoch(
+    account: Account, redis: Redis, proxied: Proxy
+) -> None:
+    small = {"bounds": Retention(messages=100, bytes=2000, seconds=300.0)}
+    near = await account.add(broker(redis, **small))
+    far = await account.add(broker_at(proxied.url, **small))
+    await account.goes_on()
+    proxied.cut()
+    await wait_until_async(lambda: not far.broker.connected, 10)
+    for _ in range(200):  # some 15 KB
+        await account.publish(near)
+    proxied.restore()
+    await account.goes_on()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 2]
+    assert len(epochs(account)) == 1
+    stats = far.broker.stats()
+    assert (stats.gaps, stats.epochs) == (1, 0)
+    assert 200 <= stats.missed <= 203
+    log = far.logs[1]
+    assert 0 < log.floor < log.offset
+    assert [offset for offset, _ in log.publications] == list(range(log.floor + 1, log.offset + 1))
+
+
+async def gone(process: Process) -> None:
+    """End a process as a crash does: it says nothing to Redis."""
+    keeper = process.broker._keeper
+    assert keeper is not None
+    keeper.cancel()
+    await asyncio.wait([keeper])
+    process.broker.connected = False
+
+
+async def test_a_log_whose_reader_does_not_come_back_is_not_vouched_for(
+    account: Account, redis: Redis, client: Client, proxied: Proxy
+) -> None:
+    far = await account.add(broker_at(proxied.url))
+    near = await account.add(broker(redis))
+    await account.goes_on()
+    proxied.cut()
+    await client.save()
+    await account.publish(near)  # only ``near`` has read it
+    await gone(near)
+    redis.restart()
+    proxied.restore()
+    await wait_until_async(lambda: far.epoch != near.epoch, 10, "another epoch has begun")
+    await account.goes_on(far)
+
+
+async def test_a_log_that_was_left_in_order_is_not_vouched_for_by_those_who_come_later(
+    account: Account, keeping: Redis
+) -> None:
+    first = await account.add(broker(keeping))
+    await account.goes_on()
+    await first.broker.stop()
+    second = await account.add(broker(keeping))
+    assert second.epoch == first.epoch  # the same Redis
+    await second.broker.stop()
+    keeping.restart()
+    third = await account.add(broker(keeping))
+    assert third.epoch != first.epoch
+    assert [each.offset for each in third.logs] == [1]
+
+
+async def test_a_process_that_comes_while_others_are_there_joins_their_epoch(
+    account: Account, keeping: Redis
+) -> None:
+    await talking(account, keeping)
+    keeping.restart()
+    await account.add(broker(keeping))
+    await account.goes_on()
+    await account.hush()
+    account.check()
+    assert len(epochs(account)) == 1
