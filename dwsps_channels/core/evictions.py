@@ -47,11 +47,10 @@ class Evictions:
         """Return the last offset that may be missing at or below ``topic``; 0: nothing is."""
         if self._added:
             self._fold()
-        return max(
-            self._floor,
-            self._floors.get(_first_level(topic), 0),
-            self._latest.get(topic, 0),
-        )
+        latest = max(self._floor, self._latest.get(topic, 0))
+        if self._floors:
+            latest = max(latest, self._floors.get(_first_level(topic), 0))
+        return latest
 
     def __len__(self) -> int:
         return len(self._latest) + len(self._added)

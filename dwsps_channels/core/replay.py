@@ -11,8 +11,11 @@ from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.frames import Frame
 
-# The frames that are remembered, in bytes of JSON; each has one or two forms more.
-CACHE_BYTES: Final = 2 * 1024 * 1024
+# The memory of what was made for replays, before the last one; and what a frame and a topic cost, besides the JSON, of
+# which transports make a second form.
+CACHE_BYTES: Final = 4 * 1024 * 1024
+_FRAME_BYTES: Final = 300
+_TOPIC_BYTES: Final = 800
 
 
 class ReplayLimits(Struct, frozen=True):
@@ -37,8 +40,18 @@ class Replay(Struct, frozen=True):
 NO_REPLAY: Final = Replay()
 
 
+class _Part(Struct, frozen=True):
+    """One topic's share of a replay."""
+
+    topic: str
+    after: int
+    offsets: Sequence[int]
+    frames: Sequence[Frame]
+    size: int
+
+
 class Replayer:
-    """Makes replays of what ``tail`` has. A frame that many clients get is encoded once."""
+    """Makes replays of what ``tail`` has. What many clients get is made once."""
 
     def __init__(self, tail: Tail, limits: ReplayLimits) -> None:
         self._tail = tail
@@ -46,92 +59,96 @@ class Replayer:
         # By context and offset.
         self._frames: dict[str, dict[int, Frame]] = {}
         self._cached = 0
+        # By topic, the last one: clients that were cut off together have missed the same.
+        self._parts: dict[str, _Part] = {}
 
     def reset(self) -> None:
-        """Forget the frames: offsets mean something else from now on."""
-        self._frames, self._cached = {}, 0
+        """Forget what was made: offsets mean something else from now on."""
+        self._frames, self._parts, self._cached = {}, {}, 0
 
     def recover(self, topics: Iterable[str], after: int) -> Replay:
         """Return what was published at and below ``topics`` after the offset ``after``.
 
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
-        parts: list[tuple[str, Sequence[Entry], Sequence[Frame]]] = []
+        parts: list[_Part] = []
         recovered = []
-        messages, left = self._limits.messages, self._limits.bytes
+        messages, size = self._limits.messages, self._limits.bytes
         for topic in dict.fromkeys(topics):
             entries = self._tail.recover(topic, after)
             if entries is None:
                 continue
             if entries:
-                frames = self._encoded(topic, entries, messages, left)
-                if frames is None:
+                part = self._part(topic, after, entries, messages, size)
+                if part is None:
                     continue
-                parts.append((topic, entries, frames))
-                messages -= len(frames)
-                left -= _size(frames)
+                parts.append(part)
+                messages -= len(part.frames)
+                size -= part.size
             recovered.append(topic)
-        return Replay(_merged(parts), self._limits.bytes - left, frozenset(recovered))
+        return Replay(_merged(parts), self._limits.bytes - size, frozenset(recovered))
 
     def last(self, topic: str, count: int) -> Replay:
         """Return the last ``count`` that are kept at and below ``topic``, or as many of them as the limits allow."""
-        left = self._limits.bytes
-        frames: list[Frame] = []
+        size, frames = 0, []
         for entry in reversed(self._tail.last(topic, min(count, self._limits.messages))):
             [frame] = self._encode(topic, (entry,))
-            left -= len(frame.data)
-            if left < 0:
+            if size + len(frame.data) > self._limits.bytes:
                 break
+            size += len(frame.data)
             frames.append(frame)
         frames.reverse()
-        return Replay(frames, _size(frames))
+        return Replay(frames, size)
 
-    def _encoded(
-        self, context: str, entries: Sequence[Entry], messages: int, size: int
-    ) -> Sequence[Frame] | None:
-        """Return the frames of ``entries``; ``None``: they are more than ``messages``, or than ``size`` bytes."""
+    def _part(
+        self, topic: str, after: int, entries: Sequence[Entry], messages: int, size: int
+    ) -> _Part | None:
+        """Return the part of ``topic``; ``None``: it has more than ``messages``, or than ``size`` bytes."""
         if len(entries) > messages:
             return None
-        # What is far too large is not encoded first: a frame is larger than its message and topic.
-        if sum([entry.size for entry in entries]) - ENTRY_BYTES * len(entries) > size:
-            return None
-        frames = self._encode(context, entries)
-        return None if _size(frames) > size else frames
+        part = self._parts.get(topic)
+        # Nothing was evicted after ``after``, so the same ends mean the same entries.
+        if part is None or part.after != after or part.offsets[-1] != entries[-1].offset:
+            # If it is far too large it is not encoded first: a frame is larger than its message and topic.
+            if sum([entry.size for entry in entries]) - ENTRY_BYTES * len(entries) > size:
+                return None
+            frames = self._encode(topic, entries)
+            part = _Part(
+                topic,
+                after,
+                [entry.offset for entry in entries],
+                frames,
+                sum([len(frame.data) for frame in frames]),
+            )
+            self._parts[topic] = part
+        return None if part.size > size else part
 
     def _encode(self, context: str, entries: Sequence[Entry]) -> Sequence[Frame]:
+        if self._cached > CACHE_BYTES:
+            self.reset()
         cache = self._frames.get(context)
-        if cache is not None:
-            try:
-                return [cache[entry.offset] for entry in entries]
-            except KeyError:
-                pass
-        else:
+        if cache is None:
             cache = self._frames[context] = {}
+            self._cached += _TOPIC_BYTES
         frames = []
         for entry in entries:
             offset = entry.offset
             frame = cache.get(offset)
             if frame is None:
                 frame = cache[offset] = entry.publication.frame(context, offset)
-                self._cached += len(frame.data)
+                self._cached += _FRAME_BYTES + 2 * len(frame.data)
             frames.append(frame)
-        if self._cached > CACHE_BYTES:
-            self.reset()
         return frames
 
 
-def _size(frames: Iterable[Frame]) -> int:
-    return sum([len(frame.data) for frame in frames])
-
-
-def _merged(parts: Sequence[tuple[str, Sequence[Entry], Sequence[Frame]]]) -> Sequence[Frame]:
+def _merged(parts: Sequence[_Part]) -> Sequence[Frame]:
     if not parts:
         return ()
     if len(parts) == 1:
-        return parts[0][2]
+        return parts[0].frames
     placed: list[tuple[int, Frame]] = []
-    # Of two contexts of one publication the longer is the deeper; sorting keeps that order.
-    for _, entries, frames in sorted(parts, key=lambda part: len(part[0]), reverse=True):
-        placed += zip([entry.offset for entry in entries], frames, strict=True)
+    # Of two contexts of one publication the longer is the deeper; sorting by offset keeps that order.
+    for part in sorted(parts, key=lambda part: len(part.topic), reverse=True):
+        placed += zip(part.offsets, part.frames, strict=True)
     placed.sort(key=itemgetter(0))
     return [frame for _, frame in placed]

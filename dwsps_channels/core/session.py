@@ -245,8 +245,7 @@ class Session(Endpoint):
             if isinstance(request, Subscribe) and request.last is not UNSET:
                 raise Unavailable("the client is too far behind for a replay")
             replay = NO_REPLAY
-        for frame in replay.frames:
-            self._transport.send(frame)
+        self._transport.send_all(replay.frames)
         for topic, decision in decisions.items():
             if decision is True:
                 self._subscribe(topic)

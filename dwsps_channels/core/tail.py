@@ -116,12 +116,13 @@ class Tail:
 
     def _settle(self) -> None:
         """Take what is fresh into the rings, and evict what is beyond their bounds."""
-        fresh, self._fresh = self._fresh, []
-        if not self._roots:
-            self._ring.extend(fresh)
-        else:
-            for entry in fresh:
-                self._ring_of(entry.publication.topic).extend((entry,))
+        if fresh := self._fresh:
+            self._fresh = []
+            if not self._roots:
+                self._ring.extend(fresh)
+            else:
+                for entry in fresh:
+                    self._ring_of(entry.publication.topic).extend((entry,))
         now = self._clock()
         for ring in self._rings:
             evicted = ring.evict(now)
@@ -137,6 +138,8 @@ class Tail:
 
     def _last_evicted(self, topic: str) -> int:
         """Return the last offset that may be missing at or below ``topic``; 0: nothing is."""
+        if not self._roots:
+            return self._ring.evictions.latest(topic)
         below = topic + "."
         last = self._ring_of(topic).evictions.latest(topic)
         for root, ring in self._roots.items():

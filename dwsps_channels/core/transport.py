@@ -3,7 +3,7 @@
 Every implementation passes ``tests/connections/transports/contract.py``.
 """
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, Protocol
 
 from dwsps_channels.protocol.frames import Frame
@@ -37,6 +37,9 @@ class Transport(Protocol):
         Return at once, whatever the reader does; never raise, and never call the session or the hub back from
         within this call: the hub is in the middle of a delivery. Ignore what comes after ``close``.
         """
+
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        """Do what ``send`` of each of ``frames`` would do, in order. Do not change ``frames`` afterwards."""
 
     def caught_up(self) -> Awaitable[None] | None:
         """Await what is returned before you publish more to the client: it is behind. ``None``: no need to wait.

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from asyncio import Future
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -49,6 +49,10 @@ class RecordingTransport:
     def send(self, frame: Frame) -> None:
         if self.code is None:
             self.frames.append(frame)
+
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self.send(frame)
 
     def caught_up(self) -> "Future[None] | None":
         return self.until_caught_up

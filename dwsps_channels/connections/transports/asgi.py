@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from dwsps_channels.connections.transports.backpressure import (
@@ -100,6 +100,10 @@ class AsgiTransport:
             self._wake = None
         elif self._buffered > self._high_water:
             self._fall_back()
+
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self.send(frame)
 
     def _fall_back(self) -> None:
         # By way of the loop, as the caller is in the middle of a delivery.

@@ -145,6 +145,12 @@ class SendBuffer:
                 pending += batch_writer.join(self)
             pending.append(frame.wire or frame.make_wire())
 
+    def send_all(self, frames: Sequence[Frame]) -> None:
+        if self.is_open and frames:
+            if not self.pending or self in self.broadcaster.group:
+                self.pending += self.broadcaster.join(self)
+            self.pending += [frame.wire or frame.make_wire() for frame in frames]
+
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         connection = self._connection
         if not self.is_open or connection is None:

@@ -92,6 +92,24 @@ class TransportContract(ABC):
                 await turns()
         await line.has_received(*(text(number) for number in range(500)))
 
+    async def test_many_at_once_arrive_in_order_with_the_others(self, line: Line) -> None:
+        count = line.limit // len(frame(0))
+        line.transport.send_all([])
+        line.transport.send_all([frame(0), frame(1)])
+        line.transport.send(frame(2))
+        line.transport.send_all([frame(number) for number in range(3, count)])
+        line.transport.send(frame(count))
+        await line.has_received(*(text(number) for number in range(count + 1)))
+
+    async def test_many_at_once_wait_for_a_client_that_does_not_read(self, line: Line) -> None:
+        await line.is_stuck()
+        line.transport.send_all([frame(number) for number in range(5)])
+        await turns()
+        assert line.received == []
+        assert line.transport.buffered_bytes >= 4 * len(frame(0))
+        line.read_on()
+        await line.has_received(text("stuck"), *(text(number) for number in range(5)))
+
     async def test_a_frame_arrives_as_its_text(self, line: Line) -> None:
         line.transport.send(Frame('{"a":"ü☃😀\\u0000"}'.encode()))
         await line.has_received('{"a":"ü☃😀\\u0000"}')
@@ -142,6 +160,7 @@ class TransportContract(ABC):
     async def test_nothing_is_sent_after_close(self, line: Line) -> None:
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         line.transport.send(frame("late"))
+        line.transport.send_all([frame("late"), frame("too")])
         assert await line.is_closed() == 4200
         line.transport.send(frame("later"))
         await turns()

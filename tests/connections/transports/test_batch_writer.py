@@ -57,6 +57,7 @@ steps = st.lists(
         st.tuples(st.just("deliver"), st.integers(0, 2)),
         st.tuples(st.just("deliver"), st.integers(0, 2)),
         st.tuples(st.just("send"), client),
+        st.tuples(st.just("send_all"), client),
         st.tuples(st.just("put"), client),
         st.tuples(st.just("flush"), client),
         st.tuples(st.just("block"), client),
@@ -87,6 +88,11 @@ def test_everyone_gets_what_it_was_sent_in_order(
                     receivers: Collection[int] = groups[what]
                 case "send":
                     clients[what].send_buffer.send(sent)
+                    receivers = [what]
+                case "send_all":
+                    # Equal frames, so that the bytes of two are expected once below and once here.
+                    clients[what].send_buffer.send_all([sent, sent])
+                    expected[what] += sent.make_wire() if is_open[what] else b""
                     receivers = [what]
                 case "put":
                     clients[what].send_buffer.write_frame(sent.make_wire())
