@@ -145,3 +145,78 @@ async def _until_heard(server: Server, reader: WireClient, topic: str) -> None:
         assert (await reader.receive())["message"] == "anybody there?"
     finally:
         publishing.cancel()
+
+
+# Recovery (docs/reference/protocol.md, "Recovery").
+
+
+async def test_a_client_recovers_at_another_process_in_the_one_order(
+    pair: tuple[Server, Server],
+) -> None:
+    async with clients(pair) as (one, two):
+        since = (await one.call("subscribe", "news"))["cursor"]
+        await two.subscribe("news")
+        for number in range(20):
+            writer = (one, two)[number % 2]
+            await writer.send({"type": "publish", "topic": f"news.{number}", "message": number})
+        received = [
+            [frame for frame in [await client.receive() for _ in range(30)] if "context" in frame]
+            for client in (one, two)
+        ]
+        assert received[0] == received[1]
+        offsets = [delivery["offset"] for delivery in received[0]]
+        assert offsets == sorted(set(offsets))
+
+    async with clients(pair) as back:
+        for client in back:
+            await client.send({"type": "resume", "since": since, "topics": ["news"]})
+            assert [await client.receive() for _ in range(20)] == received[0]
+            ack = await client.receive()
+            assert ack["topics"] == {"news": {"recovered": True}}
+            assert ack["cursor"] == f"{since.partition(':')[0]}:{offsets[-1]}"
+
+
+async def test_a_key_holds_on_all_processes(pair: tuple[Server, Server]) -> None:
+    async with clients(pair) as (one, two):
+        first = await one.call("publish", "news", message=1, key="k")
+        again = await two.call("publish", "news", message=1, key="k")
+        assert again["offset"] == first["offset"]
+        assert (await two.call("publish", "news", message=2))["offset"] > first["offset"]
+
+
+async def test_clients_that_know_reset_get_it_when_redis_has_lost_the_log_and_others_do_not(
+    pair: tuple[Server, Server], redis: Redis
+) -> None:
+    async with clients(pair) as knowing, clients(pair) as old:
+        since = ""
+        for client in knowing:
+            since = (await client.call("subscribe", "news", last=0))["cursor"]
+        for client in old:
+            await client.subscribe("news")
+        await asyncio.to_thread(redis.restart)
+
+        cursors = []
+        for client in knowing:
+            reset = await client.receive(FIND_EACH_OTHER_TIMEOUT)
+            assert reset["type"] == "reset", reset
+            cursors.append(reset["cursor"])
+        epochs = {cursor.partition(":")[0] for cursor in cursors}
+        assert len(epochs) == 1
+        assert since.partition(":")[0] not in epochs
+
+        async def is_published() -> bool:
+            async with connected(pair[0].url) as writer:
+                answer = await writer.call("publish", "news", message="after")
+                return bool(answer["type"] == "ack")
+
+        await wait_until_async(is_published, FIND_EACH_OTHER_TIMEOUT, "a publish is taken again")
+        for client in (*knowing, *old):
+            delivery = await client.receive()
+            assert (delivery["type"], delivery["message"]) == ("publish", "after")
+        async with clients(pair) as back:
+            for client, cursor in zip(back, cursors, strict=True):
+                ack = await client.call("subscribe", "news", since=since)
+                assert ack["recovered"] is False
+                delivery = await client.call("subscribe", "news", since=cursor)
+                assert delivery["message"] == "after"
+                assert (await client.receive())["recovered"] is True
