@@ -1,0 +1,201 @@
+"""Whatever happens to the connection and the log: each message once, in order, or a reset was told."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dwsps_channels.client import Ack, Client, ClientError, Subscription
+from dwsps_channels.client.subscription import Marker
+from tests.client.model import Model, contexts
+
+TOPICS = ["a", "a.b", "a.b.c", "d"]
+
+TOPIC = st.sampled_from(TOPICS)
+FEW = st.integers(1, 4)
+SUBSCRIBE = st.tuples(
+    st.just("subscribe"), TOPIC, st.sampled_from(["live", "live", "since", "last"])
+)
+FLOW = st.just(("flow",))
+STEP = st.one_of(
+    st.tuples(st.just("publish"), TOPIC),
+    st.tuples(st.just("publish"), TOPIC),
+    st.tuples(st.just("send"), TOPIC),
+    SUBSCRIBE,
+    st.tuples(st.just("unsubscribe"), st.integers(0, 3)),
+    st.tuples(st.just("handle"), FEW),
+    st.tuples(st.just("arrive"), FEW),
+    st.tuples(st.just("arrive"), FEW),
+    FLOW,
+    FLOW,
+    st.just(("break",)),
+    st.just(("connect",)),
+    st.just(("connect",)),
+    st.just(("connect",)),
+    st.tuples(st.just("evict"), FEW),
+    st.just(("begin_epoch",)),
+)
+# A client that has subscriptions; then anything.
+STEPS = st.tuples(
+    st.just([("connect",)]),
+    st.lists(SUBSCRIBE, min_size=1, max_size=4),
+    st.just([("flow",)]),
+    st.lists(STEP, min_size=30, max_size=60),
+).map(lambda parts: [step for part in parts for step in part])
+
+
+class Reader:
+    """A subscription, and what its reader has seen."""
+
+    def __init__(self, world: "World", topic: str, start: str) -> None:
+        self.topic = topic
+        options: dict[str, Any] = {}
+        self.begin_at: int | None = None
+        """How many were published before those that it must get."""
+        if start == "since" and (cursor := world.client.cursor) is not None:
+            options["since"] = cursor
+            self.begin_at = world.model.count(cursor)
+        elif start == "last":
+            options["last"] = 2
+        self.world = world
+        self.subscription: Subscription = world.client.subscribe(
+            topic, on_reset=lambda: None, **options
+        )
+        self.begins = asyncio.create_task(self.subscription.begin())
+        self.seen: list[int] = []
+        self.gaps: dict[int, int] = {}
+        """By place in ``seen`` how many were published when a reset was told there."""
+
+    async def read(self) -> None:
+        """Take all that waits, and note when the subscription was acknowledged."""
+        if self.begins.done() and self.begin_at is None:
+            self.begin_at = len(self.world.model.published)
+        while self.begins.done() and self.subscription._queue:
+            item = await self.subscription.next()
+            if item is Marker.RESET:
+                self.gaps[len(self.seen)] = len(self.world.model.published)
+            elif item is not None:
+                self.seen.append(item.message)
+
+    def check(self) -> None:
+        """Nothing twice, nothing out of order, nothing missing but where a reset was told."""
+        matching = [
+            each.number for each in self.world.model.published if self.topic in contexts(each.topic)
+        ]
+        assert self.seen == sorted(set(self.seen))
+        assert set(self.seen) <= set(matching)
+        assert self.begin_at is not None
+        begins = {0: self.begin_at, **self.gaps}
+        for place in range(len(self.seen) + 1):
+            after = self.seen[place - 1] if place else -1
+            after = max(after, begins.get(place, 0) - 1)
+            before = self.seen[place] if place < len(self.seen) else len(self.world.model.published)
+            missing = [number for number in matching if after < number < before]
+            assert not missing, (self.topic, self.seen, self.gaps, matching)
+
+
+class World:
+    """A client, the model of its server, and readers."""
+
+    def __init__(self) -> None:
+        self.model = Model()
+        self.client = Client("ws://model/", min_delay=0.0, max_delay=0.0, timeout=60)
+        self.client._open = self.model.open  # type: ignore[assignment]
+        self.readers: list[Reader] = []
+        self.publishes: list[asyncio.Task[Ack]] = []
+
+    async def run(self, steps: list[Any]) -> None:
+        self.client.connect()
+        for name, *arguments in steps:
+            getattr(self, f"do_{name}")(*arguments)
+            await self.settle()
+        await self.finish()
+        for reader in self.readers:
+            reader.check()
+        offsets = [(await task).offset for task in self.publishes]
+        await self.client.close()
+        assert None not in offsets
+
+    async def settle(self) -> None:
+        """Let everybody do what there is to do; then read."""
+        for _ in range(12):
+            await asyncio.sleep(0)
+        for reader in self.readers:
+            await reader.read()
+
+    async def finish(self) -> None:
+        """Connect, and let all that is on its way arrive."""
+        self.do_connect()
+        await self.settle()
+        for _ in range(1000):
+            connection = self.model.connection
+            assert connection is not None
+            if not connection.to_server and not connection.to_client:
+                break
+            self.do_flow()
+            await self.settle()
+        assert self.client.state == "open"
+
+    # Steps
+
+    def do_publish(self, topic: str) -> None:
+        self.model.publish(topic)
+
+    def do_send(self, topic: str) -> None:
+        # Before it has seen the log, the client does not send again.
+        if self.client._has_log:
+            self.publishes.append(asyncio.create_task(self.client.publish(topic, "mine")))
+
+    def do_subscribe(self, topic: str, start: str) -> None:
+        self.readers.append(Reader(self, topic, start))
+
+    def do_unsubscribe(self, number: int) -> None:
+        if number < len(self.readers):
+            reader = self.readers.pop(number)
+            reader.begins.cancel()
+            reader.subscription.leave()
+
+    def do_handle(self, count: int) -> None:
+        connection = self.model.connection
+        while connection is not None and connection.to_server and count:
+            self.model.handle()
+            count -= 1
+
+    def do_arrive(self, count: int) -> None:
+        connection = self.model.connection
+        while connection is not None and connection.to_client and count:
+            connection.arrive()
+            count -= 1
+
+    def do_flow(self) -> None:
+        self.do_handle(100)
+        self.do_arrive(100)
+
+    def do_break(self) -> None:
+        self.model.break_connection()
+
+    def do_connect(self) -> None:
+        if self.model.connection is None:
+            self.model.may_connect.set()
+
+    def do_evict(self, count: int) -> None:
+        self.model.evict(count)
+
+    def do_begin_epoch(self) -> None:
+        self.model.begin_epoch()
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(STEPS)
+def test_each_reader_gets_each_message_once_and_in_order_or_is_told(steps: list[Any]) -> None:
+    async def play() -> None:
+        world = World()
+        try:
+            await world.run(steps)
+        finally:
+            with suppress(ClientError):
+                await world.client.close()
+
+    asyncio.run(play())
