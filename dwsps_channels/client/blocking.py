@@ -11,7 +11,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from dwsps_channels.client.address import take_since
 from dwsps_channels.client.client import Client, State
 from dwsps_channels.client.connection import Token
 from dwsps_channels.client.errors import CallTimeout, ClientClosed, ClientError
@@ -51,7 +50,7 @@ class BlockingClient:
     ) -> None:
         """
         Args:
-            url: as with ``Client``; but all subscriptions start from a cursor that it has as ``since``.
+            url: as with ``Client``; but all subscriptions of the first connection start from a cursor as its ``since``.
             timeout: as with ``Client``; also how long a call may wait for a connection.
             on_state: as with ``Client``, but called in the client's thread; so is ``on_reset``.
             options: the other options of ``Client``.
@@ -60,7 +59,6 @@ class BlockingClient:
             ValueError: the URL or a header cannot be one, or an option is negative.
         """
         self._timeout = timeout
-        url, self._page_cursor = take_since(url)
         self._client = Client(
             url,
             token=token,
@@ -70,6 +68,8 @@ class BlockingClient:
             on_state=on_state,
             **options,
         )
+        # It connects at once, so nobody could tell which subscription comes before it is open.
+        self._client.keep_page_cursor()
         self._thread = _LoopThread(self._client)
         # Closes it when it is forgotten, and at the end of the program.
         self._finalizer = weakref.finalize(self, self._thread.finish)
@@ -88,7 +88,7 @@ class BlockingClient:
         return self._client.last_error
 
     @property
-    def cursor(self) -> str | None:
+    def cursor(self) -> str:
         """As ``Client.cursor``."""
         return self._client.cursor
 
@@ -139,8 +139,6 @@ class BlockingClient:
             CallTimeout: there was no connection in time, or no answer.
             CallError: as ``Client.subscribe`` does.
         """
-        if since is None and last is None and self._page_cursor:
-            since = self._page_cursor
         subscription = self._client.subscribe(topic, since=since, last=last, on_reset=on_reset)
         try:
             self._thread.run(self._begin(subscription))

@@ -199,12 +199,16 @@ class Client:
         return self._subscriptions.topics
 
     @property
-    def cursor(self) -> str | None:
-        """The place in the server's log up to which all messages came in; ``None``: not known.
+    def cursor(self) -> str:
+        """The place in the server's log up to which all messages came in; empty: not known.
 
         Some may wait for their readers still. Another client's subscription ``since`` this cursor misses nothing.
         """
         return self._subscriptions.cursor
+
+    def keep_page_cursor(self) -> None:
+        """Have all subscriptions of the first connection start from the URL's cursor. Call it before ``connect``."""
+        self._subscriptions.keep_page_cursor()
 
     # Its life
 

@@ -57,12 +57,16 @@ class Subscriptions:
         self._page_cursor = page_cursor
         self._topics: dict[str, Topic] = {}
         self._position = Position(self._topics.__contains__)
+        self._keeps_page_cursor = False
         self._unsaid: deque[tuple[str, asyncio.Future[None]]] = deque()  # unsubscribes to send
         self._unrecovered: dict[Topic, None] = {}  # to be asked for again, in this order
         self._unasked: dict[Topic, None] = {}  # subscribes to send, in this order
-        # Those that stood before the connection, and are not recovered yet.
+        # Those that stood before the connection, and do not stand yet.
         self._recovering: set[Topic] = set()
-        # These, and those that waited for the connection: the client is open once all are answered.
+        self._resuming: set[Topic] = (
+            set()
+        )  # of these the ones with a cursor, which is held for them
+        # Those that stood, and those that waited for the connection: the client is open once all are answered.
         self._restoring: set[Topic] = set()
         self._restored: Callable[[], None] = lambda: None
         self._one_by_one = False  # the server does not know a resume, or did not answer one
@@ -80,10 +84,13 @@ class Subscriptions:
         return list(self._topics)
 
     @property
-    def cursor(self) -> str | None:
-        """What was published after it may be missing; ``None``: not known."""
-        cursor = self._position.cursor
-        return None if cursor is None else str(cursor)
+    def cursor(self) -> str:
+        """What was published after it may be missing; empty: not known."""
+        return str(self._position.cursor or "")
+
+    def keep_page_cursor(self) -> None:
+        """Begin from the page's cursor for as long as the first connection lasts."""
+        self._keeps_page_cursor = True
 
     # Readers
 
@@ -150,8 +157,7 @@ class Subscriptions:
         """Take the cursor of an answer: everything up to it was sent on this connection. None: there is no log."""
         cursor = Cursor.parse(text)
         if cursor is None:
-            self._position.forget()
-            self._forget_offsets()
+            self._forget_log()
         elif self._position.learn(cursor):
             self._forget_offsets()
             for topic in self._topics.values():
@@ -169,6 +175,15 @@ class Subscriptions:
                 self._restart(topic)
         self._tell_missed()
 
+    def _forget_log(self) -> None:
+        """There is no log, so nothing can be recovered."""
+        self._position.forget()
+        self._position.release()
+        self._resuming.clear()
+        self._forget_offsets()
+        for topic in self._topics.values():
+            topic.covered = False
+
     def _restart(self, topic: Topic) -> None:
         """Tell the topic's readers that messages are missing before those that come now."""
         latest = self._position.latest
@@ -178,8 +193,8 @@ class Subscriptions:
             subscription.restart(None if latest is None else latest.offset)
 
     def _tell_missed(self) -> None:
-        """Tell the client of all resets at once: those of a recovery, when it is over."""
-        if self._missed and not self._recovering:
+        """Tell the client of all resets at once: those of a reconnect, when all subscriptions stand."""
+        if self._missed and not self._restoring:
             missed, self._missed = list(self._missed), {}
             self._on_reset(missed)
 
@@ -199,7 +214,8 @@ class Subscriptions:
         self._restoring = set(self._topics.values())
         self._unrecovered = {topic: None for topic in self._topics.values() if topic.granted}
         self._recovering = set(self._unrecovered)
-        if self._recovering:
+        self._resuming = {topic for topic in self._recovering if topic.covered}
+        if self._resuming:
             self._position.hold()
         for topic in self._topics.values():
             self._ask_soon(topic)
@@ -224,11 +240,13 @@ class Subscriptions:
 
     def disconnected(self) -> None:
         """Note that the connection is gone, and with it what the server knew."""
+        self._page_cursor = "" if self._keeps_page_cursor else self._page_cursor
         self._exchange = None
         self._window = None
         self._unrecovered.clear()
         self._unasked.clear()
         self._recovering.clear()
+        self._resuming.clear()
         self._restoring.clear()
         while self._unsaid:  # a subscription ends with its connection
             resolve(self._unsaid.popleft()[1])
@@ -239,7 +257,6 @@ class Subscriptions:
             topic.disconnect()
         if self._position.disconnect():
             self._forget_offsets()
-        self._tell_missed()
 
     def close(self, why: str, *, is_error: bool) -> None:
         """There will be no connection any more. Readers come to their end, or to an error."""
@@ -253,7 +270,8 @@ class Subscriptions:
                 subscription.end(error if is_error else None)
 
     def _open(self) -> None:
-        self._page_cursor = ""
+        if not self._keeps_page_cursor:
+            self._page_cursor = ""
         self._restored()
 
     # With the server: the end of a topic
@@ -293,21 +311,23 @@ class Subscriptions:
 
     def _forget(self, topic: Topic) -> None:
         del self._topics[topic.name]
+        self._missed.pop(topic.name, None)
         self._unasked.pop(topic, None)
         self._unrecovered.pop(topic, None)
         self._settle(topic)
 
     def _settle(self, topic: Topic) -> None:
         """Note that the topic's subscription stands or is gone."""
-        if topic in self._recovering:
-            self._recovering.discard(topic)
-            if not self._recovering:
+        self._recovering.discard(topic)
+        if topic in self._resuming:
+            self._resuming.discard(topic)
+            if not self._resuming:
                 self._one_by_one = False
                 self._position.release()
-                self._tell_missed()
         if topic in self._restoring:
             self._restoring.discard(topic)
             if not self._restoring:
+                self._tell_missed()
                 self._open()
 
     # With the server: new subscriptions
@@ -329,6 +349,7 @@ class Subscriptions:
             topic.asked -= 1
             topic.replaying = False
             topic.live = topic.granted = True
+            topic.covered = self._position.latest is not None
             is_missing = start.since is not None and ack.recovered is not True
             cursor, since = Cursor.parse(ack.cursor), Cursor.parse(start.since)
             offset = None if cursor is None else cursor.offset
@@ -388,13 +409,16 @@ class Subscriptions:
     # With the server: subscriptions that stood before
 
     def _recover(self) -> None:
-        """Ask for what was subscribed to before: for all of it at once, if the server has a log."""
+        """Ask for what was subscribed to before: first, and at once, for all that the cursor holds for."""
         cursor = self._position.cursor
-        if cursor is None or self._one_by_one:
-            topic = next(iter(self._unrecovered))
-            self._recover_one(topic, LIVE if cursor is None else Start(since=str(cursor)))
+        resuming = self._resuming
+        covered = [each for each in self._unrecovered if each in resuming] if resuming else []
+        if not covered or cursor is None:
+            self._recover_one(next(iter(self._unrecovered)), LIVE)
+        elif self._one_by_one:
+            self._recover_one(covered[0], Start(since=str(cursor)))
         else:
-            self._resume(cursor)
+            self._resume(covered, cursor)
 
     def _recover_one(self, topic: Topic, start: Start) -> None:
         self._mark_asked(topic)
@@ -410,11 +434,11 @@ class Subscriptions:
 
         self._send(Call("subscribe", topic.name, done, refused, _ignore), start.payload())
 
-    def _resume(self, since: Cursor) -> None:
+    def _resume(self, covered: list[Topic], since: Cursor) -> None:
         topics: dict[str, Topic] = {}
         encoded: list[bytes] = []
         size = 0
-        for topic in self._unrecovered:
+        for topic in covered:
             name = to_json(topic.name)
             size += len(topic.name.encode()) + TOPIC_OVERHEAD
             if topics and size > MAX_RESUME:
@@ -445,8 +469,11 @@ class Subscriptions:
             elif error.retryable and not isinstance(error, CallTimeout):
                 for topic in topics.values():
                     self._not_recovered(topic, error)
-            else:  # it does not know what a resume is
-                self._one_by_one = True
+            else:
+                if isinstance(error, CallTimeout):
+                    self._one_by_one = True
+                else:  # it does not know what a resume is
+                    self._forget_log()
                 self._recover_again(topics.values())
 
         exchange = self._exchange
@@ -476,6 +503,7 @@ class Subscriptions:
         if self._topics.get(topic.name) is not topic:
             return
         topic.live = True
+        topic.covered = self._position.latest is not None
         if not is_complete:
             self._restart(topic)
         self._settle(topic)

@@ -34,6 +34,8 @@ class Topic:
     """Acknowledged on this connection."""
     granted: bool = False
     """Acknowledged on any."""
+    covered: bool = False
+    """The client's cursor holds for it: nothing up to there is missing. Otherwise it cannot be recovered."""
 
     @property
     def may_ask(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request
 
 from dwsps_channels.client import (
     Ack,
@@ -24,7 +25,7 @@ from dwsps_channels.client import (
     Subscription,
 )
 from tests.client.scripted import NOW, Frame
-from tests.processes import HOST, ROOT, wait_until_async
+from tests.processes import HOST, ROOT, wait_until, wait_until_async
 
 Step = dict[str, Any]
 Case = dict[str, Any]
@@ -68,9 +69,10 @@ async def _act(step: Step, server: "ScriptedServer", app: "Application") -> None
 
 def expand(step: Step) -> list[Step]:
     """Write out the shorthands of a step."""
-    step = dict(step)
-    times = step.pop("times", 1)
-    return [_written(step, number) for number in range(times)]
+    if "times" not in step:
+        return [_written(step, 0)]
+    numbers = range(step["times"])
+    return [_written(each, number) for number in numbers for each in step["steps"]]
 
 
 def _written(value: Any, number: int) -> Any:
@@ -80,14 +82,19 @@ def _written(value: Any, number: int) -> Any:
         written: list[Any] = []
         for entry in value:
             if isinstance(entry, dict) and "each" in entry:
-                places = range(entry["from"], entry["to"])
-                written += [_written(entry["each"], place) for place in places]
+                written += _names(entry)
             else:
                 written.append(_written(entry, number))
         return written
+    if isinstance(value, dict) and "each" in value:
+        return dict.fromkeys(_names(value), value["is"])
     if isinstance(value, dict):
         return {_written(name, number): _written(entry, number) for name, entry in value.items()}
     return value
+
+
+def _names(value: dict[str, Any]) -> list[str]:
+    return [_written(value["each"], number) for number in range(value["from"], value["to"])]
 
 
 class ScriptedServer:
@@ -95,6 +102,7 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self._server: Server | None = None
+        self._wanted = asyncio.Semaphore(0)
         self._accepted: deque[tuple[ServerConnection, str]] = deque()
         self._session: ServerConnection | None = None
         self._frames: dict[ServerConnection, deque[Frame]] = defaultdict(deque)
@@ -103,8 +111,19 @@ class ScriptedServer:
         self._last: Frame = {}
 
     async def start(self) -> "ScriptedServer":
-        self._server = await serve(self._serve, HOST, 0, compression=None, ping_interval=None)
+        self._server = await serve(
+            self._serve,
+            HOST,
+            0,
+            compression=None,
+            ping_interval=None,
+            process_request=self._hold_handshake,
+        )
         return self
+
+    async def _hold_handshake(self, session: ServerConnection, request: Request) -> None:
+        """Steps before ``accepts`` happen while there is no connection."""
+        await self._wanted.acquire()
 
     @property
     def url(self) -> str:
@@ -114,6 +133,7 @@ class ScriptedServer:
 
     async def stop(self) -> None:
         assert self._server is not None
+        self._wanted.release()
         self._server.close(close_connections=False)
         for session in self._frames:
             session.transport.abort()
@@ -137,6 +157,7 @@ class ScriptedServer:
     # Steps
 
     async def accepts(self, step: Step) -> None:
+        self._wanted.release()
         await wait_until_async(lambda: self._accepted, what="a connection")
         self._session, query = self._accepted.popleft()
         assert query == step.get("query", "")
@@ -430,8 +451,9 @@ class BlockingApplication(Application):
             self.note_end(None, step, error)
 
     def _unsubscribe(self, step: Step) -> None:
-        for subscription in self._readers.pop(step["topic"], []):
-            subscription.unsubscribe()
+        readers = wait_until(lambda: self._readers[step["topic"]])
+        while readers:
+            readers.pop().unsubscribe()
 
     def _publish(self, step: Step) -> Ack:
         return self._client.publish(step["topic"], step["message"])

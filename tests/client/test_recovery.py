@@ -54,7 +54,7 @@ class Reader:
         options: dict[str, Any] = {}
         self.begin_at: int | None = None
         """How many were published before those that it must get."""
-        if start == "since" and (cursor := world.client.cursor) is not None:
+        if start == "since" and (cursor := world.client.cursor):
             options["since"] = cursor
             self.begin_at = world.model.count(cursor)
         elif start == "last":
