@@ -39,7 +39,10 @@ class Transport(Protocol):
         """
 
     def send_all(self, frames: Sequence[Frame]) -> None:
-        """Do what ``send`` of each of ``frames`` would do, in order. Do not change ``frames`` afterwards."""
+        """Do what ``send`` of each of ``frames``, a replay, would do, in order. Do not change ``frames`` afterwards.
+
+        Publishers do not wait for the client to read these: they publish the present, and others have had the past.
+        """
 
     def caught_up(self) -> Awaitable[None] | None:
         """Await what is returned before you publish more to the client: it is behind. ``None``: no need to wait.

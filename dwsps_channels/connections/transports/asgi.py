@@ -54,6 +54,8 @@ class AsgiTransport:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Frame] = deque()
         self._buffered = 0
+        # The bytes of the last replay, until nothing waits: publishers do not wait for these.
+        self._replayed = 0
         # True while the server does not take more: what waits then waits for the reader.
         self._blocked = False
         self._is_slow_reported = False
@@ -102,6 +104,7 @@ class AsgiTransport:
             self._fall_back()
 
     def send_all(self, frames: Sequence[Frame]) -> None:
+        self._replayed = sum(map(len, frames))
         for frame in frames:
             self.send(frame)
 
@@ -109,11 +112,14 @@ class AsgiTransport:
         # By way of the loop, as the caller is in the middle of a delivery.
         if self._buffered > max_queued(self._limit, self._backpressure):
             self._report_slow_consumer()
-        elif self._blocked and self._backpressure is None:
+        elif self._blocked and self._backpressure is None and self._is_behind():
             self._loop.call_soon(self._begin_backpressure)
 
+    def _is_behind(self) -> bool:
+        return self._buffered > self._high_water + self._replayed
+
     def _begin_backpressure(self) -> None:
-        if self._backpressure is None and self._code is None and self._buffered > self._high_water:
+        if self._backpressure is None and self._code is None and self._is_behind():
             self._backpressure = Backpressure(self.outstanding_bytes, self._tell_backpressure)
 
     def _tell_backpressure(self, is_behind: bool) -> None:
@@ -186,6 +192,7 @@ class AsgiTransport:
                 self._set_drained()
             if self._backpressure is not None and self._buffered <= self._low_water:
                 self._end_backpressure()
+        self._replayed = 0
 
     def drop(self) -> None:
         """Forget the client: it is gone."""

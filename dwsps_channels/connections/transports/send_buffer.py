@@ -70,6 +70,7 @@ class SendBuffer:
         "_on_slow_consumer",
         "_queued",
         "_queued_bytes",
+        "_replayed",
         "_stream",
         "blocked",
         "broadcaster",
@@ -89,6 +90,8 @@ class SendBuffer:
         """True between ``block`` and ``unblock``: the client is behind, and its frames are queued."""
         self._queued: deque[bytes] | None = None
         self._queued_bytes = 0
+        # The bytes of the last replay, until the queue is empty: publishers do not wait for these.
+        self._replayed = 0
         self._limit: int | None = None
         self._on_slow_consumer: Callable[[], None] | None = None
         self._on_backpressure: Callable[[bool], None] | None = None
@@ -149,7 +152,9 @@ class SendBuffer:
         if self.is_open and frames:
             if not self.pending or self in self.broadcaster.group:
                 self.pending += self.broadcaster.join(self)
-            self.pending += [frame.wire or frame.make_wire() for frame in frames]
+            replay = [frame.wire or frame.make_wire() for frame in frames]
+            self._replayed = sum(map(len, replay))
+            self.pending += replay
 
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         connection = self._connection
@@ -266,7 +271,7 @@ class SendBuffer:
             if (
                 limit is not None
                 and self._backpressure is None
-                and self._queued_bytes > high_water(limit)
+                and self._queued_bytes > high_water(limit) + self._replayed
             ):
                 self._begin_backpressure()
         else:
@@ -284,6 +289,7 @@ class SendBuffer:
             self._write_now(b"".join(frames))
         if not queued:
             self._queued = None
+            self._replayed = 0
 
     def _write_now(self, data: bytes) -> None:
         try:

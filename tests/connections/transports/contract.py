@@ -227,6 +227,20 @@ class TransportContract(ABC):
         await turns()
         assert line.backpressure_calls == [True, False]
 
+    async def test_nobody_waits_for_a_client_to_read_a_replay(self, line: Line) -> None:
+        await line.is_stuck()
+        line.transport.send_all([frame(n) for n in range(line.limit // 2 // len(frame(0)))])
+        await turns()
+        assert line.backpressure_calls == []
+        # But for the rest, and for everything after that.
+        await self.falls_behind(line)
+        line.read_on()
+        await until(lambda: line.backpressure_calls == [True, False])
+        await until(lambda: line.transport.buffered_bytes == 0)
+        await line.is_stuck()
+        line.backpressure_calls.clear()
+        await self.falls_behind(line)
+
     @pytest.mark.parametrize("end", ["close", "vanish"])
     async def test_nobody_waits_for_a_client_that_is_sent_away_or_gone(
         self, line: Line, end: str
