@@ -9,10 +9,10 @@ import json
 import logging
 import os
 import sys
+from typing import Any
 
 from dwsps_channels.client.client import Client
 from dwsps_channels.client.errors import CallTimeout, ClientError
-from dwsps_channels.client.subscription import Subscription
 
 
 def main() -> int:
@@ -22,6 +22,15 @@ def main() -> int:
     actions = parser.add_subparsers(dest="action", required=True)
     subscribe = actions.add_parser("subscribe", help="print messages, one JSON object a line")
     subscribe.add_argument("topics", nargs="+", metavar="TOPIC")
+    begin = subscribe.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--last", type=int, metavar="N", help="begin with the N newest messages of each topic"
+    )
+    begin.add_argument(
+        "--since",
+        metavar="CURSOR",
+        help="begin after this place in the server's log: the last line of an earlier run has it",
+    )
     publish = actions.add_parser("publish", help="publish one message")
     publish.add_argument("topic", metavar="TOPIC")
     publish.add_argument("message", metavar="JSON")
@@ -36,7 +45,8 @@ def main() -> int:
                 parser.error(f"the message is not JSON: {error}")
             asyncio.run(_publish(client, options.topic, message, options.timeout))
         else:
-            asyncio.run(_subscribe(client, options.topics))
+            start = {"last": options.last, "since": options.since}
+            asyncio.run(_subscribe(client, options.topics, start))
     except KeyboardInterrupt:
         return 130
     except (ClientError, TimeoutError, ValueError) as error:
@@ -56,18 +66,25 @@ async def _publish(client: Client, topic: str, message: object, seconds: float) 
             raise client.last_error or TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-async def _subscribe(client: Client, topics: list[str]) -> None:
+async def _subscribe(client: Client, topics: list[str], start: dict[str, Any]) -> None:
     async with client:
-        readers = [asyncio.create_task(_print(client.subscribe(topic))) for topic in topics]
+        readers = [asyncio.create_task(_print(client, topic, start)) for topic in topics]
         try:
             await asyncio.gather(*readers)  # until one is refused
         finally:
-            for reader in readers:
-                reader.cancel()
+            cursor = client.cursor
+            await client.close()  # what came in is printed still
+            await asyncio.gather(*readers, return_exceptions=True)
+            if cursor:
+                print(f"continue with --since {cursor}", file=sys.stderr)
 
 
-async def _print(subscription: Subscription) -> None:
-    async for got in subscription:
+async def _print(client: Client, topic: str, start: dict[str, Any]) -> None:
+    def say_reset() -> None:
+        words = f"reset: messages of {_for_terminal(topic)} may be missing here"
+        print(words, file=sys.stderr, flush=True)
+
+    async for got in client.subscribe(topic, on_reset=say_reset, **start):
         fields = {name: getattr(got, name) for name in ("timestamp", "topic", "context", "message")}
         print(_for_terminal(json.dumps(fields, ensure_ascii=False)), flush=True)
 
