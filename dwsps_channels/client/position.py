@@ -48,7 +48,7 @@ class Position:
 
     @property
     def cursor(self) -> Cursor | None:
-        """What was published after it may be missing; ``None``: not known."""
+        """The place up to which nothing is missing; ``None``: not known."""
         if self._held:
             return self._start
         if not self.epoch:

@@ -85,7 +85,7 @@ class Subscriptions:
 
     @property
     def cursor(self) -> str:
-        """What was published after it may be missing; empty: not known."""
+        """The place up to which nothing is missing; empty: not known."""
         return str(self._position.cursor or "")
 
     def keep_page_cursor(self) -> None:

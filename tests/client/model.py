@@ -29,7 +29,7 @@ def contexts(topic: str) -> list[str]:
 
 
 class Connection:
-    """What a client has as its connection. Frames move when the server is told to move them."""
+    """A connection as a client sees it. Frames move when the server is told to move them."""
 
     latency = None
 
@@ -38,10 +38,10 @@ class Connection:
         self.to_server: deque[Frame] = deque()
         self.to_client: deque[Frame] = deque()
         self._arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.is_broken = False
+        self.broken = False
 
     async def send(self, data: bytes) -> None:
-        if self.is_broken:
+        if self.broken:
             raise ConnectionClosed(1006, "")
         self.to_server.append(json.loads(data))
 
@@ -54,7 +54,7 @@ class Connection:
         self._arrived.put_nowait(json.dumps(self.to_client.popleft()).encode())
 
     def close(self) -> None:
-        self.is_broken = True
+        self.broken = True
         self._arrived.put_nowait(None)
 
     def abort(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever happens to the connection and the log: each message once, in order, or a reset was told."""
+"""Each message once and in order, or a reset, under any fate of the connection and of the log."""
 
 import asyncio
 from contextlib import suppress
@@ -80,7 +80,7 @@ class Reader:
                 self.seen.append(item.message)
 
     def check(self) -> None:
-        """Nothing twice, nothing out of order, nothing missing but where a reset was told."""
+        """Check that nothing came twice or out of order, and that nothing is missing without a reset."""
         matching = [
             each.number for each in self.world.model.published if self.topic in contexts(each.topic)
         ]
