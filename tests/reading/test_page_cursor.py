@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.browser import Window, chromium
-from tests.processes import HOST, Child, Server, ServerFactory, free_port, wait_until_async
+from tests.processes import HOST, Child, Redis, Server, ServerFactory, free_port, wait_until_async
 from tests.wire.client import WireClient, connected
 
 RENDERS = int(os.environ.get("PAGE_RENDERS", "40"))
@@ -164,6 +164,17 @@ async def test_pages_of_gunicorn_beside_a_server_in_memory(
 ) -> None:
     server = start_server("fastlane", env=SITE, application=ASGI)
     site = gunicorn(server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}, tmp_path)
+    children.append(site)
+    site.start()
+    await check(f"http://{HOST}:{site.port}", server)
+
+
+async def test_pages_of_gunicorn_beside_servers_on_redis(
+    start_server: ServerFactory, redis: Redis, children: list[Child], tmp_path: Path
+) -> None:
+    env = SITE | {"REDIS_URL": redis.url}
+    server, _ = (start_server(kind, env=env, application=ASGI) for kind in ("fastlane", "daphne"))
+    site = gunicorn(server.env, tmp_path)
     children.append(site)
     site.start()
     await check(f"http://{HOST}:{site.port}", server)

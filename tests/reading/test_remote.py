@@ -1,5 +1,6 @@
 """``history`` and the cursor in a process that serves nothing."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +11,11 @@ from dwsps_channels import ahistory, history, publish
 from dwsps_channels.exceptions import NoLog, NotServing
 from dwsps_channels.models import ServerIdentity
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.losses import losses
 from dwsps_channels.reading import History, cursor
 from dwsps_channels.testing import real_publishes
 from tests.peering.site import id_of
-from tests.processes import HOST, Server, ServerFactory, free_port
+from tests.processes import HOST, Redis, Server, ServerFactory, free_port, wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -74,6 +76,71 @@ class TestThroughTheWebsocket:
         assert again is not None
         assert first.offset == again.offset
         assert texts(history("remote.four")) == [0]
+
+
+@pytest.fixture
+def on_redis(redis: Redis) -> Iterator[None]:
+    """Make this process one of a project whose servers share a Redis."""
+    layer = {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [redis.url]},
+    }
+    with real_publishes(), override_settings(CHANNEL_LAYERS={"default": layer}):
+        yield
+    losses.forget()  # no process of the server is listening: the log tells of it when the tests end
+
+
+@pytest.mark.usefixtures("on_redis")
+class TestThroughRedis:
+    def test_it_has_what_was_published(self) -> None:
+        assert texts(history("chat")) == []
+        for number in range(3):
+            publish("chat.one", {"n": number})
+        found = history("chat", last=2)
+        assert texts(found) == [{"n": 1}, {"n": 2}]
+        assert [message.offset for message in found.messages] == [2, 3]
+        assert found.cursor == cursor()
+        result = publish("chat.two", "after")
+        assert result is not None
+        later = history("chat", since=found.cursor)
+        assert texts(later) == ["after"]
+        assert later.messages[0].offset == result.offset == 4
+        assert not history("chat", since="another:1").recovered
+        assert texts(async_to_sync(ahistory)("chat.two")) == ["after"]
+
+    def test_a_key_is_published_once(self) -> None:
+        first, again = (publish("chat", number, key="k") for number in range(2))
+        assert first is not None
+        assert again is not None
+        assert (first.offset, again.offset) == (1, 1)
+        assert texts(history("chat")) == [0]
+
+    @override_settings(DWSPS={"TAIL_MESSAGES": 5, "HISTORY": {"chat": {"messages": 100}}})
+    def test_a_noisy_topic_does_not_push_out_a_kept_root(self) -> None:
+        publish("chat", "quiet")
+        before = cursor()
+        for number in range(20):
+            publish("noise", number)
+        assert texts(history("chat")) == ["quiet"]
+        assert history("chat", since=before).recovered
+        assert not history("noise", since=before).recovered
+
+    def test_a_redis_that_is_away(self, redis: Redis) -> None:
+        publish("chat", 1)
+        redis.kill()
+        with pytest.raises(Unavailable, match="the server cannot be reached"):
+            history("chat")
+        assert cursor() == ""
+
+    @override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.3})
+    def test_one_that_hangs(self, redis: Redis) -> None:
+        assert cursor()
+        redis.signal(signal.SIGSTOP)
+        with pytest.raises(Unavailable, match=r"no answer within 0\.3 s"):
+            history("chat")
+        assert cursor() == ""
+        redis.signal(signal.SIGCONT)
+        wait_until(cursor)
 
 
 def test_a_server_without_a_log(start_server: ServerFactory) -> None:
