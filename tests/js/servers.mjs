@@ -119,6 +119,97 @@ export class TestServer extends Server {
   }
 }
 
+/** A server with a log: cursors, replays, keys. */
+export class LogServer extends TestServer {
+  epoch = 'e1'
+  /** What is kept: `{ offset, topic, message }`. */
+  log = []
+  /** The offset of the last publication that is not kept any more. */
+  floor = 0
+  #last = 0
+  #keys = new Map()
+
+  get cursor() {
+    return `${this.epoch}:${this.#last}`
+  }
+
+  /** Keep only the latest. */
+  trim(count) {
+    this.log = count ? this.log.slice(-count) : []
+    this.floor = this.log.length ? this.log[0].offset - 1 : this.#last
+  }
+
+  /** Begin another epoch, as after a restart. Who is connected is told. */
+  lose(epoch) {
+    Object.assign(this, { epoch, log: [], floor: 0 })
+    this.#last = 0
+    this.#keys.clear()
+    this.broadcast({ type: 'reset', timestamp: now(), cursor: this.cursor })
+  }
+
+  /** Publish from elsewhere; return the offset. */
+  publish(topic, message) {
+    const entry = { offset: ++this.#last, topic, message }
+    this.log.push(entry)
+    this.deliver(this.#message(entry))
+    return entry.offset
+  }
+
+  receive(socket, text) {
+    const frame = JSON.parse(text)
+    const { type, topic, topics, id, since, last, key } = frame
+    this.frames.push(frame)
+    const decision = this.decide(frame, socket)
+    if (decision === 'ignore') return
+    if (decision) return this.refuse(socket, frame, decision)
+    const session = this.sessions.get(socket) ?? new Set() // the connection may break meanwhile
+    const ack = { type: 'ack', action: type, timestamp: now(), topic, id }
+    if (type === 'publish') {
+      if (!this.#keys.has(key)) this.#keys.set(key, this.publish(topic, frame.message))
+      return this.send(socket, { ...ack, offset: this.#keys.get(key) })
+    }
+    if (type === 'unsubscribe') session.delete(topic)
+    if (type === 'subscribe') {
+      session.add(topic)
+      if (since !== undefined) ack.recovered = this.#replay(socket, [topic], since)[topic]
+      else for (const entry of this.#below(topic).slice(last ? -last : Infinity)) this.#send(socket, entry, topic)
+    }
+    if (type === 'resume') {
+      for (const each of topics) session.add(each)
+      const recovered = this.#replay(socket, topics, since)
+      ack.topics = Object.fromEntries(topics.map((each) => [each, { recovered: recovered[each] }]))
+    }
+    this.send(socket, { ...ack, cursor: this.cursor })
+  }
+
+  #replay(socket, topics, since) {
+    const [epoch, offset] = since.split(':')
+    const isKept = epoch === this.epoch && offset >= this.floor && offset <= this.#last
+    for (const entry of isKept ? this.log : []) {
+      if (entry.offset <= offset) continue
+      const deepestFirst = [...topics].sort((a, b) => b.length - a.length)
+      for (const topic of deepestFirst) {
+        if (isBelow(entry.topic, topic)) this.#send(socket, entry, topic)
+      }
+    }
+    return Object.fromEntries(topics.map((topic) => [topic, isKept]))
+  }
+
+  #below(topic) {
+    return this.log.filter((entry) => isBelow(entry.topic, topic))
+  }
+
+  #send(socket, entry, context) {
+    this.send(socket, { ...this.#message(entry), context })
+  }
+
+  #message({ offset, topic, message }) {
+    return { type: 'publish', timestamp: now(), topic, message, offset }
+  }
+}
+
+const isBelow = (topic, parent) => topic === parent || topic.startsWith(`${parent}.`)
+
 /** A server that answers as dwsps 1.0.1 does: no ids in acks, no errors; it relays all fields of a publish. */
 export class OldServer extends Server {
   /** Hold answers back, to send them later in order. */

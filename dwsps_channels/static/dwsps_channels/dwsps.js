@@ -139,7 +139,6 @@ export class PSClient {
     call.resolve = (ack) => resolve({ ...ack, unsubscribe })
     Object.assign(call, { handler, onReset, since: since ?? '', last: last ?? undefined, opening: this.#listeners.opening })
     call.isEarly = this.#isNew && (!this.#connection.isReady || this.#connection.pageCursor !== '')
-    call.replay = since || last || call.isEarly ? new Map() : null
     this.#subscriptions.add(call)
     return call.promise
   }

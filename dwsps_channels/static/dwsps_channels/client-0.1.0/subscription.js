@@ -5,6 +5,7 @@ import { guard } from './listeners.js'
 export class Subscription {
   holders = new Map() // handler or undefined -> the calls that brought it
   waiting = [] // calls that a later request answers
+  replays = new Map() // call -> what the server has replayed for it so far, as offset -> event
   asked = 0 // requests without an answer
   isResuming = false // one of them resumes it
   isLive = false // acknowledged on this connection
@@ -23,12 +24,18 @@ export class Subscription {
 
   /** The handlers that get what is delivered now; undefined stands for calls without one. */
   get handlers() {
-    return [...this.holders].filter(([, calls]) => [...calls].some(({ replay }) => !replay)).map(([handler]) => handler)
+    const handlers = [...this.holders.keys()]
+    if (!this.replays.size && !this.waiting.length) return handlers
+    // What is replayed for some calls is older than what others have asked for.
+    const gets = (call) => !this.replays.has(call) && (this.isLive || call.isJoined)
+    return handlers.filter((handler) => [...this.holders.get(handler)].some(gets))
   }
 
   attach(call) {
     this.holders.set(call.handler, (this.holders.get(call.handler) ?? new Set()).add(call))
     this.waiting.push(call)
+    if (call.since || call.last || call.isEarly) this.replays.set(call, new Map())
+    else call.isJoined = this.isLive // and gets at once what the others get
   }
 
   /** Let go of a call; return false if it was not attached. */
@@ -36,6 +43,7 @@ export class Subscription {
     const calls = this.holders.get(call.handler)
     const wasAttached = calls?.delete(call) ?? false
     if (calls?.size === 0) this.holders.delete(call.handler)
+    this.replays.delete(call)
     return wasAttached
   }
 
@@ -61,8 +69,8 @@ export class Subscription {
     this.waiting = this.waiting.filter((call) => !calls.includes(call))
     for (const call of calls) {
       call.since = sinceOf(call, pageCursor)
-      if (!call.since && !call.last) call.replay = null
-      else call.replay.clear() // of a connection that broke
+      if (!call.since && !call.last) this.replays.delete(call)
+      else this.replays.get(call)?.clear() // of a connection that broke
       if (call.since && !this.position.cursor) this.position.set(call.since)
     }
     return { calls, fields }
@@ -71,7 +79,7 @@ export class Subscription {
   /** Keep a delivery for the calls whose replay it may belong to. */
   collect(offset, event) {
     if (offset === undefined) return
-    for (const { replay } of this.calls) replay?.set(offset, event)
+    for (const replay of this.replays.values()) replay.set(offset, event)
   }
 
   /**
@@ -79,8 +87,10 @@ export class Subscription {
    * before the replay: the log's order decides.
    */
   finishReplay(call, { recovered }) {
-    const { replay, since, last, handler } = call
-    call.replay = null
+    const { since, last, handler } = call
+    call.isJoined = true
+    const replay = this.replays.get(call)
+    this.replays.delete(call)
     if (!replay || !handler || (since && recovered !== true)) return
     const collected = [...replay].sort(([a], [b]) => a - b)
     const wanted = since ? collected.filter(([offset]) => isAfter(offset, since)) : collected.slice(-last)

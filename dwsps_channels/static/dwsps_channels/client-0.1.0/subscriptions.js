@@ -99,7 +99,7 @@ export class Subscriptions {
       this.#cursor.advance(position && this.#hasParent(context) ? position - 1 : position)
     }
     const subscription = this.#byTopic.get(context)
-    subscription?.collect(position, event)
+    if (subscription?.replays.size) subscription.collect(position, event)
     if (subscription?.position.advance(position) === false) return
     this.#parts.listeners.emit('message', event)
     for (const handler of this.#byTopic.get(context)?.handlers ?? []) {
@@ -114,7 +114,7 @@ export class Subscriptions {
     for (const subscription of this.#byTopic.values()) {
       subscription.position.raise(cursor)
       if (subscription.since) subscription.since = cursor
-      for (const { replay } of subscription.calls) replay?.clear()
+      for (const replay of subscription.replays.values()) replay.clear()
       // The others are told by their acks.
       if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
     }
@@ -343,7 +343,7 @@ export class Subscriptions {
   /** Tell calls of a subscription that it may have missed messages: all that are live, if no others are named. */
   #reset(subscription, calls = []) {
     const { topic, isBroken } = subscription
-    const told = calls.length && !isBroken ? calls : subscription.calls.filter(({ replay }) => !replay)
+    const told = calls.length && !isBroken ? calls : subscription.calls.filter((call) => !subscription.replays.has(call))
     subscription.isBroken = false
     this.#resetTopics.add(topic)
     for (const onReset of new Set(told.map(({ onReset }) => onReset))) {
