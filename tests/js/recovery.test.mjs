@@ -346,7 +346,7 @@ for (const seed of [1, 2, 3, 4, 5, 6, 7, 8]) {
       if (below(2)) await new Promise((resolve) => setTimeout(resolve, below(15)))
     }
     left = Infinity
-    await until(() => client.state === 'open')
+    await settle(client) // it is connected, or is again
     publish(5)
     server.publish('d', published.push('d') - 1)
     server.publish('a.b.c', published.push('a.b.c') - 1)
