@@ -131,7 +131,6 @@ class Node:
 
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
-        is_first = not self.epoch
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch
         _, reached = self.reached()
@@ -141,8 +140,9 @@ class Node:
         for feed in self._feeds:
             for entry in self._tail.after(reached, 0.0):
                 feed(entry)
-        if not is_first:
-            self._on_reset()
+        # At the start nobody is connected yet. If the broker could not read the log then, clients that came since
+        # have missed what others published.
+        self._on_reset()
 
     def _without_duplicates(
         self, publications: Sequence[tuple[int, Publication]]
@@ -202,6 +202,11 @@ class Node:
         if known is None and len(self._others) >= MAX_OWN_ORIGINS:
             self._others = {}
         self._others[origin] = sequence if known is None else known[0], sequence
+
+    def is_behind(self, since: str) -> bool:
+        """Tell whether the cursor ``since`` is of this log, and beyond what this process has read of it so far."""
+        after = offset_of(since, self.epoch) if self.epoch else None
+        return after is not None and after > (self._offset or 0)
 
     def replay(self, topics: Sequence[str], since: str) -> Replay:
         """Return what was published at and below valid ``topics`` after the cursor ``since``.

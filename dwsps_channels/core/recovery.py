@@ -1,4 +1,4 @@
-"""The two waits of a client that recovers: for the policy's decisions, and for room in its buffer."""
+"""The waits of a client that recovers: for the policy's decisions, for the log, and for room in its buffer."""
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import islice
@@ -13,12 +13,25 @@ MAX_QUESTIONS: Final = 32
 # How often a replay waits for the client to catch up. Others go on publishing to it meanwhile.
 MAX_WAITS: Final = 16
 
+# How often a resume waits, and for how many seconds each time, until this process has read as far in the log as
+# another had when the client was connected there.
+MAX_PAUSES: Final = 500
+PAUSE: Final = 0.01
+
 Ask = Callable[[str], bool | Awaitable[bool]]
 Decisions = dict[str, bool | Exception]
 """By topic the policy's answer, or what it raised."""
 
 Gather = Callable[..., Awaitable[list[Any]]]
 """Awaits its arguments at once, and returns their results in order, as ``asyncio.gather`` does."""
+
+
+Pause = Callable[[float], Awaitable[object]]
+"""Lets so many seconds pass, as ``asyncio.sleep`` does."""
+
+
+async def no_pause(seconds: float) -> None:
+    """Let no time pass: the ``Pause`` of those whose log is never behind."""
 
 
 async def one_by_one(*awaitables: Awaitable[Any]) -> list[Any]:
@@ -70,6 +83,14 @@ async def _settle(answer: Any) -> bool | Exception:
         return bool(await answer)
     except Exception as error:
         return error
+
+
+async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
+    """Wait until this process is not behind the client's cursor any more, or has been for too long."""
+    for _ in range(MAX_PAUSES):
+        if not is_behind():
+            return
+        await pause(PAUSE)
 
 
 async def wait_for_room(

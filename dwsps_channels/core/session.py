@@ -17,9 +17,12 @@ from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.recovery import (
     Decisions,
     Gather,
+    Pause,
     ask_each,
     has_room,
+    no_pause,
     one_by_one,
+    wait_for_log,
     wait_for_room,
 )
 from dwsps_channels.core.replay import NO_REPLAY, Replay
@@ -58,7 +61,7 @@ class Session(Endpoint):
     one always, whatever happened before.
     """
 
-    __slots__ = ("_gather", "_policy")
+    __slots__ = ("_gather", "_pause", "_policy")
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -76,10 +79,12 @@ class Session(Endpoint):
         observers: Sequence[Observer] = (),
         clock: Callable[[], float] = monotonic,
         gather: Gather = one_by_one,
+        pause: Pause = no_pause,
     ) -> None:
         super().__init__(node, transport, identity, limits, observers, clock)
         self._policy = policy
         self._gather = gather
+        self._pause = pause
 
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
@@ -227,8 +232,18 @@ class Session(Endpoint):
     ) -> Awaitable[None] | None:
         """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
 
-        It waits for the client's buffer to have room for the replay.
+        It waits for this process to have read what the client has had, and for the client's buffer to have room.
         """
+        if request.since is not UNSET and self._node.is_behind(request.since):
+            read = wait_for_log(partial(self._node.is_behind, request.since), self._pause)
+            return self._continue(
+                request, read, lambda _: self._send_replay(request, take, decisions)
+            )
+        return self._send_replay(request, take, decisions)
+
+    def _send_replay(
+        self, request: Any, take: Callable[[], Replay], decisions: Decisions
+    ) -> Awaitable[None] | None:
         finish = partial(self._replay, request, decisions)
         limit = self._limits.buffered_bytes
         if has_room(self._transport, limit, replay := take()):

@@ -188,6 +188,7 @@ class Runtime:
             limits=limits,
             observers=self.observers,
             gather=asyncio.gather,
+            pause=asyncio.sleep,
         )
         self.sessions.add(session)
         self._empty.clear()

@@ -230,6 +230,7 @@ class World:
             observers=(self.observer,),
             clock=clock,
             gather=asyncio.gather,
+            pause=asyncio.sleep,
         )
         self.sessions.add(session)
         session.open()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from dwsps_channels.core import recovery
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
@@ -163,7 +164,6 @@ def test_at_the_end_of_the_log_there_is_nothing_to_replay(logged: World) -> None
     "since",
     [
         "old:0",
-        "log:2",
         "log:-1",
         "log:1.0",
         "log:+1",
@@ -579,6 +579,72 @@ async def test_a_client_that_is_never_read_empty_is_not_waited_for_without_end(
     assert client.transport.take_whole()[0]["topics"] == {"news": {"recovered": False}}
 
 
+# A process that is behind the one at which the client was before.
+
+
+@pytest.mark.parametrize("is_resume", [True, False])
+async def test_a_process_that_is_behind_first_reads_what_the_client_has_had(
+    logged: World, is_resume: bool
+) -> None:
+    publish_all(logged, "news")
+    client = logged.connect()
+    frame = resume(["news"], since="log:3") if is_resume else subscribe("news", since="log:3")
+
+    pending = asyncio.ensure_future(client.start(frame))
+    await turn()
+    publish_all(logged, "news", "news")
+    assert client.transport.take_whole() == []
+    publish_all(logged, "news")
+    await pending
+
+    delivered, acknowledged = client.transport.take_whole()
+    assert copies([delivered]) == [(4, "news")]
+    told = acknowledged["topics"]["news"] if is_resume else acknowledged
+    assert (told["recovered"], acknowledged["cursor"]) == (True, "log:4")
+
+
+async def test_a_cursor_that_is_never_reached_is_not_waited_for_without_end(
+    logged: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "MAX_PAUSES", 3)
+    publish_all(logged, "news")
+    client = logged.connect()
+
+    await client.start(subscribe("news", since="log:2"))
+
+    assert client.transport.take_whole() == [ack("subscribe", "news", "log:1", recovered=False)]
+    publish_all(logged, "news")
+    assert copies(client.transport.take_whole()) == [(2, "news")]
+
+
+async def test_a_reset_ends_the_wait_for_the_log(logged: World) -> None:
+    client = logged.connect()
+    pending = asyncio.ensure_future(client.start(resume(["news"], since="log:3")))
+    await turn()
+
+    logged.node.begin(Log("new", 7))
+    await pending
+
+    assert client.transport.take_whole() == [
+        {"type": "reset", "cursor": "new:7"},
+        resumed("new:7", {"news": {"recovered": False}}),
+    ]
+
+
+async def test_a_client_that_leaves_while_it_waits_for_the_log_leaves_nothing(
+    logged: World,
+) -> None:
+    client = logged.connect()
+    pending = asyncio.ensure_future(client.start(resume(["news"], since="log:1")))
+    await turn()
+
+    client.session.closed()
+    publish_all(logged, "news")
+    await pending
+
+    assert logged.is_empty()
+
+
 # Reset.
 
 ASKED = {
@@ -615,13 +681,14 @@ def test_any_other_client_never_sees_it(logged: World) -> None:
     assert client.transport.take_whole() == []
 
 
-def test_a_log_that_begins_is_no_reset(world: World) -> None:
+def test_a_log_that_begins_late_is_a_reset(world: World) -> None:
+    """Others may have published since the client subscribed, and this process did not have it."""
     client = world.connect()
     client.send(subscribe("news", last=0))
 
-    world.node.begin(Log("log"))
+    world.node.begin(Log("log", 5))
 
-    assert client.transport.take_whole() == []
+    assert client.transport.take_whole() == [{"type": "reset", "cursor": "log:5"}]
 
 
 def test_after_a_reset_the_old_cursor_is_worth_nothing_and_the_new_one_is(logged: World) -> None:
