@@ -33,9 +33,17 @@ class Client:
         """What the server said that it must not."""
         self._moments = random.Random(name)
         self._task: asyncio.Task[None] | None = None
+        self._connection: ClientConnection | None = None
+        self._chosen = ""
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
+
+    def move_to(self, url: str) -> None:
+        """Lose the connection, and come back to this process until that works."""
+        self._chosen = url
+        if self._connection is not None:
+            self._connection.transport.abort()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -50,7 +58,7 @@ class Client:
                 OSError, ConnectionClosed, InvalidHandshake, InvalidMessage, TimeoutError
             ):
                 async with connect(
-                    self._moments.choice(self.urls),
+                    self._chosen or self._moments.choice(self.urls),
                     compression=None,
                     max_queue=None,
                     ping_interval=None,
@@ -59,7 +67,9 @@ class Client:
                     proxy=None,
                 ) as connection:
                     self.connections += 1
+                    self._connection, self._chosen = connection, ""
                     await self._talk(connection)
+            self._connection = None
             self._lost()
             await asyncio.sleep(self._moments.uniform(*BACKOFF))
 
@@ -81,6 +91,9 @@ class Subscriber(Client):
         self.repeated = 0
         """Number of deliveries that had come before, as far as this client knows."""
         self.reset_frames = 0
+        self.resets: list[str] = []
+        self.without_log = 0
+        """Number of acks of processes that could not read the log yet."""
         self._last: dict[str, int] = {}
         """The offset of the last delivery, by topic."""
         self._resuming = False
@@ -149,6 +162,7 @@ class Subscriber(Client):
                 for topic in self.subscriptions:
                     self._reset(topic, start)
                 self.position = start
+                self.is_ready = not self._resuming
             case "error" if "id" not in frame:
                 if "cursor" in frame:  # the server is going away
                     self._advance(Position.parse(frame["cursor"]))
@@ -178,7 +192,7 @@ class Subscriber(Client):
 
     def _take_ack(self, frame: Frame) -> None:
         if "cursor" not in frame:
-            self.faults.append(f"{self.name}: no cursor in {frame}")
+            self._lose_log(frame)
             return
         cursor = Position.parse(frame["cursor"])
         if frame["action"] == "subscribe":
@@ -193,6 +207,15 @@ class Subscriber(Client):
         self._advance(cursor)
         started = all(one.segments for one in self.subscriptions.values())
         self.is_ready = started and not self._resuming
+
+    def _lose_log(self, frame: Frame) -> None:
+        """Take note that this process has no log yet: a ``reset`` comes once it has."""
+        self._resuming = self.is_ready = False
+        for topic, subscription in self.subscriptions.items():
+            if frame.get("topics", {}).get(topic, {}).get("recovered"):
+                self.faults.append(f"{self.name}: recovered without a log: {frame}")
+            self._end(subscription)
+        self.without_log += 1
 
     def _advance(self, cursor: Position) -> None:
         if self._resuming:
@@ -210,6 +233,7 @@ class Subscriber(Client):
         self._last[topic] = start.offset
 
     def _reset(self, topic: str, start: Position) -> None:
+        self.resets.append(f"{self.name}: {topic} from {self.position} to {start}")
         self._end(self.subscriptions[topic])
         self._begin(topic, start)
 
@@ -232,7 +256,6 @@ class Writer(Client):
         self._next = 0
         self._in_flight: dict[int, None] = {}
         self._publishing = True
-        self._connection: ClientConnection | None = None
         self._room = asyncio.Event()
 
     def finish(self) -> None:
