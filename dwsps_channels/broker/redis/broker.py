@@ -464,4 +464,6 @@ def _pairs(text: bytes) -> Iterator[tuple[int, int]]:
 def _text(error: Exception) -> str:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    return printable(str(error)) or type(error).__name__
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return printable(str(error)).removesuffix(".") or type(error).__name__

@@ -140,7 +140,9 @@ async def test_connections_that_break_lose_nothing(
     assert account.unknown == set()
 
 
-async def test_a_redis_that_hangs_is_left_and_found_again(account: Account, redis: Redis) -> None:
+async def test_a_redis_that_hangs_is_left_and_found_again(
+    account: Account, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
     await talking(account, redis)
     redis.signal(signal.SIGSTOP)
     await wait_until_async(
@@ -148,6 +150,7 @@ async def test_a_redis_that_hangs_is_left_and_found_again(account: Account, redi
     )
     with pytest.raises(Unavailable):
         await account.processes[0].publish(publication(0))
+    assert "Redis cannot be reached: it does not answer; trying on" in caplog.messages
     redis.signal(signal.SIGCONT)
     await account.goes_on()
     await account.hush()
