@@ -16,7 +16,7 @@ from django.dispatch import Signal
 from msgspec import structs
 
 from dwsps_channels import conf, signals
-from dwsps_channels.core import deduplicator
+from dwsps_channels.core import deduplicator, keys
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.management.commands import peers
@@ -259,6 +259,19 @@ def test_default_limits_are_those_of_the_protocol() -> None:
         limits.buffered_bytes,
         limits.rate,
     ]
+
+
+def test_bounds_of_recovery_are_those_of_the_code() -> None:
+    text = section("reference/protocol.md", "Recovery")
+    [(messages, kib)] = re.findall(
+        r"(\d+) messages\s.*?(\d+) KiB \(\[`RESUME_BYTES`]", text, re.DOTALL
+    )
+    assert int(messages) == conf.conf.RESUME_MESSAGES
+    assert int(kib) * 1024 == conf.conf.RESUME_BYTES
+    [remembered] = re.findall(r"at most ([\d ]+) keys", text)
+    assert int(remembered.replace(" ", "")) == keys.MAX_KEYS
+    assert "within five minutes" in text
+    assert keys.MAX_AGE == 5 * 60
 
 
 def test_every_signal_is_explained() -> None:

@@ -1,5 +1,6 @@
 """The client, peer or worker at the other end of a session."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -38,17 +39,16 @@ class Identity:
         return bool(getattr(self.user, "is_authenticated", False))
 
     @property
-    def key_prefix(self) -> str:
-        """The beginning of the keys of this client's publishes; those of other users begin with another."""
-        if self.role in (Role.WORKER, Role.PUBLISHER):
-            return "server:"
-        if self.role is Role.PEER:
-            return f"peer:{self.peer}:"
-        user = self.user_id
-        # With its length no user's begins with another's.
-        return "anonymous:" if user is None else f"user:{len(str(user))}:{user}:"
-
-    @property
     def user_id(self) -> Any:
         """The primary key of the Django user who is logged in on this connection; ``None``: nobody is."""
         return getattr(self.user, "pk", None) if self.is_authenticated else None
+
+
+FindUser = Callable[[Identity], Hashable | None]
+"""Returns the key of a client's user; ``None``: there is no user."""
+
+
+def user_id_of(identity: Identity) -> Hashable | None:
+    """Return the user's primary key."""
+    user: Hashable | None = identity.user_id
+    return user

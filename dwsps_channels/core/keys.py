@@ -1,16 +1,31 @@
 """Memory of the keys that publishes carry, so that one that is sent again is not published again."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
+
+from dwsps_channels.core.identity import Identity, Role
 
 MAX_KEYS = 100_000
 MAX_AGE = 300.0
 
 
+_SERVER_PREFIX = "server:"
+
+
 def server_key(key: str) -> str:
     """Return the key of the server's own code as the broker gets it: it is none of a client's."""
-    return f"server:{key}" if key else ""
+    return _SERVER_PREFIX + key if key else ""
+
+
+def key_prefix(identity: Identity, user: Hashable | None) -> str:
+    """Return how the keys of a client begin for the broker; those of another user, the ``user`` key, begin differently."""
+    if identity.role in (Role.WORKER, Role.PUBLISHER):
+        return _SERVER_PREFIX
+    if identity.role is Role.PEER:
+        return f"peer:{identity.peer}:"
+    # With its length no user's begins with another's.
+    return "anonymous:" if user is None else f"user:{len(str(user))}:{user}:"
 
 
 class Keys:

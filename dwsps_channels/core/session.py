@@ -9,7 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.futures import Future, has_failed
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import FindUser, Identity, user_id_of
+from dwsps_channels.core.keys import key_prefix
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
@@ -61,7 +62,7 @@ class Session(Endpoint):
     one always, whatever happened before.
     """
 
-    __slots__ = ("_gather", "_pause", "_policy")
+    __slots__ = ("_find_user", "_gather", "_key_prefix", "_pause", "_policy")
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -80,11 +81,15 @@ class Session(Endpoint):
         clock: Callable[[], float] = monotonic,
         gather: Gather = one_by_one,
         pause: Pause = no_pause,
+        find_user: FindUser = user_id_of,
     ) -> None:
         super().__init__(node, transport, identity, limits, observers, clock)
         self._policy = policy
         self._gather = gather
         self._pause = pause
+        self._find_user = find_user
+        # Made for the first key.
+        self._key_prefix = ""
 
     def receive(self, frame: str | bytes) -> Awaitable[None] | None:
         """Handle one websocket message, text or binary. Never raises: what is wrong is answered with an error.
@@ -154,8 +159,7 @@ class Session(Endpoint):
             raise Forbidden(f"publish to '{topic}'")
         key = request.key
         if key:
-            self._knows_reset = True
-            key = self.identity.key_prefix + key
+            key = (self._key_prefix or self._begin_keys()) + key
         # A copy, because the decoded message holds on to the whole frame, and the tail keeps what it is given.
         answer = self._node.publish(
             topic, request.message.copy(), request.timestamp or now(), self.identity.client, key
@@ -172,6 +176,18 @@ class Session(Endpoint):
         if self._hub.lagging and self.waits_for_readers and self._hub.behind(topic) is not None:
             return self._slow_down(topic, pending)
         return pending
+
+    def _begin_keys(self) -> str:
+        """Take note that the client sends keys; return the beginning of each."""
+        self._knows_reset = True
+        try:
+            prefix = key_prefix(self.identity, self._find_user(self.identity))
+        except (
+            Exception
+        ):  # as in ``Sessions``: a user of the project may be unable to tell its key here
+            prefix = key_prefix(self.identity, None)
+        self._key_prefix = prefix
+        return prefix
 
     async def _slow_down(self, topic: str, pending: Awaitable[None] | None) -> None:
         """Wait for those who read what is published to ``topic``, as long as their transports find it worth it."""

@@ -1,11 +1,11 @@
 """The registry of the sessions of one process."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from contextlib import suppress
 
 from msgspec import Struct
 
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import FindUser, Identity, user_id_of
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.messages import Reset, encode
 from dwsps_channels.protocol.timestamps import now
@@ -25,9 +25,9 @@ class SessionStats(Struct, frozen=True):
 class Sessions:
     """Finds sessions by client and by user, without a look at the others. Iterates over all of them."""
 
-    def __init__(self, find_user: Callable[[Identity], Hashable | None] | None = None) -> None:
-        """``find_user`` gives the key of a client's user, in place of its primary key; ``None``: there is no user."""
-        self._find_user = find_user or _user_id
+    def __init__(self, find_user: FindUser = user_id_of) -> None:
+        """``find_user`` gives the key of a client's user, in place of its primary key."""
+        self._find_user = find_user
         self._by_client: dict[str, Session] = {}
         # Each user's sessions, by client; an empty one is not kept. And each client's user, as it was when it came.
         self._by_user: dict[Hashable, dict[str, Session]] = {}
@@ -89,8 +89,3 @@ class Sessions:
             hash(user)
             return user
         return None
-
-
-def _user_id(identity: Identity) -> Hashable | None:
-    user: Hashable | None = identity.user_id
-    return user

@@ -189,6 +189,7 @@ class Runtime:
             observers=self.observers,
             gather=asyncio.gather,
             pause=asyncio.sleep,
+            find_user=_loaded_user_id,
         )
         self.sessions.add(session)
         self._empty.clear()

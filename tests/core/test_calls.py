@@ -22,6 +22,8 @@ from tests.core.recording import RecordingTransport, publish, subscribe
 # Measured before there were a node and a broker that gives everything back. Lower them when you shorten the way.
 CALLS_TO_THE_FIRST_DELIVERY = 12
 CALLS_TO_THE_ACK = 19
+# To look into the memory of keys, and to remember one.
+CALLS_FOR_A_KEY = 2
 
 
 def calls_of(function: Callable[[], object]) -> list[str]:
@@ -78,3 +80,16 @@ def test_a_publish_needs_no_more_calls_than_it_did(
     assert calls[0] == "receive"
     assert calls.index("send") + 1 <= CALLS_TO_THE_FIRST_DELIVERY
     assert len(calls) <= CALLS_TO_THE_ACK - (not observers)
+
+
+def test_a_key_costs_no_more_than_its_memory(node: Node) -> None:
+    publisher, acks = session(node, ())
+
+    def calls_for(**key: str) -> int:
+        frame = publish("news.uk", {"a": 1}, timestamp="2020-01-21T17:03:13.625Z", id=1, **key)
+        return len(calls_of(lambda: publisher.receive(frame)))
+
+    calls_for(key="first")  # finds out who the user is
+
+    assert calls_for(key="second") <= calls_for() + CALLS_FOR_A_KEY
+    assert len(acks.frames) == 3

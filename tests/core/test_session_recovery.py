@@ -782,6 +782,21 @@ def test_keys_of_one_user_are_the_same_on_each_connection(world: World) -> None:
     assert len(set(keys)) == 3
 
 
+def test_a_user_that_cannot_be_told_is_nobody(world: World) -> None:
+    class Broken:
+        is_authenticated = True
+
+        @property
+        def pk(self) -> object:
+            raise RuntimeError("not here")
+
+    for identity in (Identity("one", user=Broken()), Identity("two")):
+        (told,) = world.connect(identity=identity).send(publish("news", key="k"))
+        assert told["type"] == "ack"
+
+    assert len(set(world.broker.keys)) == 1
+
+
 def test_a_publish_without_a_key_has_none(world: World) -> None:
     world.connect(identity=Identity("one", user=User(1))).send(publish("news"))
     assert world.broker.keys == [""]
