@@ -2,7 +2,7 @@
 
 from uuid import uuid4
 
-from dwsps_channels.core.broker import BrokerStats, Receiver
+from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.keys import Keys
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
@@ -31,7 +31,7 @@ class MemoryBroker:
     def publish(self, publication: Publication, key: str = "") -> int:
         """Deliver ``publication``: see ``Broker.publish``."""
         if key and (known := self._keys.get(key)) is not None:
-            return known
+            return Repeated(known)
         self._offset = offset = self._offset + 1
         if key:
             self._keys.add(key, offset)

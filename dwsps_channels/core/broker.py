@@ -23,6 +23,10 @@ class Receiver(Protocol):
         """Take the next publication and its offset: its place in the log; ``None`` if the broker has no log."""
 
 
+class Repeated(int):
+    """The offset of an earlier publication with the same key: nothing was published."""
+
+
 class BrokerStats(Struct, frozen=True):
     """The counters of a broker, since its start."""
 
@@ -65,7 +69,7 @@ class Broker(Protocol):
         """Hand over ``publication``, in the order of the calls.
 
         A broker that has a log publishes nothing if the same ``key`` was given before, on any process, within
-        five minutes: the answer is then the offset of the first. An empty key is none.
+        five minutes: the answer is then the offset of the first, as ``Repeated``. An empty key is none.
 
         Returns:
             The offset, if ``receiver`` has it when this returns. Otherwise a future: its result is the

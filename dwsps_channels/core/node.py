@@ -6,7 +6,7 @@ from functools import partial
 from msgspec import Raw, Struct
 from msgspec.structs import replace
 
-from dwsps_channels.core.broker import Broker
+from dwsps_channels.core.broker import Broker, Repeated
 from dwsps_channels.core.deduplicator import Deduplicator, Key
 from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.futures import Future, has_failed
@@ -93,7 +93,7 @@ class Node:
             Publication(topic, message, timestamp, self._origin, sequence, publisher), key
         )
         if isinstance(answer, int):
-            if key and self._returned != sequence:
+            if isinstance(answer, Repeated):
                 self._published -= 1  # it was published before: no gap in the sequence
         elif has_failed(answer):
             self._published -= 1  # it never left: no gap in the sequence

@@ -24,7 +24,8 @@ class Observer:
         """Take note that a client ended a subscription. Subscriptions that end with their connection are not reported."""
 
     def published(self, identity: Identity, topic: str, message: Raw) -> None:
-        """Take note of a client's publish that the broker did not refuse at once. It may still refuse it.
+        """Take note of a client's publish. The broker may still refuse it, but not at once.
 
-        ``message`` is the published JSON, a view of the whole frame: to keep it, copy it with ``bytes``.
+        One with a key is told about once the broker has it, unless it was published before with that key. ``message``
+        is the published JSON.
         """

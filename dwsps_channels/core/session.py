@@ -5,8 +5,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
+from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.identity import FindUser, Identity, user_id_of
@@ -161,21 +162,32 @@ class Session(Endpoint):
         if key:
             key = (self._key_prefix or self._begin_keys()) + key
         # A copy, because the decoded message holds on to the whole frame, and the tail keeps what it is given.
+        message = request.message.copy()
         answer = self._node.publish(
-            topic, request.message.copy(), request.timestamp or now(), self.identity.client, key
+            topic, message, request.timestamp or now(), self.identity.client, key
         )
-        was_refused = False
         if isinstance(answer, int):
-            pending = self._acknowledge(request, answer)
-        else:
-            was_refused = has_failed(answer)
+            is_published = not isinstance(answer, Repeated)
+            pending = self._acknowledge(request, answer if is_published else int(answer))
+        elif key:
+            # Only the broker's answer tells if it was published before.
+            is_published = False
+            answer.add_done_callback(partial(self._tell_if_published, topic, message))
             pending = self._acknowledge_later(request, answer)
-        if not was_refused:
+        else:
+            is_published = not has_failed(answer)
+            pending = self._acknowledge_later(request, answer)
+        if is_published:
             for observer in self._observers:
-                observer.published(self.identity, topic, request.message)
+                observer.published(self.identity, topic, message)
         if self._hub.lagging and self.waits_for_readers and self._hub.behind(topic) is not None:
             return self._slow_down(topic, pending)
         return pending
+
+    def _tell_if_published(self, topic: str, message: Raw, outcome: Future) -> None:
+        if not has_failed(outcome) and not isinstance(outcome.result(), Repeated):
+            for observer in self._observers:
+                observer.published(self.identity, topic, message)
 
     def _begin_keys(self) -> str:
         """Take note that the client sends keys; return the beginning of each."""
@@ -353,7 +365,7 @@ class Session(Endpoint):
                 timestamp=now(),
                 topic=subject.topic,
                 id=subject.id,
-                offset=UNSET if offset is None else offset,
+                offset=UNSET if offset is None else int(offset),
             )
         )
 

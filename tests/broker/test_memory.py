@@ -1,6 +1,7 @@
 import pytest
 
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.broker import Repeated
 from tests.broker.contract import BrokerContract, MakeBroker, Member, publication
 
 
@@ -35,4 +36,11 @@ class TestMemoryBroker(BrokerContract):
             for number, key in [(1, "a"), (2, "b"), (3, "a"), (4, ""), (5, "")]
         ]
         assert offsets == [1, 2, 1, 3, 4]
+        assert [isinstance(offset, Repeated) for offset in offsets] == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
         assert member.numbers == [1, 2, 4, 5]

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from dwsps_channels.core.broker import BrokerStats, Receiver
+from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.futures import has_failed
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
@@ -173,7 +173,7 @@ class RecordingBroker:
 
         def come_back(_: object) -> None:
             assert self.receiver is not None
-            if not has_failed(answer):
+            if not has_failed(answer) and not isinstance(answer.result(), Repeated):
                 self.receiver.receive(publication, answer.result())
 
         answer.add_done_callback(come_back)

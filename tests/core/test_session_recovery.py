@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.core import recovery
+from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
+from dwsps_channels.core.node import Node
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.recovery import MAX_QUESTIONS
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -746,6 +749,47 @@ class User:
 
     def __init__(self, pk: object) -> None:
         self.pk = pk
+
+
+async def test_a_publish_that_is_sent_again_with_its_key_is_one_publish_and_one_event() -> None:
+    world, broker = World(), MemoryBroker()
+    world.node = Node("here", broker)
+    await broker.start(world.node)
+    reader, client, again = (world.connect(name) for name in ("reader", "one", "two"))
+    reader.send(subscribe("news"))
+
+    told = [
+        answers(who, publish("news", key=key, id=1))
+        for who, key in ((client, "k"), (again, "k"), (client, "other"), (client, "k"))
+    ]
+
+    published = {"type": "ack", "action": "publish", "topic": "news", "id": 1}
+    assert told == [[published | {"offset": offset}] for offset in (1, 1, 2, 1)]
+    assert copies(reader.transport.take_whole()) == [(1, "news"), (2, "news")]
+    assert [event[0] for event in world.observer.told].count("published") == 2
+
+
+@pytest.mark.parametrize(
+    ("outcome", "events"), [(7, 1), (Repeated(7), 0), (Unavailable("redis is away"), 0)]
+)
+async def test_a_publish_with_a_key_is_an_event_once_the_broker_says_that_it_is_new(
+    logged: World, outcome: Any, events: int
+) -> None:
+    logged.broker.answer = accepted = future()
+    client = logged.connect()
+    assert answers(client, publish("news", {"a": 1}, key="k")) == []
+    assert logged.observer.told == [("connected", "one")]
+
+    if isinstance(outcome, int):
+        accepted.set_result(outcome)
+    else:
+        accepted.set_exception(outcome)
+    await turn()
+
+    expected = [("published", "one", "news", '{"a": 1}')] * events
+    assert logged.observer.told == [("connected", "one"), *expected]
+    (told,) = client.transport.take_whole()
+    assert told.get("offset") == (7 if isinstance(outcome, int) else None)
 
 
 def test_keys_of_two_users_are_never_the_same(world: World) -> None:

@@ -176,12 +176,21 @@ async def test_a_client_recovers_at_another_process_in_the_one_order(
             assert ack["cursor"] == f"{since.partition(':')[0]}:{offsets[-1]}"
 
 
-async def test_a_key_holds_on_all_processes(pair: tuple[Server, Server]) -> None:
-    async with clients(pair) as (one, two):
+async def test_a_key_holds_on_all_processes_and_for_signals(
+    start_server: ServerFactory, server_kind: str, redis: Redis
+) -> None:
+    env, application = {"REDIS_URL": redis.url}, "tests.wire.heard:application"
+    pair = tuple(start_server(server_kind, env=env, application=application) for _ in range(2))
+    async with clients((pair[0], pair[1])) as (one, two), connected(pair[0].url) as reader:
+        await reader.subscribe("heard")
         first = await one.call("publish", "news", message=1, key="k")
         again = await two.call("publish", "news", message=1, key="k")
         assert again["offset"] == first["offset"]
         assert (await two.call("publish", "news", message=2))["offset"] > first["offset"]
+        await two.call("publish", "news", message=3, key="l")
+        # Of the two processes in any order.
+        heard = [(await reader.receive())["message"] for _ in range(3)]
+        assert sorted(heard) == [1, 2, 3]
 
 
 async def test_clients_that_know_reset_get_it_when_redis_has_lost_the_log_and_others_do_not(

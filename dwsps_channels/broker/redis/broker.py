@@ -15,7 +15,7 @@ from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, load
 from dwsps_channels.broker.redis.server import RedisServer
 from dwsps_channels.broker.sending.send_queue import Outcome, SendQueue, accept, refused
-from dwsps_channels.core.broker import BrokerStats, Receiver
+from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.logs.throttle import LogThrottle
@@ -314,7 +314,7 @@ class RedisBroker:
         self._pending.clear()
         self._unanswered = None
         for offset, answer in self._repeated:
-            accept(answer, offset)
+            accept(answer, Repeated(offset))
         self._repeated.clear()
 
     def _forget(self, batch: Batch) -> None:
@@ -397,7 +397,7 @@ class RedisBroker:
         if self._repeated:
             for offset, answer in self._repeated:
                 if offset <= self._offset:
-                    accept(answer, offset)
+                    accept(answer, Repeated(offset))
             self._repeated = [each for each in self._repeated if each[0] > self._offset]
 
     # Incoming
