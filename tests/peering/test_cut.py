@@ -3,11 +3,11 @@
 import asyncio
 
 from tests.peering.conftest import MakeSites
-from tests.peering.proxy import proxy_to
 from tests.peering.site import QUICK
 from tests.peering.test_mesh import is_at, start
 from tests.peering.traffic import Audience, publish
 from tests.processes import wait_until_async
+from tests.proxy import proxy_to
 
 # A link notices within the sum of both that nobody is there. An attempt to reconnect, too, ends without an answer.
 HEARTBEATS = {"LINK_HEARTBEAT_INTERVAL": 1.0, "LINK_HEARTBEAT_TIMEOUT": 2.0}

@@ -1,4 +1,4 @@
-"""A TCP proxy that can stop carrying, without a word to either side."""
+"""A TCP proxy that can stop carrying, without a word to either side, or break connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,11 +8,15 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Carries what comes in on ``port`` to ``target``, as long as it is not ``cut``."""
+    """Carries what comes in on ``port`` to the port ``target``, as long as it is not ``cut``."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
+        """Of new connections."""
         self._cut = False
+        self._flows = asyncio.Event()  # from the target to clients
+        self._flows.set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.accepted = 0
         """The number of connections so far."""
@@ -25,21 +29,43 @@ class Proxy:
         """Carry new connections again. Those that were cut stay so: what they lost cannot be made up for."""
         self._cut = False
 
+    def hold(self) -> None:
+        """Stop reading from the target. Clients' frames still reach it."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        """Read from the target again."""
+        self._flows.set()
+
+    def drop(self) -> None:
+        """Break every connection, and go on accepting."""
+        for client in self._clients:
+            client.transport.abort()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         if self._cut:
             await _swallow(reader)
             return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._clients.add(writer)
+        always = asyncio.Event()
+        always.set()
         try:
-            await asyncio.gather(self._carry(reader, far_writer), self._carry(far_reader, writer))
+            await asyncio.gather(
+                self._carry(reader, far_writer, always),
+                self._carry(far_reader, writer, self._flows),
+            )
         finally:
+            self._clients.discard(writer)
             writer.close()
             far_writer.close()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event
+    ) -> None:
         with suppress(OSError):
-            while data := await reader.read(CHUNK):
+            while data := await _read(reader, flows):
                 if self._cut:
                     await _swallow(reader)
                     return
@@ -47,6 +73,11 @@ class Proxy:
                 await writer.drain()
         # An end is passed on, too, but not by who was cut.
         writer.close()
+
+
+async def _read(reader: asyncio.StreamReader, flows: asyncio.Event) -> bytes:
+    await flows.wait()
+    return await reader.read(CHUNK)
 
 
 async def _swallow(reader: asyncio.StreamReader) -> None:
