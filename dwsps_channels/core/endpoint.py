@@ -2,6 +2,9 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
@@ -14,9 +17,20 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import MessageTooLarge, RateLimited, Unavailable, WireError
 from dwsps_channels.protocol.frames import Frame
-from dwsps_channels.protocol.messages import Subject, error_frame, subject_of_excerpt
+from dwsps_channels.protocol.messages import (
+    Ack,
+    Resumed,
+    Subject,
+    encode,
+    error_frame,
+    subject_of_excerpt,
+)
+from dwsps_channels.protocol.timestamps import now
 
 logger = logging.getLogger("dwsps_channels.session")
+
+
+T = TypeVar("T")
 
 
 class Endpoint:
@@ -149,6 +163,39 @@ class Endpoint:
     def _leave(self) -> None:
         self._closing = True
         self._hub.remove(self._subscriber)
+
+    async def _continue(
+        self,
+        request: Any,
+        awaited: Awaitable[T],
+        handle: Callable[[T], Awaitable[None] | None],
+    ) -> None:
+        """Do the rest of ``receive`` once ``awaited`` has a result."""
+        try:
+            pending = handle(await awaited)
+        except Exception as error:
+            pending = self._report(error, Subject(request.action, request.topic, request.id))
+        if pending is not None:
+            await pending
+
+    def _ack(
+        self,
+        request: Any,
+        recovered: bool | UnsetType = UNSET,
+        topics: dict[str, Resumed] | UnsetType = UNSET,
+    ) -> Frame:
+        """Return the ack of a request that is no publish. Send it at once: its cursor is true now."""
+        return encode(
+            Ack(
+                action=request.action,
+                timestamp=now(),
+                topic=request.topic,
+                id=request.id,
+                cursor=self._node.cursor or UNSET,
+                recovered=recovered,
+                topics=topics,
+            )
+        )
 
     def _reply(self, reply: Reply) -> Awaitable[None] | None:
         """Reply to the frame that is being handled. Await what is returned, if anything, before the next frame."""

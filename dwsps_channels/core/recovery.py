@@ -1,11 +1,24 @@
-"""The waits of a client that recovers: for the policy's decisions, for the log, and for room in its buffer."""
+"""Recovery: a client subscribes from where it was, and waits for the policy, for the log, and for room in its buffer."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from dwsps_channels.core.replay import Replay
+from msgspec import UNSET
+
+from dwsps_channels.core.endpoint import Endpoint
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.node import Node
+from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.replay import NO_REPLAY, Replay
+from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.errors import Forbidden, Unavailable
+from dwsps_channels.protocol.messages import Resume, Resumed, Subscribe, TopicError
+from dwsps_channels.protocol.topics import check
 
 # The questions about the topics of one resume that a policy may be deciding at once.
 MAX_QUESTIONS: Final = 32
@@ -13,10 +26,10 @@ MAX_QUESTIONS: Final = 32
 # How often a replay waits for the client to catch up. Others go on publishing to it meanwhile.
 MAX_WAITS: Final = 16
 
-# How often a resume waits, and for how many seconds each time, until this process has read as far in the log as
-# another had when the client was connected there.
-MAX_PAUSES: Final = 500
-PAUSE: Final = 0.01
+# How often a resume waits until this process has read as far in the log as another had when the client was connected
+# there; and for how many seconds at first. Each pause is twice as long as the one before: five seconds together.
+MAX_PAUSES: Final = 9
+FIRST_PAUSE: Final = 0.01
 
 Ask = Callable[[str], bool | Awaitable[bool]]
 Decisions = dict[str, bool | Exception]
@@ -87,10 +100,10 @@ async def _settle(answer: Any) -> bool | Exception:
 
 async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
     """Wait until this process is not behind the client's cursor any more, or has been for too long."""
-    for _ in range(MAX_PAUSES):
+    for number in range(MAX_PAUSES):
         if not is_behind():
             return
-        await pause(PAUSE)
+        await pause(FIRST_PAUSE * 2**number)
 
 
 async def wait_for_room(
@@ -114,3 +127,113 @@ async def wait_for_room(
 def has_room(transport: Transport, limit: int, replay: Replay) -> bool:
     """Tell whether ``replay`` fits into the client's buffer, which holds ``limit`` bytes."""
     return transport.buffered_bytes + replay.size <= limit
+
+
+class RecoveringEndpoint(Endpoint):
+    """The part of a session that lets a client have what it missed (docs/reference/protocol.md, "Recovery")."""
+
+    __slots__ = ("_gather", "_pause", "_policy")
+
+    def __init__(
+        self,
+        node: Node,
+        transport: Transport,
+        identity: Identity,
+        policy: Policy,
+        limits: Limits,
+        observers: Sequence[Observer],
+        clock: Callable[[], float],
+        gather: Gather,
+        pause: Pause,
+    ) -> None:
+        super().__init__(node, transport, identity, limits, observers, clock)
+        self._policy = policy
+        self._gather = gather
+        self._pause = pause
+
+    def _subscribe(self, topic: str) -> None:
+        if self._hub.subscribe(self._subscriber, topic):
+            for observer in self._observers:
+                observer.subscribed(self.identity, topic)
+
+    def _subscribe_with_replay(self, request: Subscribe) -> Awaitable[None] | None:
+        """Subscribe to a topic that is allowed, from a cursor on or with the last messages, and reply."""
+        topic = request.topic
+        if request.since is not UNSET:
+            take = partial(self._node.replay, (topic,), request.since)
+        else:
+            assert request.last is not UNSET
+            take = partial(self._node.replay_last, topic, request.last)
+        return self._recover(request, take, {topic: True})
+
+    def _resume(self, request: Resume) -> Awaitable[None] | None:
+        """Ask the policy about each topic of a resume, then let it take effect, and reply."""
+        quota = SubscriptionQuota(self._subscriber, self._limits)
+
+        def ask(topic: str) -> bool | Awaitable[bool]:
+            check(topic)
+            quota.admit(topic)
+            return self._policy.may_subscribe(self.identity, topic)
+
+        decisions = ask_each(ask, dict.fromkeys(request.topics), self._gather)
+        if isinstance(decisions, dict):
+            return self._resume_allowed(request, decisions)
+        return self._continue(request, decisions, partial(self._resume_allowed, request))
+
+    def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
+        topics = [topic for topic, decision in decisions.items() if decision is True]
+        return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
+
+    def _recover(
+        self, request: Any, take: Callable[[], Replay], decisions: Decisions
+    ) -> Awaitable[None] | None:
+        """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
+
+        It waits for this process to have read what the client has had, and for the client's buffer to have room.
+        """
+        if request.since is not UNSET and self._node.is_behind(request.since):
+            read = wait_for_log(partial(self._node.is_behind, request.since), self._pause)
+            return self._continue(
+                request, read, lambda _: self._send_replay(request, take, decisions)
+            )
+        return self._send_replay(request, take, decisions)
+
+    def _send_replay(
+        self, request: Any, take: Callable[[], Replay], decisions: Decisions
+    ) -> Awaitable[None] | None:
+        finish = partial(self._replay, request, decisions)
+        limit = self._limits.buffered_bytes
+        if has_room(self._transport, limit, replay := take()):
+            return finish(replay)
+        return self._continue(request, wait_for_room(self._transport, limit, take), finish)
+
+    def _replay(
+        self, request: Any, decisions: Decisions, replay: Replay | None
+    ) -> Awaitable[None] | None:
+        """Do the step that ``_recover`` is about; without a replay the client reads too slowly for one."""
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        if replay is None:
+            if isinstance(request, Subscribe) and request.last is not UNSET:
+                raise Unavailable("the client is too far behind for a replay")
+            replay = NO_REPLAY
+        self._transport.send_all(replay.frames)
+        for topic, decision in decisions.items():
+            if decision is True:
+                self._subscribe(topic)
+        if isinstance(request, Resume):
+            topics = {
+                topic: self._resumed(topic, decision, replay)
+                for topic, decision in decisions.items()
+            }
+            return self._reply(partial(self._ack, request, topics=topics))
+        if request.since is UNSET:
+            return self._reply(partial(self._ack, request))
+        return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
+
+    def _resumed(self, topic: str, decision: bool | Exception, replay: Replay) -> Resumed:
+        """Return the outcome of one topic of a resume."""
+        if decision is True:
+            return Resumed(recovered=topic in replay.recovered)
+        error = self._wire_error(decision or Forbidden(f"subscribe to '{topic}'"))
+        return Resumed(error=TopicError(error.code, error.reason, error.retryable))

@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from msgspec import UNSET, Raw, UnsetType
 
 from dwsps_channels.core.broker import Repeated
-from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.identity import FindUser, Identity, user_id_of
 from dwsps_channels.core.keys import key_prefix
@@ -17,24 +16,16 @@ from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.recovery import (
-    Decisions,
     Gather,
     Pause,
-    ask_each,
-    has_room,
+    RecoveringEndpoint,
     no_pause,
     one_by_one,
-    wait_for_log,
-    wait_for_room,
 )
-from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.reply_queue import ReplyQueue
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.errors import (
-    Forbidden,
-    Unavailable,
-)
+from dwsps_channels.protocol.errors import Forbidden, Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
     CLIENT_REQUESTS,
@@ -42,10 +33,8 @@ from dwsps_channels.protocol.messages import (
     Publish,
     Requests,
     Resume,
-    Resumed,
     Subject,
     Subscribe,
-    TopicError,
     decode,
     encode,
     subject_of,
@@ -53,17 +42,15 @@ from dwsps_channels.protocol.messages import (
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import check, contexts
 
-T = TypeVar("T")
 
-
-class Session(Endpoint):
+class Session(RecoveringEndpoint):
     """Handles the frames of one connection, one after the other.
 
     Call ``open`` once the connection is accepted, ``receive`` for each frame, ``closed`` when it is gone: the last
     one always, whatever happened before.
     """
 
-    __slots__ = ("_find_user", "_gather", "_key_prefix", "_pause", "_policy")
+    __slots__ = ("_find_user", "_key_prefix")
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -84,10 +71,7 @@ class Session(Endpoint):
         pause: Pause = no_pause,
         find_user: FindUser = user_id_of,
     ) -> None:
-        super().__init__(node, transport, identity, limits, observers, clock)
-        self._policy = policy
-        self._gather = gather
-        self._pause = pause
+        super().__init__(node, transport, identity, policy, limits, observers, clock, gather, pause)
         self._find_user = find_user
         # Made for the first key.
         self._key_prefix = ""
@@ -133,20 +117,6 @@ class Session(Endpoint):
                 self._knows_reset = True
             return self._policy.may_subscribe(self.identity, request.topic)
         return True  # to unsubscribe takes no right
-
-    async def _continue(
-        self,
-        request: Any,
-        awaited: Awaitable[T],
-        handle: Callable[[T], Awaitable[None] | None],
-    ) -> None:
-        """Do the rest of ``receive`` once ``awaited`` has a result."""
-        try:
-            pending = handle(await awaited)
-        except Exception as error:
-            pending = self._report(error, Subject(request.action, request.topic, request.id))
-        if pending is not None:
-            await pending
 
     def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         """Do the rest of ``receive`` after the policy's decision."""
@@ -194,9 +164,8 @@ class Session(Endpoint):
         self._knows_reset = True
         try:
             prefix = key_prefix(self.identity, self._find_user(self.identity))
-        except (
-            Exception
-        ):  # as in ``Sessions``: a user of the project may be unable to tell its key here
+        except Exception:
+            # As in ``Sessions``: a user of the project may be unable to tell its key here.
             prefix = key_prefix(self.identity, None)
         self._key_prefix = prefix
         return prefix
@@ -220,113 +189,13 @@ class Session(Endpoint):
             if self._closing:
                 raise Unavailable("the connection is closing")
             SubscriptionQuota(self._subscriber, self._limits).admit(topic)
-            if request.since is not UNSET:
-                take = partial(self._node.replay, (topic,), request.since)
-                return self._recover(request, take, {topic: True})
-            if request.last is not UNSET:
-                take = partial(self._node.replay_last, topic, request.last)
-                return self._recover(request, take, {topic: True})
+            if request.since is not UNSET or request.last is not UNSET:
+                return self._subscribe_with_replay(request)
             self._subscribe(topic)
         elif self._hub.unsubscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.unsubscribed(self.identity, topic)
         return self._reply(partial(self._ack, request))
-
-    def _subscribe(self, topic: str) -> None:
-        if self._hub.subscribe(self._subscriber, topic):
-            for observer in self._observers:
-                observer.subscribed(self.identity, topic)
-
-    def _resume(self, request: Resume) -> Awaitable[None] | None:
-        """Ask the policy about each topic of a resume, then let it take effect, and reply."""
-        quota = SubscriptionQuota(self._subscriber, self._limits)
-
-        def ask(topic: str) -> bool | Awaitable[bool]:
-            check(topic)
-            quota.admit(topic)
-            return self._policy.may_subscribe(self.identity, topic)
-
-        decisions = ask_each(ask, dict.fromkeys(request.topics), self._gather)
-        if isinstance(decisions, dict):
-            return self._resume_allowed(request, decisions)
-        return self._continue(request, decisions, partial(self._resume_allowed, request))
-
-    def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
-        topics = [topic for topic, decision in decisions.items() if decision is True]
-        return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
-
-    def _recover(
-        self, request: Any, take: Callable[[], Replay], decisions: Decisions
-    ) -> Awaitable[None] | None:
-        """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
-
-        It waits for this process to have read what the client has had, and for the client's buffer to have room.
-        """
-        if request.since is not UNSET and self._node.is_behind(request.since):
-            read = wait_for_log(partial(self._node.is_behind, request.since), self._pause)
-            return self._continue(
-                request, read, lambda _: self._send_replay(request, take, decisions)
-            )
-        return self._send_replay(request, take, decisions)
-
-    def _send_replay(
-        self, request: Any, take: Callable[[], Replay], decisions: Decisions
-    ) -> Awaitable[None] | None:
-        finish = partial(self._replay, request, decisions)
-        limit = self._limits.buffered_bytes
-        if has_room(self._transport, limit, replay := take()):
-            return finish(replay)
-        return self._continue(request, wait_for_room(self._transport, limit, take), finish)
-
-    def _replay(
-        self, request: Any, decisions: Decisions, replay: Replay | None
-    ) -> Awaitable[None] | None:
-        """Do the step that ``_recover`` is about; without a replay the client reads too slowly for one."""
-        if self._closing:
-            raise Unavailable("the connection is closing")
-        if replay is None:
-            if isinstance(request, Subscribe) and request.last is not UNSET:
-                raise Unavailable("the client is too far behind for a replay")
-            replay = NO_REPLAY
-        self._transport.send_all(replay.frames)
-        for topic, decision in decisions.items():
-            if decision is True:
-                self._subscribe(topic)
-        if isinstance(request, Resume):
-            topics = {
-                topic: self._resumed(topic, decision, replay)
-                for topic, decision in decisions.items()
-            }
-            return self._reply(partial(self._ack, request, topics=topics))
-        if request.since is UNSET:
-            return self._reply(partial(self._ack, request))
-        return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
-
-    def _resumed(self, topic: str, decision: bool | Exception, replay: Replay) -> Resumed:
-        """Return the outcome of one topic of a resume."""
-        if decision is True:
-            return Resumed(recovered=topic in replay.recovered)
-        error = self._wire_error(decision or Forbidden(f"subscribe to '{topic}'"))
-        return Resumed(error=TopicError(error.code, error.reason, error.retryable))
-
-    def _ack(
-        self,
-        request: Any,
-        recovered: bool | UnsetType = UNSET,
-        topics: dict[str, Resumed] | UnsetType = UNSET,
-    ) -> Frame:
-        """Return the ack of a request that is no publish. Send it at once: its cursor is true now."""
-        return encode(
-            Ack(
-                action=request.action,
-                timestamp=now(),
-                topic=request.topic,
-                id=request.id,
-                cursor=self._node.cursor or UNSET,
-                recovered=recovered,
-                topics=topics,
-            )
-        )
 
     def _acknowledge(self, request: Any, offset: int | UnsetType) -> Awaitable[None] | None:
         """Reply that a publish took effect. Await what is returned, if anything, before the next frame."""
