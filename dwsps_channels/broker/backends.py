@@ -1,5 +1,6 @@
 """The brokers that ``DWSPS["BROKER"]`` can name: each with its options, and its part of the system checks."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from dwsps_channels.broker.redis.layout import Layout
 
 IN_MEMORY_LAYER: Final = "channels.layers.InMemoryChannelLayer"
+
+logger = logging.getLogger("dwsps_channels.broker")
 
 UNUSABLE: Final = "dwsps_channels.E009"
 """The id of the error that what the broker runs over cannot be used."""
@@ -148,6 +151,9 @@ class ChannelLayerBackend(BrokerBackend):
         from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
         from dwsps_channels.broker.channel_layer.layers import layer_factory
 
+        logger.info(
+            "no history is kept, as a channel layer has none: clients that were away load their state again"
+        )
         return ChannelLayerBroker(
             layer_factory(self.options.LAYER), process_id=uuid4().hex, group=self.group
         )

@@ -1,13 +1,14 @@
 """The contract of a broker. The tests of an implementation subclass one of these and make the broker."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from msgspec import Raw
 
-from dwsps_channels.core.broker import Broker
+from dwsps_channels.core.broker import Broker, Repeated
 from dwsps_channels.core.futures import Future
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
@@ -52,6 +53,7 @@ class Member:
         self.logs.append(log)
 
     def receive(self, publication: Publication, offset: int | None) -> None:
+        assert bool(self.logs) is (offset is not None)  # a log is begun before, or there is none
         self.received.append(publication)
         self.offsets.append(offset)
 
@@ -64,9 +66,9 @@ class Member:
         """The messages, where they are numbers."""
         return [int(message) for message in self.messages]
 
-    async def publish(self, publication: Publication) -> int | None:
+    async def publish(self, publication: Publication, key: str = "") -> int | None:
         """Publish, and wait until the broker has it. Returns the offset."""
-        return await answered(self.broker.publish(publication))
+        return await answered(self.broker.publish(publication, key))
 
     async def receives(self, count: int, timeout: float = 10.0) -> None:
         """Wait for that many messages since the start. More would be found by what is asserted next."""
@@ -144,6 +146,42 @@ class BrokerContract:
 
     async def test_stops_without_a_start(self, make_broker: MakeBroker) -> None:
         await make_broker().stop()
+
+
+class LogContract(BrokerContract):
+    """For every broker that has a log."""
+
+    async def test_begins_the_log_with_the_start(self, join: Join) -> None:
+        member = await join()
+        [log] = member.logs
+        assert re.fullmatch("[A-Za-z0-9_-]{1,32}", log.epoch)
+        assert (log.offset, log.floor, list(log.publications)) == (0, 0, [])
+
+    async def test_offsets_are_counted_from_one(self, join: Join) -> None:
+        member = await join()
+        assert [await member.publish(publication(number)) for number in range(5)] == [1, 2, 3, 4, 5]
+
+    async def test_a_key_that_is_known_publishes_nothing(self, join: Join) -> None:
+        member = await join()
+        pairs = [(1, "a"), (2, "b"), (3, "a"), (4, ""), (5, "")]
+        offsets = [await member.publish(publication(number), key) for number, key in pairs]
+        assert offsets == [1, 2, 1, 3, 4]
+        assert [isinstance(each, Repeated) for each in offsets] == [
+            False,
+            False,
+            True,
+            False,
+            False,
+        ]
+        assert member.numbers == [1, 2, 4, 5]
+
+    async def test_the_same_keys_at_once_publish_each_once(self, join: Join) -> None:
+        member = await join()
+        outcomes = [
+            member.broker.publish(publication(number), str(number % 3)) for number in range(9)
+        ]
+        assert [await answered(each) for each in outcomes] == [1, 2, 3] * 3
+        assert member.numbers == [0, 1, 2]
 
 
 class SharedBrokerContract(BrokerContract):
@@ -299,3 +337,61 @@ class SharedBrokerContract(BrokerContract):
             await member.broker.stop()
             with pytest.raises(Unavailable):
                 await answered(accepted)
+
+
+class SharedLogContract(LogContract, SharedBrokerContract):
+    """For a broker that reaches other processes, and has a log."""
+
+    async def test_all_processes_have_the_same_offsets(self, join: Join) -> None:
+        members = [await join() for _ in range(3)]
+        for number in range(30):
+            members[number % 3].broker.publish(publication(number))
+        for member in members:
+            await member.receives(30)
+            assert member.offsets == list(range(1, 31))
+        assert members[0].received == members[1].received == members[2].received
+        assert len({member.logs[0].epoch for member in members}) == 1
+
+    async def test_one_that_joins_late_is_given_what_is_kept(self, join: Join) -> None:
+        one = await join()
+        sent = [publication(number, topic=f"news.{number}") for number in range(5)]
+        for each in sent:
+            await one.publish(each)
+        late = await join()
+        [log] = late.logs
+        assert (log.epoch, log.offset, log.floor) == (one.logs[0].epoch, 5, 0)
+        assert list(log.publications) == list(enumerate(sent, 1))
+        await one.publish(publication(5))
+        await late.receives(1)
+        assert late.offsets == [6]
+
+    async def test_what_is_loaded_at_the_start_and_what_comes_have_no_gap(self, join: Join) -> None:
+        one = await join()
+        outcomes = [one.broker.publish(publication(number)) for number in range(2000)]
+        late = await join()
+        for each in outcomes:
+            await answered(each)
+        loaded = [offset for offset, _ in late.logs[0].publications]
+        await late.receives(2000 - len(loaded))
+        assert [*loaded, *late.offsets] == list(range(1, 2001))
+
+    async def test_a_key_is_known_to_all_processes(self, join: Join) -> None:
+        one, other = await join(), await join()
+        assert await one.publish(publication(1), "a") == 1
+        assert await other.publish(publication(2), "a") == 1
+        # And the publication that had it has been delivered where it is acknowledged.
+        assert one.numbers == other.numbers == [1]
+
+    async def test_the_same_keys_at_once_on_two_processes_publish_each_once(
+        self, join: Join
+    ) -> None:
+        one, other = await join(), await join()
+        outcomes = [
+            member.broker.publish(publication(number), str(number))
+            for number in range(50)
+            for member in (one, other)
+        ]
+        offsets = [await answered(each) for each in outcomes]
+        assert offsets[::2] == offsets[1::2]
+        assert sorted(offsets[::2], key=int) == list(range(1, 51))  # type: ignore[arg-type]
+        assert sorted(one.numbers) == sorted(other.numbers) == list(range(50))

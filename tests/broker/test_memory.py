@@ -1,11 +1,10 @@
 import pytest
 
 from dwsps_channels.broker.memory import MemoryBroker
-from dwsps_channels.core.broker import Repeated
-from tests.broker.contract import BrokerContract, MakeBroker, Member, publication
+from tests.broker.contract import LogContract, MakeBroker, Member, publication
 
 
-class TestMemoryBroker(BrokerContract):
+class TestMemoryBroker(LogContract):
     @pytest.fixture
     def make_broker(self) -> MakeBroker:
         return MemoryBroker
@@ -28,19 +27,3 @@ class TestMemoryBroker(BrokerContract):
         (one,), (other,) = logs
         assert (one.offset, one.floor, list(one.publications)) == (0, 0, [])
         assert one.epoch != other.epoch
-
-    async def test_a_key_that_is_known_publishes_nothing(self) -> None:
-        member = await Member(MemoryBroker()).start()
-        offsets = [
-            member.broker.publish(publication(number), key)
-            for number, key in [(1, "a"), (2, "b"), (3, "a"), (4, ""), (5, "")]
-        ]
-        assert offsets == [1, 2, 1, 3, 4]
-        assert [isinstance(offset, Repeated) for offset in offsets] == [
-            False,
-            False,
-            True,
-            False,
-            False,
-        ]
-        assert member.numbers == [1, 2, 4, 5]

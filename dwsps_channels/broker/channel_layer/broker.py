@@ -13,7 +13,7 @@ from uuid import uuid4
 from dwsps_channels.broker.channel_layer.batch import Batch
 from dwsps_channels.broker.channel_layer.gap_detector import GapDetector
 from dwsps_channels.broker.channel_layer.gossip import Gossip
-from dwsps_channels.broker.channel_layer.layers import close_layer, end
+from dwsps_channels.broker.channel_layer.layers import close_layer
 from dwsps_channels.broker.sending.send_queue import (
     Outcome,
     SendQueue,
@@ -22,6 +22,7 @@ from dwsps_channels.broker.sending.send_queue import (
     refuse,
     refused,
 )
+from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.broker import BrokerStats, Receiver
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.logs.throttle import LogThrottle

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from dwsps_channels.broker.sending.tasks import end
+
 if TYPE_CHECKING:
     from channels.layers import BaseChannelLayer
 
@@ -17,8 +19,6 @@ CAPACITY: Final = 10_000
 # Seconds without a heartbeat after which a process is out of the group. The usual day is for members that say nothing:
 # until then, each message is also stored for every process that was killed.
 GROUP_EXPIRY: Final = 300
-
-_CANCEL_PAUSE: Final = 0.05
 
 
 def layer_factory(alias: str) -> Callable[[], "BaseChannelLayer"]:
@@ -115,19 +115,6 @@ async def close_layer(layer: "BaseChannelLayer", receiver: asyncio.Task[None] | 
     if hasattr(any_layer, "close"):
         await any_layer.close()
     return False
-
-
-async def end(task: asyncio.Task[None] | None) -> None:
-    """Cancel ``task`` and wait until it is done. Nothing that it raises is raised or reported."""
-    if task is None:
-        return
-    # Again where it was forgotten: up to Python 3.11, asyncio.wait_for, which redis-py sends with, does that to a
-    # cancellation that comes in the moment it ends.
-    while not task.done():
-        task.cancel()
-        await asyncio.wait([task], timeout=_CANCEL_PAUSE)
-    if not task.cancelled():
-        task.exception()
 
 
 def _is_redis_pubsub(layer: object) -> bool:

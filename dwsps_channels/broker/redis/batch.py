@@ -20,6 +20,8 @@ class Batch:
         """The call that appends it, as it was made first; empty: it was never made."""
         self.is_uncertain = False
         """True if it was sent, and no answer came."""
+        self.sent_at = 0.0
+        """When it was sent first without an answer, by the clock of the event loop."""
         self.first = 0
         """The answer: the offset of the first of its publications that has a new one; 0: no answer yet, or none has."""
         self.skipped: Collection[int] = ()

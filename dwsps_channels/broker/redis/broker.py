@@ -8,6 +8,8 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import uuid4
 
+from redis.exceptions import ResponseError
+
 from dwsps_channels.broker.redis.batch import Batch
 from dwsps_channels.broker.redis.connection import Connection
 from dwsps_channels.broker.redis.hosts import with_sentinels
@@ -15,6 +17,7 @@ from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, load
 from dwsps_channels.broker.redis.server import RedisServer
 from dwsps_channels.broker.sending.send_queue import Outcome, SendQueue, accept, refused
+from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
@@ -39,6 +42,10 @@ READ_COUNT: Final = 16
 # Seconds that publishers wait for Redis to come back and say what became of what was on its way when it went.
 OUTCOME_TIMEOUT: Final = 5.0
 
+# Seconds after which a batch is not sent again, as Redis may have forgotten that it was there. A process that was stopped,
+# or slept, may come to that.
+MAX_UNCERTAIN: Final = 60.0
+
 # How long a stop waits for the outcomes to what was accepted, and for Redis to be told.
 STOP_TIMEOUT: Final = 3.0
 LEAVE_TIMEOUT: Final = 1.0
@@ -56,8 +63,10 @@ _VOTE_PAUSE: Final = 0.05
 # The id of no entry, before all others.
 _NOWHERE: Final = b"0-1"
 
-AWAY: Final = "Redis cannot be reached for now"
-UNKNOWN: Final = "the connection to Redis broke: nobody knows if the message was published"
+AWAY: Final = "the server cannot publish for now"
+UNKNOWN: Final = (
+    "it is not known if the message was published: the log could not be reached meanwhile"
+)
 
 
 class _LostThread(Exception):
@@ -172,9 +181,7 @@ class RedisBroker:
         outcomes += [answer for batch in self._pending.values() for answer in batch.outcomes]
         if self.connected and (outcomes := [each for each in outcomes if not each.done()]):
             await asyncio.wait(outcomes, timeout=STOP_TIMEOUT)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await end(self._keeper)
         self._queue.refuse("the server is stopping")
         self._give_up()
         if self.connected:
@@ -199,16 +206,20 @@ class RedisBroker:
 
     async def _keep(self) -> None:
         """Read and write, whatever happens to Redis."""
+        loop = asyncio.get_running_loop()
         pause = RETRY_PAUSE
         while True:
+            began = loop.time()
+            longer = min(2 * pause, MAX_RETRY_PAUSE)
             try:
                 await self._run()
             except* _LostThread:
-                pause = RETRY_PAUSE
+                # It reads on in a moment, but does not load the log again and again.
+                pause = RETRY_PAUSE if loop.time() - began > MAX_RETRY_PAUSE else longer
             except* Exception as group:
-                pause = RETRY_PAUSE if self.connected else min(2 * pause, MAX_RETRY_PAUSE)
+                pause = RETRY_PAUSE if self.connected else longer
                 self._lost(_text(group))
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
 
     async def _run(self) -> None:
         writer, reader = Connection(self._pool), Connection(self._pool)
@@ -282,7 +293,7 @@ class RedisBroker:
             self.connected = True
             if self._settled.is_set():
                 away = asyncio.get_running_loop().time() - self._away_since
-                logger.info("Redis can be reached again, after %.1f s", away)
+                logger.info("Redis can be used again, after %.1f s", away)
             if server.evicts and self._throttle.is_due("evicts"):
                 logger.warning(
                     "Redis may remove the log if memory runs out: its maxmemory-policy is %s; with volatile-lru, for "
@@ -297,7 +308,7 @@ class RedisBroker:
         if self.connected:
             self._away_since = asyncio.get_running_loop().time()
         self.connected = False
-        logger.warning("Redis cannot be reached: %s; trying on", problem)
+        logger.warning("Redis cannot be used: %s; trying on", problem)
         self._queue.refuse(AWAY)
         if self._giving_up is None:
             loop = asyncio.get_running_loop()
@@ -363,8 +374,22 @@ class RedisBroker:
                 batch.publications,
                 batch.keys,
             )
+        loop = asyncio.get_running_loop()
+        if not batch.is_uncertain:
+            batch.sent_at = loop.time()
+        elif loop.time() - batch.sent_at > MAX_UNCERTAIN:
+            self._forget(batch)
+            batch.refuse(UNKNOWN)
+            return
         was_uncertain, batch.is_uncertain = batch.is_uncertain, True
-        what, *outcome = await connection.run(batch.call)
+        try:
+            what, *outcome = await connection.run(batch.call)
+        except ResponseError:
+            # Redis did nothing: its memory or its disk is full, for example.
+            if not was_uncertain:
+                self._forget(batch)
+                batch.refuse(AWAY)
+            raise
         batch.is_uncertain = was_uncertain
         if self._unanswered is not batch:
             return  # its publishers have waited too long

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 
-from tests.broker.contract import MakeBroker, SharedBrokerContract
+from tests.broker.contract import MakeBroker, SharedLogContract
 from tests.broker.redis.brokers import broker
 from tests.processes import Redis
 
 
-class TestRedis(SharedBrokerContract):
+class TestRedis(SharedLogContract):
     @pytest.fixture
     def make_broker(self, redis: Redis) -> MakeBroker:
         return partial(broker, redis)

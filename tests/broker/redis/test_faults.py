@@ -1,12 +1,12 @@
 """The log on a Redis that has a bad day: nothing is lost in silence, and the epoch tells the truth."""
 
-import asyncio
 import signal
 from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis as Client
 
+from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import publication
@@ -150,7 +150,7 @@ async def test_a_redis_that_hangs_is_left_and_found_again(
     )
     with pytest.raises(Unavailable):
         await account.processes[0].publish(publication(0))
-    assert "Redis cannot be reached: it does not answer; trying on" in caplog.messages
+    assert "Redis cannot be used: it does not answer; trying on" in caplog.messages
     redis.signal(signal.SIGCONT)
     await account.goes_on()
     await account.hush()
@@ -223,10 +223,7 @@ async def test_a_process_that_missed_what_redis_has_removed_begins_again_in_the_
 
 async def gone(process: Process) -> None:
     """End a process as a crash does: it says nothing to Redis."""
-    keeper = process.broker._keeper
-    assert keeper is not None
-    keeper.cancel()
-    await asyncio.wait([keeper])
+    await end(process.broker._keeper)
     process.broker.connected = False
 
 
@@ -271,3 +268,16 @@ async def test_a_process_that_comes_while_others_are_there_joins_their_epoch(
     await account.hush()
     account.check()
     assert len(epochs(account)) == 1
+
+
+async def test_a_redis_that_is_full_refuses_what_nobody_gets_then(
+    account: Account, redis: Redis, client: Client
+) -> None:
+    await talking(account, redis)
+    await account.hush()
+    await client.config_set("maxmemory", 1)
+    number = await account.publish(account.processes[0])
+    assert number in account.refused
+    await client.config_set("maxmemory", 0)
+    await account.goes_on()
+    account.check()

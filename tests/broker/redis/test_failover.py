@@ -1,0 +1,170 @@
+"""The log on a Redis that Sentinel replaces by its replica."""
+
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis as Client
+from redis.exceptions import ConnectionError
+
+from dwsps_channels.broker.redis.broker import RedisBroker
+from dwsps_channels.broker.redis.hosts import async_pool
+from tests.broker.redis.account import Account
+from tests.broker.redis.brokers import layout
+from tests.broker.redis.proxy import Proxy
+from tests.processes import HOST, Child, Redis, free_port, redis_server, require, wait_until_async
+
+SENTINEL = """
+port {port}
+bind {host}
+dir {folder}
+sentinel monitor main {host} {master} 1
+sentinel down-after-milliseconds main 500
+sentinel failover-timeout main 2000
+"""
+
+
+class Pair:
+    """A master, its replica behind a network of its own, and a sentinel."""
+
+    def __init__(self, master: Redis, replica: Redis, sentinel: Child, proxy: Proxy) -> None:
+        self.master = master
+        self.replica = replica
+        self.proxy = proxy
+        """The replica's way to the master."""
+        self._sentinel = sentinel
+
+    def broker(self) -> RedisBroker:
+        host = {"sentinels": [(HOST, self._sentinel.port)], "master_name": "main"}
+        return RedisBroker(partial(async_pool, host), layout())
+
+    async def is_replaced(self) -> bool:
+        """Tell whether the replica has become the master."""
+        with suppress(ConnectionError):  # the sentinel closes all connections then
+            return (await replication(self.replica))["role"] == "master"
+        return False
+
+
+async def is_followed(master: Redis, replica: Redis) -> bool:
+    """Tell whether the replica has all that the master has."""
+    theirs, own = await replication(master), await replication(replica)
+    is_linked = own.get("master_link_status") == "up"
+    return is_linked and theirs["master_repl_offset"] == own["master_repl_offset"]
+
+
+async def configure(redis: Redis, name: str, value: int) -> None:
+    client = Client.from_url(redis.url)
+    try:
+        await client.config_set(name, value)
+    finally:
+        await client.aclose()
+
+
+async def replication(redis: Redis) -> dict[str, object]:
+    client = Client.from_url(redis.url)
+    try:
+        info: dict[str, object] = await client.info("replication")
+        return info
+    finally:
+        await client.aclose()
+
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    with Child.all_closed() as children:
+        yield children
+
+
+@pytest.fixture
+async def pair(redis: Redis, children: list[Child], tmp_path: Path) -> AsyncIterator[Pair]:
+    proxy = await Proxy(redis.port).start()
+    folder = tmp_path / "replica"
+    folder.mkdir()
+    replica = redis_server(folder)
+    replica.command = [
+        *(*replica.command, "--replicaof", HOST, str(proxy.port)),
+        *("--replica-announce-ip", HOST),
+    ]
+    children.append(replica)
+    await configure(redis, "repl-diskless-sync-delay", 0)
+    replica.start()
+    await wait_until_async(partial(is_followed, redis, replica), 20, "the replica follows")
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(SENTINEL.format(port=port, host=HOST, folder=tmp_path, master=redis.port))
+    command = [require("redis-server"), str(config), "--sentinel"]
+    sentinel = Child("sentinel", command, port=port, env={}, folder=tmp_path)
+    children.append(sentinel)
+    sentinel.start()
+    pair = Pair(redis, replica, sentinel, proxy)
+
+    async def is_known() -> bool:
+        client = Client(port=port)
+        try:
+            found = await client.sentinel_slaves("main")
+            return len(found) == 1
+        finally:
+            await client.aclose()
+
+    await wait_until_async(is_known, 20, "the sentinel knows the replica")
+    yield pair
+    await proxy.stop()
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    account = Account()
+    yield account
+    await account.stop()
+
+
+async def talking(account: Account, pair: Pair) -> str:
+    for _ in range(2):
+        account.talk(await account.add(pair.broker()))
+    await account.goes_on()
+    return account.processes[0].epoch
+
+
+async def test_a_replica_that_has_everything_stays_in_the_epoch(
+    account: Account, pair: Pair
+) -> None:
+    epoch = await talking(account, pair)
+    await account.hush()
+    await wait_until_async(partial(is_followed, pair.master, pair.replica))
+    pair.master.kill()
+    await wait_until_async(pair.is_replaced, 20, "the sentinel made the replica the master")
+    await account.goes_on(timeout=20)
+    account.check()
+    assert {process.epoch for process in account.processes} == {epoch}
+    assert [len(process.logs) for process in account.processes] == [1, 1]
+
+
+async def test_a_replica_that_lagged_begins_another_epoch(account: Account, pair: Pair) -> None:
+    epoch = await talking(account, pair)
+    pair.proxy.hold()
+    await account.goes_on()
+    pair.master.kill()
+    pair.proxy.cut()
+    await wait_until_async(pair.is_replaced, 20, "the sentinel made the replica the master")
+    await account.goes_on(timeout=20)
+    await account.hush()
+    account.check()
+    now = {process.epoch for process in account.processes}
+    assert len(now) == 1
+    assert epoch not in now
+
+
+async def test_a_master_that_comes_back_has_its_end_dropped_and_nothing_is_hidden(
+    account: Account, pair: Pair
+) -> None:
+    """For a moment there are two masters: what the old one has taken meanwhile goes."""
+    await talking(account, pair)
+    pair.master.signal(signal.SIGSTOP)
+    await wait_until_async(pair.is_replaced, 20, "the sentinel made the replica the master")
+    pair.master.signal(signal.SIGCONT)
+    await account.goes_on(timeout=20)
+    await account.hush()
+    account.check()
