@@ -65,8 +65,13 @@ class LogReader(Protocol):
         """Return the cursor of the log's end."""
         ...
 
-    def load(self, topic: str, deadline: float) -> Log:
-        """Return the log with at least all that is kept at and below ``topic``."""
+    def load(
+        self, topic: str, deadline: float, *, since: str | None = None, last: int | None = None
+    ) -> Log:
+        """Return the log with at least all that is kept at and below ``topic``.
+
+        With ``since`` that is not needed up to this cursor, with ``last`` the newest so many will do.
+        """
         ...
 
     def close(self) -> None:

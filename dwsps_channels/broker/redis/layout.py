@@ -113,11 +113,13 @@ class Layout:
                 return context if context in self.roots else None
         return None
 
+    def is_divided(self, topic: str) -> bool:
+        """Return whether there is a root below ``topic``."""
+        return any(each.startswith(f"{topic}.") for each in self._all_roots)
+
     def root_that_has_all(self, topic: str) -> str | None:
         """Return the root whose stream has everything at and below ``topic``; ``None``: there is none."""
-        root = self.root_of(topic)
-        is_divided = any(each.startswith(f"{topic}.") for each in self._all_roots)
-        return None if is_divided else root
+        return None if self.is_divided(topic) else self.root_of(topic)
 
     def join(self, process: str, run: str, candidate: str, epoch: str, last: bytes) -> Call:
         """Return the call by which a process verifies what it has read."""

@@ -7,21 +7,29 @@ from typing import Any, Final
 from dwsps_channels.broker.redis.layout import Argument, Entry, Layout, parse
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.protocol.topics import contexts
 
 Numbered = tuple[int, Publication]
 Conversation = Generator[tuple[Argument, ...], Any, Log]
 """Yields commands, is sent the reply of each, and returns the log."""
+PartialConversation = Generator[tuple[Argument, ...], Any, Log | None]
+"""Does the same; ``None``: a part of the log will not do."""
 
 # A page of the largest batches is some 4 MB.
 _PAGE: Final = 16
+
+# So many pages are searched for the newest of a topic. Beyond that it is a rare one.
+_MAX_PAGES: Final = 16
+
+# The largest second part of an id.
+_MOST: Final = 2**64 - 1
 
 
 def load(
     layout: Layout, epoch: str, offset: int, last: bytes, *, root: str | None = None
 ) -> Conversation:
     """Read what is kept up to ``offset``, which is in the entry ``last``. With ``root``, read no more than its own stream."""
-    seconds, micros = yield ("TIME",)
-    now = int(seconds) * 1000 + int(micros) // 1000
+    now = yield from _time()
     floor, found = offset, list[Numbered]()
     if root is None:
         floor, found = yield from _log(layout, offset, last, now - layout.bounds.seconds * 1000)
@@ -33,12 +41,71 @@ def load(
     return Log(epoch, offset, floor, found, floors)
 
 
-def _log(
-    layout: Layout, offset: int, last: bytes, since: float
-) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
-    """Return the floor, and the publications after it. What was appended before ``since`` is left out."""
+def load_after(
+    layout: Layout, epoch: str, offset: int, last: bytes, after: int
+) -> PartialConversation:
+    """Read what is kept after the offset ``after``, and no more of what roots keep; ``None``: the log has forgotten it."""
+    # The entry that the next offset is in: a batch may have begun before.
+    page = yield ("XREVRANGE", layout.log, f"{after + 1}-{_MOST}", "-", "COUNT", 1)
+    if not page:
+        return None
+    now = yield from _time()
+    since = now - layout.bounds.seconds * 1000
+    floor, found = yield from _log(layout, offset, last, since, parse(page[0]).id.decode())
+    return None if floor > after else Log(epoch, offset, floor, found)
+
+
+def load_newest(
+    layout: Layout, epoch: str, offset: int, topic: str, count: int
+) -> PartialConversation:
+    """Read the newest ``count`` that are kept at and below ``topic``; ``None``: they are not found soon."""
+    if layout.is_divided(topic):
+        return None  # how many of them are kept depends on the bounds of each root
+    root = layout.root_of(topic)
+    bounds = layout.bounds if root is None else layout.roots[root]
+    stream = layout.log if root is None else layout.stream(root)
+    decode = layout.decode if root is None else layout.decode_of_root
+    now = yield from _time()
     found: list[Numbered] = []
-    floor, read, place = 0, b"", "-"
+    place = f"{offset}-{_MOST}"
+    for _ in range(_MAX_PAGES):
+        page = yield ("XREVRANGE", stream, place, "-", "COUNT", _PAGE)
+        for entry in map(parse, page):
+            if entry.at < now - bounds.seconds * 1000:
+                return None
+            try:
+                publications = decode(entry)
+            except ValueError:
+                return None
+            found += (
+                (its_offset, each)
+                for its_offset, each in reversed(publications)
+                if topic in contexts(each.topic)
+            )
+            place = f"({entry.id.decode()}"
+        if len(found) >= count:
+            found.reverse()
+            return Log(epoch, offset, offset, found)
+        if len(page) < _PAGE:
+            break
+    return None
+
+
+def _time() -> Generator[tuple[Argument, ...], Any, int]:
+    """Return the time by the clock of Redis, in ms."""
+    seconds, micros = yield ("TIME",)
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _log(
+    layout: Layout, offset: int, last: bytes, since: float, place: str = "-"
+) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
+    """Return the floor, and the publications after it, from the entry ``place`` on.
+
+    What was appended before ``since`` is left out.
+    """
+    found: list[Numbered] = []
+    floor, read = 0, b""
     while True:
         page = yield ("XRANGE", layout.log, place, last, "COUNT", _PAGE)
         for reply in page:
@@ -70,7 +137,7 @@ def _root(
     entries: list[Entry] = []
     place = "-"
     while True:
-        page = yield ("XRANGE", stream, place, f"{offset}-18446744073709551615", "COUNT", _PAGE)
+        page = yield ("XRANGE", stream, place, f"{offset}-{_MOST}", "COUNT", _PAGE)
         entries += map(parse, page)
         if len(page) < _PAGE:
             break

@@ -1,13 +1,16 @@
 """Reading the log from a process that does not serve."""
 
-from typing import Any
+from collections.abc import Generator
+from typing import Any, TypeVar
 
 from dwsps_channels.broker.redis.blocking import BlockingConnection
 from dwsps_channels.broker.redis.hosts import Host
-from dwsps_channels.broker.redis.layout import Layout
-from dwsps_channels.broker.redis.loading import load
+from dwsps_channels.broker.redis.layout import Argument, Layout
+from dwsps_channels.broker.redis.loading import load, load_after, load_newest
 from dwsps_channels.broker.redis.sender import open_log
-from dwsps_channels.core.log import Log
+from dwsps_channels.core.log import Log, offset_of
+
+LogT = TypeVar("LogT", Log, Log | None)
 
 
 class RedisReader:
@@ -26,20 +29,37 @@ class RedisReader:
         begun, last_offset, _ = open_log(self._connection, self._layout)
         return f"{begun}:{last_offset}"
 
-    def load(self, topic: str, deadline: float) -> Log:
+    def load(
+        self, topic: str, deadline: float, *, since: str | None = None, last: int | None = None
+    ) -> Log:
         """Read what is kept below ``topic``: see ``LogReader.load``."""
         self._connection.deadline = deadline
-        epoch, offset, last = open_log(self._connection, self._layout)
-        conversation = load(
-            self._layout, epoch, offset, last, root=self._layout.root_that_has_all(topic)
-        )
+        layout = self._layout
+        epoch, offset, newest = open_log(self._connection, layout)
+        if last == 0:
+            return Log(epoch, offset, offset)
+        part = None
+        if since is not None:
+            after = offset_of(since, epoch)
+            if after is None or after > offset:
+                return Log(epoch, offset, offset)  # no cursor of this log
+            part = self._hold(load_after(layout, epoch, offset, newest, after))
+        elif last is not None:
+            part = self._hold(load_newest(layout, epoch, offset, topic, last))
+        if part is not None:
+            return part
+        root = layout.root_that_has_all(topic)
+        return self._hold(load(layout, epoch, offset, newest, root=root))
+
+    def _hold(self, conversation: Generator[tuple[Argument, ...], Any, LogT]) -> LogT:
+        """Send the commands of a conversation, each once the one before was answered; return its result."""
         reply: Any = None
         while True:
             try:
                 command = conversation.send(reply)
             except StopIteration as done:
-                log: Log = done.value
-                return log
+                result: LogT = done.value
+                return result
             reply = self._connection.call(*command)
 
     def close(self) -> None:
