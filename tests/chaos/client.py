@@ -320,7 +320,7 @@ class Writer(Client):
                 self.faults.append(f"{self.name}: no offset in {frame}")
                 return
             self.outcomes.acknowledged[number] = frame["offset"]
-        elif "unknown" in frame["reason"]:
+        elif "not known" in frame["reason"]:
             self.outcomes.unknown.add(number)
         else:
             self.outcomes.refused.add(number)
