@@ -1,6 +1,5 @@
 """Memory of the keys that publishes carry, so that one that is sent again is not published again."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from time import monotonic
 
@@ -29,7 +28,10 @@ def key_prefix(identity: Identity, user: Hashable | None) -> str:
 
 
 class Keys:
-    """Remembers the offset of each key for ``max_age`` seconds, and of at most ``keys``: the oldest go first."""
+    """Remembers the offset of each key for ``max_age`` seconds at least, and for three times as long at most.
+
+    It remembers ``keys`` of them at most, and the newest half of these always.
+    """
 
     def __init__(
         self,
@@ -37,25 +39,36 @@ class Keys:
         max_age: float = MAX_AGE,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._keys = keys
+        self._half = max(1, keys // 2)
         self._max_age = max_age
         self._clock = clock
-        # In the order of time, which is that of insertion.
-        self._offsets: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        # Two generations, so that forgetting takes no look at single keys: our own clients send one with each publish.
+        self._recent: dict[str, int] = {}
+        self._older: dict[str, int] = {}
+        # The time at which the recent generation began.
+        self._began = clock()
 
     def get(self, key: str) -> int | None:
         """Return the offset of the publication that had ``key``; ``None``: there was none, or it is forgotten."""
-        known = self._offsets.get(key)
-        return None if known is None or self._clock() - known[0] >= self._max_age else known[1]
+        if key not in self._recent and key not in self._older:
+            return None
+        self._turn()
+        offset = self._recent.get(key)
+        return self._older.get(key) if offset is None else offset
 
     def add(self, key: str, offset: int) -> None:
         """Remember ``key``, which ``get`` did not know."""
+        if len(self._recent) >= self._half or self._clock() - self._began >= self._max_age:
+            self._turn()
+        self._recent[key] = offset
+
+    def _turn(self) -> None:
+        """Begin another generation, if it is time."""
         now = self._clock()
-        offsets = self._offsets
-        offsets[key] = now, offset
-        offsets.move_to_end(key)
-        while len(offsets) > self._keys or now - next(iter(offsets.values()))[0] >= self._max_age:
-            offsets.popitem(last=False)
+        if now - self._began >= 2 * self._max_age:
+            self._recent, self._older, self._began = {}, {}, now
+        elif now - self._began >= self._max_age or len(self._recent) >= self._half:
+            self._recent, self._older, self._began = {}, self._recent, now
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self._recent) + len(self._older)
