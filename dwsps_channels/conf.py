@@ -131,7 +131,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Positive,
         _must_be(
             A_POSITIVE,
-            "Seconds that a call of publish() may take, whatever the server or the broker does.",
+            "Seconds that a call of publish() or history() may take, whatever the server or the broker does.",
         ),
     ] = 2.0
 

@@ -150,6 +150,7 @@ RULES = [
             room("broker"),
             room("server"),
             room("remote"),
+            room("peering.inbound.worker_credentials"),
         ),
     ),
     Rule(room("middleware"), ours=(room("reading"),)),
@@ -165,6 +166,7 @@ RULES = [
             room("broker"),
             room("server"),
             room("remote"),
+            room("peering.inbound.worker_credentials"),
         ),
     ),
 ]

@@ -16,6 +16,8 @@ class Role(Enum):
     """This server's worker, which reads the feed. The policy does not apply to it."""
     PUBLISHER = "publisher"
     """This server's own code in another process, which publishes. The policy does not apply to it."""
+    READER = "reader"
+    """This server's own code in another process, which reads history. The policy does not apply to it."""
 
 
 @dataclass(frozen=True, slots=True)

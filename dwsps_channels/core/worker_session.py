@@ -10,7 +10,7 @@ from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
-    PUBLISHER_REQUESTS,
+    READER_REQUESTS,
     WORKER_REQUESTS,
     FeedEntry,
     FeedRequest,
@@ -21,11 +21,9 @@ from dwsps_channels.protocol.topics import check, contexts
 
 
 class PublisherSession(Session):
-    """Publishes and reads history for the server's own code, to which the policy does not apply."""
+    """Publishes for the server's own code, to which the policy does not apply."""
 
     __slots__ = ()
-
-    requests: ClassVar[Requests] = PUBLISHER_REQUESTS
 
     # What it sends is of many publishers: readers of one topic are not to hold up the others.
     waits_for_readers: ClassVar[bool] = False
@@ -34,14 +32,21 @@ class PublisherSession(Session):
         if isinstance(request, Publish) and not request.from_peer_server:
             contexts(request.topic)
             return True
-        if isinstance(request, HistoryRequest):
-            check(request.topic)
-            return True
         return super()._allowed(request)
 
-    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
-        if not isinstance(request, HistoryRequest):
-            return super()._perform(request, allowed)
+
+class ReaderSession(Session):
+    """Reads history for the server's own code, to which the policy does not apply; does nothing else."""
+
+    __slots__ = ()
+
+    requests: ClassVar[Requests] = READER_REQUESTS
+
+    def _allowed(self, request: HistoryRequest) -> bool:
+        check(request.topic)
+        return True
+
+    def _perform(self, request: HistoryRequest, allowed: bool) -> Awaitable[None] | None:
         topic = request.topic
         if request.since is UNSET:
             most = MAX_INTEGER_ID if request.last is UNSET else request.last

@@ -94,5 +94,5 @@ class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
 PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(
     Subscribe | Unsubscribe | ForwardedPublish | Resume
 )
-PUBLISHER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | HistoryRequest)
+READER_REQUESTS: Final[Requests] = msgspec.json.Decoder(HistoryRequest)
 WORKER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | FeedRequest)

@@ -2,12 +2,15 @@
 
 from dwsps_channels.client.messages import publish_payload
 from dwsps_channels.core.broker import SendResult
+from dwsps_channels.peering.inbound.worker_credentials import Purpose
 from dwsps_channels.publishing.publisher import OutgoingMessage
 from dwsps_channels.remote.websocket import WebSocketRequests
 
 
 class WebSocketPublisher(WebSocketRequests):
     """Publishes over a websocket: see ``BlockingPublisher``."""
+
+    purpose = Purpose.PUBLISH
 
     def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""

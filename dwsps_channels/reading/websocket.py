@@ -3,6 +3,7 @@
 from typing import Final
 
 from dwsps_channels.client.messages import Incoming, InvalidFrame, to_json
+from dwsps_channels.peering.inbound.worker_credentials import Purpose
 from dwsps_channels.reading.messages import History, HistoryQuery, from_deliveries
 from dwsps_channels.remote.websocket import WebSocketRequests
 
@@ -12,6 +13,8 @@ _ANY_TOPIC: Final = "dwsps"
 
 class WebSocketLog(WebSocketRequests):
     """Reads over a websocket: see ``LogConnection``."""
+
+    purpose = Purpose.READ
 
     def cursor(self, deadline: float) -> str:
         """See ``LogConnection.cursor``."""

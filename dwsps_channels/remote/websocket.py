@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from django.db import Error as DatabaseError
 
@@ -45,8 +45,10 @@ class WebSocketRequests:
     """A connection to the websocket at ``url``, made by the first request. See ``Connection``.
 
     It is kept. The server closes one that is not used for some 40 seconds, as nobody answers its pings meanwhile; the
-    next request makes another.
+    next request makes another. A subclass says what it is for.
     """
+
+    purpose: ClassVar[Purpose]
 
     def __init__(self, url: str, server_id: Callable[[], str] = look_up_server_id) -> None:
         """``server_id`` returns the server's id, for each connection."""
@@ -93,7 +95,7 @@ class WebSocketRequests:
         return self._connection
 
     def _sign(self) -> str:
-        return sign_worker(self._server_id(), Purpose.PUBLISH)
+        return sign_worker(self._server_id(), self.purpose)
 
     def close(self) -> None:
         """See ``Connection.close``."""

@@ -41,7 +41,7 @@ from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions, SessionStats
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
+from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.throttle import Throttle
@@ -73,6 +73,7 @@ SESSIONS: Final[dict[Role, type[Session]]] = {
     Role.CLIENT: Session,
     Role.PEER: PeerSession,
     Role.PUBLISHER: PublisherSession,
+    Role.READER: ReaderSession,
     Role.WORKER: WorkerSession,
 }
 
@@ -159,7 +160,7 @@ class Runtime:
                     rate=None,
                     rate_bytes=None,
                 )
-            case Role.PUBLISHER:
+            case Role.PUBLISHER | Role.READER:
                 return replace(self.limits, rate=None, rate_bytes=None)
             case Role.WORKER:
                 # It may be sent all that was kept for it, at once.

@@ -22,7 +22,7 @@ from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
-from dwsps_channels.core.worker_session import PublisherSession, WorkerSession
+from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
 from dwsps_channels.protocol.errors import WireError
 from dwsps_channels.protocol.frames import Frame
 
@@ -190,6 +190,7 @@ SESSIONS = {
     Role.CLIENT: Session,
     Role.PEER: PeerSession,
     Role.PUBLISHER: PublisherSession,
+    Role.READER: ReaderSession,
     Role.WORKER: WorkerSession,
 }
 

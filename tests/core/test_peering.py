@@ -366,7 +366,13 @@ class TestFeed:
         assert receiver.transport.take() == []
 
     @pytest.mark.parametrize(
-        "identity", [Identity("client"), peer("link"), Identity("task", role=Role.PUBLISHER)]
+        "identity",
+        [
+            Identity("client"),
+            peer("link"),
+            Identity("task", role=Role.PUBLISHER),
+            Identity("page", role=Role.READER),
+        ],
     )
     def test_nobody_but_the_worker_gets_it(self, world: World, identity: Identity) -> None:
         [answer] = world.connect(identity=identity).send(feed_request())

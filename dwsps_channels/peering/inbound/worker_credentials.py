@@ -1,4 +1,4 @@
-"""The credential of this server's own code in another process: the worker, and ``publish()`` from outside.
+"""The credential of this server's own code in another process: the worker, ``publish()`` and ``history()`` from outside.
 
 It is signed with ``SECRET_KEY`` and never with a fallback, so a leaked old key opens nothing. It names the server, because
 another server may share the key, and its purpose. It is valid for a minute and accepted once per process, which remembers
@@ -32,9 +32,15 @@ class Purpose(StrEnum):
     """The worker: it may request the feed."""
     PUBLISH = "publish"
     """``publish()`` in a process that serves nothing."""
+    READ = "read"
+    """``history()`` in a process that serves nothing."""
 
 
-_ROLES = {Purpose.FORWARD: Role.WORKER, Purpose.PUBLISH: Role.PUBLISHER}
+_ROLES = {
+    Purpose.FORWARD: Role.WORKER,
+    Purpose.PUBLISH: Role.PUBLISHER,
+    Purpose.READ: Role.READER,
+}
 
 
 class InvalidCredential(Exception):

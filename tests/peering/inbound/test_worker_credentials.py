@@ -51,7 +51,11 @@ async def refusal(credentials: WorkerCredentials, token: str, *, in_header: bool
 
 
 async def test_it_gives_what_it_is_for_and_no_more(credentials: WorkerCredentials) -> None:
-    for purpose, role in ((Purpose.FORWARD, Role.WORKER), (Purpose.PUBLISH, Role.PUBLISHER)):
+    for purpose, role in (
+        (Purpose.FORWARD, Role.WORKER),
+        (Purpose.PUBLISH, Role.PUBLISHER),
+        (Purpose.READ, Role.READER),
+    ):
         assert await credentials.authenticate(sign_worker(OURS, purpose), in_header=True) is role
 
 
