@@ -43,7 +43,7 @@ class InvalidFrame(ValueError):
     """The server sent something that is not a frame of the protocol."""
 
 
-class Incoming(Struct, frozen=True, rename="camel"):
+class Incoming(Struct, frozen=True, gc=False, rename="camel"):
     """A frame of any type. The fields that a client relies on are checked; the others are as the server sent them."""
 
     type: str

@@ -163,23 +163,33 @@ class Subscription:
         Raises:
             ClientError: the server refused the subscription after a reconnection, or closed for good.
         """
-        while (item := await self.next()) is Marker.RESET:
+        while self._queue or await self._has_more():
+            item = self._pop()
+            if item is not Marker.RESET:
+                return item
             try:
                 await self._tell_reset()
             except asyncio.CancelledError:
                 self._queue.appendleft(item)  # the next call begins it again
                 raise
-        return item
+        return None
 
     async def next(self) -> Item | None:
         """Wait for the next message, or for the place where some are missing: a reader without ``on_reset`` has none."""
+        return self._pop() if self._queue or await self._has_more() else None
+
+    async def _has_more(self) -> bool:
+        """Wait until there is something to read; false: it has ended."""
         while not self._queue:
             if self._phase is _Phase.ENDED:
                 if self._error is not None:
                     raise self._error
-                return None
+                return False
             self._wake.clear()
             await self._wake.wait()
+        return True
+
+    def _pop(self) -> Item:
         item = self._queue.popleft()
         if item is not Marker.RESET:
             self._bytes -= len(item.raw)
@@ -287,14 +297,14 @@ class Subscription:
     def take(self, message: Message) -> None:
         """Keep a message for the reader, unless it has had it."""
         phase = self._phase
-        if phase is not _Phase.OPEN and phase is not _Phase.ASKED:
-            return
-        if phase is _Phase.OPEN or not self._has_replay:
+        if phase is _Phase.OPEN or (phase is _Phase.ASKED and not self._has_replay):
             offset = message.offset
             if offset is not None:
                 if offset <= self._offset:
                     return
                 self._offset = offset
+        elif phase is not _Phase.ASKED:
+            return
         self._put(message)
 
     def end(self, error: ClientError | None) -> None:
@@ -310,11 +320,12 @@ class Subscription:
 
     def _put(self, message: Message) -> None:
         queue = self._queue
+        if not queue:
+            self._wake.set()
         queue.append(message)
         self._bytes += len(message.raw)
         if len(queue) > self._max_messages or self._bytes > self._max_bytes:
             self._drop_oldest()
-        self._wake.set()
 
     def _drop_oldest(self) -> None:
         queue, missing = self._queue, False

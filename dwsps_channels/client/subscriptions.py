@@ -142,14 +142,13 @@ class Subscriptions:
         Raises:
             InvalidFrame: it cannot be read.
         """
-        context = frame.subscription
-        topic = self._topics.get(context)
+        message = frame.delivery()
+        topic = self._topics.get(message.context)
         if topic is not None:
-            message = frame.delivery()
             for subscription in topic.readers:
                 subscription.take(message)
-        if (offset := frame.place) is not None:
-            self._position.deliver(offset, context)
+        if message.offset is not None:
+            self._position.deliver(message.offset, message.context)
 
     # The server's log
 
