@@ -109,8 +109,8 @@ class Address:
 
 def take_since(url: str) -> tuple[str, str]:
     """Split the query's ``since`` off a URL; return the rest of the URL as it was, and the value or an empty text."""
-    before, question, query = url.partition("?")
-    query, hash, fragment = query.partition("#")
+    url, number_sign, fragment = url.partition("#")
+    url, question_mark, query = url.partition("?")
     since, rest = "", []
     for part in query.split("&"):
         name, _, value = part.partition("=")
@@ -118,9 +118,9 @@ def take_since(url: str) -> tuple[str, str]:
             since = unquote_plus(value)
         else:
             rest.append(part)
-    if len(rest) == len(query.split("&")):
-        return url, ""
-    return before + (question + "&".join(rest) if rest else "") + hash + fragment, since
+    # Nothing is left of a query that was only this.
+    query = question_mark + "&".join(rest) if rest else ""
+    return url + query + number_sign + fragment, since
 
 
 def is_link_local(address: str) -> bool:

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from dwsps_channels.client import AddressNotAllowed, Client, Unreachable
-from dwsps_channels.client.address import Address, is_link_local
+from dwsps_channels.client.address import Address, is_link_local, take_since
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,20 @@ async def test_unknown_names_are_unreachable(host: str) -> None:
     with pytest.raises((Unreachable, ValueError)) as caught:
         await Address.parse(f"ws://{host}/").resolve()
     assert isinstance(caught.value, Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("url", "rest", "since"),
+    [
+        ("ws://a/", "ws://a/", ""),
+        ("ws://a/?", "ws://a/?", ""),
+        ("ws://a/?since=e:1", "ws://a/", "e:1"),
+        ("ws://a/?since=e%3A1#part", "ws://a/#part", "e:1"),
+        ("ws://a/?x=%20&since=e%3A1&y", "ws://a/?x=%20&y", "e:1"),
+        ("ws://a/?since=", "ws://a/", ""),
+        ("ws://a/?sincere=1&x=since", "ws://a/?sincere=1&x=since", ""),
+        ("ws://a/#?since=e:1", "ws://a/#?since=e:1", ""),
+    ],
+)
+def test_cursor_of_a_page_is_taken_out_of_the_url(url: str, rest: str, since: str) -> None:
+    assert take_since(url) == (rest, since)
