@@ -2,12 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
+from functools import partial
+from typing import Final
 
+from dwsps_channels.core.recovery import wait_for_log
 from dwsps_channels.exceptions import NoLog
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.reading.excerpt import Excerpt, excerpt
 from dwsps_channels.reading.messages import History, HistoryQuery
 from dwsps_channels.server.runtime import Runtime
+
+# Seconds for this process to read as far in the log as the cursor that it was given.
+CATCH_UP_TIMEOUT: Final = 0.5
 
 
 class LocalLog:
@@ -56,7 +63,14 @@ class LocalLog:
 
     async def _take_started(self, query: HistoryQuery) -> Excerpt:
         # The first request starts it; those that come at the same time may get here before it has started.
-        await self._server.started()
+        server = self._server
+        await server.started()
+        if query.since is not None and server.backend.joins_processes:
+            # Another process, which is ahead of this one, may have given the cursor; or nobody has.
+            is_behind = partial(server.node.is_behind, query.since)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_TIMEOUT):
+                    await wait_for_log(is_behind, asyncio.sleep)
         return self._take(query)
 
     def _take(self, query: HistoryQuery) -> Excerpt:

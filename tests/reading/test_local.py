@@ -9,12 +9,13 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.test import override_settings
 
 from dwsps_channels import ahistory, apublish, history
+from dwsps_channels.broker.backends import MemoryBackend
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.core.broker import Receiver
 from dwsps_channels.exceptions import NoLog
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.reading import History
+from dwsps_channels.reading import History, local
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator
 from tests.connections.transports.contract import until
@@ -88,6 +89,21 @@ async def test_what_is_not_kept_any_more_is_not_recovered(client: PubSubCommunic
         found = await ahistory("chat", since=since)
         assert (found.messages, found.recovered) == ([], False)
         assert found.cursor == (await ahistory("chat")).cursor
+
+
+async def test_a_cursor_that_this_process_has_not_reached_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process may have given it."""
+    monkeypatch.setattr(MemoryBackend, "joins_processes", True)
+    epoch = (await runtime.obtain()).node.epoch
+    reading = asyncio.create_task(ahistory("chat", since=f"{epoch}:2"))
+    for number in range(3):
+        await apublish("chat", number)
+    found = await reading
+    assert (texts(found), found.recovered) == ([2], True)
+    monkeypatch.setattr(local, "CATCH_UP_TIMEOUT", 0.02)
+    assert not (await ahistory("chat", since=f"{epoch}:99")).recovered
 
 
 async def test_none_at_all(client: PubSubCommunicator) -> None:
