@@ -158,7 +158,6 @@ class Subscriptions:
         if cursor is None:
             self._forget_log()
         elif self._position.learn(cursor):
-            self._forget_offsets()
             for topic in self._topics.values():
                 if topic.live:
                     self._restart(topic)
@@ -167,8 +166,8 @@ class Subscriptions:
     def reset(self, text: object) -> None:
         """Note that the server's log does not continue: it does so from this cursor."""
         cursor = Cursor.parse(text)
-        if cursor is not None and self._position.learn(cursor):
-            self._forget_offsets()
+        if cursor is not None:
+            self._position.learn(cursor)
         for topic in self._topics.values():
             if topic not in self._recovering:  # of those the answer to the resume decides
                 self._restart(topic)
@@ -179,7 +178,6 @@ class Subscriptions:
         self._position.forget()
         self._position.release()
         self._resuming.clear()
-        self._forget_offsets()
         for topic in self._topics.values():
             topic.covered = False
 
@@ -196,11 +194,6 @@ class Subscriptions:
         if self._missed and not self._restoring:
             missed, self._missed = list(self._missed), {}
             self._on_reset(missed)
-
-    def _forget_offsets(self) -> None:
-        for topic in self._topics.values():
-            for subscription in topic.readers:
-                subscription.forget_offset()
 
     # Connections
 
@@ -255,7 +248,9 @@ class Subscriptions:
         for topic in self._topics.values():
             topic.disconnect()
         if self._position.disconnect():
-            self._forget_offsets()
+            for topic in self._topics.values():
+                for subscription in topic.readers:
+                    subscription.forget_offset()
 
     def close(self, why: str, *, is_error: bool) -> None:
         """There will be no connection any more. Readers come to their end, or to an error."""

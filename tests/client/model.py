@@ -38,27 +38,25 @@ class Connection:
         self.to_server: deque[Frame] = deque()
         self.to_client: deque[Frame] = deque()
         self._arrived: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self.broken = False
+        self.broken = ""
+        """Says why it is."""
 
     async def send(self, data: bytes) -> None:
         if self.broken:
-            raise ConnectionClosed(1006, "")
+            raise ConnectionClosed(1006, self.broken)
         self.to_server.append(json.loads(data))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while (data := await self._arrived.get()) is not None:
             yield data
-        raise ConnectionClosed(1006, "broken")
+        raise ConnectionClosed(1006, self.broken)
 
     def arrive(self) -> None:
         self._arrived.put_nowait(json.dumps(self.to_client.popleft()).encode())
 
-    def close(self) -> None:
-        self.broken = True
-        self._arrived.put_nowait(None)
-
     def abort(self, reason: str) -> None:
-        self.close()
+        self.broken = reason
+        self._arrived.put_nowait(None)
 
 
 @dataclass
@@ -74,6 +72,8 @@ class Model:
     keys: dict[str, int] = field(default_factory=dict)
     end: int = 0
     has_log: bool = True
+    knows_resume: bool = True
+    """Otherwise it does not answer one, as a server does that sends no errors."""
     connection: Connection | None = None
 
     def __post_init__(self) -> None:
@@ -123,13 +123,15 @@ class Model:
 
     def break_connection(self) -> None:
         if self.connection is not None:
-            self.connection.close()
+            self.connection.abort("broken")
             self.connection = None
 
     def handle(self) -> None:
         """Take the next frame of the client."""
         assert self.connection is not None
         frame = self.connection.to_server.popleft()
+        if frame["type"] == "resume" and not self.knows_resume:
+            return
         answer = {"type": "ack", "action": frame["type"], "id": frame["id"]}
         if "topic" in frame:
             answer["topic"] = frame["topic"]

@@ -4,6 +4,9 @@ import asyncio
 from functools import partial
 from typing import Any
 
+import pytest
+
+from dwsps_channels.client import ConnectionLost
 from tests.client.conftest import Connect
 from tests.client.scripted import ScriptedServer
 from tests.processes import wait_until_async
@@ -68,10 +71,29 @@ async def test_delivery_without_timestamp_message_or_context_is_taken(
 async def test_it_reconnects_and_subscribes_again(
     old_server: ScriptedServer, connect: Connect
 ) -> None:
-    client = await connect(old_server)
+    resets: list[list[str]] = []
+    client = await connect(old_server, on_reset=resets.append)
     await client.subscribe("a", print)
     await old_server.kill()
     await wait_until_async(lambda: client.state == "reconnecting")
     await old_server.start()
     await client.wait_open()
     assert old_server.topics == ["a"]
+    # It keeps no messages, so some may be missing.
+    assert (resets, client.cursor) == ([["a"]], "")
+
+
+async def test_a_publish_that_was_in_flight_is_not_sent_again(
+    old_server: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(old_server)
+    await client.publish("a", 0)
+    old_server.held = []
+    publishing = asyncio.create_task(client.publish("a", 1))
+    await wait_until_async(lambda: old_server.held)
+    old_server.held = None
+    old_server.cut()
+    with pytest.raises(ConnectionLost):
+        await publishing
+    await client.publish("a", 2)
+    assert [frame["message"] for frame in old_server.sent("publish")] == [0, 1, 2]

@@ -1,15 +1,19 @@
 """Each message once and in order, or a reset, under any fate of the connection and of the log."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dwsps_channels.client import Ack, Client, ClientError, Subscription
+from dwsps_channels.client import Ack, Client, ClientError, ConnectionLost, Subscription
+from dwsps_channels.client import client as client_module
 from dwsps_channels.client.subscription import Marker
 from tests.client.model import Model, contexts
+from tests.processes import wait_until_async
 
 TOPICS = ["a", "a.b", "a.b.c", "d"]
 
@@ -99,9 +103,10 @@ class Reader:
 class World:
     """A client, the model of its server, and readers."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         self.model = Model()
-        self.client = Client("ws://model/", min_delay=0.0, max_delay=0.0, timeout=60)
+        options = {"min_delay": 0.0, "max_delay": 0.0, "timeout": 60} | options
+        self.client = Client("ws://model/", **options)
         self.client._open = self.model.open  # type: ignore[assignment]
         self.readers: list[Reader] = []
         self.publishes: list[asyncio.Task[Ack]] = []
@@ -199,3 +204,144 @@ def test_each_reader_gets_each_message_once_and_in_order_or_is_told(steps: list[
                 await world.client.close()
 
     asyncio.run(play())
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A client that is connected and has seen the log, with a reader of the topic d."""
+    world = World(timeout=0.2)
+    await begin(world)
+    yield world
+    await world.client.close()
+
+
+async def begin(world: World) -> None:
+    world.client.connect()
+    world.do_subscribe("d", "live")
+    await world.finish()
+    assert world.client.cursor == "e1:0"
+
+
+async def test_publishes_in_flight_come_before_those_that_wait(world: World) -> None:
+    world.do_break()
+    await world.settle()
+    publishes = [asyncio.create_task(world.client.publish("a", n)) for n in range(40)]
+    world.do_connect()
+    await world.settle()
+    connection = world.model.connection
+    assert connection is not None
+    in_flight = [frame for frame in connection.to_server if frame["type"] == "publish"]
+    assert 0 < len(in_flight) < 40  # no more at once than the server may allow
+    world.do_break()
+    await world.settle()
+    await world.finish()
+    acks = await asyncio.gather(*publishes)
+    assert [ack.offset for ack in acks] == list(range(1, 41))
+
+
+async def test_a_publish_that_was_given_up_is_not_sent_again(world: World) -> None:
+    publishing = asyncio.create_task(world.client.publish("a", 1))
+    await world.settle()
+    publishing.cancel()
+    world.do_break()
+    await world.settle()
+    await world.finish()
+    assert world.model.keys == {}
+
+
+async def test_a_publish_whose_key_the_server_may_have_forgotten_is_not_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "KEY_LIFETIME", -1.0)
+    publishing = asyncio.create_task(world.client.publish("a", 1))
+    await world.settle()
+    world.do_break()
+    await world.settle()
+    await world.finish()
+    with pytest.raises(ConnectionLost):
+        await publishing
+    assert world.model.keys == {}
+
+
+async def test_a_server_that_leaves_a_resume_unanswered_is_asked_topic_by_topic(
+    world: World,
+) -> None:
+    [reader] = world.readers
+    world.model.knows_resume = False
+    world.do_break()
+    world.do_publish("d")
+    await world.settle()
+    world.do_connect()
+    await wait_until_async(lambda: world.model.connection)
+    world.do_flow()
+    # Nothing comes at all, so the connection is given up.
+    await wait_until_async(
+        lambda: world.client.last_error and "silent" in str(world.client.last_error)
+    )
+    world.model.connection = None
+    await world.finish()
+    assert (reader.seen, reader.gaps) == ([0], {})
+
+
+async def test_the_last_messages_are_no_more_than_were_asked_for(world: World) -> None:
+    for _ in range(10):
+        world.do_publish("d")
+    world.do_flow()
+    await world.settle()
+    older = Reader(world, "d", "last")
+    oldest = world.client.subscribe("d", since="e1:0")
+    begins = asyncio.create_task(oldest.begin())
+    await world.settle()
+    newer = Reader(world, "d", "last")
+    world.readers += [older, newer]
+    await world.settle()
+    await world.finish()
+    await begins
+    assert older.seen == newer.seen == [8, 9]
+    assert [(await oldest.next()).message for _ in range(10)] == list(range(10))  # type: ignore[union-attr]
+
+
+async def test_a_reader_that_comes_while_there_is_no_connection_gets_nothing_older(
+    world: World,
+) -> None:
+    [first] = world.readers
+    world.do_break()
+    world.do_publish("d")
+    await world.settle()
+    world.do_subscribe("d", "live")
+    await world.settle()
+    await world.finish()
+    world.do_publish("d")
+    await world.finish()
+    assert [reader.seen for reader in world.readers] == [[0, 1], [1]]
+    assert first.gaps == {}
+
+
+async def test_two_servers_without_a_common_log_lose_nothing_that_one_can_replay(
+    world: World,
+) -> None:
+    """A break while a resume is under way brings the client back to the first server."""
+    [reader] = world.readers
+    world.do_subscribe("a", "live")
+    await world.settle()
+    world.do_publish("d")
+    world.do_flow()
+    await world.settle()
+    first = (world.model.epoch, world.model.end, world.model.kept)
+    world.do_break()
+    await world.settle()
+    # One topic is told a reset by the other server, which then breaks before it has answered all.
+    world.client._subscriptions._one_by_one = True
+    world.model.epoch, world.model.end, world.model.kept = 2, 5000, []
+    world.do_connect()
+    await world.settle()
+    world.do_handle(1)
+    world.do_arrive(1)
+    await world.settle()
+    assert reader.gaps
+    world.do_break()
+    world.model.epoch, world.model.end, world.model.kept = first
+    world.do_publish("d")
+    await world.settle()
+    await world.finish()
+    assert reader.seen[-1] == 1
