@@ -60,7 +60,7 @@ local function trim(stream, suffix, messages, bytes, age, grace)
       local fields = entries[kept][2]
       local old = now - tonumber(fields[8])
       local is_over = has > messages or size > bytes or old > age
-      if not (is_over and (old > grace or size > HARD * bytes)) then
+      if not (is_over and (old >= grace or size > HARD * bytes)) then
         break
       end
       has, size, kept = has - tonumber(fields[10]), size - #fields[14], kept + 1
