@@ -187,12 +187,54 @@ def test_command_line_publishes_what_it_prints(server: Server) -> None:
     )
 
 
+def until_interrupted(server: Server, lines: int, *arguments: str) -> tuple[list[Any], list[str]]:
+    """Subscribe until so many lines have come, or one to the error output; return the messages, and that output."""
+    subscriber = subprocess.Popen(
+        command(server, "subscribe", *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        output = subscriber.stdout if lines else subscriber.stderr
+        assert output is not None
+        read = [output.readline() for _ in range(lines or 1)]
+        subscriber.send_signal(signal.SIGINT)
+        printed, errors = subscriber.communicate(timeout=20)
+    finally:
+        subscriber.kill()
+    assert subscriber.returncode == 130
+    messages = [*(read if lines else []), *printed.splitlines()]
+    errors = "".join([] if lines else read) + errors
+    return [json.loads(line)["message"] for line in messages], errors.splitlines()
+
+
+def test_command_line_continues_where_it_was_interrupted(server: Server) -> None:
+    with BlockingClient(server.url) as client:
+        for number in range(3):
+            client.publish("shell.uk", number)
+        got, errors = until_interrupted(server, 2, "--last", "2", "shell")
+        assert got == [1, 2]
+        [hint] = errors
+        words, _, cursor = hint.rpartition(" ")
+        assert words == "continue with --since"
+        client.publish("shell", 3)
+        got, errors = until_interrupted(server, 1, "--since", cursor, "shell")
+        assert got == [3]
+        got, errors = until_interrupted(server, 0, "--since", "other:1", "shell")
+    assert got == []
+    assert errors[0] == "reset: messages of shell may be missing here"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["publish", "a..b", "1"], "invalid_topic"),
         (["publish", "a", "{"], "not JSON"),
         (["subscribe", "a b"], "invalid_topic"),
+        (["subscribe", "a", "--last", "-1"], "not negative"),
+        (["subscribe", "a", "--last", "1", "--since", "e:1"], "not allowed with"),
     ],
 )
 def test_command_line_says_what_is_wrong(server: Server, arguments: list[str], words: str) -> None:
