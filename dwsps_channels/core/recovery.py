@@ -23,13 +23,14 @@ from dwsps_channels.protocol.topics import check
 # The questions about the topics of one resume that a policy may be deciding at once.
 MAX_QUESTIONS: Final = 32
 
-# How often a replay waits for the client to catch up. Others go on publishing to it meanwhile.
-MAX_WAITS: Final = 16
-
-# How often a resume waits until this process has read as far in the log as another had when the client was connected
-# there; and for how many seconds at first. Each pause is twice as long as the one before: five seconds together.
+# How often a replay waits: until this process has read as far in the log as another had when the client was connected
+# there, or until the client has read. And for how many seconds at first: each pause is twice as long as the one before,
+# five seconds together.
 MAX_PAUSES: Final = 9
 FIRST_PAUSE: Final = 0.01
+
+# A client that has read so much since its last replay began to wait gets all of these pauses once more.
+MIN_PROGRESS_BYTES: Final = 64 * 1024
 
 Ask = Callable[[str], bool | Awaitable[bool]]
 Decisions = dict[str, bool | Exception]
@@ -107,20 +108,24 @@ async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
 
 
 async def wait_for_room(
-    transport: Transport, limit: int, take: Callable[[], Replay]
+    transport: Transport, limit: int, size: int, take: Callable[[], Replay], pause: Pause
 ) -> Replay | None:
-    """Wait until a replay fits into the client's buffer; return it as it is then. Use it before the next ``await``.
+    """Wait until a replay, of ``size`` bytes at first, fits into the client's buffer; return it as it is then.
 
-    Return ``None`` if the client does not read enough.
+    Use it before the next ``await``. Return ``None`` if the client does not read enough.
     """
-    for _ in range(MAX_WAITS):
-        caught_up = transport.caught_up()
-        if caught_up is None:
-            return None
-        await caught_up
-        replay = take()
-        if has_room(transport, limit, replay):
-            return replay
+    least, number = transport.buffered_bytes, 0
+    while number < MAX_PAUSES:
+        await pause(FIRST_PAUSE * 2**number)
+        number += 1
+        queued = transport.buffered_bytes
+        if queued <= least - MIN_PROGRESS_BYTES:
+            least, number = queued, 0
+        if queued + size <= limit:
+            replay = take()
+            if has_room(transport, limit, replay):
+                return replay
+            size = replay.size
     return None
 
 
@@ -205,7 +210,8 @@ class RecoveringEndpoint(Endpoint):
         limit = self._limits.buffered_bytes
         if has_room(self._transport, limit, replay := take()):
             return finish(replay)
-        return self._continue(request, wait_for_room(self._transport, limit, take), finish)
+        room = wait_for_room(self._transport, limit, replay.size, take, self._pause)
+        return self._continue(request, room, finish)
 
     def _replay(
         self, request: Any, decisions: Decisions, replay: Replay | None

@@ -15,7 +15,8 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.recovery import MAX_QUESTIONS
+from dwsps_channels.core.recovery import MAX_QUESTIONS, MIN_PROGRESS_BYTES, wait_for_room
+from dwsps_channels.core.replay import Replay
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unavailable
 from tests.clock import Clock
@@ -24,6 +25,7 @@ from tests.core.recording import (
     Client,
     Message,
     RecordingPolicy,
+    RecordingTransport,
     World,
     future,
     is_error,
@@ -497,29 +499,20 @@ async def test_a_permission_that_comes_after_the_client_has_gone_recovers_nothin
 
 SMALL = Limits(buffered_bytes=1000)
 
+RECOVERIES = {
+    "resume": resume(["news"], since="log:0", id=1),
+    "since": subscribe("news", since="log:0", id=1),
+    "last": subscribe("news", last=10, id=1),
+}
 
-def behind(client: Client) -> Any:
-    """Let the client have a full buffer; done when it has read."""
-    client.transport.buffered_bytes = 1000
-    client.transport.until_caught_up = future()
-    return client.transport.until_caught_up
 
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        resume(["news"], since="log:0", id=1),
-        subscribe("news", since="log:0", id=1),
-        subscribe("news", last=10, id=1),
-    ],
-    ids=["resume", "since", "last"],
-)
+@pytest.mark.parametrize("frame", RECOVERIES.values(), ids=RECOVERIES)
 async def test_a_replay_waits_for_room_and_has_what_came_meanwhile(
     logged: World, frame: str
 ) -> None:
     publish_all(logged, "news")
     client = logged.connect(limits=SMALL)
-    caught_up = behind(client)
+    client.transport.buffered_bytes = 1000
 
     pending = asyncio.ensure_future(client.start(frame))
     await turn()
@@ -528,7 +521,6 @@ async def test_a_replay_waits_for_room_and_has_what_came_meanwhile(
     assert logged.node.hub.reach("news") == 0
 
     client.transport.buffered_bytes = 500
-    caught_up.set_result(None)
     await pending
     *replayed, acknowledged = client.transport.take_whole()
     assert copies(replayed) == [(1, "news"), (2, "news")]
@@ -537,8 +529,9 @@ async def test_a_replay_waits_for_room_and_has_what_came_meanwhile(
 
 
 async def test_a_client_that_does_not_read_recovers_nothing_and_is_not_closed(
-    logged: World,
+    logged: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recovery, "MAX_PAUSES", 3)
     publish_all(logged, "news")
     client = logged.connect(limits=SMALL)
     client.transport.buffered_bytes = 1000
@@ -558,28 +551,53 @@ async def test_a_client_that_does_not_read_recovers_nothing_and_is_not_closed(
 async def test_a_client_that_leaves_while_it_waits_for_room_leaves_nothing(logged: World) -> None:
     publish_all(logged, "news")
     client = logged.connect(limits=SMALL)
-    caught_up = behind(client)
+    client.transport.buffered_bytes = 1000
     pending = asyncio.ensure_future(client.start(resume(["news"], since="log:0")))
     await turn()
 
     client.session.closed()
-    caught_up.set_result(None)
+    client.transport.buffered_bytes = 0
     await pending
 
     assert logged.is_empty()
 
 
-async def test_a_client_that_is_never_read_empty_is_not_waited_for_without_end(
-    logged: World,
+@pytest.mark.parametrize(
+    ("each", "is_recovered"), [(MIN_PROGRESS_BYTES, True), (MIN_PROGRESS_BYTES // 16, False)]
+)
+async def test_a_slow_client_is_waited_for_as_long_as_it_reads(
+    each: int, is_recovered: bool
 ) -> None:
-    publish_all(logged, "news")
-    client = logged.connect(limits=SMALL)
-    behind(client).set_result(None)  # it has caught up each time, and is behind again at once
+    pauses: list[float] = []
+    transport = RecordingTransport(buffered_bytes=20 * MIN_PROGRESS_BYTES)
 
-    async with asyncio.timeout(5):
-        await client.start(resume(["news"], since="log:0"))
+    async def read(seconds: float) -> None:
+        pauses.append(seconds)
+        if sum(pauses) > 5 * len(reads):
+            reads.append(None)
+            transport.buffered_bytes -= each
 
-    assert client.transport.take_whole()[0]["topics"] == {"news": {"recovered": False}}
+    reads: list[None] = []
+    replay = Replay(size=MIN_PROGRESS_BYTES)
+
+    got = await wait_for_room(transport, 2 * MIN_PROGRESS_BYTES, replay.size, lambda: replay, read)
+
+    assert (got is replay) == is_recovered
+    assert sum(pauses) < 20 * 6
+
+
+async def test_a_replay_that_has_grown_while_it_waited_waits_on() -> None:
+    transport = RecordingTransport(buffered_bytes=1000)
+    sizes = iter([800, 800])
+    queued = iter([900, 400, 150])
+
+    async def read(_: float) -> None:
+        transport.buffered_bytes = next(queued)
+
+    got = await wait_for_room(transport, 1000, 500, lambda: Replay(size=next(sizes)), read)
+
+    assert got == Replay(size=800)
+    assert list(queued) == list(sizes) == []
 
 
 # A process that is behind the one at which the client was before.
