@@ -30,7 +30,7 @@ def look_up_server_id() -> str:
 
 
 def _look_up() -> str:
-    # A thread that has no connection of its own, as it asks the database nothing else, would keep this one to its end.
+    # A thread that asks the database nothing else would keep this connection to its end.
     return leaving_none_open(partial(again_if_broken, own_server_id))
 
 
