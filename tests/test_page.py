@@ -354,6 +354,48 @@ def test_page_that_only_listens_leaves_a_dead_connection_within_40_s(
     window.expect_count("news", 1)
 
 
+def test_messages_of_a_break_appear_afterwards_marked_as_missed(open_window: OpenWindow) -> None:
+    one, two = open_window(), open_window()
+    for window in (one, two):
+        window.subscribe("news")
+    one.find("#cut").click()
+    one.expect_state("reconnecting")
+    for text in ('"a"', '"b"'):
+        two.publish("news.uk", text)
+    one.find("#cut").click()
+    one.expect_state("open")
+    expect(one.find("#state-detail")).to_have_text("2 missed messages recovered")
+    expect(one.rows("message").locator(".text")).to_have_text(['"b"', '"a"'])
+    expect(one.rows("message").locator(".badge")).to_have_text(["missed", "missed"])
+    two.publish("news", '"c"')
+    one.expect_count("news", 3)
+    expect(one.rows("message").locator(".badge")).to_have_count(2)
+    expect(two.rows("message").locator(".badge")).to_have_count(0)
+
+
+def test_reset_is_told_in_words(make_window: OpenWindow, start_server: ServerFactory) -> None:
+    server = start_server("fastlane")
+    window = make_window().open(server.http_url)
+    window.subscribe("news")
+    server.restart()
+    expect(window.find("#log li").filter(has_text="reset: messages to news may be")).to_have_count(
+        1
+    )
+    expect(window.find("#state-detail")).to_contain_text("messages to news may be missing")
+    expect(window.chip("news")).to_be_visible()
+
+
+def test_subscription_begins_with_earlier_messages(open_window: OpenWindow) -> None:
+    one, two = open_window(), open_window()
+    for text in ("1", "2", "3"):
+        one.publish("earlier", text)
+    two.find("#subscribe-last").fill("2")
+    two.subscribe("earlier")
+    two.expect_count("earlier", 2)
+    expect(two.rows("message").locator(".text")).to_have_text(["3", "2"])
+    expect(two.rows("message").locator(".badge")).to_have_text(["earlier", "earlier"])
+
+
 def test_user_closes_the_connection_and_opens_it_again(open_window: OpenWindow) -> None:
     window = open_window()
     window.subscribe("news")

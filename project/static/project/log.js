@@ -14,6 +14,7 @@ const LONGEST_TEXT = 600 // characters of a message in its row; its frame shows 
  * @property {string} [topic]
  * @property {string} [context]  the subscription that brought it
  * @property {string} [hue]      the subscription's colour
+ * @property {string} [badge]    what is special about a message
  * @property {boolean} [fromPeer]
  * @property {object} [frame]    as it came, shown when the row is opened
  */
@@ -103,6 +104,7 @@ export class Log {
     if (entry.topic !== undefined) body.append(topic(entry.topic, entry.context))
     const text = entry.text.length > LONGEST_TEXT ? `${entry.text.slice(0, LONGEST_TEXT)}…` : entry.text
     body.append(element('code', { className: 'text', textContent: text }))
+    if (entry.badge) body.append(element('span', { className: 'badge', textContent: entry.badge }))
     if (entry.fromPeer) body.append(element('span', { className: 'badge', textContent: 'from a peer' }))
     const cells = [time, element('span', { className: 'kind', textContent: entry.kind }), body]
     if (entry.context !== undefined) {

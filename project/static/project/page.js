@@ -19,22 +19,45 @@ let client = null // null while closed by the user, and before the script is her
 
 // Connection
 
+/** A websocket that the page can cut, as a lost network would. */
+class CuttableSocket extends WebSocket {
+  static isCut = false
+  static current = null
+
+  constructor(address) {
+    if (CuttableSocket.isCut) throw new Error('cut by you')
+    super(address)
+    CuttableSocket.current = this
+  }
+}
+
+let missed = 0 // messages of the last break that came afterwards
+let lost = [] // topics of the last reset
+
 function connect() {
   const before = client
-  const mine = new PSClient(url)
+  const mine = new PSClient(url, { WebSocket: CuttableSocket })
   client = mine
   before?.close()
   find('state-url').textContent = mine.url
   showState('connecting')
   const on = (event, listener) => mine.on(event, (...details) => mine === client && listener(...details))
   on('open', ({ reconnected }) => {
-    showState('open')
+    showState('open', reconnected ? recovery() : '')
     // What the server had granted before, it may refuse now; that is in the log as an error.
-    const lost = [...subscriptions.keys()].filter((topic) => reconnected && !mine.subscriptions.includes(topic))
-    lost.forEach(removeChip)
-    log.add({ kind: 'connection', text: 'open' })
+    const refused = [...subscriptions.keys()].filter((topic) => reconnected && !mine.subscriptions.includes(topic))
+    refused.forEach(removeChip)
+    if (reconnected) for (const subscription of subscriptions.values()) pending(subscription, false)
+    log.add({ kind: 'connection', text: ['open', reconnected && recovery()].filter(Boolean).join(': ') })
+  })
+  on('reset', ({ topics }) => {
+    lost = topics
+    log.add({ kind: 'connection', text: `reset: ${recovery()}` })
+    if (mine.state === 'open') showState('open', recovery())
   })
   on('close', ({ code, reason, willReconnect }) => {
+    missed = 0
+    lost = []
     for (const subscription of subscriptions.values()) pending(subscription, true)
     log.add({ kind: 'connection', text: `closed with ${code}${reason ? `: ${reason}` : ''}` })
     if (!willReconnect) showState('closed', reason || `code ${code}`)
@@ -49,8 +72,22 @@ function connect() {
   for (const topic of subscriptions.keys()) request(topic)
 }
 
+/** Say what became of the messages that were published during a break. */
+function recovery() {
+  if (lost.length) return `messages to ${lost.join(', ')} may be missing, as the server does not have them any more`
+  return missed ? `${missed} missed ${missed === 1 ? 'message' : 'messages'} recovered` : 'nothing missed'
+}
+
+function cut(isCut) {
+  CuttableSocket.isCut = isCut
+  find('cut').textContent = isCut ? 'Restore the connection' : 'Cut the connection'
+  if (isCut) CuttableSocket.current?.close()
+  else dispatchEvent(new Event('online')) // so the client does not wait any longer
+}
+
 function disconnect() {
   const mine = client
+  cut(false)
   client = null
   mine?.close()
   for (const subscription of subscriptions.values()) pending(subscription, true)
@@ -68,7 +105,8 @@ function showState(state, detail = '', next = null) {
   find('switch').textContent = state === 'closed' ? 'Connect' : 'Disconnect'
   // A button of its own: the other one must not turn into its opposite while somebody is about to press it.
   if (state !== 'reconnecting' && document.activeElement === find('now')) find('switch').focus()
-  find('now').hidden = state !== 'reconnecting'
+  find('now').hidden = state !== 'reconnecting' || CuttableSocket.isCut
+  find('cut').hidden = state !== 'open' && !CuttableSocket.isCut
   announce(`Connection ${state}${next ? `, attempt ${next.attempt}` : ''} ${detail}`.trim())
   if (!next) return
   const tick = () => {
@@ -84,7 +122,8 @@ find('switch').addEventListener('click', () => {
   if (find('state').textContent === 'closed') connect()
   else disconnect()
 })
-find('now').addEventListener('click', connect)
+find('now').addEventListener('click', () => dispatchEvent(new Event('online')))
+find('cut').addEventListener('click', () => cut(!CuttableSocket.isCut))
 
 // What comes in
 
@@ -103,6 +142,9 @@ function acknowledged(frame) {
 
 function received(frame) {
   const subscription = subscriptions.get(frame.context)
+  const isMissed = client.state === 'reconnecting'
+  const isEarlier = !isMissed && subscription?.chip.classList.contains('pending')
+  if (isMissed) missed += 1
   if (subscription) {
     subscription.count += 1
     subscription.output.textContent = subscription.count
@@ -115,6 +157,7 @@ function received(frame) {
     context: frame.context,
     text,
     hue: subscription?.hue,
+    badge: isMissed ? 'missed' : isEarlier ? 'earlier' : '',
     fromPeer: frame.fromPeerServer === true,
     frame,
   })
@@ -132,17 +175,17 @@ function explain(error) {
 
 // Subscriptions
 
-function subscribe(topic) {
+function subscribe(topic, last) {
   if (subscriptions.has(topic)) {
     say('subscribe', `you are subscribed to ${topic} already`)
     return
   }
   addChip(topic)
-  request(topic)
+  request(topic, last)
 }
 
 /** Ask the server for a subscription that the page shows, and take it back where it is refused. */
-async function request(topic) {
+async function request(topic, last = 0) {
   const asked = client
   const subscription = subscriptions.get(topic)
   if (!asked) {
@@ -151,7 +194,7 @@ async function request(topic) {
   }
   say('subscribe', '')
   try {
-    await asked.subscribe(topic)
+    await asked.subscribe(topic, null, { last })
     done('subscribe')
   } catch (error) {
     // Disconnected, or unsubscribed from meanwhile: that was the user's word, not the server's.
@@ -230,8 +273,10 @@ find('subscribe').addEventListener('submit', (event) => {
   event.preventDefault()
   const field = find('subscribe-topic')
   const topic = field.value.trim()
+  const last = Number(find('subscribe-last').value)
   if (!topic) say('subscribe', 'a topic is needed, for example news', 'bad')
-  else subscribe(topic)
+  else if (!(Number.isInteger(last) && last >= 0)) say('subscribe', 'earlier messages: a whole number, 0 or more', 'bad')
+  else subscribe(topic, last)
   field.select()
 })
 
