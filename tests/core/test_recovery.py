@@ -1,0 +1,385 @@
+"""Clients on two nodes of one log, which lose connections, and the end of the log: each has everything, once, in order.
+
+The clients are models that do what docs/reference/protocol.md asks of them, "Recovery".
+"""
+
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from msgspec import Raw
+
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.log import Log
+from dwsps_channels.core.node import Node
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.replay import ReplayLimits
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.core.session import Session
+from dwsps_channels.core.sessions import Sessions
+from dwsps_channels.core.tail import Tail
+from dwsps_channels.policies import AllowAll
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.topics import contexts
+from tests.core.recording import STAMP, RecordingBroker, RecordingTransport
+
+TOPICS = ["a", "a.b", "a.b.c", "a.d", "e"]
+topics = st.sampled_from(TOPICS)
+batches = st.lists(topics, max_size=6) | st.lists(topics, min_size=10, max_size=16)
+counts = st.sampled_from([0, 1, 2, 3, 5, 8, 100])
+nodes = st.integers(0, 1)
+clients = st.integers(0, 2)
+
+Place = tuple[str, int]
+"""Epoch and offset."""
+
+
+def place_of(cursor: str) -> Place:
+    epoch, _, offset = cursor.partition(":")
+    return epoch, int(offset)
+
+
+class SharedLog:
+    """All epochs of the log, whole; the nodes are given the newest few."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.epochs: dict[str, list[Publication]] = {}
+        """The publications of each epoch; the offset of the first is 1."""
+        self.renew([])
+
+    def renew(self, publications: list[Publication]) -> None:
+        self.epoch = f"epoch-{len(self.epochs)}"
+        self.epochs[self.epoch] = publications
+
+    @property
+    def publications(self) -> list[Publication]:
+        return self.epochs[self.epoch]
+
+    def publish(self, topic: str) -> None:
+        self.number += 1
+        message = Raw(json.dumps(self.number).encode())
+        self.publications.append(Publication(topic, message, STAMP, "elsewhere", self.number))
+
+    def kept(self, count: int) -> Log:
+        end = len(self.publications)
+        floor = max(0, end - count)
+        held = [(offset, self.publications[offset - 1]) for offset in range(floor + 1, end + 1)]
+        return Log(self.epoch, end, floor, held)
+
+    def expected(self, topic: str, after: Place) -> list[int]:
+        epoch, offset = after
+        return [
+            json.loads(bytes(each.message))
+            for each in self.epochs[epoch][offset:]
+            if topic in contexts(each.topic)
+        ]
+
+
+class Server:
+    """A process: its node reads the log when the test says so."""
+
+    def __init__(self, log: SharedLog, kept: int) -> None:
+        self.log = log
+        self.kept = kept
+        self.start()
+
+    def start(self) -> None:
+        self.sessions = Sessions()
+        self.node = Node(
+            "here",
+            RecordingBroker(),
+            tail=Tail(Retention(messages=self.kept), {"e": Retention(messages=3)}),
+            replay_limits=ReplayLimits(messages=12),
+            on_reset=lambda: self.sessions.reset(self.node.cursor),
+        )
+        self.begin()
+
+    def begin(self) -> None:
+        self.read_to = self.log.epoch, len(self.log.publications)
+        self.node.begin(self.log.kept(self.kept))
+
+    def read(self, count: int) -> None:
+        epoch, offset = self.read_to
+        if epoch != self.log.epoch:
+            self.begin()
+            return
+        for publication in self.log.publications[offset : offset + count]:
+            offset += 1
+            self.node.receive(publication, offset)
+        self.read_to = epoch, offset
+
+    async def pause(self, _: float) -> None:
+        """A session waits for the log: what it takes to read some more."""
+        self.read(1)
+
+
+@dataclass
+class Subscription:
+    """A model client's subscription, and all that it had since it was made, or was last told to load its state."""
+
+    start: Place | None = None
+    """The place from which on it gets everything; ``None``: not acknowledged yet."""
+    last: int = 0
+    """The offset of its last delivery, or of where it starts."""
+    received: list[int] = field(default_factory=list)
+
+
+class Client:
+    """Follows the rules for clients. ``finished`` has what is over of its subscriptions: topic, start and messages."""
+
+    def __init__(self, log: SharedLog) -> None:
+        self.log = log
+        self.subscriptions: dict[str, Subscription] = {}
+        self.cursor: Place | None = None
+        self.epoch = ""
+        self.is_recovering = False
+        self.transport: RecordingTransport | None = None
+        self.server: Server
+        self.session: Session
+
+    def connect(self, server: Server) -> None:
+        self.server, self.transport = server, RecordingTransport()
+        self.session = Session(
+            server.node,
+            self.transport,
+            Identity(f"{id(self.transport)}"),
+            policy=AllowAll(),
+            limits=Limits(),
+            pause=server.pause,
+        )
+        server.sessions.add(self.session)
+        self.session.open()
+        known = [topic for topic, each in self.subscriptions.items() if each.start is not None]
+        if known:
+            assert self.cursor is not None
+            self.is_recovering = True
+            self.send(type="resume", since="{}:{}".format(*self.cursor), topics=known)
+        for topic, each in self.subscriptions.items():
+            if each.start is None:
+                self.send(type="subscribe", topic=topic, last=0)
+
+    def disconnect(self) -> None:
+        if self.transport is not None:
+            self.session.closed()
+            self.server.sessions.discard(self.session)
+            self.transport = None
+            self.is_recovering = False
+            if self.cursor is not None and self.cursor[0] != self.epoch:
+                # What was said in another epoch, and not followed by an ack.
+                self.enter(self.cursor[0])
+
+    def send(self, **frame: Any) -> None:
+        pending = self.session.receive(json.dumps(frame))
+        if pending is not None:
+            finish(pending)
+
+    def subscribe(self, topic: str) -> None:
+        if topic not in self.subscriptions:
+            self.subscriptions[topic] = Subscription()
+            if self.transport is not None:
+                self.send(type="subscribe", topic=topic, last=0)
+
+    def unsubscribe(self, topic: str) -> None:
+        if self.subscriptions.pop(topic, None) is not None and self.transport is not None:
+            self.send(type="unsubscribe", topic=topic)
+
+    def read(self, count: int) -> None:
+        if self.transport is not None:
+            frames = self.transport.frames
+            taken, frames[:] = frames[:count], frames[count:]
+            for frame in taken:
+                self.handle(json.loads(frame.data))
+
+    def handle(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"type": "publish", "context": context, "offset": offset, "message": number}:
+                self.deliver(context, offset, number)
+            case {"type": "ack", "action": "subscribe", "topic": topic, "cursor": cursor}:
+                self.learn(place_of(cursor))
+                if topic in self.subscriptions and self.subscriptions[topic].start is None:
+                    self.begin(topic, place_of(cursor))
+            case {"type": "ack", "action": "resume", "topics": outcomes, "cursor": cursor}:
+                self.is_recovering = False
+                self.learn(place_of(cursor))
+                for topic, outcome in outcomes.items():
+                    if not outcome["recovered"] and topic in self.subscriptions:
+                        self.begin(topic, place_of(cursor))
+            case {"type": "reset", "cursor": cursor}:
+                self.learn(place_of(cursor))
+                if not self.is_recovering:
+                    for topic, each in self.subscriptions.items():
+                        if each.start is not None:
+                            self.begin(topic, place_of(cursor))
+            case {"cursor": cursor}:
+                self.learn(place_of(cursor))
+            case _:
+                raise AssertionError(message)
+
+    def learn(self, place: Place) -> None:
+        if place[0] != self.epoch:
+            self.enter(place[0])
+        if not self.is_recovering:
+            self.cursor = place
+
+    def enter(self, epoch: str) -> None:
+        self.epoch = epoch
+        for each in self.subscriptions.values():
+            each.last = 0
+
+    def begin(self, topic: str, place: Place) -> None:
+        """Load the state, as far as this subscription is concerned."""
+        self.check(topic)
+        self.subscriptions[topic] = Subscription(place, place[1])
+
+    def deliver(self, context: str, offset: int, number: int) -> None:
+        subscription = self.subscriptions.get(context)
+        if subscription is None or subscription.start is None:
+            return
+        if offset > subscription.last:
+            subscription.last = offset
+            subscription.received.append(number)
+        if not self.is_recovering and self.cursor is not None:
+            shallower = any(each in self.subscriptions for each in contexts(context)[1:])
+            self.cursor = self.epoch, max(self.cursor[1], offset - shallower)
+
+    def check(self, topic: str, *, is_all: bool = False) -> None:
+        """Check what came on a subscription: everything from where it starts, once and in order."""
+        subscription = self.subscriptions[topic]
+        if subscription.start is not None:
+            expected = self.log.expected(topic, subscription.start)
+            received = subscription.received
+            assert received == (expected if is_all else expected[: len(received)])
+
+
+def finish(pending: Awaitable[None]) -> None:
+    """Run what waits for nothing but the pause of its server."""
+    try:
+        pending.__await__().send(None)
+    except StopIteration:
+        return
+    raise AssertionError("it waits for something else")
+
+
+class Recoveries(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = SharedLog()
+        self.servers = [Server(self.log, kept=8), Server(self.log, kept=20)]
+        self.clients = [Client(self.log) for _ in range(3)]
+
+    @initialize(
+        wanted=st.lists(st.sets(topics, min_size=1), min_size=3, max_size=3),
+        published=st.lists(topics, max_size=3),
+    )
+    def begin(self, wanted: list[set[str]], published: list[str]) -> None:
+        self.publish(published)
+        for server in self.servers:
+            server.read(100)
+        for number, client in enumerate(self.clients):
+            client.connect(self.servers[number % 2])
+            for topic in sorted(wanted[number]):
+                client.subscribe(topic)
+            client.read(100)
+
+    @rule(published=batches)
+    def publish(self, published: list[str]) -> None:
+        for topic in published:
+            self.log.publish(topic)
+
+    @rule(client=clients, published=batches, count=counts)
+    def receive_a_part_of_what_is_published(
+        self, client: int, published: list[str], count: int
+    ) -> None:
+        self.publish(published)
+        if self.clients[client].transport is not None:
+            self.clients[client].server.read(100)
+            self.clients[client].read(count)
+
+    @rule(client=clients, published=batches, server=nodes, read=counts, count=counts)
+    def be_away(
+        self, client: int, published: list[str], server: int, read: int, count: int
+    ) -> None:
+        self.clients[client].disconnect()
+        self.publish(published)
+        self.servers[server].read(read)
+        self.clients[client].connect(self.servers[server])
+        self.clients[client].read(count)
+
+    @rule(server=nodes, count=counts)
+    def read_the_log(self, server: int, count: int) -> None:
+        self.servers[server].read(count)
+
+    @rule(client=clients, server=nodes)
+    def connect(self, client: int, server: int) -> None:
+        self.clients[client].disconnect()
+        self.clients[client].connect(self.servers[server])
+
+    @rule(client=clients, topic=topics)
+    def subscribe(self, client: int, topic: str) -> None:
+        self.clients[client].subscribe(topic)
+
+    @rule(client=clients, topic=topics)
+    def unsubscribe(self, client: int, topic: str) -> None:
+        self.clients[client].unsubscribe(topic)
+
+    @rule(client=clients, count=counts)
+    def receive(self, client: int, count: int) -> None:
+        self.clients[client].read(count)
+
+    @rule(client=clients)
+    def lose_the_connection(self, client: int) -> None:
+        self.clients[client].disconnect()
+
+    @rule(client=clients)
+    def be_sent_away(self, client: int) -> None:
+        one = self.clients[client]
+        if one.transport is not None:
+            one.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+            one.read(1000)
+            one.handle(one.transport.final_frame)
+            one.disconnect()
+
+    @rule(server=nodes)
+    def kill_a_server(self, server: int) -> None:
+        for client in self.clients:
+            if client.transport is not None and client.server is self.servers[server]:
+                client.disconnect()
+        self.servers[server].start()
+
+    @rule(server=nodes)
+    def miss_a_part_of_the_log(self, server: int) -> None:
+        self.servers[server].begin()
+
+    @rule(count=st.integers(0, 4), number=st.integers(0, 2))
+    def lose_the_end_of_the_log(self, count: int, number: int) -> None:
+        kept = self.log.publications[: max(0, len(self.log.publications) - count)]
+        self.log.renew(kept)
+        for _ in range(number):
+            self.log.publish("a.b")
+
+    def teardown(self) -> None:
+        for client in self.clients:
+            for topic in client.subscriptions:
+                client.check(topic)
+        # Then everything calms down.
+        for server in self.servers:
+            server.read(0)
+            server.read(1000)
+        for number, client in enumerate(self.clients):
+            if client.transport is None or number == 0:
+                client.disconnect()
+                client.connect(self.servers[number % 2])
+            client.read(1000)
+            for topic in client.subscriptions:
+                client.check(topic, is_all=True)
+
+
+TestRecoveries = Recoveries.TestCase
+TestRecoveries.settings = settings(stateful_step_count=25, max_examples=200)
