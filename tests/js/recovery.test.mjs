@@ -257,6 +257,44 @@ test('subscribing to a topic that the server puts off resumes it, and waits', as
   assert.deepEqual([first, second], [[1], [1]])
 })
 
+test('a topic that is put off when the connection breaks again is resumed from its own cursor', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server, { minDelay: 20 })
+  const got = [messages(client, 'a'), messages(client, 'b')]
+  await settle(client)
+  server.decide = ({ type, topics, id }, socket) => {
+    if (type !== 'resume') return
+    const error = { code: 'unavailable', reason: 'not now', retryable: true }
+    const answers = Object.fromEntries(topics.map((topic) => [topic, topic === 'a' ? { recovered: true } : { error }]))
+    for (const topic of topics) if (topic === 'a') server.sessions.get(socket).add(topic)
+    server.send(socket, { type: 'ack', action: type, id, cursor: server.cursor, topics: answers })
+    return 'ignore'
+  }
+  const errors = record(client, 'error')
+  server.drop()
+  await until(() => errors.length)
+  server.publish('b', 1)
+  server.publish('a', 2)
+  await until(() => got[0].length)
+  server.decide = () => undefined
+  await blink(server, client, ['b', 3])
+  assert.deepEqual(got, [[2], [1, 3]])
+  const resumes = server.sent('resume').slice(-2)
+  assert.notEqual(resumes[0].since, resumes[1].since)
+})
+
+test('a replay of the last has no more than those, though live ones came before it', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  await client.subscribe('a')
+  server.decide = ({ type }) => {
+    if (type === 'subscribe') for (const n of [1, 2, 3]) server.publish('a', n) // between the call and its answer
+  }
+  const got = messages(client, 'a', { last: 2 })
+  await settle(client)
+  assert.deepEqual(got, [2, 3])
+})
+
 test('with dwsps1, what is replayed is text as well, and subscribing in "open" repeats nothing', async (t) => {
   const server = await serve(t, LogServer)
   const client = connect(t, server, { dwsps1: true })
