@@ -44,6 +44,11 @@ class Load:
         )
 
     @property
+    def is_first(self) -> bool:
+        """True if the server gets it right after its start: its memory and its log are as they were then."""
+        return self.kind in ("idle", "recovery")
+
+    @property
     def is_across(self) -> bool:
         return self.kind in ("across", "across-delay")
 

@@ -107,8 +107,8 @@ def _turn(
 
 
 def _for_one_start(loads: Sequence[Load]) -> Iterator[list[Load]]:
-    """Idle connections come to a fresh server, and so do the other loads after them."""
-    for _, some in groupby(loads, key=lambda load: load.kind == "idle"):
+    """Idle connections come to a fresh server, and so do the other loads after them, and a recovery."""
+    for _, some in groupby(loads, key=lambda load: load.kind if load.is_first else None):
         yield list(some)
 
 
