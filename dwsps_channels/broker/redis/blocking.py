@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dwsps_channels.broker.redis.hosts import Host, blocking_pool, with_sentinels
 from dwsps_channels.broker.redis.layout import SCRIPT, SCRIPT_NAME, Argument, Call
@@ -11,6 +11,8 @@ from dwsps_channels.broker.redis.server import RedisServer
 
 # Seconds for a command that comes too late: a socket takes 0 for "do not wait", which is something else.
 _SHORTEST_TIMEOUT: Final = 0.001
+
+ResultT = TypeVar("ResultT")
 
 
 class BlockingConnection:
@@ -38,6 +40,20 @@ class BlockingConnection:
         with self._errors():
             self._connection.connect()
         return True
+
+    def once_more_if_kept(self, calls: Callable[[], ResultT]) -> ResultT:
+        """Return what ``calls`` returns; repeat it if the connection breaks that was kept from earlier calls.
+
+        Such a connection is often found broken only when it is used: Redis was restarted, or closes what is idle. Raises
+        as ``call``.
+        """
+        is_new = self.open()
+        try:
+            return calls()
+        except ConnectionError:
+            if is_new:
+                raise
+            return calls()
 
     def call(self, *command: Argument) -> Any:
         """Send a command and return the reply: bytes, integers, lists of them.

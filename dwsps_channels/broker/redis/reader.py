@@ -1,6 +1,7 @@
 """Reading the log from a process that does not serve."""
 
 from collections.abc import Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from dwsps_channels.broker.redis.blocking import BlockingConnection
@@ -23,6 +24,9 @@ class RedisReader:
     def cursor(self, deadline: float) -> str:
         """Return the cursor of the log's end: see ``LogReader.cursor``."""
         self._connection.deadline = deadline
+        return self._connection.once_more_if_kept(self._cursor)
+
+    def _cursor(self) -> str:
         epoch, offset = self._connection.call("HMGET", self._layout.state, "epoch", "offset")
         if epoch is not None and offset is not None:
             return f"{epoch.decode()}:{int(offset)}"
@@ -34,6 +38,9 @@ class RedisReader:
     ) -> Log:
         """Read what is kept below ``topic``: see ``LogReader.load``."""
         self._connection.deadline = deadline
+        return self._connection.once_more_if_kept(partial(self._load, topic, since, last))
+
+    def _load(self, topic: str, since: str | None, last: int | None) -> Log:
         layout = self._layout
         epoch, offset, newest = open_log(self._connection, layout)
         if last == 0:

@@ -36,16 +36,8 @@ class RedisSender:
             self._process, self._number, secrets.randbits(63), "", [publication], [key]
         )
         self._connection.deadline = deadline
-        is_new = self._connection.open()
-        try:
-            return self._append(call)
-        except TimeoutError:
-            raise
-        except ConnectionError:
-            # One that was kept is often found broken only when it is used. To send again is safe: Redis knows the number.
-            if is_new:
-                raise
-            return self._append(call)
+        # To send again is safe: Redis knows the number.
+        return self._connection.once_more_if_kept(lambda: self._append(call))
 
     def _append(self, call: Call) -> SendResult:
         what, *outcome = self._connection.run(call)

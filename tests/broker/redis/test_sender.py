@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -185,6 +185,24 @@ def test_one_that_was_restarted_in_between_is_not_noticed(
     sender.publish(publication(), soon())
     redis.restart()
     sender.publish(publication(), soon())
+
+
+def test_a_connection_that_redis_has_closed_is_not_noticed(
+    redis: Redis, sender: BrokerSender, reader: LogReader
+) -> None:
+    """Redis has a `timeout` for idle ones, and others on the way have theirs."""
+    sender.publish(publication(), soon())
+    cursor = reader.cursor(soon())
+    uses: list[Callable[[], Any]] = [
+        lambda: reader.cursor(soon()),
+        lambda: reader.load("news", soon()),
+        lambda: reader.load("news", soon(), since=cursor),
+        lambda: sender.publish(publication(), soon()),
+    ]
+    with Client.from_url(redis.url) as client:
+        for use in uses:
+            assert client.client_kill_filter(_type="normal", skipme=True) > 0
+            use()
 
 
 def test_what_redis_does_not_do_is_told(redis: Redis, sender: BrokerSender) -> None:
