@@ -36,18 +36,19 @@ class LogConnection(Protocol):
 
 
 class RemoteLog:
-    """Reads over a pool of connections. See ``ReadableLog``."""
+    """Reads over pools of connections. See ``ReadableLog``."""
 
-    def __init__(self, connections: ConnectionPool[LogConnection], broker: str) -> None:
-        """``broker`` is the class of the server's broker, if that is known; for messages."""
-        self._connections = connections
+    def __init__(self, make: Callable[[], LogConnection], url: str | None, broker: str) -> None:
+        """``url`` is the server's websocket, if that is the way; ``broker`` its broker's class, if known. For messages."""
+        # Apart, each with its circuit breaker: a page waits shortly for the cursor, and a long history takes its time.
+        # One that is late is not to fail the other.
+        self._cursors = ConnectionPool(make, url)
+        self._readers = ConnectionPool(make, url)
         self._broker = broker
 
     def cursor(self, timeout: float) -> str:
         """See ``ReadableLog.cursor``."""
-        return self._connections.call(
-            lambda connection, deadline: connection.cursor(deadline), timeout
-        )
+        return self._cursors.call(lambda connection, deadline: connection.cursor(deadline), timeout)
 
     async def acursor(self, timeout: float) -> str:
         """See ``ReadableLog.acursor``."""
@@ -55,7 +56,7 @@ class RemoteLog:
 
     def read(self, query: HistoryQuery, timeout: float) -> History:
         """See ``ReadableLog.read``."""
-        found = self._connections.call(
+        found = self._readers.call(
             lambda connection, deadline: connection.read(query, deadline), timeout
         )
         if found is None:
@@ -68,7 +69,8 @@ class RemoteLog:
 
     def close(self) -> None:
         """End the connections that nobody is using."""
-        self._connections.close()
+        self._cursors.close()
+        self._readers.close()
 
 
 def _in_thread(read: Callable[[], ResultT]) -> ResultT:
@@ -81,11 +83,11 @@ def _in_thread(read: Callable[[], ResultT]) -> ResultT:
 
 def _make_log(backend: BrokerBackend, url: str) -> RemoteLog:
     if backend.joins_processes:
-        return RemoteLog(ConnectionPool(partial(connect, backend), None), type(backend).__name__)
+        return RemoteLog(partial(connect, backend), None, type(backend).__name__)
     # Not at the top: models are needed only there.
     from dwsps_channels.reading.websocket import WebSocketLog
 
-    return RemoteLog(ConnectionPool(partial(WebSocketLog, url), Address.parse(url).shown), "")
+    return RemoteLog(partial(WebSocketLog, url), Address.parse(url).shown, "")
 
 
 _logs = PerServer(_make_log)

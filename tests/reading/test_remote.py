@@ -13,6 +13,8 @@ from dwsps_channels.models import ServerIdentity
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import losses
 from dwsps_channels.reading import History, cursor
+from dwsps_channels.reading.messages import HistoryQuery
+from dwsps_channels.reading.remote import RemoteLog
 from dwsps_channels.testing import real_publishes
 from tests.peering.site import id_of
 from tests.processes import HOST, Redis, Server, ServerFactory, free_port, wait_until
@@ -170,3 +172,42 @@ def test_one_that_was_there_and_is_gone(start_server: ServerFactory) -> None:
         with pytest.raises(Unavailable, match="the server cannot be reached"):
             history("chat")
         assert cursor() == ""
+
+
+class Scripted:
+    """A connection whose answer to one of the two questions comes too late."""
+
+    late = ""
+
+    def cursor(self, deadline: float) -> str:
+        self._answer("cursor")
+        return "e:1"
+
+    def read(self, query: HistoryQuery, deadline: float) -> History:
+        self._answer("history")
+        return History([], "e:1")
+
+    def _answer(self, question: str) -> None:
+        if question == self.late:
+            raise TimeoutError
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_history_that_takes_long_takes_no_cursor_from_pages() -> None:
+    connection = Scripted()
+    log = RemoteLog(lambda: connection, None, "")
+    connection.late = "history"
+    with pytest.raises(Unavailable, match="no answer"):
+        log.read(HistoryQuery("chat"), 2.0)
+    assert log.cursor(0.5) == "e:1"
+
+
+def test_a_cursor_that_a_page_does_not_wait_for_fails_no_history() -> None:
+    connection = Scripted()
+    log = RemoteLog(lambda: connection, None, "")
+    connection.late = "cursor"
+    with pytest.raises(Unavailable, match="no answer"):
+        log.cursor(0.5)
+    assert log.read(HistoryQuery("chat"), 2.0).cursor == "e:1"
