@@ -56,7 +56,7 @@ def publish(
         using: the database of the transaction. Without it: the default database if it is in a transaction, otherwise
             the database that is.
         key: 1 to 64 characters that make it safe to publish again. If Django code has published with this key within
-            five minutes, nothing is published, and the result has the first message's offset.
+            five minutes, nothing is published: the result has ``reached`` 0, and the first message's offset.
 
     Returns:
         A result whose ``reached`` is the number of sessions of this process that the message reaches, and whose ``offset``
@@ -118,7 +118,8 @@ def _is_manual(connection: BaseDatabaseWrapper) -> bool:
 async def apublish(topic: str, message: Any, *, key: str | None = None) -> PublishResult:
     """Publish ``message`` to ``topic`` from asynchronous code, at once. The policy is not asked.
 
-    ``key``, the result and the errors are those of ``publish`` in a thread. It waits for no transaction: those belong to synchronous code.
+    ``key``, the result and the errors are those of ``publish`` in a thread. It waits for no transaction: those belong to
+    synchronous code.
     """
     return await _publisher().apublish(_outgoing(topic, message, key))
 

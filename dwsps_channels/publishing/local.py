@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 
 from dwsps_channels.conf import conf
+from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future
 from dwsps_channels.core.keys import server_key
 from dwsps_channels.protocol.errors import Unavailable
@@ -25,7 +26,7 @@ class LocalPublisher:
         if _running_loop() is server.loop:
             reached, answer = self._hand_over(message)
             if isinstance(answer, int):
-                return PublishResult(reached, answer)
+                return _result(reached, answer)
             task = asyncio.ensure_future(_count_loss(answer))
             _under_way.add(task)
             task.add_done_callback(_under_way.discard)
@@ -55,7 +56,7 @@ class LocalPublisher:
         # The first request starts it; those that come at the same time may get here before it has started.
         await self._server.started()
         reached, answer = self._hand_over(message)
-        return PublishResult(reached, answer if isinstance(answer, int) else await answer)
+        return _result(reached, answer if isinstance(answer, int) else await answer)
 
     def _hand_over(self, message: OutgoingMessage) -> tuple[int, int | Future]:
         """Publish; return how many sessions it reaches, and the broker's answer: see ``Broker.publish``."""
@@ -65,6 +66,12 @@ class LocalPublisher:
         return reached, node.publish(
             message.topic, message.payload, message.timestamp, key=server_key(message.key)
         )
+
+
+def _result(reached: int, offset: int | None) -> PublishResult:
+    if isinstance(offset, Repeated):
+        return PublishResult(reached=0, offset=int(offset))
+    return PublishResult(reached, offset)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
