@@ -113,6 +113,20 @@ def test_a_public_url_keeps_its_query() -> None:
     )
 
 
+@override_settings(
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
+)
+def test_no_context_processor_is_needed() -> None:
+    assert render("{% dwsps_url %}") == "/ws/pubsub/?since=e:7"
+    assert render("{% include part only %}", part=TAG) == "/ws/pubsub/?since=e:7"
+
+
+def test_a_request_may_be_in_the_context_alone() -> None:
+    request = RequestFactory().get("/")
+    request.dwsps_cursor = "e:7"  # type: ignore[attr-defined]
+    assert TAG.render(Context({"request": request})) == "/ws/pubsub/?since=e:7"
+
+
 def test_a_template_without_a_request_has_no_cursor() -> None:
     assert TAG.render(Context()) == "/ws/pubsub/"
 

@@ -24,7 +24,6 @@ SAFE_DAPHNE = (4, 2, 2)
 ASGI_SERVERS = ("daphne", "uvicorn", "hypercorn", "granian")
 
 CURSOR_MIDDLEWARE = "dwsps_channels.middleware.CursorMiddleware"
-REQUEST_PROCESSOR = "django.template.context_processors.request"
 
 # Daphne's --websocket-max-message-size, unless it is given.
 DAPHNE_MESSAGE_BYTES = 1024 * 1024
@@ -141,28 +140,18 @@ def check_page_cursor(**kwargs: Any) -> list[CheckMessage]:
     """Check that ``CursorMiddleware`` has an effect, if the project uses it."""
     if CURSOR_MIDDLEWARE not in settings.MIDDLEWARE:
         return []
-    found: list[CheckMessage] = []
     with suppress(ImproperlyConfigured):
         backend = configured_backend()
         if not backend.keeps_log:
-            found.append(
+            return [
                 Warning(
                     f"CursorMiddleware has no effect: the broker, {type(backend).__name__}, keeps no log",
                     hint="use a channels_redis layer, or MemoryBackend for a server of one process; or take the middleware "
                     "out of MIDDLEWARE",
                     id="dwsps_channels.W011",
                 )
-            )
-    options: list[Any] = [engine.get("OPTIONS", {}) for engine in settings.TEMPLATES]
-    if not any(REQUEST_PROCESSOR in each.get("context_processors", ()) for each in options):
-        found.append(
-            Warning(
-                "CursorMiddleware has no effect on {% dwsps_url %}: templates do not get the request",
-                hint=f"add '{REQUEST_PROCESSOR}' to the context_processors of TEMPLATES",
-                id="dwsps_channels.W012",
-            )
-        )
-    return found
+            ]
+    return []
 
 
 @register("dwsps_channels", Tags.security)

@@ -54,7 +54,9 @@ def dwsps_url(context: Context, path: str | None = None, *, since: str | None = 
     """
     url = websocket_url(path)
     if since is None:
-        since = getattr(context.get("request"), "dwsps_cursor", "")
+        # The context knows it without a context processor, and inside of `{% include … only %}`.
+        request = getattr(context, "request", None) or context.get("request")
+        since = getattr(request, "dwsps_cursor", "")
     if not since:
         return url
     address, mark, fragment = url.partition("#")

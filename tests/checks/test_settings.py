@@ -19,7 +19,7 @@ from channels.security.websocket import AllowedHostsOriginValidator
 from channels.sessions import SessionMiddlewareStack
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.contrib.staticfiles.storage import StaticFilesStorage
-from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.checks import ERROR, INFO, WARNING, CheckMessage, run_checks
 from django.core.files.storage import Storage
 from django.core.handlers.asgi import ASGIHandler
 from django.core.management import call_command
@@ -44,9 +44,10 @@ IDS = sorted(
     {
         id
         for path in (ROOT / "dwsps_channels").rglob("*.py")
-        for id in re.findall(r"dwsps_channels\.[EW]\d{3}", path.read_text())
+        for id in re.findall(r"dwsps_channels\.[EIW]\d{3}", path.read_text())
     }
 )
+LEVELS = {"E": ERROR, "W": WARNING, "I": INFO}
 SHARED = {
     "default": {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
@@ -61,7 +62,7 @@ def found(*, deploy: bool = False, **settings: Any) -> list[CheckMessage]:
         messages = run_checks(tags=["dwsps_channels"], include_deployment_checks=deploy)
     for message in messages:
         assert message.hint, message
-        assert message.level == (ERROR if str(message.id)[-4] == "E" else WARNING)
+        assert message.level == LEVELS[str(message.id)[-4]]
     return list(messages)
 
 
@@ -435,6 +436,14 @@ class TestStaticFiles:
         assert self.ids_with("no.such.Storage") == []
 
 
+class TestHistory:
+    def test_I001_the_broker_keeps_none(self) -> None:
+        layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+        broker = {"BROKER": {"BACKEND": CHANNEL_LAYER}}
+        assert ids(DWSPS=broker, CHANNEL_LAYERS=layers) == ["I001"]
+        assert ids(DWSPS={}, CHANNEL_LAYERS=layers) == []
+
+
 class TestPageCursor:
     middleware = ("dwsps_channels.middleware.CursorMiddleware",)
 
@@ -443,14 +452,9 @@ class TestPageCursor:
             "DWSPS": {"BROKER": {"BACKEND": CHANNEL_LAYER}},
             "CHANNEL_LAYERS": {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}},
         }
-        assert ids(**settings) == []
-        assert ids(**settings, MIDDLEWARE=self.middleware) == ["W011"]
+        assert ids(**settings) == ["I001"]
+        assert ids(**settings, MIDDLEWARE=self.middleware) == ["I001", "W011"]
         assert ids(DWSPS={}, MIDDLEWARE=self.middleware) == []
-
-    def test_W012_templates_do_not_get_the_request(self) -> None:
-        engine = {"BACKEND": "django.template.backends.django.DjangoTemplates"}
-        assert ids(DWSPS={}, TEMPLATES=[engine]) == []
-        assert ids(DWSPS={}, TEMPLATES=[engine], MIDDLEWARE=self.middleware) == ["W012"]
 
 
 class TestStrangers:
@@ -509,7 +513,7 @@ class TestDocs:
 
     def test_no_other_id_is(self) -> None:
         text = (ROOT / "docs" / "reference" / "checks.md").read_text()
-        assert sorted(set(re.findall(r"dwsps_channels\.[EW]\d{3}", text))) == IDS
+        assert sorted(set(re.findall(r"dwsps_channels\.[EIW]\d{3}", text))) == IDS
 
     @pytest.mark.parametrize("key", KEYS)
     def test_every_key_is_explained(self, key: str) -> None:
