@@ -12,7 +12,7 @@ class Entry(Struct, gc=False):
     """Its place in the log. If the broker has no log, its number in this process."""
     publication: Publication
     publisher: str
-    """The id of its publisher; each has a share of its ring."""
+    """The id of the client that published it, which has a share of its ring; ``fairness.OWN``: no client did."""
     at: float
     """The time at which it entered, in seconds since the epoch."""
     size: int = 0

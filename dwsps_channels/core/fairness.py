@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from operator import attrgetter
 from typing import Final, Protocol, TypeVar
 
@@ -10,12 +11,16 @@ from typing import Final, Protocol, TypeVar
 FEW: Final = 256
 
 
+OWN: Final = ""
+"""The publisher of what is not a client's: the messages of the server's own code, and of its peers."""
+
+
 class Kept(Protocol):
     """A message that is kept."""
 
     @property
     def publisher(self) -> str:
-        """The id of its publisher."""
+        """The id of the client that published it; ``OWN``: no client did."""
 
     @property
     def size(self) -> int:
@@ -33,14 +38,17 @@ def make_room(
     """Take messages out of ``kept`` until the rest fits into ``room``, and return them, the oldest first.
 
     ``room`` is in messages, or in bytes if ``by_size``. The largest publishers lose their oldest messages, until no
-    publisher has more than its fair share. A publisher that has no more than that loses nothing. ``shares``: what each
-    publisher has, if it is known.
+    publisher has more than its fair share. A publisher that has no more than that loses nothing. Half of the room is
+    for ``OWN``: it stands for many. ``shares``: what each publisher has, if it is known.
     """
-    if shares is None:
-        shares = _shares(kept, by_size)
-    level = fair_level(shares.values(), room)
-    excess = {name: share - level for name, share in shares.items() if share > level}
-    dropped, passed = [], []
+    of_clients = dict(_shares(kept, by_size) if shares is None else shares)
+    own = of_clients.pop(OWN, 0)
+    own_room = max(room // 2, room - sum(of_clients.values()))
+    level = fair_level(of_clients.values(), room - min(own, own_room))
+    excess = {name: share - level for name, share in of_clients.items() if share > level}
+    if own > own_room:
+        excess[OWN] = own - own_room
+    dropped, passed = _take_oldest(kept, excess, by_size), []
     while excess:
         message = kept.popleft()
         left = excess.get(message.publisher)
@@ -55,6 +63,22 @@ def make_room(
             del excess[message.publisher]
     kept.extendleft(reversed(passed))
     return dropped
+
+
+def _take_oldest(kept: deque[T], excess: dict[str, int], by_size: bool) -> list[T]:
+    """Take most of the excess at once, if the oldest messages are all of it, as they nearly always are.
+
+    One by one costs twice as much.
+    """
+    count = 0 if by_size else sum(excess.values()) * 3 // 4
+    if count < FEW:
+        return []
+    found = Counter(map(_publisher, islice(kept, count)))
+    if any(number >= excess.get(publisher, 0) for publisher, number in found.items()):
+        return []
+    for publisher, number in found.items():
+        excess[publisher] -= number
+    return [kept.popleft() for _ in range(count)]
 
 
 def _shares(kept: Iterable[Kept], by_size: bool) -> Mapping[str, int]:

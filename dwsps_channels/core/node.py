@@ -86,14 +86,15 @@ class Node:
     ) -> int | Future:
         """Publish to a valid topic for a client, whose id is ``publisher``, or for the server's own code.
 
-        ``key``: see ``Broker.publish``; prefix a client's with what its user alone has. Await the future, if there is one, before you report success: see ``Broker.publish``.
+        ``key``: see ``Broker.publish``; prefix a client's with what its user alone has. Await the future, if there is
+        one, before you report success.
         """
         self._published = sequence = self._published + 1
         answer = self._hand_over(
             Publication(topic, message, timestamp, self._origin, sequence, publisher), key
         )
         if isinstance(answer, int):
-            if isinstance(answer, Repeated):
+            if key and isinstance(answer, Repeated):
                 self._published -= 1  # it was published before: no gap in the sequence
         elif has_failed(answer):
             self._published -= 1  # it never left: no gap in the sequence

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import islice
 from operator import attrgetter
 
 from dwsps_channels.core.entry import Entry
@@ -25,8 +26,9 @@ class Ring:
     def __init__(self, retention: Retention | None) -> None:
         self._retention = retention
         self._size = 0
-        # By publisher.
-        self._counts: dict[str, int] = {}
+        # The messages of each publisher, but for so many of the newest: they are counted together when it matters.
+        self._counts: Counter[str] = Counter()
+        self._uncounted = 0
         self.entries: deque[Entry] = deque()
         """Those that are kept."""
         self.evictions = Evictions()
@@ -46,7 +48,7 @@ class Ring:
         """Drop everything: what was published up to ``floor`` may be missing."""
         self.entries.clear()
         self._size = 0
-        self._counts = {}
+        self._counts, self._uncounted = Counter(), 0
         self.evictions.reset(floor)
 
     def extend(self, entries: Sequence[Entry]) -> None:
@@ -54,13 +56,13 @@ class Ring:
         if self._retention is None:
             self.evictions.add(entries)
             return
-        added, counts = 0, self._counts
+        added = 0
         for entry in entries:
-            publication, publisher = entry.publication, entry.publisher
+            publication = entry.publication
             entry.size = size = ENTRY_BYTES + len(publication.topic) + len(publication.message)
             added += size
-            counts[publisher] = counts.get(publisher, 0) + 1
         self._size += added
+        self._uncounted += len(entries)
         self.entries += entries
 
     def evict(self, now: float) -> Sequence[Entry]:
@@ -68,9 +70,12 @@ class Ring:
         entries, retention = self.entries, self._retention
         if retention is None or not entries:
             return ()
-        evicted: list[Entry] = []
         count = len(entries)
         limit = now - retention.seconds
+        if entries[0].at >= limit and count <= retention.messages and self._size <= retention.bytes:
+            return ()
+        self._count()
+        evicted: list[Entry] = []
         while entries and entries[0].at < limit:
             evicted.append(entries.popleft())
         if evicted:
@@ -86,6 +91,12 @@ class Ring:
             self._forget(dropped)
             evicted += dropped
         return evicted
+
+    def _count(self) -> None:
+        """Count what is not counted yet."""
+        newest = islice(reversed(self.entries), self._uncounted)
+        self._counts.update(map(_publisher, newest))
+        self._uncounted = 0
 
     def _forget(self, dropped: Sequence[Entry]) -> None:
         self._size -= sum([entry.size for entry in dropped])

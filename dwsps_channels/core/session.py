@@ -137,7 +137,7 @@ class Session(RecoveringEndpoint):
             topic, message, request.timestamp or now(), self.identity.client, key
         )
         if isinstance(answer, int):
-            is_published = not isinstance(answer, Repeated)
+            is_published = not (key and isinstance(answer, Repeated))
             pending = self._acknowledge(request, answer if is_published else int(answer))
         elif key:
             # Only the broker's answer tells if it was published before.

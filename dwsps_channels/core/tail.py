@@ -12,6 +12,7 @@ from typing import Final
 
 from dwsps_channels.core.context_index import ContextIndex
 from dwsps_channels.core.entry import Entry
+from dwsps_channels.core.fairness import OWN
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -56,7 +57,8 @@ class Tail:
         """Keep a publication that enters now. ``offset``: see ``Receiver.receive``."""
         if offset is None:
             self._counted = offset = self._counted + 1
-        entry = Entry(offset, publication, publication.publisher, self._clock())
+        publisher = OWN if publication.from_peer_server else publication.publisher
+        entry = Entry(offset, publication, publisher, self._clock())
         fresh = self._fresh
         fresh.append(entry)
         if len(fresh) >= MAX_FRESH:
@@ -172,6 +174,7 @@ class Tail:
                 stamped = datetime.fromisoformat(publication.timestamp).timestamp()
                 if oldest <= stamped < at:
                     at = stamped
-            entries.append(Entry(offset, publication, publication.publisher, at))
+            publisher = OWN if publication.from_peer_server else publication.publisher
+            entries.append(Entry(offset, publication, publisher, at))
         entries.reverse()
         return entries
