@@ -30,7 +30,7 @@ class Client:
         self.urls = urls
         self.connections = 0
         self.faults: list[str] = []
-        """What the server said that it must not."""
+        """Statements of the server that it must not make."""
         self._moments = random.Random(name)
         self._task: asyncio.Task[None] | None = None
         self._connection: ClientConnection | None = None

@@ -47,7 +47,7 @@ class Segment:
 
 @dataclass
 class Subscription:
-    """What was handed over to one subscription of a client: a segment, and one more for each reset."""
+    """The messages that were handed over to one subscription of a client: a segment, and one more for each reset."""
 
     name: str
     topic: str

@@ -174,9 +174,9 @@ async def test_a_server_that_goes_away_sends_the_cursor(
         await client.publish_and_receive("news", 1)
         here = await cursor(client)
         server.signal(signal.SIGTERM)
-        farewell = await client.receive()
-        assert (farewell["type"], farewell["code"]) == ("error", "unavailable")
-        assert farewell["cursor"] == here
+        final_frame = await client.receive()
+        assert (final_frame["type"], final_frame["code"]) == ("error", "unavailable")
+        assert final_frame["cursor"] == here
         assert here.endswith(":1")
         with pytest.raises(ConnectionClosed):
             await client.receive()
