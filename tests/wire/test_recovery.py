@@ -237,7 +237,7 @@ def _read_acks(connection: Any, count: int) -> bytes:
 async def test_a_client_that_was_closed_for_being_slow_resumes_like_any_other(
     start_server: ServerFactory, server_kind: str
 ) -> None:
-    """What was too much for its buffer is too much for a replay, and it is told so; the rest it gets."""
+    """Messages that were too much for its buffer are too much for a replay, and it is told so; the rest it gets."""
     server = start_server(
         server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024, "RESUME_BYTES": 128 * 1024}
     )
