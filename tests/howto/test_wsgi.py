@@ -101,10 +101,13 @@ def test_pages_go_on_without_the_websocket_process(
     assert health(monitor) == [200, 502]
     assert "publish() lost messages: 1, 1 since the start" in pages.log
     assert project.shell(PUBLISH) == "NotServing\n"
+    # The page of the first window is from before, and was made while nobody could tell a cursor.
+    publish(two, "Wind")
+    shows(two, "reconnecting", "Wind", "Rain", "Sun")
 
     websockets.start()
     for window in (one, two, monitor):
-        shows(window, "live", "Rain", "Sun")
+        shows(window, "live", "Wind", "Rain", "Sun")
 
     only_missed_the_server(one)
     only_missed_the_server(two)
