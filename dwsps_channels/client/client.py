@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from time import time
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -63,8 +64,13 @@ class _Publish:
     topic: str
     payload: bytes
     future: asyncio.Future[Ack]
-    resend_until: float | None = None
-    """Once it was sent: the loop's time up to which the server knows its key."""
+    sent_at: float | None = None
+    """When it was first sent, by the clock that goes on while the machine sleeps."""
+
+    @property
+    def may_be_sent(self) -> bool:
+        """False if the server has perhaps had it and forgotten its key: it might be published twice."""
+        return self.sent_at is None or 0 <= time() - self.sent_at < KEY_LIFETIME
 
 
 class Client:
@@ -445,16 +451,16 @@ class Client:
                 call = self._call(publish)
                 if publish.future.done():
                     continue  # who made the call has gone
-                if publish.resend_until is not None and publish.resend_until < self._now():
-                    call.fail(_lost(publish, ""))
-                else:
+                if publish.may_be_sent:
                     self._send(self._exchange, publish, self._window.count(call))
+                else:
+                    call.fail(_lost(publish, ""))
             else:
                 return
 
     def _send(self, exchange: Exchange, publish: _Publish, call: Call) -> None:
-        if publish.resend_until is None:
-            publish.resend_until = self._now() + KEY_LIFETIME
+        if publish.sent_at is None:
+            publish.sent_at = time()
         exchange.send(call, publish.payload)
 
     def _call(self, publish: _Publish) -> Call:
@@ -471,9 +477,6 @@ class Client:
                 fail(future, _lost(publish, reason))
 
         return Call("publish", publish.topic, done, partial(fail, future), lost)
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
     def _opened(self) -> None:
         if self._exchange is not None:
