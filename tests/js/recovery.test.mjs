@@ -191,6 +191,21 @@ test('many publishes in flight are sent again in order, before those that were m
   assert.deepEqual(offsets, offsets.toSorted((a, b) => a - b))
 })
 
+test('any number of publishes in flight outlives the connection', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  await client.publish('a', 0)
+  server.decide = ({ type }) => type === 'publish' && 'ignore'
+  const count = 150_000 // more than a function takes as arguments
+  const publishes = Array.from({ length: count }, (_, n) => client.publish('a', n))
+  const closed = next(client, 'close')
+  server.drop()
+  await closed
+  client.close()
+  const ends = await Promise.allSettled(publishes)
+  assert.ok(ends.every(({ reason }) => reason?.code === 'closed'))
+})
+
 test('a publish in flight fails if the server may have forgotten its key', async (t) => {
   const server = await serve(t, LogServer)
   const client = await open(t, server)

@@ -256,7 +256,7 @@ export class PSClient {
     this.#state = 'reconnecting'
     const why = code === 1006 ? reason : `${code} ${reason}`.trimEnd()
     for (const request of requests) request.lost(why)
-    this.#queue.unshift(...this.#unsettled.splice(0))
+    this.#queue = [...this.#unsettled.splice(0), ...this.#queue]
     // A listener may close the client at each step.
     if (wasOpen && this.#state !== 'closed') this.#listeners.emit('close', { code, reason, willReconnect: true })
     if (this.#state !== 'closed') this.#listeners.emit('reconnecting', { attempt, delay, code, reason })
