@@ -325,6 +325,30 @@ test('with dwsps1, what is replayed is text as well, and subscribing in "open" r
   assert.deepEqual([got, resets], [[1, 2], []])
 })
 
+for (const isChatty of [true, false]) {
+  test(`a resume that a ${isChatty ? 'chatty' : 'silent'} server leaves unanswered is made topic by topic`, async (t) => {
+    const server = await serve(t, LogServer)
+    const client = await open(t, server, { timeout: 100 })
+    const got = []
+    const resets = record(client, 'reset')
+    for (const topic of ['a', 'b', 'c']) await client.subscribe(topic, ({ message }) => got.push(message))
+    server.decide = ({ type }) => type === 'resume' && 'ignore'
+    const talking = isChatty && setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x', cursor: server.cursor }), 5)
+    t.after(() => clearInterval(talking))
+    const reopened = next(client, 'open')
+    server.drop()
+    server.publish('a', 1)
+    server.publish('c', 2)
+    await reopened
+    assert.deepEqual([got.toSorted(), resets, client.cursor], [[1, 2], [], server.cursor])
+    server.decide = () => {}
+    server.frames.length = 0
+    server.drop()
+    await next(client, 'open')
+    assert.deepEqual(server.frames.map(({ type }) => type), ['resume'])
+  })
+}
+
 test('answers of a resume that say nothing, or nonsense, are no answers: the client subscribes, and tells a reset', async (t) => {
   const server = await serve(t, LogServer)
   for (const topics of [undefined, null, 7, [], {}, { a: null }, { a: { recovered: 'yes' } }, { __proto__: { a: { recovered: true } } }]) {

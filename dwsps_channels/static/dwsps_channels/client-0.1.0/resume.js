@@ -24,16 +24,22 @@ export function takeTogether(subscriptions, sinceOf) {
   return { since, together }
 }
 
-/** Write the members of a resume. */
-export function encodeResume(since, together) {
-  return `,"since":${JSON.stringify(since)},"topics":${JSON.stringify(together.map(({ topic }) => topic))}`
+/** Write the cursor from which a request resumes. */
+export function encodeSince(since) {
+  return `,"since":${JSON.stringify(since)}`
+}
+
+/** Write the topics of a resume. */
+export function encodeTopics(together) {
+  return `,"topics":${JSON.stringify(together.map(({ topic }) => topic))}`
 }
 
 /**
- * Read what the ack of a resume says of one topic.
+ * Read what the ack of a resume, or of a subscribe in its place, says of one topic.
  * @returns {{ recovered?: boolean, error?: PSError }} both are absent if it says nothing
  */
-export function resultOf({ topics }, topic) {
+export function resultOf({ action, recovered: isRecovered, topics }, topic) {
+  if (action === 'subscribe') return { recovered: isRecovered === true }
   const { recovered, error } = Object(Object.hasOwn(Object(topics), topic) ? topics[topic] : null)
   if (error) return { error: refusal(Object(error), topic) }
   return typeof recovered === 'boolean' ? { recovered } : {}

@@ -1,5 +1,6 @@
 import { isAfter, Position } from './cursor.js'
 import { guard } from './listeners.js'
+import { encodeSince } from './resume.js'
 
 /** What the user wants of one topic, and what the server has granted of it. */
 export class Subscription {
@@ -108,5 +109,5 @@ function sinceOf({ since, last, isEarly }, pageCursor) {
 /** Write where a subscription starts. `last` says that the client knows of resets, even if it is 0. */
 function encodeStart(call = {}, pageCursor) {
   const since = sinceOf(call, pageCursor)
-  return since ? `,"since":${JSON.stringify(since)}` : `,"last":${call.last ?? 0}`
+  return since ? encodeSince(since) : `,"last":${call.last ?? 0}`
 }

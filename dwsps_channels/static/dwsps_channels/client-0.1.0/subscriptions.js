@@ -3,7 +3,7 @@ import { IGNORE, localAck } from './calls.js'
 import { Position } from './cursor.js'
 import { PSError } from './errors.js'
 import { guard } from './listeners.js'
-import { encodeResume, refusal, resultOf, takeTogether } from './resume.js'
+import { encodeSince, encodeTopics, refusal, resultOf, takeTogether } from './resume.js'
 import { Subscription } from './subscription.js'
 import { Timer } from './timer.js'
 
@@ -19,6 +19,7 @@ export class Subscriptions {
   #retryTimer = new Timer()
   #cursor = new Position() // everything up to it was handed over, to each subscription that was ever granted
   #resumes = 0 // resumes without an answer
+  #isOneByOne = false // the last resume stayed unanswered: the server may not know what one is, as dwsps 1.0.1
   #resetTopics = new Set() // that were reset, and the client's listeners have not been told
   #resetFrames = 0 // how often the server has reset the connection's log
 
@@ -179,9 +180,11 @@ export class Subscriptions {
 
   /** Resume subscriptions from before the connection, as many as one request can name. */
   #resume() {
-    const { requests, pacer, listeners } = this.#parts
-    const { since, together } = takeTogether(this.#unresumed, ({ since }) => since || this.#cursor.cursor)
+    const { requests, pacer, listeners, options } = this.#parts
+    const all = this.#isOneByOne ? [...this.#unresumed].slice(0, 1) : this.#unresumed
+    const { since, together } = takeTogether(all, ({ since }) => since || this.#cursor.cursor)
     const resetFrames = this.#resetFrames
+    const sentAt = performance.now()
     for (const subscription of together) {
       this.#unresumed.delete(subscription)
       subscription.isResuming = true
@@ -199,15 +202,19 @@ export class Subscriptions {
         if (this.#byTopic.get(subscription.topic) === subscription) act(subscription)
       }
     }
-    const request = { action: 'resume', fields: encodeResume(since, together) }
+    const request = this.#isOneByOne
+      ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) }
+      : { action: 'resume', fields: encodeSince(since) + encodeTopics(together) }
     const outcome = pacer.pace({
       done: (ack) => {
         answered()
+        this.#isOneByOne &&= this.#unresumed.size > 0
         this.hear(ack.cursor)
         each((subscription) => this.#resumed(subscription, since, ack, resetFrames === this.#resetFrames))
       },
       fail: (error) => {
         answered()
+        this.#isOneByOne ||= error.code === 'timeout'
         if (error.code === 'rate_limited') {
           each((subscription) => this.#unresumed.add(subscription))
           listeners.emit('error', new PSError(error.code, error.reason, { retryable: true, action: 'subscribe' }))
@@ -215,7 +222,7 @@ export class Subscriptions {
           each((subscription) => this.#refuse(subscription, [], refusal(error, subscription.topic), since))
         } else each((subscription) => this.#askAfresh(subscription)) // the server does not know of resumes
       },
-      lost() {},
+      lost: () => (this.#isOneByOne ||= performance.now() - sentAt >= options.timeout),
     })
     requests.send(request, [], { ...outcome, isHidden: true })
   }
