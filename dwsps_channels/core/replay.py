@@ -7,15 +7,20 @@ from typing import Final
 from msgspec import Struct
 
 from dwsps_channels.core.entry import Entry
-from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.topics import size as size_of
 
 # The memory of what was made for replays, before the last one; and what a frame and a topic cost, besides the JSON, of
 # which transports make a second form.
 CACHE_BYTES: Final = 4 * 1024 * 1024
 _FRAME_BYTES: Final = 300
 _TOPIC_BYTES: Final = 800
+
+# What the JSON of a delivery has at least, besides its topic, message, timestamp and context.
+_LEAST_BYTES: Final = len(
+    b'{"type":"publish","timestamp":"","topic":"","message":,"context":"","offset":1}'
+)
 
 
 class ReplayLimits(Struct, frozen=True):
@@ -109,8 +114,8 @@ class Replayer:
         part = self._parts.get(topic)
         # Nothing was evicted after ``after``, so the same ends mean the same entries.
         if part is None or part.after != after or part.offsets[-1] != entries[-1].offset:
-            # If it is far too large it is not encoded first: a frame is larger than its message and topic.
-            if sum([entry.size for entry in entries]) - ENTRY_BYTES * len(entries) > size:
+            # What does not fit is not encoded first: a client may ask again and again, for each context.
+            if _least_size(topic, entries) > size:
                 return None
             frames = self._encode(topic, entries)
             part = _Part(
@@ -139,6 +144,15 @@ class Replayer:
                 self._cached += _FRAME_BYTES + 2 * len(frame.data)
             frames.append(frame)
         return frames
+
+
+def _least_size(context: str, entries: Sequence[Entry]) -> int:
+    """Return the bytes of the frames of ``entries``, nearly; never more than they have."""
+    size = (_LEAST_BYTES + size_of(context)) * len(entries)
+    for entry in entries:
+        publication = entry.publication
+        size += size_of(publication.topic) + len(publication.message) + len(publication.timestamp)
+    return size
 
 
 def _merged(parts: Sequence[_Part]) -> Sequence[Frame]:

@@ -297,6 +297,31 @@ async def test_what_is_too_large_is_not_recovered() -> None:
     assert len(node.replay_last("sport", 1).frames) == 1
 
 
+@pytest.mark.parametrize("topic", [".".join("a" * 32), "☃" * 85], ids=["deep", "not ASCII"])
+async def test_what_does_not_fit_is_not_encoded_for_each_context_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    node = await a_node(limits=ReplayLimits(bytes=10_000))
+    publish(node, topic, 100)
+    encoded: list[object] = []
+    monkeypatch.setattr("dwsps_channels.core.publication.encode_json", encoded.append)
+    found = node.replay(contexts(topic), f"{node.epoch}:0")
+    assert not found.recovered
+    assert encoded == []
+
+
+@pytest.mark.parametrize("topic", ["a", "☃", "a.b", '"\\'])
+async def test_what_fits_exactly_is_recovered(topic: str) -> None:
+    node = await a_node()
+    publish(node, topic, 12)
+    found = node.replay([topic], f"{node.epoch}:0")
+    assert found.size == sum(len(frame.data) for frame in found.frames)
+    for size, recovered in ((found.size, {topic}), (found.size - 1, frozenset())):
+        node = await a_node(limits=ReplayLimits(bytes=size))
+        publish(node, topic, 12)
+        assert node.replay([topic], f"{node.epoch}:0").recovered == recovered
+
+
 async def test_the_last_are_the_newest_that_fit() -> None:
     node = await a_node(limits=ReplayLimits(messages=3, bytes=250))
     publish(node, "news.uk", 9)
