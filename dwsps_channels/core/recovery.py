@@ -176,6 +176,9 @@ class RecoveringEndpoint(Endpoint):
         quota = SubscriptionQuota(self._subscriber, self._limits)
 
         def ask(topic: str) -> bool | Awaitable[bool]:
+            if self._closing:
+                # Otherwise a client could leave a thousand questions behind, and come again.
+                raise Unavailable("the connection is closing")
             check(topic)
             quota.admit(topic)
             return self._policy.may_subscribe(self.identity, topic)

@@ -446,6 +446,21 @@ async def test_a_policy_is_asked_about_several_topics_at_once_but_not_about_all(
     assert told["topics"] == {topic: {"recovered": True} for topic in topics}
 
 
+async def test_a_client_that_has_gone_leaves_no_questions_behind(logged: World) -> None:
+    decision = future()
+    policy = RecordingPolicy(lambda: decision)
+    client = logged.connect(policy=policy)
+    topics = [f"t{number}" for number in range(3 * MAX_QUESTIONS)]
+    pending = asyncio.ensure_future(client.start(resume(topics, since="log:0")))
+    await turn()
+    client.session.closed()
+
+    decision.set_result(True)
+    await pending
+
+    assert len(policy.asked) == MAX_QUESTIONS
+
+
 async def test_answers_that_come_late_and_at_once_are_each_their_topic_s(logged: World) -> None:
     async def later(answer: bool) -> bool:
         await asyncio.sleep(0)
