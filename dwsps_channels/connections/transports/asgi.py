@@ -54,7 +54,7 @@ class AsgiTransport:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Frame] = deque()
         self._buffered = 0
-        # The bytes of the last replay, until nothing waits: publishers do not wait for these.
+        # The bytes of replays, until nothing waits: publishers do not wait for these.
         self._replayed = 0
         # True while the server does not take more: what waits then waits for the reader.
         self._blocked = False
@@ -104,7 +104,7 @@ class AsgiTransport:
             self._fall_back()
 
     def send_all(self, frames: Sequence[Frame]) -> None:
-        self._replayed = sum(map(len, frames))
+        self._replayed = min(self._replayed, self._buffered) + sum(map(len, frames))
         for frame in frames:
             self.send(frame)
 

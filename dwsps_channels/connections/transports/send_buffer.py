@@ -90,7 +90,7 @@ class SendBuffer:
         """True between ``block`` and ``unblock``: the client is behind, and its frames are queued."""
         self._queued: deque[bytes] | None = None
         self._queued_bytes = 0
-        # The bytes of the last replay, until the queue is empty: publishers do not wait for these.
+        # The bytes of replays, until the queue is empty: publishers do not wait for these.
         self._replayed = 0
         self._limit: int | None = None
         self._on_slow_consumer: Callable[[], None] | None = None
@@ -153,7 +153,8 @@ class SendBuffer:
             if not self.pending or self in self.broadcaster.group:
                 self.pending += self.broadcaster.join(self)
             replay = [frame.wire or frame.make_wire() for frame in frames]
-            self._replayed = sum(map(len, replay))
+            waiting = self._queued_bytes + sum(map(len, self.pending))
+            self._replayed = min(self._replayed, waiting) + sum(map(len, replay))
             self.pending += replay
 
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:

@@ -229,7 +229,11 @@ class TransportContract(ABC):
 
     async def test_nobody_waits_for_a_client_to_read_a_replay(self, line: Line) -> None:
         await line.is_stuck()
+        # Nor several, as after a resume that was split: in one turn, or one after the other.
         line.transport.send_all([frame(n) for n in range(line.limit // 2 // len(frame(0)))])
+        line.transport.send_all([frame("split")])
+        await turns()
+        line.transport.send_all([frame("again")])
         await turns()
         assert line.backpressure_calls == []
         # But for the rest, and for everything after that.
