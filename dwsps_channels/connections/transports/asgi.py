@@ -140,7 +140,8 @@ class AsgiTransport:
             backpressure.end()
 
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
-        if self._code is not None:
+        # What was dropped makes the final frame untrue, which says how much was sent: the close for that comes at once.
+        if self._code is not None or (self._is_slow_reported and not discard):
             return
         if discard:
             self._waiting.clear()

@@ -242,6 +242,20 @@ class TestClose:
         await asyncio.wait_for(line.transport.writer, 5)
 
 
+    async def test_a_client_that_was_too_slow_is_not_closed_as_if_it_had_everything(
+        self, line: AsgiLine
+    ) -> None:
+        """The server may go away just when frames were dropped."""
+        await line.is_stuck()
+        for number in range(BURST_FACTOR * LIMIT // len(frame(0)) + 2):
+            line.transport.send(frame(number))
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
+        await until(lambda: line.slow_consumer_calls == 1)
+        line.transport.close(CloseCode.SLOW_CONSUMER, FINAL_FRAME, discard=True)
+        line.read_on()
+        assert await line.is_closed() == CloseCode.SLOW_CONSUMER
+
+
 class TestRelief:
     """A client need not read more for what was not sent to it."""
 
