@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from dwsps_channels.connections.transports.backpressure import (
     Backpressure,
@@ -24,6 +24,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 # While more than this is queued for a client, its own frames are not read: a client that sends without reading is
 # slowed, and not closed for the acks that it causes.
 CONGESTED_BYTES = 64 * 1024
+
+# After so many frames for one client the others have their turn: a replay may have thousands, and a server that takes
+# them all never gives way to other tasks.
+FRAMES_BETWEEN_YIELDS: Final = 64
 
 
 class AsgiTransport:
@@ -179,6 +183,7 @@ class AsgiTransport:
 
     async def _write_waiting(self) -> None:
         waiting, send, connection = self._waiting, self._send, self._connection
+        sent = 0
         while waiting:
             # If a send gives way to other tasks, it is because the reader is behind.
             self._blocked = True
@@ -193,6 +198,9 @@ class AsgiTransport:
                 self._set_drained()
             if self._backpressure is not None and self._buffered <= self._low_water:
                 self._end_backpressure()
+            sent += 1
+            if sent % FRAMES_BETWEEN_YIELDS == 0:
+                await asyncio.sleep(0)
         self._replayed = 0
 
     def drop(self) -> None:

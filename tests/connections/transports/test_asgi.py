@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,11 @@ import pytest
 
 from dwsps_channels.connections.servers.daphne import DaphneConnection
 from dwsps_channels.connections.transports import closing
-from dwsps_channels.connections.transports.asgi import CONGESTED_BYTES, AsgiTransport
+from dwsps_channels.connections.transports.asgi import (
+    CONGESTED_BYTES,
+    FRAMES_BETWEEN_YIELDS,
+    AsgiTransport,
+)
 from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
 from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -220,6 +225,17 @@ class TestBuffer:
         await line.has_received(large.text)
         assert line.slow_consumer_calls == 0
 
+    async def test_others_have_their_turn_while_many_frames_are_sent(
+        self, roomy_line: AsgiLine
+    ) -> None:
+        count = 10 * FRAMES_BETWEEN_YIELDS
+        roomy_line.transport.send_all([frame(number) for number in range(count)])
+        seen = [0]
+        while seen[-1] < count:
+            await asyncio.sleep(0)
+            seen.append(len(roomy_line.received))
+        assert max(after - before for before, after in pairwise(seen)) <= FRAMES_BETWEEN_YIELDS
+
     async def test_finish_forgets_it(self, line: AsgiLine) -> None:
         await line.is_stuck()
         line.transport.send(frame(1))
@@ -240,7 +256,6 @@ class TestClose:
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert line.transport.writer is not None
         await asyncio.wait_for(line.transport.writer, 5)
-
 
     async def test_a_client_that_was_too_slow_is_not_closed_as_if_it_had_everything(
         self, line: AsgiLine
