@@ -40,7 +40,8 @@ class Evictions:
             # A publisher that has its share loses older messages than one that exceeds it.
             if offset > added.get(topic, 0):
                 added[topic] = offset
-        if len(added) > self._topics:
+        # Not all at once: a topic may have 32 contexts.
+        if len(added) > self._topics // 16:
             self._fold()
 
     def latest(self, topic: str) -> int:
@@ -66,9 +67,9 @@ class Evictions:
             self._forget()
 
     def _forget(self) -> None:
-        """Remember the older half only by first level."""
+        """Remember by first level only all but the newest, which are half as many as there may be."""
         latest, floors = self._latest, self._floors
-        limit = sorted(latest.values())[len(latest) // 2]
+        limit = sorted(latest.values())[-(self._topics // 2) - 1]
         for topic, offset in latest.items():
             if offset <= limit:
                 level = _first_level(topic)
