@@ -19,7 +19,7 @@ local state, log, newer, older = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local KEY_AGE = 300000      -- ms for which a key is remembered at least
+local KEY_AGE = 300000      -- ms for which a key is remembered at least, and three times as long at the most
 local KEYS_EACH = 50000     -- keys in each of the two hashes
 local GRACE = 10000         -- ms in which processes read what is over the bounds, before it may go
 local HARD = 4              -- times the bound of bytes that the log has at the most, read or not
@@ -145,7 +145,9 @@ local function append()
     keys_n = tonumber(keys_n or 0)
     if now - tonumber(keys_at or 0) >= KEY_AGE or keys_n >= KEYS_EACH then
       redis.call('DEL', older)
-      if redis.call('EXISTS', newer) == 1 then
+      if now - tonumber(keys_at or 0) >= 2 * KEY_AGE then
+        redis.call('DEL', newer)
+      elseif redis.call('EXISTS', newer) == 1 then
         redis.call('RENAME', newer, older)
       end
       keys_n = 0

@@ -130,15 +130,30 @@ class TestAppend:
 
 
 class TestKeys:
+    async def pass_time(self, script: Script, minutes: int) -> None:
+        seconds, _ = await script.client.time()
+        await script.set(keys_at=(seconds - 60 * minutes) * 1000)
+
     async def test_a_key_is_known_for_five_minutes_and_forgotten_after_ten(
         self, script: Script
     ) -> None:
         await script.append(publication(1), keys=["a"])
-        await script.set(keys_at=1)  # long ago
+        await self.pass_time(script, 6)
         assert await script.append(publication(2), keys=["b"]) == [b"ok", b"2", b""]
         assert await script.append(publication(3), keys=["a"]) == [b"ok", b"0", b"0:1"]
-        await script.set(keys_at=1)
+        await self.pass_time(script, 6)
         assert await script.append(publication(4), keys=["a"]) == [b"ok", b"3", b""]
+
+    async def test_a_key_that_comes_again_after_an_hour_publishes_though_no_other_came_meanwhile(
+        self, script: Script
+    ) -> None:
+        for number in (1, 2, 3):
+            assert await script.append(publication(number), keys=["hourly"]) == [
+                b"ok",
+                b"%d" % number,
+                b"",
+            ]
+            await self.pass_time(script, 60)
 
     async def test_at_most_a_hundred_thousand_are_known(self, script: Script) -> None:
         for start in range(0, 101_000, 1000):
