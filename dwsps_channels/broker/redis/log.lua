@@ -303,6 +303,17 @@ local function vote(process, run)
   end
 end
 
+-- Does the log go on after `read`, the id of an entry ("0-0": the beginning)?
+local function follows(read, last)
+  if read == last then
+    return true
+  elseif read == '0-0' then
+    local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+    return first ~= nil and first[2][4] == read
+  end
+  return #redis.call('XRANGE', log, read, read) == 1
+end
+
 -- Verify that this Redis has what the process has read.
 -- ARGV  2 process ('': it only publishes or loads)  3 the Redis  4 a new epoch, if one is needed
 --       5 the epoch that the process knows ('': none)  6 the id of the last entry that it has read
@@ -313,7 +324,7 @@ local function join()
   local what = 'begin'
   local is_new = is_lost(epoch, last)
   if not is_new and knows ~= '' and knows == epoch then
-    if read == last or read == '0-0' or #redis.call('XRANGE', log, read, read) == 1 then
+    if follows(read, last) then
       what = 'same'
     elseif vouched ~= run or offset_of(read) > tonumber(floor or 0) then
       is_new = true -- what it has read is not there, and was not trimmed, as far as anybody knows

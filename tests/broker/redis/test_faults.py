@@ -221,6 +221,23 @@ async def test_a_process_that_missed_what_redis_has_removed_begins_again_in_the_
     assert [offset for offset, _ in log.publications] == list(range(log.floor + 1, log.offset + 1))
 
 
+async def test_a_process_that_missed_the_beginning_begins_again(
+    account: Account, redis: Redis, proxied: Proxy
+) -> None:
+    small = {"bounds": Retention(messages=100, bytes=2000, seconds=300.0)}
+    near = await account.add(broker(redis, **small))
+    far = await account.add(broker_at(proxied.url, **small))
+    proxied.cut()  # it has read nothing yet
+    await wait_until_async(lambda: not far.broker.connected, 10)
+    for _ in range(200):
+        await account.publish(near)
+    proxied.restore()
+    await account.goes_on()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 2]
+    assert len(epochs(account)) == 1
+
+
 async def gone(process: Process) -> None:
     """End a process as a crash does: it says nothing to Redis."""
     await end(process.broker._keeper)
