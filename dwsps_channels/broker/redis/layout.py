@@ -98,8 +98,9 @@ class Layout:
         self._all_roots = roots or {}
         self.roots = {root: each for root, each in sorted(self._all_roots.items()) if each}
         """The roots that are kept apart."""
-        self.root_names = _encode(list(self.roots)).decode()
-        """The names of these, as JSON."""
+        is_kept = {root: root in self.roots for root in sorted(self._all_roots)}
+        self.root_names = _encode(is_kept).decode()
+        """JSON: the names of all roots, each with whether it is kept."""
         self._crypter = crypter
 
     def stream(self, root: str) -> str:

@@ -8,7 +8,7 @@
 --   offset, last      of the last publication; the id of the last entry ("0-0": there was none)
 --   floor             every publication after this offset is in the log
 --   count, bytes      publications in the log, and the bytes of their entries
---   roots             JSON: the names of the kept roots; of each root also floor:, last:, count:, bytes: and its name
+--   roots             JSON: of each root whether it is kept; of those that are also floor:, last:, count:, bytes: and the name
 --   keys_at, keys_n   since when the newer hash of keys is used, in ms, and how many it has
 --   p:<process>       a process that reads: when it was last heard, in ms
 --   s:<process>       what became of its last batch: "<number> <first offset, or 0> <ms> <position:offset of known keys>"
@@ -80,32 +80,28 @@ local function is_lost(epoch, last)
   return not epoch or (last ~= '0-0' and redis.call('EXISTS', log) == 0)
 end
 
--- Have the state name the roots that this process keeps. A root is complete from here on only if it was kept before,
--- and nothing below it was kept apart.
+-- Have the state name the roots that this process has. One is complete from here on only if it was kept before, and
+-- nothing below it was kept apart, or not at all.
 local function keep_roots(roots, known, offset)
-  local wanted, gone, had = cjson.decode(roots), {}, {}
-  for _, name in ipairs(cjson.decode(known or '[]')) do
-    had[name] = true
-  end
-  for _, name in ipairs(wanted) do
-    wanted[name] = true
-  end
+  local wanted, had, gone = cjson.decode(roots), cjson.decode(known or '{}'), {}
   local function forget(name)
     redis.call('DEL', stream_of(name))
     redis.call('HDEL', state, 'floor:' .. name, 'last:' .. name, 'count:' .. name, 'bytes:' .. name)
   end
-  for name in pairs(had) do
-    if not wanted[name] then
+  for name, was_kept in pairs(had) do
+    if wanted[name] == nil then
       gone[#gone + 1] = name
+    end
+    if was_kept and not wanted[name] then
       forget(name)
     end
   end
-  for _, name in ipairs(wanted) do
+  for name, is_kept in pairs(wanted) do
     local is_whole = had[name]
     for _, other in ipairs(gone) do
       is_whole = is_whole and string.sub(other, 1, #name + 1) ~= name .. '.'
     end
-    if not is_whole then
+    if is_kept and not is_whole then
       forget(name)
       redis.call('HSET', state, 'floor:' .. name, offset)
     end
@@ -135,7 +131,7 @@ local function append()
   if ARGV[2] ~= '' and ARGV[2] ~= epoch then
     return {'lost'}
   end
-  if ARGV[9] ~= (roots or '[]') then
+  if ARGV[9] ~= (roots or '{}') then
     keep_roots(ARGV[9], roots, offset)
   end
   local first = tonumber(offset) + 1
@@ -253,7 +249,7 @@ end
 local function renew(epoch, run)
   local known, last, offset, roots = get('epoch', 'last', 'offset', 'roots')
   if is_lost(known, last) then
-    for _, name in ipairs(cjson.decode(roots or '[]')) do
+    for name in pairs(cjson.decode(roots or '{}')) do
       redis.call('DEL', stream_of(name))
     end
     redis.call('DEL', log, newer, older, state)

@@ -293,13 +293,33 @@ class TestRoots:
 
     async def test_a_root_that_is_new_begins_when_it_is_configured(self, script: Script) -> None:
         await script.append(publication(1, "chat"), publication(2, "news"))
-        script.layout = layout(bounds=Retention(bytes=500), roots={"chat": CHAT, "news": CHAT})
+        roots = {"chat": CHAT, "chat.typing": None, "news": CHAT}
+        script.layout = layout(bounds=Retention(bytes=500), roots=roots)
         await script.append(publication(3, "news"))
         await self.flood(script)
         log = await script.load()
-        # What was below chat.typing is part of chat from now on, and was not kept before.
         assert (log.floors["chat"], log.floors["news"]) == (0, 2)
         assert numbered(log)[:2] == [(1, 1), (3, 3)]
+
+    async def test_a_root_that_takes_over_what_was_not_kept_begins_then(
+        self, script: Script
+    ) -> None:
+        await script.append(publication(1, "chat"), publication(2, "chat.typing"))
+        script.layout = layout(bounds=Retention(bytes=500), roots={"chat": CHAT})
+        await script.append(publication(3, "chat.typing"))
+        await self.flood(script)
+        log = await script.load()
+        assert log.floors == {"chat": 2}
+        assert numbered(log)[0] == (3, 3)
+
+    async def test_a_process_that_keeps_what_others_do_not_is_not_believed(
+        self, script: Script
+    ) -> None:
+        await script.append(publication(1, "chat.typing"))
+        await self.flood(script)
+        script.layout = layout(bounds=Retention(bytes=500), roots={"chat": CHAT, "board": CHAT})
+        log = await script.load()
+        assert log.floors == {"board": log.floor, "chat": log.floor}
 
     async def test_a_root_that_takes_over_another_below_it_begins_then(
         self, script: Script
