@@ -224,12 +224,12 @@ class ChannelLayerBroker:
             self._refused.append(range(batch.first, self._number))
 
     def _accept_returned(self) -> None:
-        """Outcome the publishers whose batches have come back, or never will: a later one has."""
+        """Answer the publishers whose batches have come back, or never will: a later one has."""
         while self._sent and self._sent[0][0] <= self._returned:
             self._accept_first()
 
     def _accept_sent(self) -> None:
-        """Outcome the publishers of all that the layer has taken, whether it comes back or not."""
+        """Answer the publishers of all that the layer has taken, whether it comes back or not."""
         while self._sent:
             self._accept_first()
 

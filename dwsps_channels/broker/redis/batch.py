@@ -55,10 +55,10 @@ class Batch:
         return zip(count(first), waiting, strict=False)
 
     def accept(self) -> None:
-        """Outcome the publishers of all but those that were skipped: the log has them."""
+        """Answer the publishers of all but those that were skipped: the log has them."""
         for offset, each in self.numbered(self.first, self.skipped):
             accept(each.accepted, offset)
 
     def refuse(self, problem: str) -> None:
-        """Outcome all publishers that have no answer yet."""
+        """Answer the publishers that have no answer yet with ``Unavailable``. ``problem`` is its text."""
         refuse(self._waiting, problem)

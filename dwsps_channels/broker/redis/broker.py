@@ -46,7 +46,7 @@ OUTCOME_TIMEOUT: Final = 5.0
 # or slept, may come to that.
 MAX_UNCERTAIN: Final = 60.0
 
-# How long a stop waits for the outcomes to what was accepted, and for Redis to be told.
+# How long a stop waits for the outcomes of what was accepted, and for Redis to be told.
 STOP_TIMEOUT: Final = 3.0
 LEAVE_TIMEOUT: Final = 1.0
 
@@ -316,7 +316,7 @@ class RedisBroker:
         self._settled.set()
 
     def _give_up(self) -> None:
-        """Outcome the publishers whose batch is on its way: no answer comes any more, or it does not come back."""
+        """Answer the publishers whose batch is on its way: no answer comes any more, or it does not come back."""
         for batch in list(self._pending.values()):
             if batch.first:
                 batch.accept()
@@ -418,7 +418,7 @@ class RedisBroker:
         batch.refuse(UNKNOWN)
 
     def _accept_repeated(self) -> None:
-        """Outcome the publishers whose key was known, once its publication was delivered here."""
+        """Answer the publishers whose key was known, once its publication was delivered here."""
         if self._repeated:
             for offset, answer in self._repeated:
                 if offset <= self._offset:
