@@ -43,9 +43,9 @@ class Batch:
         """Of the publishers that have none yet."""
         return [each.accepted for each in self._waiting if not each.accepted.done()]
 
-    def outcome(self, place: int) -> Outcome:
-        """Return the answer of the publisher at ``place``, from 0 on."""
-        return self._waiting[place].accepted
+    def at(self, place: int) -> Waiting:
+        """Return the publication at ``place``, from 0 on."""
+        return self._waiting[place]
 
     def numbered(self, first: int, skipped: Collection[int]) -> Iterator[tuple[int, Waiting]]:
         """Yield those that have a new offset, of which ``first`` is the lowest: all but those at the places ``skipped``."""

@@ -16,7 +16,14 @@ from dwsps_channels.broker.redis.hosts import with_sentinels
 from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, load
 from dwsps_channels.broker.redis.server import RedisServer
-from dwsps_channels.broker.sending.send_queue import Outcome, SendQueue, accept, refused
+from dwsps_channels.broker.sending.send_queue import (
+    Outcome,
+    SendQueue,
+    Waiting,
+    accept,
+    refuse,
+    refused,
+)
 from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.log import Log
@@ -127,7 +134,7 @@ class RedisBroker:
         self._unanswered: Batch | None = None
         self._pending: dict[int, Batch] = {}
         # Publishers whose key was known, until the publication that had it was delivered here.
-        self._repeated: list[tuple[int, Outcome]] = []
+        self._repeated: list[tuple[int, Waiting]] = []
         self._giving_up: asyncio.TimerHandle | None = None
 
         self._gaps = 0
@@ -284,6 +291,9 @@ class RedisBroker:
                 else:
                     batch.refuse(UNKNOWN)
         self._accept_repeated()
+        # The first with that key was in the end that is lost.
+        refuse([waiting for _, waiting in self._repeated], UNKNOWN)
+        self._repeated.clear()
 
     def _found(self, server: RedisServer) -> None:
         if self._giving_up is not None:
@@ -324,8 +334,8 @@ class RedisBroker:
             batch.refuse(UNKNOWN if batch.is_uncertain else AWAY)
         self._pending.clear()
         self._unanswered = None
-        for offset, answer in self._repeated:
-            accept(answer, Repeated(offset))
+        for offset, waiting in self._repeated:
+            accept(waiting.accepted, Repeated(offset))
         self._repeated.clear()
 
     def _forget(self, batch: Batch) -> None:
@@ -399,7 +409,7 @@ class RedisBroker:
         self._unanswered = None
         first, known, _ = outcome
         repeated = dict(_pairs(known))
-        self._repeated += [(offset, batch.outcome(place)) for place, offset in repeated.items()]
+        self._repeated += [(offset, batch.at(place)) for place, offset in repeated.items()]
         batch.first, batch.skipped = int(first), repeated.keys()
         if batch.number in self._pending and batch.first <= self._offset:
             # Nothing comes back: it was loaded, or has nothing new.
@@ -420,9 +430,9 @@ class RedisBroker:
     def _accept_repeated(self) -> None:
         """Answer the publishers whose key was known, once its publication was delivered here."""
         if self._repeated:
-            for offset, answer in self._repeated:
+            for offset, waiting in self._repeated:
                 if offset <= self._offset:
-                    accept(answer, Repeated(offset))
+                    accept(waiting.accepted, Repeated(offset))
             self._repeated = [each for each in self._repeated if each[0] > self._offset]
 
     # Incoming

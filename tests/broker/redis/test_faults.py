@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis as Client
 
+from dwsps_channels.broker.redis.broker import UNKNOWN
 from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol.errors import Unavailable
@@ -125,6 +126,26 @@ async def test_a_redis_that_is_emptied_begins_another_epoch_though_nobody_publis
     await client.flushall()
     await begin_another(account, epoch)
     account.check()
+
+
+async def test_a_key_of_what_is_lost_is_not_acknowledged(
+    account: Account, redis: Redis, client: Client
+) -> None:
+    process = await account.add(broker(redis))
+    offset = await process.publish(publication(0), "another")
+    assert offset is not None
+    # As if another process had just published with it, and this one had not read that yet.
+    await client.hset("{test}:keys", "k", offset + 1)
+    answer = process.broker.publish(publication(0), "k")
+    await wait_until_async(lambda: process.broker.stats().waiting == 0)
+    assert not answer.done()
+    epoch = process.epoch
+    await client.flushall()
+    await begin_another(account, epoch)
+    for _ in range(3):
+        await account.goes_on()
+    with pytest.raises(Unavailable, match=UNKNOWN):
+        await answer
 
 
 async def test_connections_that_break_lose_nothing(
