@@ -1,6 +1,7 @@
 """The log's place in Redis, its bounds, and the form of its entries."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -51,7 +52,7 @@ class Entry(NamedTuple):
     at: int
     """When it was appended, in ms, by the clock of Redis."""
     skipped: Sequence[int]
-    """The places of publications that have no offset: their keys were known."""
+    """The places of publications that have no offset, in order: their keys were known."""
     data: bytes
 
 
@@ -187,15 +188,17 @@ class Layout:
         publications = self._decoded(entry.data)
         if not entry.skipped:
             return list(enumerate(publications, entry.first))
-        kept = [each for place, each in enumerate(publications) if place not in entry.skipped]
+        skipped = frozenset(entry.skipped)
+        kept = [each for place, each in enumerate(publications) if place not in skipped]
         return list(enumerate(kept, entry.first))
 
     def decode_of_root(self, entry: Entry) -> list[tuple[int, Publication]]:
         """Do as ``decode`` for an entry of a root's stream."""
         found: list[tuple[int, Publication]] = []
+        skipped = frozenset(entry.skipped)
         for place, each in zip(numbers(entry.previous), self._decoded(entry.data), strict=True):
-            if place not in entry.skipped:
-                before = sum(skipped < place for skipped in entry.skipped)
+            if place not in skipped:
+                before = bisect_left(entry.skipped, place)
                 found.append((entry.first + place - before, each))
         return found
 
