@@ -78,7 +78,11 @@ class BlockingConnection:
 
     def server(self) -> RedisServer:
         """Ask Redis what it is. Raises as ``call``, and as ``RedisServer.from_info``."""
-        return RedisServer.from_info(self.call("INFO"))
+        try:
+            return RedisServer.from_info(self.call("INFO"))
+        except ConnectionError:
+            self.close()  # another Redis may have its address next time
+            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -89,7 +93,9 @@ class BlockingConnection:
         except exceptions.NoScriptError:
             raise
         except exceptions.ResponseError as error:
-            # The connection is as good as before.
+            # The connection is as good as before, except to a master that was made a replica: another one is now.
+            if isinstance(error, exceptions.ReadOnlyError):
+                self.close()
             raise ConnectionError(f"Redis: {error}") from error
         except exceptions.TimeoutError:
             self.close()

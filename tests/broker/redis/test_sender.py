@@ -16,7 +16,7 @@ from dwsps_channels.broker.backends import BrokerSender, LogReader, RedisBackend
 from dwsps_channels.broker.redis.sender import NOBODY
 from dwsps_channels.core.broker import SendResult
 from tests.broker.contract import PAYLOADS, Member, publication
-from tests.processes import HOST, Child, Redis, free_port, require
+from tests.processes import HOST, Child, Redis, free_port, require, wait_until
 
 LAYERS = {
     "core": "channels_redis.core.RedisChannelLayer",
@@ -212,6 +212,23 @@ def test_what_redis_does_not_do_is_told(redis: Redis, sender: BrokerSender) -> N
         with pytest.raises(ConnectionError, match="maxmemory"):
             sender.publish(publication(), soon())
         client.config_set("maxmemory", 0)
+    assert sender.publish(publication(), soon()).offset == 2
+
+
+def test_a_master_that_was_made_a_replica_is_left(
+    redis: Redis, sender: BrokerSender, reader: LogReader
+) -> None:
+    sender.publish(publication(), soon())
+    reader.load("news", soon())
+    with Client.from_url(redis.url) as client:
+        assert len(client.client_list()) == 3
+        client.replicaof(HOST, free_port())
+        with pytest.raises(ConnectionError, match="replica"):
+            sender.publish(publication(), soon())
+        with pytest.raises(ConnectionError, match="replica"):
+            reader.load("news", soon())
+        wait_until(lambda: len(client.client_list()) == 1)
+        client.replicaof("NO", "ONE")
     assert sender.publish(publication(), soon()).offset == 2
 
 
