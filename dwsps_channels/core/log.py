@@ -20,6 +20,8 @@ class Log(Struct, frozen=True):
     """The kept publications with their offsets, in order."""
     floors: Mapping[str, int] = {}
     """By kept root (``DWSPS["HISTORY"]``) the floor of what is published at and below it."""
+    ages: Mapping[int, float] = {}
+    """By offset how long ago a publication was appended, in seconds. What is not in it is new."""
 
 
 def offset_of(cursor: str, epoch: str) -> int | None:

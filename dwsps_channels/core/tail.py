@@ -2,8 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
 from heapq import merge
 from itertools import takewhile
 from operator import attrgetter
@@ -73,7 +71,11 @@ class Tail:
         for root, ring in self._roots.items():
             # What is published below a root that is not kept need not be in the log.
             ring.reset(log.floors.get(root, log.floor) if ring.keeps else log.offset)
-        self._fresh = self._dated(log.publications)
+        now, ages = self._clock(), log.ages
+        self._fresh = [
+            Entry(offset, publication, publication.publisher, now - ages.get(offset, 0.0))
+            for offset, publication in log.publications
+        ]
         self._settle()
 
     def recover(self, topic: str, after: int) -> Sequence[Entry] | None:
@@ -162,19 +164,3 @@ class Tail:
             new.sort(key=_by_offset)
             index.add(new)
         return index
-
-    def _dated(self, publications: Sequence[tuple[int, Publication]]) -> list[Entry]:
-        """Return entries for ``publications``, which entered before, each no later than the next."""
-        at = now = self._clock()
-        oldest = now - max(ring.seconds for ring in self._rings)
-        entries = []
-        for offset, publication in reversed(publications):
-            # A timestamp may be a client's: it is believed if what is kept can be of that age.
-            with suppress(ValueError):
-                stamped = datetime.fromisoformat(publication.timestamp).timestamp()
-                if oldest <= stamped < at:
-                    at = stamped
-            publisher = OWN if publication.from_peer_server else publication.publisher
-            entries.append(Entry(offset, publication, publisher, at))
-        entries.reverse()
-        return entries

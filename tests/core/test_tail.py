@@ -1,8 +1,11 @@
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.tail import Tail
@@ -97,3 +100,20 @@ def test_they_go_when_their_time_has_come() -> None:
     clock.now += 11
     tail.append(publication("a", 2))
     assert kept(tail) == [("a", 2)]
+
+
+def test_what_is_loaded_is_as_old_as_the_log_says_whatever_its_publisher_has_stamped() -> None:
+    clock = Clock()
+    tail = Tail(Retention(seconds=300.0), clock=clock)
+    stamps = ["", "2020-01-21T17:03:13.625Z", "2999-01-21T17:03:13.625Z"]
+    stamps += [datetime.fromtimestamp(clock() - 299, UTC).isoformat()]
+    publications = [
+        (number, Publication("news", Raw(b"1"), stamp, "a", number))
+        for number, stamp in enumerate(stamps, 1)
+    ]
+    tail.begin(Log("epoch", 4, 0, publications, ages={1: 200.0, 2: 100.0, 3: 0.0, 4: 0.0}))
+    left = []
+    for _ in range(4):
+        left.append([number for _, number in kept(tail)])
+        clock.now += 101
+    assert left == [[1, 2, 3, 4], [2, 3, 4], [3, 4], []]

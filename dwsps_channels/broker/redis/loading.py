@@ -1,7 +1,7 @@
 """Reading the kept part of the log, apart from the connection that it is read over."""
 
 from bisect import bisect_right
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 from dwsps_channels.broker.redis.layout import Argument, Entry, Layout, parse
@@ -30,15 +30,15 @@ def load(
 ) -> Conversation:
     """Read what is kept up to ``offset``, which is in the entry ``last``. With ``root``, read no more than its own stream."""
     now = yield from _time()
-    floor, found = offset, list[Numbered]()
+    floor, found, ages = offset, list[Numbered](), dict[int, float]()
     if root is None:
-        floor, found = yield from _log(layout, offset, last, now - layout.bounds.seconds * 1000)
+        floor, found = yield from _log(layout, offset, last, now, ages)
     floors = {}
     for name in layout.roots if root is None else [root]:
-        floors[name], older = yield from _root(layout, name, offset, floor, now)
+        floors[name], older = yield from _root(layout, name, offset, floor, now, ages)
         found += older
     found.sort(key=lambda numbered: numbered[0])
-    return Log(epoch, offset, floor, found, floors)
+    return Log(epoch, offset, floor, found, floors, ages)
 
 
 def load_after(
@@ -50,9 +50,10 @@ def load_after(
     if not page:
         return None
     now = yield from _time()
-    since = now - layout.bounds.seconds * 1000
-    floor, found = yield from _log(layout, offset, last, since, parse(page[0]).id.decode())
-    return None if floor > after else Log(epoch, offset, floor, found)
+    ages: dict[int, float] = {}
+    place = parse(page[0]).id.decode()
+    floor, found = yield from _log(layout, offset, last, now, ages, place)
+    return None if floor > after else Log(epoch, offset, floor, found, ages=ages)
 
 
 def load_newest(
@@ -98,12 +99,18 @@ def _time() -> Generator[tuple[Argument, ...], Any, int]:
 
 
 def _log(
-    layout: Layout, offset: int, last: bytes, since: float, place: str = "-"
+    layout: Layout,
+    offset: int,
+    last: bytes,
+    now: int,
+    ages: dict[int, float],
+    place: str = "-",
 ) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
-    """Return the floor, and the publications after it, from the entry ``place`` on.
+    """Return the floor, and the publications after it, from the entry ``place`` on; add their ages to ``ages``.
 
-    What was appended before ``since`` is left out.
+    What is too old is left out.
     """
+    since = now - layout.bounds.seconds * 1000
     found: list[Numbered] = []
     floor, read = 0, b""
     while True:
@@ -120,6 +127,7 @@ def _log(
                 read = b""  # as if it were not there
             else:
                 found += publications
+                _add_ages(ages, publications, now - entry.at)
                 if entry.at < since:
                     found, floor = [], found[-1][0]
         if len(page) < _PAGE:
@@ -129,9 +137,12 @@ def _log(
 
 
 def _root(
-    layout: Layout, root: str, offset: int, floor: int, now: int
+    layout: Layout, root: str, offset: int, floor: int, now: int, ages: dict[int, float]
 ) -> Generator[tuple[Argument, ...], Any, tuple[int, list[Numbered]]]:
-    """Return the floor of a root, and what its stream has between that and ``floor``, below which the log has nothing."""
+    """Return the floor of a root, and what its stream has between that and ``floor``, below which the log has nothing.
+
+    Add the ages to ``ages``.
+    """
     since = now - layout.roots[root].seconds * 1000
     stream = layout.stream(root)
     entries: list[Entry] = []
@@ -168,6 +179,11 @@ def _root(
                 own_floor = max(own_floor, publications[-1][0])
         else:
             found += publications
+            _add_ages(ages, publications, now - entry.at)
     start = bisect_right(found, own_floor, key=lambda numbered: numbered[0])
     stop = bisect_right(found, floor, key=lambda numbered: numbered[0])
     return min(own_floor, floor), found[start:stop]
+
+
+def _add_ages(ages: dict[int, float], publications: Sequence[Numbered], ms: int) -> None:
+    ages.update((offset, ms / 1000) for offset, _ in publications)

@@ -164,6 +164,9 @@ class TestKeys:
         assert await script.append(publication(), keys=["0"]) == [b"ok", b"101001", b""]
 
 
+CHAT = Retention(messages=3, bytes=100_000, seconds=3600)
+
+
 class TestBounds:
     async def fill(self, script: Script, count: int) -> None:
         """Append so many publications, one by one."""
@@ -232,6 +235,15 @@ class TestBounds:
         log = await script.load()
         assert (log.offset, log.floor, numbered(log)) == (6, 5, [(6, 6)])
 
+    async def test_what_is_loaded_has_its_age(self, script: Script, old: Callable[[], Any]) -> None:
+        script.layout = layout(roots={"chat": CHAT})
+        await script.append(publication(1), publication(2))
+        await old()
+        await script.append(publication(3), publication(4, "chat"))
+        ages = (await script.load()).ages
+        assert [ages[offset] >= 60 for offset in (1, 2, 3, 4)] == [True, True, False, False]
+        assert list((await script.load("chat")).ages) == [4]
+
     async def test_an_entry_that_cannot_be_read_is_a_gap(self, script: Script) -> None:
         await self.fill(script, 5)
         entries = await script.client.xrange(script.layout.log)
@@ -241,9 +253,6 @@ class TestBounds:
             await script.client.xadd(script.layout.log, fields, id=id)
         log = await script.load()
         assert (log.offset, log.floor, numbered(log)) == (5, 3, [(4, 4), (5, 5)])
-
-
-CHAT = Retention(messages=3, bytes=100_000, seconds=3600)
 
 
 class TestRoots:
