@@ -164,10 +164,12 @@ class Runtime:
                 return replace(self.limits, rate=None, rate_bytes=None)
             case Role.WORKER:
                 # It may be sent all that was kept for it, at once.
+                kept = [conf.retention, *conf.history.values()]
+                kept_bytes = sum(each.bytes for each in kept if each is not None)
                 return replace(
                     self.limits,
                     message_bytes=self.limits.message_bytes + FEED_REQUEST_BYTES,
-                    buffered_bytes=self.limits.buffered_bytes + 2 * conf.TAIL_BYTES,
+                    buffered_bytes=self.limits.buffered_bytes + 2 * kept_bytes,
                     rate=None,
                     rate_bytes=None,
                 )

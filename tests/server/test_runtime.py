@@ -1,9 +1,10 @@
 """The runtime of a serving process."""
 
 from django.contrib.auth.models import User
+from django.test import override_settings
 from django.utils.functional import SimpleLazyObject
 
-from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.publishing import apublish
 from dwsps_channels.server import runtime
@@ -32,6 +33,15 @@ async def test_stats_join_those_of_the_rooms() -> None:
         assert stats.connections.refused == 0
         assert stats.signals_dropped == 0
     assert (await runtime.obtain()).stats().sessions.open == 0
+
+
+@override_settings(
+    DWSPS={"TAIL_BYTES": 1000, "HISTORY": {"chat": {"bytes": 30_000}, "pointer": None}}
+)
+async def test_a_worker_may_be_sent_all_that_is_kept_at_once() -> None:
+    server = await runtime.obtain()
+    most = server.limits_of(Role.WORKER).buffered_bytes
+    assert most >= server.limits.buffered_bytes + 31_000
 
 
 async def test_several_observers_each_hear_of_a_session() -> None:
