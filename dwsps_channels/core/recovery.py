@@ -16,7 +16,7 @@ from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.errors import Forbidden, Unavailable
+from dwsps_channels.protocol.errors import Forbidden, Unavailable, WireError
 from dwsps_channels.protocol.messages import Resume, Resumed, Subscribe, TopicError
 from dwsps_channels.protocol.topics import check
 
@@ -189,6 +189,12 @@ class RecoveringEndpoint(Endpoint):
         return self._continue(request, decisions, partial(self._resume_allowed, request))
 
     def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
+        # A policy that fails often fails for all topics: the log tells of the first.
+        failure: WireError | None = None
+        for topic, decision in decisions.items():
+            if isinstance(decision, Exception) and not isinstance(decision, WireError):
+                failure = failure or self._wire_error(decision)
+                decisions[topic] = failure
         topics = [topic for topic, decision in decisions.items() if decision is True]
         return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
 

@@ -490,6 +490,24 @@ async def test_answers_that_come_late_and_at_once_are_each_their_topic_s(logged:
     }
 
 
+def test_a_policy_that_fails_for_each_topic_is_logged_once(
+    logged: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> bool:
+        raise KeyError("a password")
+
+    client = logged.connect(policy=RecordingPolicy(fail))
+    topics = [f"t{number}" for number in range(100)]
+
+    (told,) = answers(client, resume(topics, since="log:0"))
+
+    codes = [told["topics"][topic]["error"]["code"] for topic in topics]
+    assert codes == ["unavailable"] * 100
+    assert "a password" not in str(told)
+    assert len(caplog.records) == 1
+    assert "a password" in caplog.text
+
+
 @pytest.mark.parametrize("gone_by", ["leaving", "being closed"])
 async def test_a_permission_that_comes_after_the_client_has_gone_recovers_nothing(
     logged: World, gone_by: str
