@@ -35,12 +35,12 @@ def children() -> Iterator[list[Child]]:
         yield children
 
 
-def gunicorn(env: Mapping[str, str], folder: Path) -> Child:
+def gunicorn(env: Mapping[str, str], folder: Path, workers: str = "gthread") -> Child:
     """The site's pages in processes that serve no websockets."""
     port = free_port()
     # It puts a socket to control it by into HOME.
     env = {**env, **SITE, "HOME": str(folder)}
-    options = ("--bind", f"{HOST}:{port}", "--worker-class", "gthread", "--threads", "4")
+    options = ("--bind", f"{HOST}:{port}", "--worker-class", workers, "--threads", "4")
     command = [sys.executable, "-m", "gunicorn", *options, "tests.reading.site:application"]
     return Child("gunicorn", command, port=port, env=env, folder=folder)
 
@@ -169,12 +169,13 @@ async def test_pages_of_gunicorn_beside_a_server_in_memory(
     await check(f"http://{HOST}:{site.port}", server)
 
 
+@pytest.mark.parametrize("workers", ["gthread", "gevent"])
 async def test_pages_of_gunicorn_beside_servers_on_redis(
-    start_server: ServerFactory, redis: Redis, children: list[Child], tmp_path: Path
+    start_server: ServerFactory, redis: Redis, children: list[Child], tmp_path: Path, workers: str
 ) -> None:
     env = SITE | {"REDIS_URL": redis.url}
     server, _ = (start_server(kind, env=env, application=ASGI) for kind in ("fastlane", "daphne"))
-    site = gunicorn(server.env, tmp_path)
+    site = gunicorn(server.env, tmp_path, workers)
     children.append(site)
     site.start()
     await check(f"http://{HOST}:{site.port}", server)
