@@ -4,6 +4,7 @@ from typing import Final
 
 from dwsps_channels.client.messages import Incoming, InvalidFrame, to_json
 from dwsps_channels.peering.inbound.worker_credentials import Purpose
+from dwsps_channels.protocol.messages import MAX_INTEGER_ID
 from dwsps_channels.reading.messages import History, HistoryQuery, from_deliveries
 from dwsps_channels.remote.websocket import WebSocketRequests
 
@@ -24,7 +25,7 @@ class WebSocketLog(WebSocketRequests):
         """See ``LogConnection.read``."""
         fields = b""
         if query.last is not None:
-            fields = b',"last":%d' % query.last
+            fields = b',"last":%d' % min(query.last, MAX_INTEGER_ID)
         elif query.since is not None:
             fields = b',"since":%s' % to_json(query.since)
         ack, deliveries = self.request("history", query.topic, fields, deadline)
