@@ -1,12 +1,13 @@
 """``history`` and ``ahistory``, from any Django code; and the log's cursor, for pages."""
 
-from contextlib import suppress
+import logging
 from typing import Final
 
 from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.capturing import capture
 from dwsps_channels.conf import conf
 from dwsps_channels.exceptions import NotServing
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
 from dwsps_channels.protocol.messages import MAX_CURSOR
 from dwsps_channels.protocol.topics import check
@@ -16,6 +17,8 @@ from dwsps_channels.reading.log import ReadableLog
 from dwsps_channels.reading.messages import History, HistoryQuery
 from dwsps_channels.reading.remote import remote_log
 from dwsps_channels.server import runtime
+
+logger = logging.getLogger("dwsps_channels.reading")
 
 # Seconds that a page may wait for the cursor; without it a page is served all the same.
 CURSOR_TIMEOUT: Final = 0.5
@@ -52,15 +55,27 @@ async def ahistory(topic: str, *, last: int | None = None, since: str | None = N
 
 def cursor() -> str:
     """Return the end of the log, from synchronous code; empty if it cannot be known soon, or there is no log."""
-    with suppress(NotServing, Unavailable):
+    try:
         return _log().cursor(_cursor_timeout())
-    return ""
+    except (NotServing, Unavailable) as error:
+        return _without(error)
 
 
 async def acursor() -> str:
     """Return the same, from asynchronous code."""
-    with suppress(NotServing, Unavailable):
+    try:
         return await _log().acursor(_cursor_timeout())
+    except (NotServing, Unavailable) as error:
+        return _without(error)
+
+
+_throttle = LogThrottle()
+
+
+def _without(error: Exception) -> str:
+    """Return the empty cursor, and log why, but not for each page."""
+    if _throttle.is_due():
+        logger.warning("a page has no cursor: %s", error)
     return ""
 
 

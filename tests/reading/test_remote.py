@@ -1,6 +1,7 @@
 """``history`` and the cursor in a process that serves nothing."""
 
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,10 +10,11 @@ from django.test import override_settings
 
 from dwsps_channels import ahistory, history, publish
 from dwsps_channels.exceptions import NoLog, NotServing
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.models import ServerIdentity
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import losses
-from dwsps_channels.reading import History, cursor
+from dwsps_channels.reading import History, acursor, api, cursor
 from dwsps_channels.reading.messages import HistoryQuery
 from dwsps_channels.reading.remote import RemoteLog
 from dwsps_channels.testing import real_publishes
@@ -55,6 +57,7 @@ class TestThroughTheWebsocket:
         assert [message.topic for message in found.messages] == ["remote.one"] * 2
         assert found.messages[1].offset == found.messages[0].offset + 1
         assert texts(async_to_sync(ahistory)("remote.one")) == [{"n": n} for n in range(3)]
+        assert len(texts(history("remote.one", last=sys.maxsize))) == 3
 
     def test_it_has_what_was_published_after_a_cursor(self) -> None:
         before = history("remote.two").cursor
@@ -162,6 +165,18 @@ def test_a_server_that_is_away() -> None:
         with pytest.raises(NotServing, match="connection refused"):
             history("chat")
         assert cursor() == ""
+
+
+@override_settings(DWSPS={"SERVER_URL": f"ws://{HOST}:{free_port()}/"})
+def test_the_log_tells_of_pages_without_a_cursor_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(api, "_throttle", LogThrottle())
+    with real_publishes():
+        assert cursor() == async_to_sync(acursor)() == ""
+    [line] = caplog.messages
+    assert line.startswith("a page has no cursor: ")
+    assert line.count("connection refused") == 1
 
 
 def test_one_that_was_there_and_is_gone(start_server: ServerFactory) -> None:
