@@ -1,10 +1,8 @@
-"""Subscriptions across connections: the topics, the readers of each, and the recovery of what they missed."""
+"""Subscriptions across connections: the topics, and the readers of each."""
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable
 
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.errors import (
@@ -12,22 +10,16 @@ from dwsps_channels.client.errors import (
     CallTimeout,
     Cancelled,
     ClientClosed,
-    ServerError,
 )
 from dwsps_channels.client.exchange import Exchange
 from dwsps_channels.client.futures import fail, resolve, resolved
-from dwsps_channels.client.messages import Incoming, to_json
+from dwsps_channels.client.messages import Incoming
 from dwsps_channels.client.position import Cursor, Position
-from dwsps_channels.client.subscription import LIVE, Start, Subscription
+from dwsps_channels.client.recovery import Recovery
+from dwsps_channels.client.subscription import Start, Subscription
 from dwsps_channels.client.topic import Topic, Waiter
 from dwsps_channels.client.window import Window
-from dwsps_channels.protocol.errors import RateLimited, Unavailable
-
-logger = logging.getLogger("dwsps_channels.client")
-
-# Bytes of the topics in one resume: half of what a server takes by default. Each has quotes and a comma around it.
-MAX_RESUME: Final = 32_000
-TOPIC_OVERHEAD: Final = 3
+from dwsps_channels.protocol.errors import RateLimited
 
 
 class Subscriptions:
@@ -51,32 +43,21 @@ class Subscriptions:
             page_cursor: where subscriptions begin that are made before the client is open for the first time.
         """
         self._check = check
-        self._send_more = send_more
-        self._jitter = jitter
+        self.send_more = send_more
         self._on_reset = on_reset
         self._page_cursor = page_cursor
         self._topics: dict[str, Topic] = {}
         self._position = Position(self._topics.__contains__)
         self._keeps_page_cursor = False
         self._unsaid: deque[tuple[str, asyncio.Future[None]]] = deque()  # unsubscribes to send
-        self._unrecovered: dict[Topic, None] = {}  # to be asked for again, in this order
+        self._recovery = Recovery(self, self._position, jitter)
         self._unasked: dict[Topic, None] = {}  # subscribes to send, in this order
-        # Those that stood before the connection, and do not stand yet.
-        self._recovering: set[Topic] = set()
-        self._resuming: set[Topic] = (
-            set()
-        )  # of these the ones with a cursor, which is held for them
         # Those that stood, and those that waited for the connection: the client is open once all are answered.
         self._restoring: set[Topic] = set()
         self._restored: Callable[[], None] = lambda: None
-        self._one_by_one = False  # the server does not know a resume, or did not answer one
         self._missed: dict[str, None] = {}  # topics whose reset the client is still to tell
         self._exchange: Exchange | None = None  # with the server, where there is a connection
         self._window: Window | None = None
-        self._refusals = (
-            0  # how often the server put off what was subscribed to before, on this connection
-        )
-        self._asking_again: asyncio.TimerHandle | None = None
 
     @property
     def topics(self) -> list[str]:
@@ -104,7 +85,7 @@ class Subscriptions:
         waiter = Waiter(asyncio.get_running_loop().create_future(), subscription)
         topic.waiting.append(waiter)
         self._ask_soon(topic)
-        self._send_more()
+        self.send_more()
         try:
             await waiter.future
         except asyncio.CancelledError:
@@ -156,7 +137,7 @@ class Subscriptions:
         """Take the cursor of an answer: everything up to it was sent on this connection. None: there is no log."""
         cursor = Cursor.parse(text)
         if cursor is None:
-            self._forget_log()
+            self.forget_log()
         elif self._position.learn(cursor):
             for topic in self._topics.values():
                 if topic.live:
@@ -169,17 +150,9 @@ class Subscriptions:
         if cursor is not None:
             self._position.learn(cursor)
         for topic in self._topics.values():
-            if topic not in self._recovering:  # of those the answer to the resume decides
+            if topic not in self._recovery:  # of those the answer to the resume decides
                 self._restart(topic)
         self._tell_missed()
-
-    def _forget_log(self) -> None:
-        """There is no log, so nothing can be recovered."""
-        self._position.forget()
-        self._position.release()
-        self._resuming.clear()
-        for topic in self._topics.values():
-            topic.covered = False
 
     def _restart(self, topic: Topic) -> None:
         """Tell the topic's readers that messages are missing before those that come now."""
@@ -201,14 +174,10 @@ class Subscriptions:
         """Subscribe again, as ``window`` lets it; ``restored`` is called when all stand, or were refused for good."""
         self._exchange = exchange
         self._window = window
-        self._refusals = 0
         self._restored = restored
         self._restoring = set(self._topics.values())
-        self._unrecovered = {topic: None for topic in self._topics.values() if topic.granted}
-        self._recovering = set(self._unrecovered)
-        self._resuming = {topic for topic in self._recovering if topic.covered}
-        if self._resuming:
-            self._position.hold()
+        granted = (topic for topic in self._topics.values() if topic.granted)
+        self._recovery.begin(granted, exchange)
         for topic in self._topics.values():
             self._ask_soon(topic)
         if not self._restoring:
@@ -217,14 +186,14 @@ class Subscriptions:
     @property
     def has_unsent(self) -> bool:
         """Return whether ``send_next`` has something to send."""
-        return bool(self._unsaid or self._unrecovered or self._unasked)
+        return bool(self._unsaid or self._recovery.has_unsent or self._unasked)
 
     def send_next(self) -> None:
         """Send the first of what the server is to be told or asked."""
         if self._unsaid:
             self._leave(*self._unsaid.popleft())
-        elif self._unrecovered:
-            self._recover()
+        elif self._recovery.has_unsent:
+            self._recovery.send_next()
         else:
             topic = next(iter(self._unasked))
             del self._unasked[topic]
@@ -235,16 +204,11 @@ class Subscriptions:
         self._page_cursor = "" if self._keeps_page_cursor else self._page_cursor
         self._exchange = None
         self._window = None
-        self._unrecovered.clear()
+        self._recovery.end()
         self._unasked.clear()
-        self._recovering.clear()
-        self._resuming.clear()
         self._restoring.clear()
         while self._unsaid:  # a subscription ends with its connection
             resolve(self._unsaid.popleft()[1])
-        if self._asking_again is not None:
-            self._asking_again.cancel()
-            self._asking_again = None
         for topic in self._topics.values():
             topic.disconnect()
         if self._position.disconnect():
@@ -280,7 +244,7 @@ class Subscriptions:
             return resolved()  # the server does not know of it
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unsaid.append((topic.name, future))
-        self._send_more()
+        self.send_more()
         return future
 
     def _leave(self, name: str, future: asyncio.Future[None]) -> None:
@@ -301,23 +265,17 @@ class Subscriptions:
                 future.exception()  # it is no defect if nobody waits for it
 
         # A subscription ends with its connection: if that is lost, the server has forgotten it.
-        self._send(Call("unsubscribe", name, done, refused, lost=done))
+        self.send(Call("unsubscribe", name, done, refused, lost=done))
 
     def _forget(self, topic: Topic) -> None:
         del self._topics[topic.name]
         self._missed.pop(topic.name, None)
         self._unasked.pop(topic, None)
-        self._unrecovered.pop(topic, None)
         self._settle(topic)
 
     def _settle(self, topic: Topic) -> None:
         """Note that the topic's subscription stands or is gone."""
-        self._recovering.discard(topic)
-        if topic in self._resuming:
-            self._resuming.discard(topic)
-            if not self._resuming:
-                self._one_by_one = False
-                self._position.release()
+        self._recovery.settle(topic)
         if topic in self._restoring:
             self._restoring.discard(topic)
             if not self._restoring:
@@ -328,7 +286,7 @@ class Subscriptions:
 
     def _ask_soon(self, topic: Topic) -> None:
         """Ask for those who wait, once nothing is in the way."""
-        if self._exchange is not None and topic.may_ask and topic not in self._recovering:
+        if self._exchange is not None and topic.may_ask and topic not in self._recovery:
             self._unasked[topic] = None
 
     def _ask(self, topic: Topic, waiters: list[Waiter]) -> None:
@@ -353,7 +311,7 @@ class Subscriptions:
                 if is_missing:
                     waiter.subscription.restart(offset)
                 resolve(waiter.future)
-            if self._topics.get(topic.name) is topic:
+            if self.is_wanted(topic):
                 if is_missing:
                     self._missed[topic.name] = None
                     self._tell_missed()
@@ -363,7 +321,7 @@ class Subscriptions:
         def refused(error: CallError) -> None:
             topic.asked -= 1
             topic.replaying = False
-            if self._topics.get(topic.name) is not topic:
+            if not self.is_wanted(topic):
                 give_up(error)
             elif error.code == RateLimited.code:
                 wait_again()
@@ -373,7 +331,7 @@ class Subscriptions:
                 self._refused(topic, error)
 
         def lost(reason: str) -> None:
-            if self._topics.get(topic.name) is topic:
+            if self.is_wanted(topic):
                 wait_again()  # the next connection settles it
             else:
                 give_up(_cancelled(topic))
@@ -388,114 +346,24 @@ class Subscriptions:
                 waiter.subscription.wait()
             topic.waiting[:0] = waiters
 
-        self._send(Call("subscribe", topic.name, done, refused, lost), start.payload())
+        self.send(Call("subscribe", topic.name, done, refused, lost), start.payload())
 
     def _refused(self, topic: Topic, error: CallError) -> None:
         """Those who asked have gone, with this error."""
         self._ask_soon(topic)
-        if topic.live or topic.asked or topic.waiting or topic in self._recovering:
+        if topic.live or topic.asked or topic.waiting or topic in self._recovery:
             return  # another answer decides
         if isinstance(error, CallTimeout) and self._exchange is not None:
             # The server may still come round to it: it must not deliver what nobody wants.
             self._exchange.send(Call("unsubscribe", topic.name, _ignore, _ignore, _ignore))
         self._forget(topic)
 
-    # With the server: subscriptions that stood before
+    # For the recovery of what stood before: recovery.Owner
 
-    def _recover(self) -> None:
-        """Ask for what was subscribed to before: first, and at once, for all that the cursor holds for."""
-        cursor = self._position.cursor
-        resuming = self._resuming
-        covered = [each for each in self._unrecovered if each in resuming] if resuming else []
-        if not covered or cursor is None:
-            self._recover_one(next(iter(self._unrecovered)), LIVE)
-        elif self._one_by_one:
-            self._recover_one(covered[0], Start(since=str(cursor)))
-        else:
-            self._resume(covered, cursor)
+    def is_wanted(self, topic: Topic) -> bool:
+        return self._topics.get(topic.name) is topic
 
-    def _recover_one(self, topic: Topic, start: Start) -> None:
-        self._mark_asked(topic)
-
-        def done(ack: Incoming) -> None:
-            self._recovered(topic, ack.recovered is True)
-
-        def refused(error: CallError) -> None:
-            if error.code == RateLimited.code:
-                self._recover_again([topic])
-            else:
-                self._not_recovered(topic, error)
-
-        self._send(Call("subscribe", topic.name, done, refused, _ignore), start.payload())
-
-    def _resume(self, covered: list[Topic], since: Cursor) -> None:
-        topics: dict[str, Topic] = {}
-        encoded: list[bytes] = []
-        size = 0
-        for topic in covered:
-            name = to_json(topic.name)
-            size += len(topic.name.encode()) + TOPIC_OVERHEAD
-            if topics and size > MAX_RESUME:
-                break
-            topics[topic.name] = topic
-            encoded.append(name)
-        for topic in topics.values():
-            self._mark_asked(topic)
-
-        def done(ack: Incoming) -> None:
-            answers: dict[str, Any] = ack.topics if isinstance(ack.topics, dict) else {}
-            for name, topic in topics.items():
-                answer = answers.get(name)
-                answer = answer if isinstance(answer, dict) else {}
-                if isinstance(error := answer.get("error"), dict):
-                    self._not_recovered(topic, _topic_error(name, error))
-                elif "recovered" in answer:
-                    self._recovered(topic, answer["recovered"] is True)
-                else:
-                    reason = "the server's answer leaves out the topic"
-                    self._not_recovered(
-                        topic, ServerError("resume", name, Unavailable.code, reason, retryable=True)
-                    )
-
-        def refused(error: CallError) -> None:
-            if error.code == RateLimited.code:
-                self._recover_again(topics.values())
-            elif error.retryable and not isinstance(error, CallTimeout):
-                for topic in topics.values():
-                    self._not_recovered(topic, error)
-            else:
-                if isinstance(error, CallTimeout):
-                    self._one_by_one = True
-                else:  # it does not know what a resume is
-                    self._forget_log()
-                self._recover_again(topics.values())
-
-        exchange = self._exchange
-
-        def lost(reason: str) -> None:
-            # dwsps 1.0.1 does not answer what it does not know.
-            self._one_by_one = self._one_by_one or (exchange is not None and exchange.was_silent)
-
-        payload = b',"since":%s,"topics":[%s]' % (to_json(str(since)), b",".join(encoded))
-        self._send(Call("resume", "", done, refused, lost), payload)
-
-    def _mark_asked(self, topic: Topic) -> None:
-        del self._unrecovered[topic]
-        topic.asked += 1
-        topic.replaying = True
-
-    def _recover_again(self, topics: Iterable[Topic]) -> None:
-        for topic in topics:
-            topic.asked -= 1
-            topic.replaying = False
-            if self._topics.get(topic.name) is topic:
-                self._unrecovered[topic] = None
-
-    def _recovered(self, topic: Topic, is_complete: bool) -> None:
-        topic.asked -= 1
-        topic.replaying = False
-        if self._topics.get(topic.name) is not topic:
-            return
+    def recovered(self, topic: Topic, is_complete: bool) -> None:
         topic.live = True
         topic.covered = self._position.latest is not None
         if not is_complete:
@@ -503,53 +371,28 @@ class Subscriptions:
         self._settle(topic)
         self._ask_soon(topic)
 
-    def _not_recovered(self, topic: Topic, error: CallError) -> None:
-        topic.asked -= 1
-        topic.replaying = False
-        if self._topics.get(topic.name) is not topic:
-            return
-        if error.retryable:
-            logger.warning("the server postponed a subscription: %s", error)
-            self._ask_again_soon()
+    def not_recovered(self, topic: Topic, error: CallError) -> None:
+        waiting = {waiter.subscription for waiter in topic.waiting}
+        for subscription in [each for each in topic.readers if each not in waiting]:
+            subscription.end(error)
+            del topic.readers[subscription]
+        topic.granted = False
+        if topic.readers:
+            self._settle(topic)
+            self._ask_soon(topic)
         else:
-            logger.error("a subscription could not be restored: %s", error)
-            waiting = {waiter.subscription for waiter in topic.waiting}
-            for subscription in [each for each in topic.readers if each not in waiting]:
-                subscription.end(error)
-                del topic.readers[subscription]
-            topic.granted = False
-            if topic.readers:
-                self._settle(topic)
-                self._ask_soon(topic)
-            else:
-                self._forget(topic)
+            self._forget(topic)
 
-    def _ask_again_soon(self) -> None:
-        if self._asking_again is None and self._exchange is not None:
-            delay = self._jitter(self._refusals)
-            self._refusals += 1
-            loop = asyncio.get_running_loop()
-            self._asking_again = loop.call_later(delay, self._ask_again)
-
-    def _ask_again(self) -> None:
-        self._asking_again = None
+    def forget_log(self) -> None:
+        self._position.forget()
+        self._recovery.give_up_cursor()
         for topic in self._topics.values():
-            if topic in self._recovering and not topic.asked:
-                self._unrecovered[topic] = None
-        self._send_more()
+            topic.covered = False
 
-    def _send(self, call: Call, payload: bytes = b"") -> None:
+    def send(self, call: Call, payload: bytes = b"") -> None:
         assert self._exchange is not None
         assert self._window is not None
         self._exchange.send(self._window.count(call), payload)
-
-
-def _topic_error(topic: str, error: dict[str, Any]) -> ServerError:
-    code, reason = (
-        value if isinstance(value := error.get(name), str) else "" for name in ("code", "reason")
-    )
-    retryable = error.get("retryable") is True
-    return ServerError("subscribe", topic, code, reason, retryable=retryable)
 
 
 def _cancelled(topic: Topic) -> Cancelled:

@@ -334,7 +334,7 @@ async def test_two_servers_without_a_common_log_lose_nothing_that_one_can_replay
     world.do_break()
     await world.settle()
     # One topic is told a reset by the other server, which then breaks before it has answered all.
-    world.client._subscriptions._one_by_one = True
+    world.client._subscriptions._recovery._one_by_one = True
     world.model.epoch, world.model.end, world.model.kept = 2, 5000, []
     world.do_connect()
     await world.settle()
