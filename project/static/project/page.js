@@ -80,7 +80,7 @@ function recovery() {
 
 function cut(isCut) {
   CuttableSocket.isCut = isCut
-  find('cut').textContent = isCut ? 'Restore the connection' : 'Cut the connection'
+  find('cut').textContent = isCut ? 'Restore the line' : 'Cut the line'
   if (isCut) CuttableSocket.current?.close()
   else dispatchEvent(new Event('online')) // so the client does not wait any longer
 }
