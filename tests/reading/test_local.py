@@ -15,7 +15,7 @@ from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.core.broker import Receiver
 from dwsps_channels.exceptions import NoLog
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.reading import History, local
+from dwsps_channels.reading import History, acursor, cursor, local
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator
 from tests.connections.transports.contract import until
@@ -146,6 +146,64 @@ async def test_a_log_that_was_not_read_yet(broker: Callable[[MemoryBroker], None
     await runtime.obtain()
     with pytest.raises(Unavailable, match="this process has not read the log yet"):
         await ahistory("chat")
+
+
+async def test_pages_that_are_made_while_the_server_starts_have_a_cursor(
+    broker: Callable[[MemoryBroker], None],
+) -> None:
+    hanging = Hanging()
+    broker(hanging)
+    starting = asyncio.create_task(runtime.obtain())
+    await until(lambda: runtime.current() is not None)
+    begun: list[None] = []
+
+    def in_a_view() -> str:
+        begun.append(None)
+        return cursor()
+
+    async def elsewhere() -> str:
+        begun.append(None)
+        return await acursor()
+
+    reading = [
+        asyncio.create_task(each)
+        for each in (
+            elsewhere(),
+            asyncio.to_thread(in_a_view),
+            asyncio.to_thread(lambda: asyncio.run(elsewhere())),
+        )
+    ]
+    await until(lambda: len(begun) == 3)
+    hanging.go_on.set()
+    server = await starting
+    assert await asyncio.gather(*reading) == [server.node.cursor] * 3
+    assert server.node.cursor
+
+
+@override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.05})
+async def test_a_page_does_not_wait_long_for_a_server_that_does_not_start(
+    broker: Callable[[MemoryBroker], None],
+) -> None:
+    hanging = Hanging()
+    broker(hanging)
+    starting = asyncio.create_task(runtime.obtain())
+    await until(lambda: runtime.current() is not None)
+    assert await acursor() == await in_thread(cursor) == ""
+    hanging.go_on.set()
+    await starting
+
+
+async def test_a_page_of_a_server_that_cannot_start_is_served(
+    broker: Callable[[MemoryBroker], None],
+) -> None:
+    class Broken(MemoryBroker):
+        async def start(self, receiver: Receiver) -> None:
+            raise RuntimeError("broken")
+
+    broker(Broken())
+    with pytest.raises(RuntimeError, match="broken"):
+        await runtime.obtain()
+    assert await acursor() == await in_thread(cursor) == ""
 
 
 @override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.05})
