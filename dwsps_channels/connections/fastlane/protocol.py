@@ -304,10 +304,13 @@ class WebSocketProtocol(asyncio.Protocol):
                     if handled is not None:
                         self._await(handled)
                 if self._state is OPEN:
-                    if len(send_buffer.pending) >= MAX_FRAMES_PER_BATCH:
+                    sent = len(send_buffer.pending)
+                    if sent >= MAX_FRAMES_PER_BATCH:
                         send_buffer.flush()
                     if self._awaited is not None or send_buffer.blocked:
                         return
+                    if sent >= MAX_FRAMES_PER_TURN:
+                        break  # a replay is as much work as many messages
         except Violation as violation:
             self._fail(violation)
         else:

@@ -12,6 +12,7 @@ from dwsps_channels.connections.fastlane.round_robin import (
     TURNS_PER_ITERATION,
     RoundRobin,
 )
+from dwsps_channels.protocol.frames import Frame
 from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.connections.fastlane.test_takeover import RecordingHandler, taking_over
@@ -47,6 +48,24 @@ class TestProtocol:
             seen.add(len(handler.messages))
         assert handler.messages == [str(number) for number in range(FLOOD)]
         assert seen == set(range(0, FLOOD + 1, MAX_FRAMES_PER_TURN))
+
+    async def test_a_replay_is_a_turn(self) -> None:
+        class Replaying(RecordingHandler):
+            def receive(self, message: str | bytes) -> None:
+                assert self.transport is not None
+                self.messages.append(message)
+                self.transport.send_all([Frame(b"[]")] * MAX_FRAMES_PER_TURN)
+
+        handler = Replaying()
+        connection = PipeConnection(taking_over(handler))
+        await connection.open()
+        await turns()
+        connection.receive(*[b"resume"] * 5)
+        assert len(handler.messages) == 1
+        assert not connection.pipe.is_reading()
+        await until(connection.pipe.is_reading)
+        assert len(handler.messages) == 5
+        assert len(connection.frames()) == 5 * MAX_FRAMES_PER_TURN
 
     @pytest.mark.parametrize("opcode", [PING, PONG])
     async def test_control_frames_count(self, connection: PipeConnection, opcode: int) -> None:
