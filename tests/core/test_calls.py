@@ -3,6 +3,7 @@
 A function call costs as much as anything else on this way, which every message goes.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -34,11 +35,14 @@ def calls_of(function: Callable[[], object]) -> list[str]:
         if event == "call":
             names.append(frame.f_code.co_name)
 
+    # What is collected, of other tests perhaps, may call as well.
+    gc.disable()
     sys.setprofile(note)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return names[1:]
 
 
