@@ -2,14 +2,10 @@
 
 import asyncio
 import logging
-import secrets
 import ssl as tls
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from time import time
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -29,20 +25,17 @@ from dwsps_channels.client.errors import (
     ClientError,
     ConnectError,
     ConnectionClosed,
-    ConnectionLost,
     InvalidCall,
-    QueueFull,
     ServerError,
 )
 from dwsps_channels.client.exchange import Exchange
-from dwsps_channels.client.futures import fail
 from dwsps_channels.client.messages import Ack, Incoming, InvalidFrame, Message
+from dwsps_channels.client.publishes import Publishes
 from dwsps_channels.client.subscription import OnReset, Start, Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
 from dwsps_channels.client.window import Window
 from dwsps_channels.protocol.messages import Action
 from dwsps_channels.protocol.text import printable
-from dwsps_channels.protocol.timestamps import now
 
 logger = logging.getLogger("dwsps_channels.client")
 
@@ -53,24 +46,6 @@ Callback = Callable[[Message], object]
 BURST = 64
 
 NORMAL = 1000  # RFC 6455, section 7.4.1
-
-
-# A server remembers the keys of publishes for five minutes; half a minute of it is left for the way.
-KEY_LIFETIME = 270.0
-
-
-@dataclass(slots=True, eq=False)
-class _Publish:
-    topic: str
-    payload: bytes
-    future: asyncio.Future[Ack]
-    sent_at: float | None = None
-    """When it was first sent, by the clock that goes on while the machine sleeps."""
-
-    @property
-    def may_be_sent(self) -> bool:
-        """False if the server has perhaps had it and forgotten its key: it might be published twice."""
-        return self.sent_at is None or 0 <= time() - self.sent_at < KEY_LIFETIME
 
 
 class Client:
@@ -151,7 +126,6 @@ class Client:
             heartbeat_timeout=heartbeat_timeout,
         )
         self._timeout = timeout
-        self._queue_size = queue_size
         self._reader_messages = reader_messages
         self._reader_bytes = reader_bytes
         self._on_state = on_state
@@ -169,12 +143,7 @@ class Client:
             self._tell_reset,
             page_cursor,
         )
-        # Publishes that wait for a connection, or for what waits before them.
-        self._queue: deque[_Publish] = deque()
-        self._unanswered: list[_Publish] = []  # of the connection that was lost, to be sent again
-        self._keys = f"{secrets.token_urlsafe(12)}.%d"
-        self._published = 0
-        self._has_log = False  # the server's last answer says that it does
+        self._publishes = Publishes(queue_size)
         self._told = ""  # the last trouble that the log was told of, since it was open
         self._closed: ConnectionClosed | None = None
         self._exchange: Exchange | None = None  # where there is a connection
@@ -280,25 +249,16 @@ class Client:
             ClientClosed: the client is closed, or was before the ack.
         """
         self._check("publish", topic)
-        self._published += 1
-        key = self._keys % self._published
-        try:
-            payload = messages.publish_payload(messages.to_json(message), now(), key)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidCall("publish", topic, "invalid_message", str(error)) from error
-        publish = _Publish(topic, payload, asyncio.get_running_loop().create_future())
-        if self._exchange is not None and not self._queue and not self._subscriptions.has_unsent:
-            self._send(self._exchange, publish, self._call(publish))
-        elif len(self._queue) < self._queue_size:
-            self._queue.append(publish)
+        publishes, publish = self._publishes, self._publishes.make(topic, message)
+        has_to_wait = publishes.are_waiting or self._subscriptions.has_unsent
+        if self._exchange is None or has_to_wait:
+            publishes.wait(publish)
         else:
-            reason = f"{self._queue_size} publishes wait already"
-            raise QueueFull("publish", topic, reason)
+            self._exchange.send(publishes.call(publish), publish.payload)
         try:
             return await publish.future
         except asyncio.CancelledError:
-            with suppress(ValueError):
-                self._queue.remove(publish)
+            publishes.withdraw(publish)
             raise
 
     @overload
@@ -446,37 +406,11 @@ class Client:
         while self._exchange is not None and self._window is not None and self._window.is_open:
             if self._subscriptions.has_unsent:
                 self._subscriptions.send_next()
-            elif self._queue:
-                publish = self._queue.popleft()
-                call = self._call(publish)
-                if publish.future.done():
-                    continue  # who made the call has gone
-                if publish.may_be_sent:
-                    self._send(self._exchange, publish, self._window.count(call))
-                else:
-                    call.fail(_lost(publish, ""))
+            elif (publish := self._publishes.take_next()) is not None:
+                call = self._window.count(self._publishes.call(publish))
+                self._exchange.send(call, publish.payload)
             else:
                 return
-
-    def _send(self, exchange: Exchange, publish: _Publish, call: Call) -> None:
-        if publish.sent_at is None:
-            publish.sent_at = time()
-        exchange.send(call, publish.payload)
-
-    def _call(self, publish: _Publish) -> Call:
-        future = publish.future
-
-        def done(ack: Incoming) -> None:
-            if not future.done():
-                future.set_result(ack.ack)
-
-        def lost(reason: str) -> None:
-            if self._has_log:
-                self._unanswered.append(publish)
-            else:
-                fail(future, _lost(publish, reason))
-
-        return Call("publish", publish.topic, done, partial(fail, future), lost)
 
     def _opened(self) -> None:
         if self._exchange is not None:
@@ -491,9 +425,7 @@ class Client:
         else:
             for call in self._release():
                 call.lost(closed.reason)
-            # They are the oldest.
-            self._queue.extendleft(reversed(self._unanswered))
-            self._unanswered.clear()
+            self._publishes.disconnected()
 
     def _release(self) -> list[Call]:
         """Forget the connection; return the calls that were sent on it and are not answered."""
@@ -511,9 +443,7 @@ class Client:
         self._subscriptions.close(why, is_error=code != NORMAL)
         for call in calls:
             call.fail(ClientClosed(call.action, call.topic, why))
-        for publish in self._queue:
-            fail(publish.future, ClientClosed("publish", publish.topic, why))
-        self._queue.clear()
+        self._publishes.close(why)
         self._set_state("closed")
 
     def _set_state(self, state: State) -> None:
@@ -565,9 +495,9 @@ class Client:
             return
         if frame.type == "ack":
             if frame.action == "publish":
-                self._has_log = frame.place is not None
+                self._publishes.server_has_log = frame.place is not None
             else:
-                self._has_log = isinstance(frame.cursor, str)
+                self._publishes.server_has_log = isinstance(frame.cursor, str)
                 self._subscriptions.learn(frame.cursor)
             call = exchange.answered(frame)
             if call is not None:
@@ -594,11 +524,6 @@ class Client:
                 printable(frame.code, 64),
                 printable(reason),
             )
-
-
-def _lost(publish: _Publish, reason: str) -> ConnectionLost:
-    words = "the connection broke before the ack, the message may have arrived or not"
-    return ConnectionLost("publish", publish.topic, f"{words}: {reason}" if reason else words)
 
 
 async def _log_errors(subscription: Subscription, callback: Callback) -> None:

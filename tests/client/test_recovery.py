@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwsps_channels.client import Ack, Client, ClientError, ConnectionLost, Subscription
-from dwsps_channels.client import client as client_module
+from dwsps_channels.client import publishes as publishes_module
 from dwsps_channels.client.subscription import Marker
 from tests.client.model import Model, contexts
 from tests.processes import wait_until_async
@@ -151,7 +151,7 @@ class World:
 
     def do_send(self, topic: str) -> None:
         # Before it has seen the log, the client does not send again.
-        if self.client._has_log:
+        if self.client._publishes.server_has_log:
             self.publishes.append(asyncio.create_task(self.client.publish(topic, "mine")))
 
     def do_subscribe(self, topic: str, start: str) -> None:
@@ -259,7 +259,7 @@ async def test_a_publish_whose_key_the_server_may_have_forgotten_is_not_sent_aga
     world.do_break()
     await world.settle()
     # The machine sleeps: the loop's clock stands still, the server's does not.
-    monkeypatch.setattr(client_module, "time", lambda: time() + hours * 3600)
+    monkeypatch.setattr(publishes_module, "time", lambda: time() + hours * 3600)
     await world.finish()
     with pytest.raises(ConnectionLost):
         await publishing
