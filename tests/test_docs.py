@@ -263,11 +263,11 @@ def test_default_limits_are_those_of_the_protocol() -> None:
 
 def test_bounds_of_recovery_are_those_of_the_code() -> None:
     text = section("reference/protocol.md", "Recovery")
-    [(messages, kib)] = re.findall(
-        r"(\d+) messages\s.*?(\d+) KiB \(\[`RESUME_BYTES`]", text, re.DOTALL
+    [(messages, mib)] = re.findall(
+        r"([\d ]+) messages\s.*?(\d+) MiB \(\[`RESUME_BYTES`]", text, re.DOTALL
     )
-    assert int(messages) == conf.conf.RESUME_MESSAGES
-    assert int(kib) * 1024 == conf.conf.RESUME_BYTES
+    assert int(messages.replace(" ", "")) == conf.conf.RESUME_MESSAGES
+    assert int(mib) * 1024 * 1024 == conf.conf.RESUME_BYTES
     [remembered] = re.findall(r"at most ([\d ]+) keys", text)
     assert int(remembered.replace(" ", "")) == keys.MAX_KEYS
     assert "within five minutes" in text

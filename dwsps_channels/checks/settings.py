@@ -254,15 +254,6 @@ def _contradictions() -> list[CheckMessage]:
                 id="dwsps_channels.E007",
             )
         )
-    if limits.buffered_bytes <= conf.RESUME_BYTES:
-        found.append(
-            Error(
-                "DWSPS['RESUME_BYTES'] is not below DWSPS['MAX_BUFFERED_BYTES']: what a client missed would never fit into "
-                "its buffer",
-                hint="make it half as large, or leave it out",
-                id="dwsps_channels.E011",
-            )
-        )
     if limits.rate_bytes is not None and limits.burst_bytes < limits.message_bytes:
         found.append(
             Error(

@@ -123,14 +123,13 @@ class Endpoint:
 
     def on_slow_consumer(self) -> None:
         """Close the connection of a client that does not read what it is sent."""
-        limit = self._limits.buffered_bytes
-        logger.info(
-            "client %s closed: more than %d bytes were waiting to be read",
-            self.identity.client,
-            limit,
+        self._close_as_slow(
+            f"more than {self._limits.buffered_bytes} bytes were waiting to be read"
         )
-        problem = f"too slow: more than {limit} bytes were waiting to be read"
-        self.close(CloseCode.SLOW_CONSUMER, Unavailable(problem), discard=True)
+
+    def _close_as_slow(self, problem: str) -> None:
+        logger.info("client %s closed: %s", self.identity.client, problem)
+        self.close(CloseCode.SLOW_CONSUMER, Unavailable(f"too slow: {problem}"), discard=True)
 
     def on_ping_timeout(self) -> None:
         """Close the connection of a client that no longer answers pings."""
@@ -183,15 +182,16 @@ class Endpoint:
         request: Any,
         recovered: bool | UnsetType = UNSET,
         topics: dict[str, Resumed] | UnsetType = UNSET,
+        cursor: str = "",
     ) -> Frame:
-        """Return the ack of a request that is no publish. Send it at once: its cursor is true now."""
+        """Return the ack of a request that is no publish. Send it at once: its cursor, if none is given, is true now."""
         return encode(
             Ack(
                 action=request.action,
                 timestamp=now(),
                 topic=request.topic,
                 id=request.id,
-                cursor=self._node.cursor or UNSET,
+                cursor=cursor or self._node.cursor or UNSET,
                 recovered=recovered,
                 topics=topics,
             )

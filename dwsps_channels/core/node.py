@@ -1,6 +1,6 @@
 """One process of a server: what it publishes, relays for peers, and receives from its broker."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from msgspec import Raw, Struct
@@ -16,6 +16,7 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
 from dwsps_channels.core.tail import Cursor, Tail
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
 
 Feed = Callable[[Entry], None]
@@ -222,6 +223,10 @@ class Node:
     def replay_last(self, topic: str, count: int) -> Replay:
         """Return the last ``count`` that are kept at and below a valid topic; ``recovered`` is empty."""
         return self._replayer.last(topic, count) if self.epoch else NO_REPLAY
+
+    def encode(self, replay: Replay) -> Iterator[Frame]:
+        """Yield the frames of ``replay`` in their order: see ``Replayer.encode``."""
+        return self._replayer.encode(replay)
 
     def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
         """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.

@@ -6,12 +6,21 @@ from itertools import islice
 from typing import Any, Final
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.pacing import (
+    FIRST_PAUSE,
+    MAX_PAUSES,
+    Backlog,
+    Pause,
+    Window,
+    has_room,
+)
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.subscription import SubscriptionQuota
@@ -23,14 +32,8 @@ from dwsps_channels.protocol.topics import check
 # The questions about the topics of one resume that a policy may be deciding at once.
 MAX_QUESTIONS: Final = 32
 
-# How often a replay waits: until this process has read as far in the log as another had when the client was connected
-# there, or until the client has read. And for how many seconds at first: each pause is twice as long as the one before,
-# five seconds together.
-MAX_PAUSES: Final = 9
-FIRST_PAUSE: Final = 0.01
-
-# A client that has read so much since its last replay began to wait gets all of these pauses once more.
-MIN_PROGRESS_BYTES: Final = 64 * 1024
+# What is published while a replay is sent is sent after it, and so on: so often, until the rest fits.
+MAX_ROUNDS: Final = 16
 
 Ask = Callable[[str], bool | Awaitable[bool]]
 Decisions = dict[str, bool | Exception]
@@ -38,14 +41,6 @@ Decisions = dict[str, bool | Exception]
 
 Gather = Callable[..., Awaitable[list[Any]]]
 """Awaits its arguments at once, and returns their results in order, as ``asyncio.gather`` does."""
-
-
-Pause = Callable[[float], Awaitable[object]]
-"""Lets so many seconds pass, as ``asyncio.sleep`` does."""
-
-
-async def no_pause(seconds: float) -> None:
-    """Let no time pass: the ``Pause`` of those whose log is never behind."""
 
 
 async def one_by_one(*awaitables: Awaitable[Any]) -> list[Any]:
@@ -105,33 +100,6 @@ async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
         if not is_behind():
             return
         await pause(FIRST_PAUSE * 2**number)
-
-
-async def wait_for_room(
-    transport: Transport, limit: int, size: int, take: Callable[[], Replay], pause: Pause
-) -> Replay | None:
-    """Wait until a replay, of ``size`` bytes at first, fits into the client's buffer; return it as it is then.
-
-    Use it before the next ``await``. Return ``None`` if the client does not read enough.
-    """
-    least, number = transport.buffered_bytes, 0
-    while number < MAX_PAUSES:
-        await pause(FIRST_PAUSE * 2**number)
-        number += 1
-        queued = transport.buffered_bytes
-        if queued <= least - MIN_PROGRESS_BYTES:
-            least, number = queued, 0
-        if queued + size <= limit:
-            replay = take()
-            if has_room(transport, limit, replay):
-                return replay
-            size = replay.size
-    return None
-
-
-def has_room(transport: Transport, limit: int, replay: Replay) -> bool:
-    """Tell whether ``replay`` fits into the client's buffer, which holds ``limit`` bytes."""
-    return transport.buffered_bytes + replay.size <= limit
 
 
 class RecoveringEndpoint(Endpoint):
@@ -215,12 +183,58 @@ class RecoveringEndpoint(Endpoint):
     def _send_replay(
         self, request: Any, take: Callable[[], Replay], decisions: Decisions
     ) -> Awaitable[None] | None:
-        finish = partial(self._replay, request, decisions)
-        limit = self._limits.buffered_bytes
-        if has_room(self._transport, limit, replay := take()):
-            return finish(replay)
-        room = wait_for_room(self._transport, limit, replay.size, take, self._pause)
-        return self._continue(request, room, finish)
+        replay = take()
+        if not replay.unencoded and has_room(
+            self._transport.buffered_bytes, self._limits.buffered_bytes, replay.size
+        ):
+            return self._replay(request, decisions, replay)
+        end = self._send_but_the_end(request, take, replay)
+        return self._continue(request, end, partial(self._replay, request, decisions))
+
+    async def _send_but_the_end(
+        self, request: Any, take: Callable[[], Replay], replay: Replay
+    ) -> Replay | None:
+        """Send a replay, and what is published meanwhile. Return the end of it: send that before the next ``await``.
+
+        Return ``None`` if nothing was sent, because the client does not read. A recovery is never partial: if something
+        was sent, and the rest cannot be, close the connection and raise ``Unavailable``.
+        """
+        node = self._node
+        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        recovered = replay.recovered
+        topics = frozenset((request.topic,)) if request.since is UNSET else recovered
+        for _ in range(MAX_ROUNDS):
+            epoch, cursor = node.epoch, node.cursor
+            if not await self._send_in_bursts(window, replay):
+                if node.epoch == epoch:
+                    return None
+                return await self._send_but_the_end(request, take, take())
+            since = node.replay(tuple(topics), cursor)
+            if since.recovered != topics:
+                raise self._give_up("what it missed was lost while it was sent the first part")
+            replay = replace(since, recovered=recovered)
+            if not replay.unencoded and window.has_room(replay.size):
+                return replay
+        raise self._give_up("more is published than it reads")
+
+    async def _send_in_bursts(self, window: Window, replay: Replay) -> bool:
+        """Send all of a replay; ``False``: nothing, because the client does not read, or the replay is stale."""
+        node, epoch = self._node, self._node.epoch
+        backlog = Backlog(node.encode(replay))
+        while not window.send(backlog):
+            is_worth_it = await window.wait()
+            if self._closing:
+                raise Unavailable("the connection is closing")
+            if node.epoch != epoch or not is_worth_it:
+                if not window.is_used:
+                    return False
+                raise self._give_up("it has not read what it missed")
+        return True
+
+    def _give_up(self, problem: str) -> Unavailable:
+        """Close the connection of a client that is too slow for a replay; return what to raise."""
+        self._close_as_slow(problem)
+        return Unavailable("the connection is closing")
 
     def _replay(
         self, request: Any, decisions: Decisions, replay: Replay | None

@@ -1,15 +1,22 @@
 """The deliveries that are sent again to a client that resumes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import accumulate, chain, takewhile
 from operator import itemgetter
 from typing import Final
 
 from msgspec import Struct
 
 from dwsps_channels.core.entry import Entry
+from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import size as size_of
+
+# The deliveries that are encoded in one go, and their bytes: it takes a few milliseconds, in which nobody else is served.
+MAX_AT_ONCE: Final = 2000
+MAX_BYTES_AT_ONCE: Final = 512 * 1024
 
 # The memory of what was made for replays, before the last one; and what a frame and a topic cost, besides the JSON, of
 # which transports make a second form.
@@ -26,9 +33,9 @@ _LEAST_BYTES: Final = len(
 class ReplayLimits(Struct, frozen=True):
     """The most that is sent again for one frame of a client."""
 
-    messages: int = 5000
+    messages: int = 10_000
     """The number of deliveries."""
-    bytes: int = 512 * 1024
+    bytes: int = 8 * 1024 * 1024
     """The bytes of their JSON."""
 
 
@@ -36,10 +43,19 @@ class Replay(Struct, frozen=True):
     """The deliveries that are sent again, in the order of the log; of one publication the deepest context first."""
 
     frames: Sequence[Frame] = ()
+    """Those that are encoded: all, or none if they are more than is encoded at once."""
     size: int = 0
-    """The bytes of their JSON."""
+    """The bytes of their JSON; nearly, if they are not encoded."""
     recovered: frozenset[str] = frozenset()
     """The topics of which nothing is missing."""
+    unencoded: Sequence[tuple[str, Sequence[Entry]]] = ()
+    """By topic those that are not encoded, in any order of the topics: see ``encode`` and ``Replayer.encode``."""
+
+    def encode(self) -> Iterator[Frame]:
+        """Yield all deliveries in their order, encoded for this replay alone. Any thread may do that."""
+        yield from self.frames
+        for topic, entry in _in_order(self.unencoded):
+            yield entry.publication.frame(topic, entry.offset)
 
 
 NO_REPLAY: Final = Replay()
@@ -76,13 +92,17 @@ class Replayer:
 
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
+        found = []
+        for topic in dict.fromkeys(topics):
+            entries = self._tail.recover(topic, after)
+            if entries is not None:
+                found.append((topic, entries))
+        if _is_large(found):
+            return self._unencoded(found)
         parts: list[_Part] = []
         recovered = []
         messages, size = self._limits.messages, self._limits.bytes
-        for topic in dict.fromkeys(topics):
-            entries = self._tail.recover(topic, after)
-            if entries is None:
-                continue
+        for topic, entries in found:
             if entries:
                 part = self._part(topic, after, entries, messages, size)
                 if part is None:
@@ -96,7 +116,12 @@ class Replayer:
     def last(self, topic: str, count: int) -> Replay:
         """Return the last ``count`` that are kept at and below ``topic``, or as many of them as the limits allow."""
         size, frames = 0, []
-        for entry in reversed(self._tail.last(topic, min(count, self._limits.messages))):
+        entries = self._tail.last(topic, min(count, self._limits.messages))
+        if _is_large([(topic, entries)]):
+            sizes = accumulate(_least_size(topic, (entry,)) for entry in reversed(entries))
+            fitting = sum(1 for _ in takewhile(self._limits.bytes.__ge__, sizes))
+            return self._unencoded([(topic, entries[len(entries) - fitting :])])
+        for entry in reversed(entries):
             [frame] = self._encode(topic, (entry,))
             if size + len(frame.data) > self._limits.bytes:
                 break
@@ -104,6 +129,30 @@ class Replayer:
             frames.append(frame)
         frames.reverse()
         return Replay(frames, size)
+
+    def encode(self, replay: Replay) -> Iterator[Frame]:
+        """Yield all deliveries of ``replay`` in their order, each encoded when it is its turn.
+
+        Go on with it in the same epoch only.
+        """
+        made = (self._encode(topic, (entry,))[0] for topic, entry in _in_order(replay.unencoded))
+        return chain(replay.frames, made)
+
+    def _unencoded(self, found: Iterable[tuple[str, Sequence[Entry]]]) -> Replay:
+        """Return a replay of ``found``, topics and what each has, as far as the limits allow."""
+        messages, size = self._limits.messages, self._limits.bytes
+        parts = []
+        recovered = []
+        for topic, entries in found:
+            if entries:
+                needed = _least_size(topic, entries)
+                if len(entries) > messages or needed > size:
+                    continue
+                messages -= len(entries)
+                size -= needed
+                parts.append((topic, entries))
+            recovered.append(topic)
+        return Replay((), self._limits.bytes - size, frozenset(recovered), parts)
 
     def _part(
         self, topic: str, after: int, entries: Sequence[Entry], messages: int, size: int
@@ -153,6 +202,28 @@ def _least_size(context: str, entries: Sequence[Entry]) -> int:
         publication = entry.publication
         size += size_of(publication.topic) + len(publication.message) + len(publication.timestamp)
     return size
+
+
+def _is_large(found: Sequence[tuple[str, Sequence[Entry]]]) -> bool:
+    """Tell whether ``found``, topics and what each has, is more than is encoded at once."""
+    count = size = 0
+    for _, entries in found:
+        if entries:
+            count += len(entries)
+            size += sum([entry.size for entry in entries])
+    return count > MAX_AT_ONCE or size - ENTRY_BYTES * count > MAX_BYTES_AT_ONCE
+
+
+def _in_order(parts: Sequence[tuple[str, Sequence[Entry]]]) -> Iterator[tuple[str, Entry]]:
+    """Yield the topic and the entry of each delivery, in their order."""
+
+    def of(topic: str, entries: Sequence[Entry]) -> Iterator[tuple[str, Entry]]:
+        for entry in entries:
+            yield topic, entry
+
+    # Of two contexts of one publication the longer is the deeper; merging by offset keeps that order.
+    ordered = sorted(parts, key=lambda part: len(part[0]), reverse=True)
+    return merge(*(of(*part) for part in ordered), key=lambda each: each[1].offset)
 
 
 def _merged(parts: Sequence[_Part]) -> Sequence[Frame]:

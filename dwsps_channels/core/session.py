@@ -14,14 +14,9 @@ from dwsps_channels.core.keys import key_prefix
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.pacing import Pause, no_pause
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.recovery import (
-    Gather,
-    Pause,
-    RecoveringEndpoint,
-    no_pause,
-    one_by_one,
-)
+from dwsps_channels.core.recovery import Gather, RecoveringEndpoint, one_by_one
 from dwsps_channels.core.reply_queue import ReplyQueue
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport

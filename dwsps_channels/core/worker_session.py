@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from msgspec import UNSET
 
 from dwsps_channels.core.entry import Entry
+from dwsps_channels.core.pacing import Window
 from dwsps_channels.core.session import Session
+from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
     READER_REQUESTS,
@@ -54,10 +56,22 @@ class ReaderSession(Session):
         else:
             replay = self._node.replay((topic,), request.since)
             recovered = topic in replay.recovered
-        # Its sender waits for the ack before it asks again: no more than one replay is in the buffer.
-        for frame in replay.frames:
-            self._transport.send(frame)
-        return self._reply(partial(self._ack, request, recovered=recovered))
+        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        cursor = self._node.cursor
+        if not replay.unencoded and window.has_room(replay.size):
+            self._transport.send_all(replay.frames)
+            return self._acknowledge_history(request, recovered, cursor, True)
+        sent = self._send_in_bursts(window, replay)
+        return self._continue(
+            request, sent, partial(self._acknowledge_history, request, recovered, cursor)
+        )
+
+    def _acknowledge_history(
+        self, request: HistoryRequest, recovered: bool, cursor: str, is_sent: bool
+    ) -> Awaitable[None] | None:
+        if not is_sent:
+            raise Unavailable("the history could not be sent")
+        return self._reply(partial(self._ack, request, recovered=recovered, cursor=cursor))
 
 
 class WorkerSession(PublisherSession):

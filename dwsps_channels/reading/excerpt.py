@@ -6,20 +6,20 @@ from msgspec import Struct
 
 from dwsps_channels.client.messages import decode
 from dwsps_channels.core.node import Node
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.core.replay import Replay
 from dwsps_channels.reading.messages import History, HistoryQuery, from_deliveries
 
 
 class Excerpt(Struct, frozen=True):
     """A piece of the log, still encoded."""
 
-    frames: list[Frame]
+    replay: Replay
     cursor: str
     recovered: bool
 
     def history(self) -> History:
         """Return what is in it."""
-        messages = from_deliveries(decode(frame.data) for frame in self.frames)
+        messages = from_deliveries(decode(frame.data) for frame in self.replay.encode())
         return History(messages, self.cursor, self.recovered)
 
 
@@ -28,6 +28,6 @@ def excerpt(node: Node, query: HistoryQuery) -> Excerpt:
     topic = query.topic
     if query.since is None:
         replay = node.replay_last(topic, sys.maxsize if query.last is None else query.last)
-        return Excerpt(list(replay.frames), node.cursor, recovered=True)
+        return Excerpt(replay, node.cursor, recovered=True)
     replay = node.replay([topic], query.since)
-    return Excerpt(list(replay.frames), node.cursor, recovered=topic in replay.recovered)
+    return Excerpt(replay, node.cursor, recovered=topic in replay.recovered)

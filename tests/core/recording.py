@@ -17,6 +17,7 @@ from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.pacing import Pause
 from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
@@ -80,6 +81,22 @@ class RecordingTransport:
             one if one["type"] in ("publish", "entry", "reached") else without_timestamp(one)
             for one in taken
         ]
+
+
+class BufferingTransport(RecordingTransport):
+    """Its client reads when the test takes frames out of ``frames``; until then they fill the buffer."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        return sum(len(frame.data) for frame in self.frames)
+
+    @buffered_bytes.setter
+    def buffered_bytes(self, _: int) -> None: ...
+
+    def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
+        super().close(code, final_frame, discard=discard)
+        if discard:
+            self.frames.clear()
 
 
 class RecordingObserver(Observer):
@@ -219,8 +236,10 @@ class World:
         policy: Policy | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = monotonic,
+        transport: RecordingTransport | None = None,
+        pause: Pause = asyncio.sleep,
     ) -> Client:
-        transport = RecordingTransport()
+        transport = transport or RecordingTransport()
         identity = identity or Identity(client)
         session = SESSIONS[identity.role](
             self.node,
@@ -231,7 +250,7 @@ class World:
             observers=(self.observer,),
             clock=clock,
             gather=asyncio.gather,
-            pause=asyncio.sleep,
+            pause=pause,
         )
         self.sessions.add(session)
         session.open()

@@ -8,20 +8,25 @@ import pytest
 from msgspec import Raw
 
 from dwsps_channels.broker.memory import MemoryBroker
-from dwsps_channels.core import recovery
+from dwsps_channels.core import pacing, recovery, replay
 from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
+from dwsps_channels.core.pacing import MIN_PROGRESS_BYTES, Backlog, Window
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.recovery import MAX_QUESTIONS, MIN_PROGRESS_BYTES, wait_for_room
-from dwsps_channels.core.replay import Replay
+from dwsps_channels.core.recovery import MAX_QUESTIONS, MAX_ROUNDS
+from dwsps_channels.core.replay import ReplayLimits
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unavailable
+from dwsps_channels.protocol.frames import Frame
 from tests.clock import Clock
 from tests.core.recording import (
     STAMP,
+    BufferingTransport,
     Client,
     Message,
     RecordingPolicy,
@@ -553,7 +558,7 @@ async def test_a_replay_waits_for_room_and_has_what_came_meanwhile(
     assert client.transport.take_whole() == []
     assert logged.node.hub.reach("news") == 0
 
-    client.transport.buffered_bytes = 500
+    client.transport.buffered_bytes = 100
     await pending
     *replayed, acknowledged = client.transport.take_whole()
     assert copies(replayed) == [(1, "news"), (2, "news")]
@@ -564,7 +569,7 @@ async def test_a_replay_waits_for_room_and_has_what_came_meanwhile(
 async def test_a_client_that_does_not_read_recovers_nothing_and_is_not_closed(
     logged: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recovery, "MAX_PAUSES", 3)
+    monkeypatch.setattr(pacing, "MAX_PAUSES", 3)
     publish_all(logged, "news")
     client = logged.connect(limits=SMALL)
     client.transport.buffered_bytes = 1000
@@ -596,10 +601,10 @@ async def test_a_client_that_leaves_while_it_waits_for_room_leaves_nothing(logge
 
 
 @pytest.mark.parametrize(
-    ("each", "is_recovered"), [(MIN_PROGRESS_BYTES, True), (MIN_PROGRESS_BYTES // 16, False)]
+    ("each", "is_worth_it"), [(MIN_PROGRESS_BYTES, True), (MIN_PROGRESS_BYTES // 16, False)]
 )
 async def test_a_slow_client_is_waited_for_as_long_as_it_reads(
-    each: int, is_recovered: bool
+    each: int, is_worth_it: bool
 ) -> None:
     pauses: list[float] = []
     transport = RecordingTransport(buffered_bytes=20 * MIN_PROGRESS_BYTES)
@@ -611,26 +616,240 @@ async def test_a_slow_client_is_waited_for_as_long_as_it_reads(
             transport.buffered_bytes -= each
 
     reads: list[None] = []
-    replay = Replay(size=MIN_PROGRESS_BYTES)
+    window = Window(transport, 4 * MIN_PROGRESS_BYTES, read)
 
-    got = await wait_for_room(transport, 2 * MIN_PROGRESS_BYTES, replay.size, lambda: replay, read)
+    while not window.has_room(MIN_PROGRESS_BYTES) and await window.wait():
+        pass
 
-    assert (got is replay) == is_recovered
+    assert window.has_room(MIN_PROGRESS_BYTES) == is_worth_it
     assert sum(pauses) < 20 * 6
 
 
-async def test_a_replay_that_has_grown_while_it_waited_waits_on() -> None:
-    transport = RecordingTransport(buffered_bytes=1000)
-    sizes = iter([800, 800])
-    queued = iter([900, 400, 150])
+async def test_a_frame_that_is_larger_than_the_room_ever_is_goes_alone() -> None:
+    transport = BufferingTransport()
+    window = Window(transport, 1000, asyncio.sleep)
+    frames = [Frame(b"x" * size) for size in (1, 600, 1)]
+    backlog = Backlog(iter(frames))
 
-    async def read(_: float) -> None:
-        transport.buffered_bytes = next(queued)
+    for sent in frames:
+        is_all = window.send(backlog)
+        assert transport.frames == [sent]
+        assert not window.has_room(500)
+        transport.frames.clear()
+        await window.wait()
+    assert is_all
 
-    got = await wait_for_room(transport, 1000, 500, lambda: Replay(size=next(sizes)), read)
 
-    assert got == Replay(size=800)
-    assert list(queued) == list(sizes) == []
+# A replay that is larger than the buffer.
+
+
+class Reader:
+    """A client that reads ``count`` frames in each pause; ``got`` has what it read, and ``most`` what ever waited."""
+
+    def __init__(self, world: World, count: int, **options: Any) -> None:
+        self.transport = BufferingTransport()
+        self.count = count
+        self.got: list[Message] = []
+        self.most = 0
+        self.pauses = 0
+        options = {"limits": SMALL, **options}
+        self.client = world.connect(transport=self.transport, pause=self.pause, **options)
+
+    async def pause(self, _: float) -> None:
+        self.pauses += 1
+        self.read(self.count)
+        self.meanwhile()
+
+    def meanwhile(self) -> None:
+        """Do what else happens in a pause."""
+
+    def read(self, count: int) -> None:
+        waiting, self.most = self.transport.frames, max(self.most, self.transport.buffered_bytes)
+        rest = waiting[count:]
+        del waiting[count:]
+        self.got += self.transport.take_whole()
+        waiting += rest
+
+    async def send(self, frame: str) -> list[Message]:
+        """Send a frame; return all that came, without the acknowledgement."""
+        pending = self.client.session.receive(frame)
+        if pending is not None:
+            await pending
+        self.read(1000)
+        return [each for each in self.got if each["type"] == "publish"]
+
+
+@pytest.fixture
+def paced(logged: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world in which no more than five deliveries are encoded at once, and 40 are kept."""
+    for module in (replay, pacing):
+        monkeypatch.setattr(module, "MAX_AT_ONCE", 5)
+    logged.node = Node("here", logged.broker, tail=Tail(Retention(messages=40)))
+    logged.broker.receiver = logged.node
+    logged.node.begin(Log("log"))
+    return logged
+
+
+LARGE = [("resume", 5), ("resume", 30), ("since", 5), ("since", 30), ("last", 5), ("last", 30)]
+
+
+@pytest.mark.parametrize(("kind", "count"), LARGE)
+async def test_a_replay_larger_than_the_buffer_comes_whole_as_the_client_reads(
+    paced: World, kind: str, count: int
+) -> None:
+    publish_all(paced, *["news"] * count)
+    reader = Reader(paced, 1)
+    frame = RECOVERIES[kind].replace("10", "100")
+
+    replayed = await reader.send(frame)
+
+    assert copies(replayed) == [(number + 1, "news") for number in range(count)]
+    assert reader.got[-1]["cursor"] == f"log:{count}"
+    assert reader.most <= SMALL.buffered_bytes
+    assert reader.pauses >= count // 5
+    publish_all(paced, "news")
+    assert copies(reader.transport.take_whole()) == [(count + 1, "news")]
+
+
+@pytest.mark.parametrize("kind", RECOVERIES)
+async def test_what_is_published_while_a_replay_is_sent_comes_after_it(
+    paced: World, kind: str
+) -> None:
+    publish_all(paced, *["news.uk"] * 20)
+    reader = Reader(paced, 3)
+
+    def meanwhile() -> None:
+        if reader.pauses < 10:
+            publish_all(paced, "news", "sport")
+
+    reader.meanwhile = meanwhile  # type: ignore[method-assign]
+    replayed = await reader.send(RECOVERIES[kind].replace("10", "100"))
+
+    offsets = [offset for offset, _ in copies(replayed)]
+    assert offsets[:20] == list(range(1, 21))
+    assert offsets[20:] == list(range(21, 21 + 2 * len(offsets[20:]), 2))
+    assert len(offsets) > 23
+    assert reader.got[-1]["type"] == "ack"
+    assert reader.got[-1]["cursor"] == paced.node.cursor
+
+
+async def test_topics_that_are_not_recovered_do_not_touch_a_large_replay(paced: World) -> None:
+    publish_all(paced, "lost", *["filler"] * 39, *["a.b"] * 12, "c")
+    reader = Reader(paced, 2)
+
+    replayed = await reader.send(resume(["a", "lost", "c", "a.b", "none"], since="log:0"))
+
+    both = [(offset, context) for offset in range(41, 53) for context in ("a.b", "a")]
+    assert copies(replayed) == [*both, (53, "c")]
+    recovered = {topic: each["recovered"] for topic, each in reader.got[-1]["topics"].items()}
+    assert recovered == {"a": True, "lost": False, "c": True, "a.b": True, "none": True}
+
+
+def is_closed_as_slow(world: World, reader: Reader) -> bool:
+    """Return whether the client was closed with 4100, and got no ack."""
+    transport = reader.transport
+    assert all(each["type"] != "ack" for each in reader.got)
+    assert world.node.hub.reach("news") == 0
+    return (
+        transport.code == CloseCode.SLOW_CONSUMER
+        and transport.discarded
+        and "too slow" in transport.final_frame["reason"]
+    )
+
+
+@pytest.mark.parametrize("kind", RECOVERIES)
+async def test_a_client_that_stops_reading_a_replay_is_closed(paced: World, kind: str) -> None:
+    publish_all(paced, *["news"] * 20)
+    reader = Reader(paced, 0)
+
+    await reader.send(RECOVERIES[kind].replace("10", "100"))
+
+    assert is_closed_as_slow(paced, reader)
+
+
+async def test_a_replay_is_sent_though_the_log_drops_it_and_never_in_part(paced: World) -> None:
+    """The first taking is held. The log must still have all that came since then."""
+    publish_all(paced, *["news"] * 30)
+    reader = Reader(paced, 1)
+    reader.meanwhile = lambda: publish_all(paced, *["sport"] * 5)  # type: ignore[method-assign]
+    replayed = await reader.send(resume(["news"], since="log:0"))
+    assert [offset for offset, _ in copies(replayed)] == list(range(1, 31))
+    assert reader.got[-1]["topics"] == {"news": {"recovered": True}}
+    assert paced.node.replay(["news"], "log:0").recovered == set()
+    reader.client.session.closed()
+
+    before = paced.node.cursor
+    publish_all(paced, *["fun"] * 30)
+    reader = Reader(paced, 1)
+    reader.meanwhile = lambda: publish_all(paced, *["fun"] * 5)  # type: ignore[method-assign]
+    await reader.send(resume(["fun"], since=before))
+    assert is_closed_as_slow(paced, reader)
+
+
+async def test_a_client_that_reads_less_than_is_published_is_not_waited_for_without_end(
+    paced: World,
+) -> None:
+    paced.node = Node("here", paced.broker)
+    paced.broker.receiver = paced.node
+    paced.node.begin(Log("log"))
+    publish_all(paced, *["news"] * 20)
+    reader = Reader(paced, 3)
+    reader.meanwhile = lambda: publish_all(paced, *["news"] * 4)  # type: ignore[method-assign]
+
+    await reader.send(resume(["news"], since="log:0"))
+
+    assert is_closed_as_slow(paced, reader)
+    assert reader.pauses > MAX_ROUNDS
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+async def test_a_reset_ends_a_replay_that_waits(paced: World, is_begun: bool) -> None:
+    publish_all(paced, *["news"] * 20)
+    reader = Reader(paced, 1)
+    if not is_begun:
+        reader.transport.send(Frame(b'{"type":"entry","padding":"%s"}' % (b"x" * 1000)))
+        reader.count = 0
+    reader.meanwhile = lambda: paced.node.begin(Log("new", 7))  # type: ignore[method-assign]
+
+    replayed = await reader.send(resume(["news"], since="log:0"))
+
+    if is_begun:
+        assert is_closed_as_slow(paced, reader)
+    else:
+        assert replayed == []
+        assert reader.got[-1] == resumed("new:7", {"news": {"recovered": False}})
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_replay_leaves_nothing(paced: World) -> None:
+    publish_all(paced, *["news"] * 20)
+    reader = Reader(paced, 1)
+    reader.meanwhile = reader.client.session.closed  # type: ignore[method-assign]
+
+    await reader.send(resume(["news"], since="log:0"))
+
+    assert reader.pauses == 1
+    assert paced.is_empty()
+
+
+async def test_the_first_taking_is_within_the_limits_and_what_comes_meanwhile_is_not_counted(
+    paced: World,
+) -> None:
+    paced.node = Node("here", paced.broker, replay_limits=ReplayLimits(messages=12, bytes=10_000))
+    paced.broker.receiver = paced.node
+    paced.node.begin(Log("log"))
+    publish_all(paced, *["many"] * 13, *["few"] * 12)
+    reader = Reader(paced, 2)
+
+    def meanwhile() -> None:
+        if reader.pauses == 1:
+            publish_all(paced, "few", "many")
+
+    reader.meanwhile = meanwhile  # type: ignore[method-assign]
+    replayed = await reader.send(resume(["many", "few"], since="log:0"))
+
+    assert copies(replayed) == [(number, "few") for number in range(14, 27)]
+    outcomes = reader.got[-1]["topics"]
+    assert (outcomes["many"]["recovered"], outcomes["few"]["recovered"]) == (False, True)
 
 
 # A process that is behind the one at which the client was before.

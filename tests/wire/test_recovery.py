@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.processes import Server, ServerFactory
+from tests.processes import Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 from tests.wire.raw import MIB, masked, raw_websocket
 
@@ -237,29 +237,61 @@ def _read_acks(connection: Any, count: int) -> bytes:
 async def test_a_client_that_was_closed_for_being_slow_resumes_like_any_other(
     start_server: ServerFactory, server_kind: str
 ) -> None:
-    """Messages that were too much for its buffer are too much for a replay, and it is told so; the rest it gets."""
-    server = start_server(
-        server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024, "RESUME_BYTES": 128 * 1024}
-    )
+    """It is sent all that it missed as it reads, and then what was published meanwhile."""
+    server = start_server(server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024})
+    topics = ["slow", "calm", "none"]
     async with connected(server.url) as writer:
         since = await cursor(writer)
         with raw_websocket(server.port) as slow:
-            request = {"type": "resume", "since": since, "topics": ["slow", "calm"]}
+            request = {"type": "resume", "since": since, "topics": topics}
             slow.sendall(masked(json.dumps(request).encode()))
             assert b'"resume"' in await asyncio.to_thread(slow.recv, 4096)
-            await writer.publish("calm", 1)
+            await writer.publish("calm", 0)
+            count = 0
             while "bytes were waiting to be read" not in server.log:
-                await writer.publish("slow", "x" * 60_000)
-            await writer.publish("calm", 2)
+                count += 1
+                await writer.publish("slow", [count, "x" * 10_000])
+            await writer.publish("calm", 1)
         async with connected(server.url) as back:
-            missed, ack = await recover(
-                back, type="resume", since=since, topics=["slow", "calm", "none"]
-            )
-            assert messages(missed) == [1, 2]
-            assert ack["topics"] == {
-                "slow": {"recovered": False},
-                "calm": {"recovered": True},
-                "none": {"recovered": True},
-            }
-            await writer.publish("slow", "live")
-            assert (await back.receive())["message"] == "live"
+            resuming = asyncio.create_task(recover(back, type="resume", since=since, topics=topics))
+            meanwhile = 0
+            while not resuming.done() and meanwhile < 50:
+                meanwhile += 1
+                await writer.publish("slow", [count + meanwhile, ""])
+            missed, ack = await resuming
+            assert ack["topics"] == {topic: {"recovered": True} for topic in topics}
+            offsets = [each["offset"] for each in missed]
+            assert offsets == sorted(offsets)
+            assert messages([each for each in missed if each["topic"] == "calm"]) == [0, 1]
+            numbers = [each["message"][0] for each in missed if each["topic"] == "slow"]
+            while len(numbers) < count + meanwhile:
+                numbers.append((await back.receive())["message"][0])
+            assert numbers == list(range(1, count + meanwhile + 1))
+            await back.nothing_more()
+
+
+async def test_a_client_that_stops_reading_in_the_middle_of_a_replay_is_closed_without_an_ack(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(
+        server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024, "RESUME_BYTES": 12 * MIB}
+    )
+    async with connected(server.url) as writer:
+        since = await cursor(writer)
+        for number in range(1100):
+            await writer.publish("slow", [number, "x" * 10_000])
+        with raw_websocket(server.port) as slow:
+            request = {"type": "resume", "since": since, "topics": ["slow"]}
+            slow.sendall(masked(json.dumps(request).encode()))
+            await wait_until_async(lambda: "it has not read what it missed" in server.log, 30)
+            data = await asyncio.to_thread(_read_all, slow)
+        assert b'"action":"resume"' not in data
+        assert b'"context":"slow"' in data
+
+
+def _read_all(connection: Any) -> bytes:
+    data = bytearray()
+    with suppress(ConnectionResetError):
+        while received := connection.recv(MIB):
+            data += received
+    return bytes(data)
