@@ -77,7 +77,7 @@ UNKNOWN: Final = (
 
 
 class _LostThread(Exception):
-    """The end of reading on: an entry, or the epoch, is not the one that follows. This process verifies where it is."""
+    """The end of reading on: an entry, or the epoch, is not the one that follows, or others ask. This process verifies where it is."""
 
 
 class RedisBroker:
@@ -362,7 +362,7 @@ class RedisBroker:
                 identify_due = now + IDENTIFY_INTERVAL
             if now >= beat_due:
                 (what,) = await connection.run(self._layout.beat(self._process, run, self._epoch))
-                if what == b"lost":
+                if what != b"ok":
                     raise _LostThread
                 beat_due = now + BEAT_INTERVAL
             if not self._queue and self._unanswered is None:

@@ -223,11 +223,15 @@ end
 
 -- ARGV  2 epoch  3 process  4 the Redis  5 how many streams, of which the first is the log
 --       then of each: the root's name ('' for the log), bounds of messages, bytes and age in ms
--- Returns {'ok'} or {'lost'}.
+-- Returns {'ok'}, {'lost'}, or {'asked'}: others vouch for another Redis, so join them.
 local function beat()
-  local epoch, last, run = get('epoch', 'last', 'run')
+  local epoch, last, voted = get('epoch', 'last', 'vote')
   if is_lost(epoch, last) or epoch ~= ARGV[2] then
     return {'lost'}
+  end
+  local run, since = string.match(voted or '', '^(%S+) (%d+)$')
+  if run and run ~= ARGV[4] and now - tonumber(since) <= VOTE then
+    return {'asked'}
   end
   redis.call('HSET', state, 'p:' .. ARGV[3], int(now), 'run', ARGV[4], 'heard', int(now))
   local at = 6

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError
 from dwsps_channels.broker.redis.broker import RedisBroker
 from dwsps_channels.broker.redis.hosts import async_pool
 from tests.broker.redis.account import Account
-from tests.broker.redis.brokers import layout
+from tests.broker.redis.brokers import broker, layout
 from tests.broker.redis.proxy import Proxy
 from tests.processes import HOST, Child, Redis, free_port, redis_server, require, wait_until_async
 
@@ -168,3 +168,23 @@ async def test_a_master_that_comes_back_has_its_end_dropped_and_nothing_is_hidde
     await account.goes_on(timeout=20)
     await account.hush()
     account.check()
+
+
+async def test_a_redis_that_gets_its_first_replica_is_still_the_same(
+    account: Account, redis: Redis, children: list[Child], tmp_path: Path
+) -> None:
+    """Redis then takes another replication id, and a process that starts is the first to see it."""
+    for _ in range(2):
+        account.talk(await account.add(broker(redis)))
+    await account.goes_on()
+    await configure(redis, "repl-diskless-sync-delay", 0)
+    replica = redis_server(tmp_path)
+    replica.command = [*replica.command, "--replicaof", HOST, str(redis.port)]
+    children.append(replica)
+    replica.start()
+    await wait_until_async(partial(is_followed, redis, replica), 20, "the replica follows")
+    await account.add(broker(redis))
+    await account.goes_on()
+    await account.hush()
+    account.check()
+    assert [len(process.logs) for process in account.processes] == [1, 1, 1]
