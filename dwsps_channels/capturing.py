@@ -83,7 +83,7 @@ def capture(*, serving: bool) -> MutableSequence[Published] | None:
 
 @contextmanager
 def capture_publishes() -> Iterator[list[Published]]:
-    """Have ``publish`` and ``apublish`` append to the list that this yields, and send nothing.
+    """Have ``publish`` and ``apublish`` append to the list that this yields, and send nothing. ``history`` reads it.
 
     No server needs to run, and none gets the messages, not even this process. Everything else is as usual: bad topics
     and messages raise, and inside a transaction nothing is appended before the commit. (Django's ``TestCase`` never
@@ -100,7 +100,7 @@ def capture_publishes() -> Iterator[list[Published]]:
 
 @contextmanager
 def real_publishes() -> Iterator[None]:
-    """Have ``publish`` and ``apublish`` send within a test, as they do outside tests.
+    """Have ``publish`` and ``apublish`` send within a test, and ``history`` read, as they do outside tests.
 
     First set ``SERVER_URL`` or ``CHANNEL_LAYERS`` to a server that the test has started: messages reach any server
     there.
