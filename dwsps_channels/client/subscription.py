@@ -276,7 +276,10 @@ class Subscription:
         if offset is not None and self._has_replay:
             # What another subscription brought stands before what was replayed, or among it.
             came = {item.offset or 0: item for item in self._queue if isinstance(item, Message)}
+            has_dropped = Marker.RESET in self._queue
             self._clear()
+            if has_dropped:
+                self._mark()
             for number in sorted(came):
                 if number > since:
                     self._put(came[number])

@@ -7,7 +7,7 @@ import pytest
 
 from dwsps_channels.client import BlockingClient, InvalidCall
 from tests.client.conftest import Connect
-from tests.client.scripted import ScriptedServer
+from tests.client.scripted import IGNORE, NOW, ScriptedServer
 from tests.processes import wait_until_async
 
 RESET = {"type": "reset", "cursor": "e2:7"}
@@ -132,6 +132,28 @@ async def test_a_reader_that_is_too_slow_is_told_in_place_of_what_was_dropped(
         assert (await messages.get()) is not None
     assert seen == ["reset", 7, 8, 9]
     assert messages.dropped == 7
+
+
+async def test_a_reader_for_which_a_replay_is_too_long_is_told(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted, reader_messages=3)
+    scripted.decide = lambda frame: IGNORE if frame["type"] == "subscribe" else None
+    seen: list[Any] = []
+    subscription = client.subscribe("news", last=5, on_reset=lambda: seen.append("reset"))
+    beginning = asyncio.create_task(subscription.begin())
+    await wait_until_async(lambda: scripted.sent("subscribe"))
+    delivery = {"type": "publish", "topic": "news", "context": "news", "timestamp": NOW}
+    for number in range(1, 6):
+        await scripted.broadcast(delivery | {"offset": number, "message": number})
+    answer = {"id": scripted.frames[-1]["id"], "topic": "news", "cursor": "e:5"}
+    await scripted.broadcast({"type": "ack", "action": "subscribe", "timestamp": NOW, **answer})
+    await beginning
+    for _ in range(3):
+        message = await subscription.get()
+        assert message is not None
+        seen.append(message.message)
+    assert (seen, subscription.dropped) == (["reset", 3, 4, 5], 2)
 
 
 async def test_a_dropped_reset_is_told_before_what_is_left(
