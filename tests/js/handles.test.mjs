@@ -19,6 +19,20 @@ test('a handle takes back its own handler; the client unsubscribes after the las
   assert.equal(server.sent('unsubscribe').length, 1)
 })
 
+test('a handler that is taken back by another one does not get the message of that moment', async (t) => {
+  const client = await open(t, await serve(t))
+  const got = []
+  const handles = []
+  client.subscribe('a', ({ message }) => {
+    if (message === 1) handles[0].unsubscribe()
+    if (message === 2) client.unsubscribe('a')
+  })
+  handles.push(client.subscribe('a', ({ message }) => got.push(['one', message])))
+  await client.subscribe('a', ({ message }) => got.push(['two', message]))
+  for (const message of [0, 1, 2, 3]) await client.publish('a', message)
+  assert.deepEqual(got, [['one', 0], ['two', 0], ['two', 1]])
+})
+
 test('a handle may be taken back again and again, and after close()', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)

@@ -104,7 +104,8 @@ export class Subscriptions {
     if (subscription?.position.advance(position) === false) return
     this.#parts.listeners.emit('message', event)
     for (const handler of this.#byTopic.get(context)?.handlers ?? []) {
-      if (handler) guard(handler, event)
+      // One that ran before may have taken this one back.
+      if (handler && this.#byTopic.get(context)?.holders.has(handler)) guard(handler, event)
     }
   }
 
