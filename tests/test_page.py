@@ -360,6 +360,7 @@ def test_messages_of_a_break_appear_afterwards_marked_as_missed(open_window: Ope
         window.subscribe("news")
     one.find("#cut").click()
     one.expect_state("reconnecting")
+    expect(one.find("#state-detail")).to_contain_text("cut by you: publish from a second window")
     for text in ('"a"', '"b"'):
         two.publish("news.uk", text)
     one.find("#cut").click()

@@ -63,6 +63,7 @@ function connect() {
     if (!willReconnect) showState('closed', reason || `code ${code}`)
   })
   on('reconnecting', ({ attempt, delay }) => {
+    if (CuttableSocket.isCut) return showState('reconnecting', 'cut by you: publish from a second window, then restore it')
     showState('reconnecting', '', { attempt, at: performance.now() + delay })
     log.add({ kind: 'connection', text: `reconnecting in ${seconds(delay)}, attempt ${attempt}` })
   })
