@@ -188,12 +188,10 @@ class RecoveringEndpoint(Endpoint):
             self._transport.buffered_bytes, self._limits.buffered_bytes, replay.size
         ):
             return self._replay(request, decisions, replay)
-        end = self._send_but_the_end(request, take, replay)
+        end = self._send_but_the_end(request, take)
         return self._continue(request, end, partial(self._replay, request, decisions))
 
-    async def _send_but_the_end(
-        self, request: Any, take: Callable[[], Replay], replay: Replay
-    ) -> Replay | None:
+    async def _send_but_the_end(self, request: Any, take: Callable[[], Replay]) -> Replay | None:
         """Send a replay, and what is published meanwhile. Return the end of it: send that before the next ``await``.
 
         Return ``None`` if nothing was sent, because the client does not read. A recovery is never partial: if something
@@ -201,6 +199,8 @@ class RecoveringEndpoint(Endpoint):
         """
         node = self._node
         window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        # Taken here, in one step with the cursor below: a coroutine may begin later than it is made.
+        replay = take()
         recovered = replay.recovered
         topics = frozenset((request.topic,)) if request.since is UNSET else recovered
         for _ in range(MAX_ROUNDS):
@@ -208,7 +208,7 @@ class RecoveringEndpoint(Endpoint):
             if not await self._send_in_bursts(window, replay):
                 if node.epoch == epoch:
                     return None
-                return await self._send_but_the_end(request, take, take())
+                return await self._send_but_the_end(request, take)
             since = node.replay(tuple(topics), cursor)
             if since.recovered != topics:
                 raise self._give_up("what it missed was lost while it was sent the first part")

@@ -733,6 +733,25 @@ async def test_what_is_published_while_a_replay_is_sent_comes_after_it(
     assert reader.got[-1]["cursor"] == paced.node.cursor
 
 
+@pytest.mark.parametrize("kind", RECOVERIES)
+async def test_what_is_published_before_a_large_replay_begins_is_not_missed(
+    paced: World, kind: str
+) -> None:
+    """The fast lane awaits it in the next turn of the event loop."""
+    publish_all(paced, *["news"] * 20)
+    reader = Reader(paced, 3)
+    pending = reader.client.session.receive(RECOVERIES[kind].replace("10", "100"))
+    assert pending is not None
+    publish_all(paced, "news")
+
+    await pending
+
+    reader.read(1000)
+    replayed = [each for each in reader.got if each["type"] == "publish"]
+    assert copies(replayed) == [(number, "news") for number in range(1, 22)]
+    assert reader.got[-1]["cursor"] == "log:21"
+
+
 async def test_topics_that_are_not_recovered_do_not_touch_a_large_replay(paced: World) -> None:
     publish_all(paced, "lost", *["filler"] * 39, *["a.b"] * 12, "c")
     reader = Reader(paced, 2)
