@@ -4,15 +4,17 @@ The clients are models that do what docs/reference/protocol.md asks of them, "Re
 """
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec import Raw
 
+from dwsps_channels.core import pacing, replay
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
@@ -27,7 +29,7 @@ from dwsps_channels.policies import AllowAll
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.topics import contexts
-from tests.core.recording import STAMP, RecordingBroker, RecordingTransport
+from tests.core.recording import STAMP, BufferingTransport, RecordingBroker
 
 TOPICS = ["a", "a.b", "a.b.c", "a.d", "e"]
 topics = st.sampled_from(TOPICS)
@@ -85,9 +87,10 @@ class SharedLog:
 class Server:
     """A process: its node reads the log when the test says so."""
 
-    def __init__(self, log: SharedLog, kept: int) -> None:
+    def __init__(self, log: SharedLog, kept: int, resumed: int) -> None:
         self.log = log
         self.kept = kept
+        self.resumed = resumed
         self.start()
 
     def start(self) -> None:
@@ -96,7 +99,7 @@ class Server:
             "here",
             RecordingBroker(),
             tail=Tail(Retention(messages=self.kept), {"e": Retention(messages=3)}),
-            replay_limits=ReplayLimits(messages=12),
+            replay_limits=ReplayLimits(messages=self.resumed),
             on_reset=lambda: self.sessions.reset(self.node.cursor),
         )
         self.begin()
@@ -114,10 +117,6 @@ class Server:
             offset += 1
             self.node.receive(publication, offset)
         self.read_to = epoch, offset
-
-    async def pause(self, _: float) -> None:
-        """A session waits for the log: what it takes to read some more."""
-        self.read(1)
 
 
 @dataclass
@@ -140,19 +139,23 @@ class Client:
         self.cursor: Place | None = None
         self.epoch = ""
         self.is_recovering = False
-        self.transport: RecordingTransport | None = None
+        self.appetite = 1
+        """The frames that it reads whenever its session waits."""
+        self.replayed: set[str] = set()
+        """The contexts of deliveries since the resume."""
+        self.transport: BufferingTransport | None = None
         self.server: Server
         self.session: Session
 
     def connect(self, server: Server) -> None:
-        self.server, self.transport = server, RecordingTransport()
+        self.server, self.transport = server, BufferingTransport()
         self.session = Session(
             server.node,
             self.transport,
             Identity(f"{id(self.transport)}"),
             policy=AllowAll(),
-            limits=Limits(),
-            pause=server.pause,
+            limits=Limits(buffered_bytes=1200),
+            pause=self.pause,
         )
         server.sessions.add(self.session)
         self.session.open()
@@ -160,6 +163,7 @@ class Client:
         if known:
             assert self.cursor is not None
             self.is_recovering = True
+            self.replayed = set()
             self.send(type="resume", since="{}:{}".format(*self.cursor), topics=known)
         for topic, each in self.subscriptions.items():
             if each.start is None:
@@ -176,9 +180,20 @@ class Client:
                 self.enter(self.cursor[0])
 
     def send(self, **frame: Any) -> None:
+        if self.transport is None:
+            return
         pending = self.session.receive(json.dumps(frame))
         if pending is not None:
             finish(pending)
+        if self.transport.code is not None:
+            # It was too slow for its replay: what it did not read is lost, and there is no ack.
+            assert self.transport.code == CloseCode.SLOW_CONSUMER
+            self.disconnect()
+
+    async def pause(self, _: float) -> None:
+        """Its session waits: the client reads, and its server reads the log."""
+        self.server.read(1)
+        self.read(self.appetite)
 
     def subscribe(self, topic: str) -> None:
         if topic not in self.subscriptions:
@@ -209,8 +224,10 @@ class Client:
                 self.is_recovering = False
                 self.learn(place_of(cursor))
                 for topic, outcome in outcomes.items():
-                    if not outcome["recovered"] and topic in self.subscriptions:
-                        self.begin(topic, place_of(cursor))
+                    if not outcome["recovered"]:
+                        assert topic not in self.replayed
+                        if topic in self.subscriptions:
+                            self.begin(topic, place_of(cursor))
             case {"type": "reset", "cursor": cursor}:
                 self.learn(place_of(cursor))
                 if not self.is_recovering:
@@ -239,6 +256,7 @@ class Client:
         self.subscriptions[topic] = Subscription(place, place[1])
 
     def deliver(self, context: str, offset: int, number: int) -> None:
+        self.replayed.add(context)
         subscription = self.subscriptions.get(context)
         if subscription is None or subscription.start is None:
             return
@@ -267,22 +285,32 @@ def finish(pending: Awaitable[None]) -> None:
     raise AssertionError("it waits for something else")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_at_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (replay, pacing):
+            patch.setattr(module, "MAX_AT_ONCE", 4)
+        yield
+
+
 class Recoveries(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.log = SharedLog()
-        self.servers = [Server(self.log, kept=8), Server(self.log, kept=20)]
+        self.servers = [Server(self.log, kept=8, resumed=6), Server(self.log, kept=30, resumed=30)]
         self.clients = [Client(self.log) for _ in range(3)]
 
     @initialize(
+        appetites=st.lists(counts, min_size=3, max_size=3),
         wanted=st.lists(st.sets(topics, min_size=1), min_size=3, max_size=3),
         published=st.lists(topics, max_size=3),
     )
-    def begin(self, wanted: list[set[str]], published: list[str]) -> None:
+    def begin(self, appetites: list[int], wanted: list[set[str]], published: list[str]) -> None:
         self.publish(published)
         for server in self.servers:
             server.read(100)
         for number, client in enumerate(self.clients):
+            client.appetite = appetites[number]
             client.connect(self.servers[number % 2])
             for topic in sorted(wanted[number]):
                 client.subscribe(topic)
@@ -330,6 +358,10 @@ class Recoveries(RuleBasedStateMachine):
         self.clients[client].unsubscribe(topic)
 
     @rule(client=clients, count=counts)
+    def change_pace(self, client: int, count: int) -> None:
+        self.clients[client].appetite = count
+
+    @rule(client=clients, count=counts)
     def receive(self, client: int, count: int) -> None:
         self.clients[client].read(count)
 
@@ -373,6 +405,7 @@ class Recoveries(RuleBasedStateMachine):
             server.read(0)
             server.read(1000)
         for number, client in enumerate(self.clients):
+            client.appetite = 100
             if client.transport is None or number == 0:
                 client.disconnect()
                 client.connect(self.servers[number % 2])
