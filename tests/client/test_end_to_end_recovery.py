@@ -176,6 +176,34 @@ async def test_a_reader_that_was_too_slow_for_the_server_is_told(
     assert len(before) < after[0]
 
 
+async def test_a_reader_that_was_closed_for_being_slow_misses_nothing(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    limits = {"MAX_BUFFERED_BYTES": 200_000, "RESUME_BYTES": 14_000_000}
+    server = start_server(server_kind, dwsps=limits)
+    recorder = Recorder()
+    async with (
+        proxy_to(server.port) as proxy,
+        Client(
+            f"ws://{HOST}:{proxy.port}/ws/pubsub/", **QUICK | {"heartbeat_timeout": 30.0}
+        ) as reader,
+        Client(server.url) as writer,
+    ):
+        await reader.subscribe("flood", recorder.message, on_reset=recorder.reset)
+        proxy.hold()
+        big = "x" * 60_000
+        published = 0
+        while "bytes were waiting to be read" not in server.log:
+            await writer.publish("flood", [published, big])
+            published += 1
+            assert published < 220, "it was never closed"
+        proxy.flow()
+        await writer.publish("flood", [published, ""])
+        await wait_until_async(lambda: recorder.seen[-1:] == [[published, ""]], 20)
+        assert "4100" in str(reader.last_error)
+    assert [each[0] for each in recorder.seen] == list(range(published + 1))
+
+
 async def test_since_and_last_begin_where_they_say(server: Server) -> None:
     async with Client(server.url) as client, client.subscribe("start"):
         cursor = client.cursor
