@@ -349,6 +349,32 @@ for (const isChatty of [true, false]) {
   })
 }
 
+test('a server with another log that breaks amid the recovery costs nothing that the first one has', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  const topics = Array.from({ length: 140 }, (_, n) => `t${n}.${'x'.repeat(240)}`) // more than one resume takes
+  const got = []
+  for (const topic of topics) client.subscribe(topic, ({ message }) => got.push(message))
+  const fill = (count) => { for (let n = 0; n < count; n++) server.publish('other', n) }
+  fill(5)
+  await client.subscribe('last')
+  assert.equal(client.cursor, 'e1:5')
+  let resumes = 0
+  server.decide = ({ type }) => type === 'resume' && resumes++ > 0 && 'ignore'
+  server.drop()
+  server.lose('e2')
+  fill(50)
+  await until(() => resumes === 2)
+  await settle(client).catch(() => {}) // the answer to the first one is there
+  server.decide = () => {}
+  server.drop()
+  server.lose('e1')
+  fill(5)
+  server.publish(topics[0], 'a')
+  await next(client, 'open')
+  assert.deepEqual([got, client.cursor], [['a'], 'e1:6'])
+})
+
 test('answers of a resume that say nothing, or nonsense, are no answers: the client subscribes, and tells a reset', async (t) => {
   const server = await serve(t, LogServer)
   for (const topics of [undefined, null, 7, [], {}, { a: null }, { a: { recovered: 'yes' } }, { __proto__: { a: { recovered: true } } }]) {

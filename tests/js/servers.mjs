@@ -139,7 +139,7 @@ export class LogServer extends TestServer {
     this.floor = this.log.length ? this.log[0].offset - 1 : this.#last
   }
 
-  /** Begin another epoch, as after a restart. Who is connected is told. */
+  /** Begin another epoch, as after a restart, and send a reset to every session. */
   lose(epoch) {
     Object.assign(this, { epoch, log: [], floor: 0 })
     this.#last = 0

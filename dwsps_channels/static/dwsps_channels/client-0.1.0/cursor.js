@@ -29,6 +29,11 @@ export class Position {
     if (epoch !== this.#epoch || offset > this.#offset) this.set(cursor)
   }
 
+  /** Move to a cursor if it is of another epoch. */
+  enter(cursor) {
+    if (parse(cursor).epoch !== this.#epoch) this.set(cursor)
+  }
+
   /** Move to the offset of a delivery, in the epoch of this connection; return false if it is not ahead. */
   advance(offset) {
     if (!this.#epoch || offset === undefined) return true // nothing is known about the order

@@ -133,7 +133,9 @@ export class Subscriptions {
     this.#restoring = new Set(this.#byTopic.values())
     for (const subscription of this.#restoring) {
       const { wasGranted, since } = subscription
-      subscription.isBroken ||= wasGranted && !since && !this.#cursor.cursor
+      const cursor = since || this.#cursor.cursor
+      subscription.isBroken ||= wasGranted && !cursor
+      if (wasGranted) subscription.position.enter(cursor) // another server's log may have come in between
       this.#enqueue(subscription)
     }
     return this.#restoring.size
