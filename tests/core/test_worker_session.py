@@ -5,7 +5,18 @@ from typing import Any
 import pytest
 
 from dwsps_channels.core.identity import Identity, Role
-from tests.core.recording import Client, Message, World, frame, is_error, publish
+from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.pacing import no_pause
+from dwsps_channels.protocol.close_codes import CloseCode
+from tests.core.recording import (
+    BufferingTransport,
+    Client,
+    Message,
+    World,
+    frame,
+    is_error,
+    publish,
+)
 
 READER = Identity("page", role=Role.READER)
 
@@ -73,3 +84,42 @@ def test_it_does_nothing_else(logged: World, type: str) -> None:
     sent = frame(type, "chat", message=1, id=1)
     [answer] = logged.connect(identity=READER).send(sent)
     assert is_error(answer, "invalid_message", action=type, topic="chat", id=1)
+
+
+async def test_history_larger_than_the_buffer_comes_as_it_is_read_with_the_cursor_of_its_end(
+    logged: World,
+) -> None:
+    publisher = logged.connect("publisher")
+    for number in range(30):
+        publisher.send(publish("chat", number))
+    transport = BufferingTransport()
+    got: list[Message] = []
+    most = 0
+
+    async def pause(_: float) -> None:
+        nonlocal most
+        most = max(most, transport.buffered_bytes)
+        got.extend(transport.take_whole())
+        publisher.send(publish("chat", "meanwhile"))
+
+    limits = Limits(buffered_bytes=1000)
+    reader = logged.connect(identity=READER, limits=limits, transport=transport, pause=pause)
+
+    await reader.start(request("chat", last=100))
+
+    *deliveries, answer = got + transport.take_whole()
+    assert [each["message"] for each in deliveries] == list(range(30))
+    assert answer["cursor"] == "log:30"
+    assert most <= 1000
+
+
+async def test_a_reader_that_does_not_read_its_history_is_closed(logged: World) -> None:
+    publisher = logged.connect("publisher")
+    for number in range(30):
+        publisher.send(publish("chat", number))
+    limits, transport = Limits(buffered_bytes=1000), BufferingTransport()
+    reader = logged.connect(identity=READER, limits=limits, transport=transport, pause=no_pause)
+
+    await reader.start(request("chat"))
+
+    assert transport.code == CloseCode.SLOW_CONSUMER
