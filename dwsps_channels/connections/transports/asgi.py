@@ -25,8 +25,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 # slowed, and not closed for the acks that it causes.
 CONGESTED_BYTES = 64 * 1024
 
-# After so many frames for one client the others have their turn: a replay may have thousands, and a server that takes
-# them all never gives way to other tasks.
+# After so many frames of a replay other clients have their turn: it may have thousands, and a server that takes them all
+# never gives way to other tasks. Live messages are written at once: publishers could else add more than is written.
 FRAMES_BETWEEN_YIELDS: Final = 64
 
 
@@ -199,7 +199,7 @@ class AsgiTransport:
             if self._backpressure is not None and self._buffered <= self._low_water:
                 self._end_backpressure()
             sent += 1
-            if sent % FRAMES_BETWEEN_YIELDS == 0:
+            if self._replayed and sent % FRAMES_BETWEEN_YIELDS == 0:
                 await asyncio.sleep(0)
         self._replayed = 0
 
