@@ -120,3 +120,12 @@ def test_every_url_has_a_hash_if_the_storage_rewrites_imports(
     for load in loads:
         assert HASHED.search(load.path)
         assert "immutable" in load.cache_control
+
+
+@pytest.mark.parametrize("part", ["dwsps", *PARTS])
+def test_imports_end_with_a_semicolon(part: str) -> None:
+    """Without it, Django's storages do not find them."""
+    folder = ROOT / "dwsps_channels/static/dwsps_channels"
+    path = folder / "dwsps.js" if part == "dwsps" else folder / VERSIONED.strip("/") / f"{part}.js"
+    imports = [line for line in path.read_text().splitlines() if line.startswith("import ")]
+    assert [line for line in imports if not line.endswith(";")] == []

@@ -1,4 +1,4 @@
-import { PSError } from './errors.js'
+import { PSError } from './errors.js';
 
 /** At most so many bytes of topics, and 3 for each, go into one frame, which servers read as a whole. */
 const MAX_BYTES = 32_000

@@ -1,6 +1,6 @@
-import { isAfter, Position } from './cursor.js'
-import { guard } from './listeners.js'
-import { encodeSince } from './resume.js'
+import { isAfter, Position } from './cursor.js';
+import { guard } from './listeners.js';
+import { encodeSince } from './resume.js';
 
 /** What the user wants of one topic, and what the server has granted of it. */
 export class Subscription {

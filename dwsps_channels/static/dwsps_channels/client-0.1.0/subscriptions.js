@@ -1,11 +1,11 @@
-import { jitter } from './backoff.js'
-import { IGNORE, localAck } from './calls.js'
-import { Position } from './cursor.js'
-import { PSError } from './errors.js'
-import { guard } from './listeners.js'
-import { encodeSince, encodeTopics, refusal, resultOf, takeTogether } from './resume.js'
-import { Subscription } from './subscription.js'
-import { Timer } from './timer.js'
+import { jitter } from './backoff.js';
+import { IGNORE, localAck } from './calls.js';
+import { Position } from './cursor.js';
+import { PSError } from './errors.js';
+import { guard } from './listeners.js';
+import { encodeSince, encodeTopics, refusal, resultOf, takeTogether } from './resume.js';
+import { Subscription } from './subscription.js';
+import { Timer } from './timer.js';
 
 /** The subscriptions of one client, across reconnections. */
 export class Subscriptions {
