@@ -190,6 +190,10 @@ class Session(RecoveringEndpoint):
         elif self._hub.unsubscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.unsubscribed(self.identity, topic)
+        # As ``_reply``, without the calls.
+        if self._replies is None:
+            self._transport.send(self._ack(request))
+            return None
         return self._reply(partial(self._ack, request))
 
     def _acknowledge(self, request: Any, offset: int | UnsetType) -> Awaitable[None] | None:

@@ -35,6 +35,8 @@ class Subscription:
 class SubscriptionQuota:
     """The room that a subscriber has for further subscriptions. It shrinks with each that is admitted."""
 
+    __slots__ = ("_count", "_limits", "_size", "_subscriptions")
+
     def __init__(self, subscriber: Subscriber, limits: Limits) -> None:
         self._subscriptions = subscriber.subscriptions
         self._limits = limits
