@@ -82,28 +82,33 @@ class SignalObserver(Observer):
 
     async def _send_queued(self) -> None:
         try:
-            # In a test they share the test's thread, and see its transaction.
-            async with nullcontext() if is_under_test() else ThreadSensitiveContext():
-                while self._queue:
-                    signal, identity, told = self._queue.popleft()
-                    if "message" in told:
-                        try:
-                            told["message"] = json.loads(told["message"])
-                        except (ValueError, RecursionError) as error:
-                            # JSON it is, but Python reads no integer of 5000 digits.
-                            logger.warning(
-                                "a message that client %s published to '%s' cannot be passed to signal receivers: %s",
-                                identity.client,
-                                printable(told["topic"]),
-                                printable(str(error)),
-                            )
-                            continue
-                    await sync_to_async(close_old_connections)()
-                    # Robust: Django logs what a receiver raises, with its traceback.
-                    await signal.asend_robust(
-                        sender=Session, client=identity.client, user=identity.user, **told
-                    )
-                # The thread ends here, and what it opened with it, whatever CONN_MAX_AGE says.
-                await sync_to_async(close_connections)()
+            # Again for events that came while the connections were being closed.
+            while self._queue:
+                await self._send_all()
         finally:
             self._sender = None
+
+    async def _send_all(self) -> None:
+        # In a test they share the test's thread, and see its transaction.
+        async with nullcontext() if is_under_test() else ThreadSensitiveContext():
+            while self._queue:
+                signal, identity, told = self._queue.popleft()
+                if "message" in told:
+                    try:
+                        told["message"] = json.loads(told["message"])
+                    except (ValueError, RecursionError) as error:
+                        # JSON it is, but Python reads no integer of 5000 digits.
+                        logger.warning(
+                            "a message that client %s published to '%s' cannot be passed to signal receivers: %s",
+                            identity.client,
+                            printable(told["topic"]),
+                            printable(str(error)),
+                        )
+                        continue
+                await sync_to_async(close_old_connections)()
+                # Robust: Django logs what a receiver raises, with its traceback.
+                await signal.asend_robust(
+                    sender=Session, client=identity.client, user=identity.user, **told
+                )
+            # The thread ends here, and what it opened with it, whatever CONN_MAX_AGE says.
+            await sync_to_async(close_connections)()
