@@ -51,12 +51,14 @@ class Tail:
         # The number of publications without an offset.
         self._counted = 0
 
-    def append(self, publication: Publication, offset: int | None = None) -> Entry:
-        """Keep a publication that enters now. ``offset``: see ``Receiver.receive``."""
+    def append(
+        self, publication: Publication, offset: int | None = None, at: float | None = None
+    ) -> Entry:
+        """Keep a publication that entered at ``at``, or enters now. ``offset``: see ``Receiver.receive``."""
         if offset is None:
             self._counted = offset = self._counted + 1
         publisher = OWN if publication.from_peer_server else publication.publisher
-        entry = Entry(offset, publication, publisher, self._clock())
+        entry = Entry(offset, publication, publisher, self._clock() if at is None else at)
         fresh = self._fresh
         fresh.append(entry)
         if len(fresh) >= MAX_FRESH:
@@ -72,11 +74,8 @@ class Tail:
             # What is published below a root that is not kept need not be in the log.
             ring.reset(log.floors.get(root, log.floor) if ring.keeps else log.offset)
         now, ages = self._clock(), log.ages
-        self._fresh = [
-            Entry(offset, publication, publication.publisher, now - ages.get(offset, 0.0))
-            for offset, publication in log.publications
-        ]
-        self._settle()
+        for offset, publication in log.publications:
+            self.append(publication, offset, now - ages.get(offset, 0.0))
 
     def recover(self, topic: str, after: int) -> Sequence[Entry] | None:
         """Return what was published at and below ``topic`` after the offset ``after``; ``None``: some of it is missing."""

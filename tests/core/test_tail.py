@@ -117,3 +117,24 @@ def test_what_is_loaded_is_as_old_as_the_log_says_whatever_its_publisher_has_sta
         left.append([number for _, number in kept(tail)])
         clock.now += 101
     assert left == [[1, 2, 3, 4], [2, 3, 4], [3, 4], []]
+
+
+@pytest.mark.parametrize("is_loaded", [False, True], ids=["received", "loaded"])
+def test_half_of_the_room_is_for_messages_of_peers(is_loaded: bool) -> None:
+    """However they came here: a peer stands for many publishers."""
+    tail = Tail(Retention(messages=12))
+    of_peer = Publication("news", Raw(b"1"), STAMP, "far", 1, "paris", from_peer_server=True)
+    published = [
+        of_peer
+        if number % 4 == 0
+        else publication("here", number, publisher=f"client {number % 4}")
+        for number in range(24)
+    ]
+    if is_loaded:
+        tail.begin(Log("one", offset=24, publications=list(enumerate(published, 1))))
+    else:
+        for offset, each in enumerate(published, 1):
+            tail.append(each, offset)
+    entries = tail.last("news", 24)
+    assert len(entries) == 12
+    assert sum(entry.publication.from_peer_server for entry in entries) == 6
