@@ -92,11 +92,7 @@ class Replayer:
 
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
-        found = []
-        for topic in dict.fromkeys(topics):
-            entries = self._tail.recover(topic, after)
-            if entries is not None:
-                found.append((topic, entries))
+        found = self._tail.recover(dict.fromkeys(topics), after)
         if _is_large(found):
             return self._unencoded(found)
         parts: list[_Part] = []
@@ -145,8 +141,8 @@ class Replayer:
         recovered = []
         for topic, entries in found:
             if entries:
-                needed = _least_size(topic, entries)
-                if len(entries) > messages or needed > size:
+                # Sizes are added up only for what may fit.
+                if len(entries) > messages or (needed := _least_size(topic, entries)) > size:
                     continue
                 messages -= len(entries)
                 size -= needed
@@ -206,12 +202,11 @@ def _least_size(context: str, entries: Sequence[Entry]) -> int:
 
 def _is_large(found: Sequence[tuple[str, Sequence[Entry]]]) -> bool:
     """Tell whether ``found``, topics and what each has, is more than is encoded at once."""
-    count = size = 0
-    for _, entries in found:
-        if entries:
-            count += len(entries)
-            size += sum([entry.size for entry in entries])
-    return count > MAX_AT_ONCE or size - ENTRY_BYTES * count > MAX_BYTES_AT_ONCE
+    count = sum([len(entries) for _, entries in found])
+    if count > MAX_AT_ONCE:
+        return True
+    size = sum([entry.size for _, entries in found for entry in entries])
+    return size - ENTRY_BYTES * count > MAX_BYTES_AT_ONCE
 
 
 def _in_order(parts: Sequence[tuple[str, Sequence[Entry]]]) -> Iterator[tuple[str, Entry]]:

@@ -1,7 +1,7 @@
 """The newest part of the log, in the memory of this process."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import takewhile
 from operator import attrgetter
@@ -77,13 +77,16 @@ class Tail:
         for offset, publication in log.publications:
             self.append(publication, offset, now - ages.get(offset, 0.0))
 
-    def recover(self, topic: str, after: int) -> Sequence[Entry] | None:
-        """Return what was published at and below ``topic`` after the offset ``after``; ``None``: some of it is missing."""
+    def recover(self, topics: Iterable[str], after: int) -> list[tuple[str, Sequence[Entry]]]:
+        """Return each of ``topics`` of which nothing is missing, with what was published there after the offset ``after``."""
         self._settle()
-        if self._last_evicted(topic) > after:
-            return None
-        below = self._indexed().below(topic)
-        return below[bisect_right(below, after, key=_by_offset) :]
+        index = self._indexed()
+        found = []
+        for topic in topics:
+            if self._last_evicted(topic) <= after:
+                below = index.below(topic)
+                found.append((topic, below[bisect_right(below, after, key=_by_offset) :]))
+        return found
 
     def last(self, topic: str, count: int) -> Sequence[Entry]:
         """Return the last ``count`` that are kept at and below ``topic``."""
