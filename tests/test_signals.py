@@ -197,6 +197,25 @@ class TestReceivers:
         assert [what for what, _ in ran] == ["received", "closed"]
         assert ran[0][1] is ran[1][1]
 
+    async def test_what_comes_while_the_connections_are_closed_is_received(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        received: list[str] = []
+        observer = SignalObserver()
+
+        def close() -> None:
+            if received == ["c1"]:
+                observer.connected(Identity("c2"))
+
+        def receiver(client: str, **told: Any) -> None:
+            received.append(client)
+
+        monkeypatch.setattr(signal_observer, "close_connections", close)
+        with receiving(signals.connected, receiver):
+            observer.connected(ADA)
+            await observer.finish(5)
+        assert received == ["c1", "c2"]
+
     async def test_a_slow_one_delays_neither_delivery_nor_connecting_nor_djangos_thread(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
