@@ -53,7 +53,7 @@ class Member:
         self.logs.append(log)
 
     def receive(self, publication: Publication, offset: int | None) -> None:
-        assert bool(self.logs) is (offset is not None)  # a log is begun before, or there is none
+        assert bool(self.logs) is (offset is not None)  # a broker with a log begins it first
         self.received.append(publication)
         self.offsets.append(offset)
 

@@ -154,7 +154,10 @@ class ChannelLayerBroker:
         await self._settled.wait()
 
     def publish(self, publication: Publication, key: str = "") -> Outcome:
-        """Hand over to every process: see ``Broker.publish``; there is no log to find ``key`` in. Call it on the loop that ``start`` ran on."""
+        """Hand over to every process: see ``Broker.publish``. Call it on the loop that ``start`` ran on.
+
+        ``key`` has no effect: without a log nobody knows what was published before.
+        """
         if self._stopping or self._node is None:
             return refused("the server is not running")
         if not self.connected:

@@ -76,16 +76,19 @@ UNKNOWN: Final = (
 )
 
 
-class _LostThread(Exception):
-    """The end of reading on: an entry, or the epoch, is not the one that follows, or others ask. This process verifies where it is."""
+class _LostPlace(Exception):
+    """The log cannot be read on: the next entry, or the epoch, is not the expected one, or other processes ask.
+
+    Join again: that verifies where this process is in the log.
+    """
 
 
 class RedisBroker:
     """A process of a server that shares a log, by two connections to Redis: one writes, one reads.
 
-    Publications that arrive while others are on their way leave together, in one batch. One batch at a time is on its way:
-    its answer says where in the log it is. This process's own publications come back by reading the log, as everybody's
-    do, and are delivered and acknowledged then: all processes deliver in one order.
+    Publications that arrive while others are on their way leave together, in one batch. One batch at a time is on its way;
+    the answer has its offsets. This process reads its own publications from the log, like those of the other processes,
+    and delivers and acknowledges them then. So all processes deliver in one order.
 
     A batch has a number. If the connection breaks before the answer came, it is sent again once Redis is back, and the
     script in Redis finds out if it has been there. What is not settled in time fails, with a text that says so.
@@ -220,7 +223,7 @@ class RedisBroker:
             longer = min(2 * pause, MAX_RETRY_PAUSE)
             try:
                 await self._run()
-            except* _LostThread:
+            except* _LostPlace:
                 # It reads on in a moment, but does not load the log again and again.
                 pause = RETRY_PAUSE if loop.time() - began > MAX_RETRY_PAUSE else longer
             except* Exception as group:
@@ -363,7 +366,7 @@ class RedisBroker:
             if now >= beat_due:
                 (what,) = await connection.run(self._layout.beat(self._process, run, self._epoch))
                 if what != b"ok":
-                    raise _LostThread
+                    raise _LostPlace
                 beat_due = now + BEAT_INTERVAL
             if not self._queue and self._unanswered is None:
                 self._wake.clear()
@@ -422,7 +425,7 @@ class RedisBroker:
             # There is another epoch, or none. If this was the first attempt, nobody has the batch.
             if not batch.is_uncertain:
                 batch.call = ()
-            raise _LostThread
+            raise _LostPlace
         # It was meant for an epoch that is over, whose end may have been lost with it.
         self._forget(batch)
         batch.refuse(UNKNOWN)
@@ -450,7 +453,7 @@ class RedisBroker:
 
     def _take(self, entry: Entry) -> None:
         if entry.epoch != self._epoch.encode() or entry.previous != self._last:
-            raise _LostThread
+            raise _LostPlace
         process, _, number = entry.source.decode().partition(" ")
         batch = self._pending.pop(int(number), None) if process == self._process else None
         if batch is not None:
@@ -464,7 +467,7 @@ class RedisBroker:
             except ValueError as error:
                 logger.warning("messages of process %s cannot be read: %s", process, _text(error))
                 self._last = _NOWHERE
-                raise _LostThread from error
+                raise _LostPlace from error
             self._last = entry.id
             for offset, publication in publications:
                 self._deliver(publication, offset)

@@ -109,7 +109,7 @@ class Layout:
         return f"{self.log}:{root}"
 
     def root_of(self, topic: str) -> str | None:
-        """Return the longest root that has ``topic`` and is kept apart; ``None``: the longest is not, or there is none."""
+        """Return the longest root at or above ``topic``, if it has a stream; ``None``: it has none, or no root matches."""
         for context in contexts(topic):
             if context in self._all_roots:
                 return context if context in self.roots else None
@@ -120,7 +120,7 @@ class Layout:
         return any(each.startswith(f"{topic}.") for each in self._all_roots)
 
     def root_that_has_all(self, topic: str) -> str | None:
-        """Return the root whose stream has everything at and below ``topic``; ``None``: there is none."""
+        """Return the root whose stream has everything at and below ``topic``; ``None``: no root's stream has."""
         return None if self.is_divided(topic) else self.root_of(topic)
 
     def join(self, process: str, run: str, candidate: str, epoch: str, last: bytes) -> Call:

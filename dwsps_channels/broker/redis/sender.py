@@ -54,7 +54,7 @@ class RedisSender:
 
 
 def open_log(connection: BlockingConnection, layout: Layout) -> tuple[str, int, bytes]:
-    """Return the epoch of the log, its last offset, and the id of the last entry. Begin a log if there is none.
+    """Return the epoch of the log, its last offset, and the id of the last entry. If the log does not exist, begin it.
 
     Raises:
         TimeoutError: not before the deadline of ``connection``.

@@ -26,7 +26,7 @@ export function resolveAddress(url) {
 /**
  * Take the page's cursor, `since`, out of the query of an address.
  * @param {string} address  an absolute URL
- * @returns {{ address: string, since: string }} without it, and the cursor; empty if there is none
+ * @returns {{ address: string, since: string }} the address without `since`, and the cursor; an empty text if the query has no `since`
  */
 export function takeCursor(address) {
   const [path, query = ''] = address.split(/\?(.*)/s)

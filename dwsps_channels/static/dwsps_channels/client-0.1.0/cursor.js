@@ -11,7 +11,7 @@ export class Position {
   #epoch = '' // which life of the log; empty if the server has none, or has not said yet
   #offset = 0
 
-  /** As the server reads it; empty if there is none. */
+  /** The text that the server reads; empty as long as no cursor is known. */
   get cursor() {
     return this.#epoch && `${this.#epoch}:${this.#offset}`
   }
