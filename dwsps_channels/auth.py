@@ -1,13 +1,18 @@
 """The user of a connection, by Django's session cookie. A connection without the cookie costs no query."""
 
+from collections.abc import Iterable
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
 from channels.auth import AuthMiddleware
 from channels.sessions import CookieMiddleware, SessionMiddleware
+from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser
 from django.db import Error as DatabaseError
+from django.http import parse_cookie
+from django.utils.functional import SimpleLazyObject
 
 from dwsps_channels.connections.handshakes import (
     ClientGone,
@@ -18,34 +23,68 @@ from dwsps_channels.connections.handshakes import (
 from dwsps_channels.threads.pools import Busy, look_up
 
 
-class SessionUserMiddleware(AuthMiddleware):
-    """Works like ``AuthMiddleware``, but looks up only clients with a session cookie, and in separate threads.
+class AuthMiddlewareStack(AuthMiddleware):
+    """Middleware for cookies, session and user, with the same ``scope`` as ``channels.auth.AuthMiddlewareStack``.
 
-    After a restart thousands of clients connect at once. Those without a cookie need no look-up. A look-up that has not
-    begun is dropped if its client disconnects. If too many wait, or the database is down, the handshake is answered
-    with 503, and the client reconnects later.
+    It looks up only clients with a session cookie, and in separate threads. After a restart thousands of clients connect
+    at once. For those without a cookie no session is made until somebody looks at it. A look-up that has not begun is
+    dropped if its client disconnects. If too many wait, or the database is down, the handshake is answered with 503, and
+    the client reconnects later.
     """
 
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self._of_http = CookieMiddleware(SessionMiddleware(_HttpUserMiddleware(inner)))
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> Any:
+        if scope["type"] != "websocket":
+            return await self._of_http(scope, receive, send)
+        # In one step: a handshake's response carries no cookie, so no session has to be saved.
         scope = dict(scope)
-        self.populate_scope(scope)
-        session = scope["session"]
-        if session.session_key is None:
-            scope["user"]._wrapped = AnonymousUser()
-        elif scope["type"] != "websocket":
-            scope["user"]._wrapped = await look_up(_user_of, session)
+        cookies = scope["cookies"] = _cookies_in(scope["headers"])
+        if "session" in scope:
+            key = scope["session"].session_key
+        elif (key := cookies.get(settings.SESSION_COOKIE_NAME)) is None:
+            scope["session"] = SimpleLazyObject(_session)
+        else:
+            scope["session"] = _session(key)
+            key = scope["session"].session_key
+        if "user" in scope:
+            pass  # a middleware around this one knows it
+        elif key is None:
+            scope["user"] = AnonymousUser()
         else:
             connect = await receive()
             try:
-                user = await while_connected(receive, look_up(_user_of, session))
+                scope["user"] = await while_connected(receive, look_up(_user_of, scope["session"]))
             except ClientGone:
                 return None
             except (Busy, DatabaseError) as error:
                 return await unanswered.reject(scope, send, error)
-            scope["user"]._wrapped = user
             receive = ReplayedReceive(connect, receive)
         inner: Any = self.inner
         return await inner(scope, receive, send)
+
+
+class _HttpUserMiddleware(AuthMiddleware):
+    """The part of ``AuthMiddleware`` that looks up the user, in separate threads."""
+
+    async def resolve_scope(self, scope: Any) -> None:
+        session = scope["session"]
+        scope["user"]._wrapped = (
+            AnonymousUser() if session.session_key is None else await look_up(_user_of, session)
+        )
+
+
+def _cookies_in(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    for name, value in headers:
+        if name == b"cookie":
+            return parse_cookie(value.decode("latin-1"))
+    return {}
+
+
+def _session(key: str | None = None) -> Any:
+    return import_module(settings.SESSION_ENGINE).SessionStore(key)
 
 
 class _HandshakeSession:
@@ -73,8 +112,3 @@ class _HandshakeSession:
 def _user_of(session: Any) -> Any:
     request: Any = SimpleNamespace(session=_HandshakeSession(session))
     return get_user(request)
-
-
-def AuthMiddlewareStack(inner: Any) -> Any:
-    """Wrap ``inner`` in the middleware for cookies, session and user, as ``channels.auth.AuthMiddlewareStack`` does."""
-    return CookieMiddleware(SessionMiddleware(SessionUserMiddleware(inner)))

@@ -1,15 +1,16 @@
 """``dwsps_channels.auth`` gives the same user as Channels' own, and asks nobody where there is none."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import channels.auth
 import pytest
 from asgiref.sync import sync_to_async
-from channels.testing import WebsocketCommunicator
+from channels.testing import HttpCommunicator, WebsocketCommunicator
 from django.conf import settings
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.test import Client, override_settings
 
 from dwsps_channels import auth
@@ -18,18 +19,26 @@ STACKS = {"ours": auth.AuthMiddlewareStack, "Channels'": channels.auth.AuthMiddl
 
 
 async def user_of(stack: Any, cookies: dict[str, str]) -> Any:
+    return (await scope_of(stack, cookies))["user"]
+
+
+async def scope_of(stack: Any, cookies: dict[str, str], **given: Any) -> Any:
     found: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        found.append(scope["user"])
+        found.append(scope)
         await send({"type": "websocket.accept"})
 
-    header = "; ".join(f"{name}={value}" for name, value in cookies.items())
-    headers = [(b"cookie", header.encode())] if cookies else []
-    communicator = WebsocketCommunicator(stack(application), "/", headers)
+    communicator = WebsocketCommunicator(stack(application), "/", headers_with(cookies))
+    cast(Any, communicator.scope).update(given)
     await communicator.connect()
     await communicator.wait()
     return found[0]
+
+
+def headers_with(cookies: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    header = "; ".join(f"{name}={value}" for name, value in cookies.items())
+    return [(b"cookie", header.encode())] if cookies else []
 
 
 @pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
@@ -47,6 +56,57 @@ class TestUser:
     async def test_a_session_that_is_no_more_is_nobodys(self, stack: Any) -> None:
         user = await user_of(stack, {settings.SESSION_COOKIE_NAME: "x" * 32})
         assert user == AnonymousUser()
+
+    async def test_a_user_that_is_known_already_stays(self, stack: Any) -> None:
+        ann, bob = [await User.objects.acreate(username=name) for name in ("ann", "bob")]
+        scope = await scope_of(stack, await logged_in(ann), user=bob)
+        assert scope["user"] == bob
+
+    async def test_a_user_is_known_by_http_too(self, stack: Any) -> None:
+        ann = await User.objects.acreate(username="ann")
+        found: list[Any] = []
+
+        async def application(scope: Any, receive: Any, send: Any) -> None:
+            found.append(scope["user"])
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        for cookies in (await logged_in(ann), {}):
+            communicator = HttpCommunicator(
+                stack(application), "GET", "/", headers=headers_with(cookies)
+            )
+            await communicator.get_response()
+        assert found == [ann, AnonymousUser()]
+
+
+@pytest.mark.parametrize("stack", STACKS.values(), ids=STACKS)
+@pytest.mark.django_db(transaction=True)
+class TestScope:
+    async def test_cookies_are_in_the_scope(self, stack: Any) -> None:
+        assert (await scope_of(stack, {"theme": "dark"}))["cookies"] == {"theme": "dark"}
+        assert (await scope_of(stack, {}))["cookies"] == {}
+
+    async def test_the_session_is_in_the_scope(self, stack: Any) -> None:
+        cookies = await logged_in(await User.objects.acreate(username="ann"))
+        session = (await scope_of(stack, cookies))["session"]
+        assert session.session_key == cookies[settings.SESSION_COOKIE_NAME]
+
+    @pytest.mark.parametrize("cookies", [{}, {settings.SESSION_COOKIE_NAME: "short"}])
+    async def test_a_client_without_one_has_a_new_session(
+        self, stack: Any, cookies: dict[str, str]
+    ) -> None:
+        session = (await scope_of(stack, cookies))["session"]
+        assert session.session_key is None
+        session["theme"] = "dark"
+        assert session["theme"] == "dark"
+
+    async def test_the_session_of_a_middleware_around_it_counts(self, stack: Any) -> None:
+        ann = await User.objects.acreate(username="ann")
+        key = (await logged_in(ann))[settings.SESSION_COOKIE_NAME]
+        session = SessionStore(key)
+        scope = await scope_of(stack, {}, session=session)
+        assert scope["session"] is session
+        assert scope["user"] == ann
 
 
 @pytest.mark.django_db(transaction=True)
