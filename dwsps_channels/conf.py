@@ -220,6 +220,19 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         _RETENTION.seconds
     )
 
+    LOG_MESSAGES: Annotated[
+        Count,
+        _must_be(A_COUNT, "Messages that Redis or the database keeps for peers that are away."),
+    ] = 100_000
+
+    LOG_BYTES: Annotated[
+        Count, _must_be(A_COUNT, "Bytes of messages that Redis or the database keeps.")
+    ] = 64 * 1024 * 1024
+
+    LOG_MAX_AGE: Annotated[
+        Positive, _must_be(A_POSITIVE, "Seconds for which Redis or the database keeps messages.")
+    ] = 86_400.0
+
     HISTORY: Annotated[
         dict[str, History | None],
         _must_be(
@@ -300,8 +313,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
 
     @property
     def retention(self) -> Retention:
-        """The bounds of topics that ``HISTORY`` does not name."""
+        """The bounds of topics that ``HISTORY`` does not name, in the memory of a process."""
         return Retention(self.TAIL_MESSAGES, self.TAIL_BYTES, self.TAIL_MAX_AGE)
+
+    @property
+    def log_retention(self) -> Retention:
+        """The bounds of the log, in Redis or the database."""
+        return Retention(self.LOG_MESSAGES, self.LOG_BYTES, self.LOG_MAX_AGE)
 
     @property
     def history(self) -> dict[str, Retention | None]:

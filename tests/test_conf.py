@@ -36,7 +36,10 @@ DEFAULTS: dict[str, Any] = {
     "RATE_BURST_BYTES": 1024 * 1024,
     "TAIL_MESSAGES": 10_000,
     "TAIL_BYTES": 16 * 1024 * 1024,
-    "TAIL_MAX_AGE": 300.0,
+    "TAIL_MAX_AGE": 3600.0,
+    "LOG_MESSAGES": 100_000,
+    "LOG_BYTES": 64 * 1024 * 1024,
+    "LOG_MAX_AGE": 86_400.0,
     "HISTORY": {},
     "RESUME_MESSAGES": 10_000,
     "RESUME_BYTES": 8 * 1024 * 1024,
@@ -152,6 +155,12 @@ BAD: list[tuple[str, Any]] = [
     *(("MAX_MESSAGE_DEPTH", value) for value in (*NO_COUNT, 513)),
     *(("RATE_LIMIT", value) for value in (0, -1, "1/s", True, float("nan"))),
     *(("RATE_LIMIT_BYTES", value) for value in (0, -1, "1 MB", True, float("nan"))),
+    *(
+        (f"LOG_{bound}", value)
+        for bound in ("MESSAGES", "BYTES")
+        for value in (0, -1, 1.5, True, None)
+    ),
+    *(("LOG_MAX_AGE", value) for value in (0, -1, "1 day", True, None, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(
         ("HISTORY", value)

@@ -10,5 +10,5 @@ class Retention(Struct, frozen=True):
     """The number of messages."""
     bytes: int = 16 * 1024 * 1024
     """The memory that they take, nearly."""
-    seconds: float = 300.0
+    seconds: float = 3600.0
     """Their age."""

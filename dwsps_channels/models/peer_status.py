@@ -29,6 +29,14 @@ class PeerStatus(models.Model):
     missed = models.PositiveBigIntegerField(default=0)
     resent = models.PositiveBigIntegerField(default=0)
     reconnects = models.PositiveBigIntegerField(default=0)
+    position = models.CharField(max_length=64, blank=True)
+    """The cursor of the last message that the peer is done with."""
+    position_at = models.FloatField(default=0.0)
+    """When that one was appended to the log, in seconds since the epoch."""
+    lag = models.PositiveBigIntegerField(default=0)
+    """Messages in the log that the peer has not acknowledged. Some may not be for it."""
+    oldest_at = models.FloatField(null=True)
+    """When the oldest of them was appended to the log, in seconds since the epoch."""
     cursor = models.JSONField(default=dict, blank=True)
     """Origin to the sequence of the last message that the peer has acknowledged."""
 
