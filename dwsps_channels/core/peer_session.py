@@ -11,7 +11,8 @@ from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.protocol.messages import Requests
+from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.messages import Requests, Subject
 from dwsps_channels.protocol.peer_messages import PEER_REQUESTS, ForwardedPublish
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import contexts
@@ -24,7 +25,15 @@ class PeerSession(Session):
     take, every other one is refused until the peer has sent that one again.
     """
 
-    __slots__ = ("_last", "_refused", "_refused_place", "_relayed")
+    __slots__ = (
+        "_last",
+        "_refused",
+        "_refused_place",
+        "_relayed",
+        "duplicates",
+        "received",
+        "refused",
+    )
 
     requests: ClassVar[Requests] = PEER_REQUESTS
     # What it forwards is of many publishers: readers of one topic are not to hold up the others.
@@ -32,6 +41,12 @@ class PeerSession(Session):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.received = 0
+        """Messages that the broker has taken."""
+        self.duplicates = 0
+        """Messages that had come before, and were dropped."""
+        self.refused = 0
+        """Messages that were answered with an error."""
         # The message that the broker did not take: the peer sends it again, and what came after it, too.
         self._refused: Key | None = None
         # The number of named messages so far, and the place of that one among them.
@@ -50,9 +65,11 @@ class PeerSession(Session):
         if not _is_forwarded(request):
             return super()._handle(request, allowed)
         answer = self._relay(request)
-        if answer is None:  # a duplicate
+        if answer is None:
+            self.duplicates += 1
             return self._acknowledge(request, UNSET)
         if isinstance(answer, int):
+            self.received += 1
             return self._acknowledge(request, answer)
         return self._acknowledge_later(request, answer)
 
@@ -67,8 +84,11 @@ class PeerSession(Session):
             publisher=self.identity.peer or "",
             from_peer_server=True,
         )
-        if name is None:
-            return self._node.relay(publication)  # its sender sends nothing again
+        if name is None:  # its sender sends nothing again
+            answer = self._node.relay(publication)
+            if not (answer is None or isinstance(answer, int)):
+                answer.add_done_callback(self._count)
+            return answer
         if self._refused == name:
             self._last = None  # it comes again, and what came after it will
         # Perhaps one was refused in this very turn, and the callback has not run: then the last was, too.
@@ -87,9 +107,19 @@ class PeerSession(Session):
         return answer
 
     def _settled(self, name: Key, place: int, outcome: Future) -> None:
+        self._count(outcome)
         # The first of those that were refused, in whatever order the broker says so.
         if has_failed(outcome) and (self._refused is None or place < self._refused_place):
             self._refused, self._refused_place = name, place
+
+    def _count(self, outcome: Future) -> None:
+        if not has_failed(outcome):
+            self.received += 1
+
+    def _error(self, error: BaseException, subject: Subject) -> Frame:
+        if subject.action == "publish":
+            self.refused += 1
+        return super()._error(error, subject)
 
 
 def _is_forwarded(request: Any) -> bool:

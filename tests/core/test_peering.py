@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.protocol.errors import Unavailable
 from tests.core.recording import (
     ORIGIN,
@@ -56,6 +57,13 @@ def reader(world: World) -> Client:
 
 def messages(client: Client) -> list[Any]:
     return [each["message"] for each in client.transport.take()]
+
+
+def counted(link: Client) -> tuple[int, int, int]:
+    """Return how many messages of the peer were received, were duplicates, were refused."""
+    session = link.session
+    assert isinstance(session, PeerSession)
+    return session.received, session.duplicates, session.refused
 
 
 class TestRelaying:
@@ -271,6 +279,35 @@ class TestRelaying:
         world.receive(publication)
         world.connect(identity=peer("link")).send(forwarded(1))
         assert messages(subscriber) == [1]
+
+    async def test_what_a_peer_sends_is_counted_once_by_what_became_of_it(
+        self, world: World
+    ) -> None:
+        link = world.connect(identity=peer("link"))
+        for number in (1, 2, 2, 1, 2):
+            link.send(forwarded(number))
+        assert counted(link) == (2, 3, 0)
+        link.send(forwarded(3, topic="a..b"))
+        link.send("no frame at all")
+        assert counted(link) == (2, 3, 1)
+        accepted, refused, unnamed = future(), future(), future()
+        world.broker.answer = accepted
+        link.send(forwarded(4))
+        world.broker.answer = refused
+        link.send(forwarded(5))
+        world.broker.answer = unnamed
+        link.send(publish("news", 6, fromPeerServer=True))
+        assert counted(link) == (2, 3, 1)
+        accepted.set_result(4)
+        unnamed.set_result(6)
+        refused.set_exception(Unavailable("redis is away"))
+        await turn()
+        assert counted(link) == (4, 3, 2)
+        world.broker.answer = None
+        link.send(forwarded(6))  # is to wait for the one before it
+        assert counted(link) == (4, 3, 3)
+        link.send(forwarded(5))
+        assert counted(link) == (5, 3, 3)
 
     @pytest.mark.parametrize("role", [Role.CLIENT, Role.WORKER, Role.PUBLISHER])
     def test_nobody_else_may_relay(self, world: World, role: Role) -> None:
