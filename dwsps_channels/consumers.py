@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
@@ -207,7 +208,7 @@ async def _authenticate(
         return authentication.UNAUTHENTICATED
     answer = await while_connected(receive, _authenticate_in_turn(credential, scope, server))
     if isinstance(answer, authentication.Authenticated):
-        return answer
+        return replace(answer, address=_host(scope))
     logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
     return None
 

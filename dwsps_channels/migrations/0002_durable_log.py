@@ -89,6 +89,7 @@ class Migration(migrations.Migration):
                 ),
                 ("process", models.CharField(max_length=64)),
                 ("connections", models.PositiveIntegerField(default=0)),
+                ("address", models.CharField(blank=True, max_length=64)),
                 ("received", models.PositiveBigIntegerField(default=0)),
                 ("duplicates", models.PositiveBigIntegerField(default=0)),
                 ("refused", models.PositiveBigIntegerField(default=0)),

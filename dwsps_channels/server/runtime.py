@@ -44,6 +44,7 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
+from dwsps_channels.peering.inbound.reporter import InboundReporter
 from dwsps_channels.peering.inbound.throttle import Throttle
 from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
@@ -125,6 +126,7 @@ class Runtime:
         self.sessions = Sessions(_loaded_user_id)
         """The sessions of this process."""
         self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
+        self._inbound = InboundReporter()
         self._empty = asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._started = self.loop.create_task(self._start())
@@ -199,6 +201,8 @@ class Runtime:
         session.open()
         if authenticated.peer is not None:
             self._accepted_peers.add(session, authenticated.peer)
+            if isinstance(session, PeerSession):
+                self._inbound.add(session, authenticated.peer.pk, authenticated.address)
         if authenticated.server_id is not None:
             transport.send(
                 encode(
@@ -219,6 +223,7 @@ class Runtime:
         if not self.sessions:
             self._empty.set()
         self._accepted_peers.discard(session)
+        self._inbound.discard(session.identity.client)
         session.closed()
 
     def stats(self) -> RuntimeStats:
@@ -254,7 +259,10 @@ class Runtime:
         self._accepted_peers.stop()
         drop_waiting()
         # Receivers may publish that somebody has left: the broker stops after them.
-        await self.signals.finish(ends - self.loop.time())
+        await asyncio.gather(
+            self.signals.finish(ends - self.loop.time()),
+            self._inbound.stop(EVENTS_GRACE),
+        )
         await self.broker.stop()
 
 

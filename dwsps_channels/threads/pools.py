@@ -53,6 +53,15 @@ async def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await (in_djangos_thread(call) if is_under_test() else _questions().run(call))
 
 
+async def in_background(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``function``, which writes what nobody waits for, in a thread of its own.
+
+    So a database that is slow, or locked, delays neither look-ups nor the project's own code.
+    """
+    call = partial(function, *args, **kwargs)
+    return await (in_djangos_thread(call) if is_under_test() else _background().run(call))
+
+
 async def in_djangos_thread(call: Callable[[], T]) -> T:
     """Call it in the thread that ``sync_to_async`` uses, with its database connections cared for."""
 
@@ -171,6 +180,11 @@ def _lookups() -> Threads:
 @cache
 def _questions() -> Threads:
     return Threads("policy", conf.POLICY_THREADS)
+
+
+@cache
+def _background() -> Threads:
+    return Threads("background", 1)
 
 
 def drop_waiting() -> None:

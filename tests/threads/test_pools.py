@@ -16,7 +16,7 @@ from django.db import connections
 from django.db.utils import ConnectionHandler
 
 from dwsps_channels.threads import database
-from dwsps_channels.threads.pools import Busy, Threads, look_up
+from dwsps_channels.threads.pools import Busy, Threads, in_background, look_up
 from tests.connections.transports.contract import turns
 from tests.processes import wait_until_async
 
@@ -227,6 +227,10 @@ class TestInTests:
         expected = await sync_to_async(threading.current_thread)()
         assert await look_up(threading.current_thread) is expected
 
+    async def test_so_do_writes_that_nobody_waits_for(self) -> None:
+        expected = await sync_to_async(threading.current_thread)()
+        assert await in_background(threading.current_thread) is expected
+
     async def test_mail_that_goes_to_an_outbox_is_no_sign_of_a_test(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -235,3 +239,15 @@ class TestInTests:
         monkeypatch.delattr("django.test.utils._TestState.saved_data")
         shared = await sync_to_async(threading.current_thread)()
         assert await look_up(threading.current_thread) is not shared
+
+
+async def test_a_write_that_hangs_delays_neither_look_ups_nor_the_project(
+    blocker: Blocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("django.test.utils._TestState.saved_data")
+    writing = asyncio.create_task(in_background(blocker))
+    await blocker.has_begun()
+    assert await look_up(lambda: "looked up") == "looked up"
+    assert await sync_to_async(lambda: "the project's")() == "the project's"
+    blocker.may_end.set()
+    assert await writing == "ended"

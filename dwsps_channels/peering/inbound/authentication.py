@@ -28,6 +28,8 @@ class Authenticated:
     """The peer's row as it is now, if the role is ``Role.PEER``."""
     server_id: str | None = None
     """This server's id for the greeting of a peer; ``None``: no greeting is sent."""
+    address: str = ""
+    """The address that the connection comes from, for operators."""
 
 
 UNAUTHENTICATED = Authenticated(Role.CLIENT)
