@@ -252,7 +252,7 @@ class RedisBackend(BrokerBackend):
         """See ``BrokerBackend.make_reader``."""
         from dwsps_channels.broker.redis.reader import RedisReader
 
-        return RedisReader(*self._place)
+        return RedisReader(*self._place, conf.replay_limits)
 
     def check(self) -> list[CheckMessage]:
         """See ``BrokerBackend.check``."""

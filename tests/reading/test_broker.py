@@ -12,6 +12,7 @@ from dwsps_channels.broker.redis.blocking import BlockingConnection
 from dwsps_channels.broker.redis.reader import RedisReader
 from dwsps_channels.broker.redis.sender import open_log
 from dwsps_channels.core.log import Log
+from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.reading.broker import BrokerLog
 from dwsps_channels.reading.messages import HistoryQuery
 from tests.broker.contract import publication
@@ -119,7 +120,25 @@ def test_of_many_pages(backend: RedisBackend) -> None:
     assert_same(
         backend, (HistoryQuery(topic, last=count) for topic in READ for count in range(20, 60))
     )
-    # Too far back to search for it, page by page: the whole log is read.
+    # The whole log is searched.
     rare = part.read(HistoryQuery("nothing", last=1), soon())
     assert (rare.messages, rare.cursor) == ([], f"{epoch}:1000")
     part.close()
+
+
+def test_no_more_is_loaded_than_the_limits_allow(backend: RedisBackend) -> None:
+    epoch = fill(backend, 400)
+    reader = RedisReader(*backend._place, ReplayLimits(messages=20))
+    # Where the limits end is said: what is before is missing.
+    for log in (
+        reader.load("news", soon()),
+        reader.load("news", soon(), last=500),
+        reader.load("news", soon(), since=f"{epoch}:1"),
+        reader.load("news", soon(), since=f"{epoch}:900"),
+    ):
+        assert 20 <= len(log.publications) <= 24
+        assert log.publications[-1][0] == 997
+        assert log.floor >= log.publications[0][0] - 1
+    log = reader.load("news", soon(), since=f"{epoch}:970")
+    assert (log.floor <= 970, len(log.publications)) == (True, 10)
+    reader.close()

@@ -14,7 +14,7 @@ from dwsps_channels.broker.redis.batch import Batch
 from dwsps_channels.broker.redis.connection import Connection
 from dwsps_channels.broker.redis.hosts import with_sentinels
 from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
-from dwsps_channels.broker.redis.loading import Conversation, load
+from dwsps_channels.broker.redis.loading import Conversation, Search, load
 from dwsps_channels.broker.redis.server import RedisServer
 from dwsps_channels.broker.sending.send_queue import (
     Outcome,
@@ -257,7 +257,9 @@ class RedisBroker:
                 break
             await asyncio.sleep(_VOTE_PAUSE)
         if what == b"begin":
-            log = await _converse(reader, load(self._layout, epoch.decode(), int(offset), last))
+            search = Search(self._layout.tail)
+            loading = load(self._layout, epoch.decode(), int(offset), last, search)
+            log = await _converse(reader, loading)
             self._begin(log, last)
 
     def _begin(self, log: Log, last: bytes) -> None:

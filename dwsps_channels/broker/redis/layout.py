@@ -51,6 +51,8 @@ class Entry(NamedTuple):
     """The process that published it, and the number of the batch."""
     at: int
     """When it was appended, in ms, by the clock of Redis."""
+    length: int
+    """The number of its publications. In the stream of a root: those whose keys were known count as well."""
     skipped: Sequence[int]
     """The places of publications that have no offset, in order: their keys were known."""
     data: bytes
@@ -58,7 +60,7 @@ class Entry(NamedTuple):
 
 def parse(reply: Any) -> Entry:
     """Read an element of what ``XREAD`` and ``XRANGE`` return."""
-    id, (_, epoch, _, previous, _, source, _, at, _, _, _, skipped, _, data) = reply
+    id, (_, epoch, _, previous, _, source, _, at, _, count, _, skipped, _, data) = reply
     return Entry(
         id,
         int(id.partition(b"-")[0]),
@@ -66,6 +68,7 @@ def parse(reply: Any) -> Entry:
         previous,
         source,
         int(at),
+        int(count),
         numbers(skipped) if skipped else (),
         data,
     )
@@ -79,9 +82,10 @@ def numbers(text: bytes) -> list[int]:
 class Layout:
     """The names and the bounds of one server's streams.
 
-    ``name`` is the same in each process of the server, and no other server's on this Redis. ``roots`` are the topics of
-    ``DWSPS["HISTORY"]`` with their bounds; ``None``: nothing is kept there, beyond what every process has to read. Redis keeps
-    up to ten seconds more, so that a slow process finds what it has yet to read.
+    ``name`` is the same in each process of the server, and no other server's on this Redis. ``bounds`` are those of the log:
+    Redis keeps up to ten seconds more, so that a slow process finds what it has yet to read. ``roots`` are the topics of
+    ``DWSPS["HISTORY"]`` with their bounds; ``None``: nothing is kept there apart from the log. ``tail``: how much of
+    the log a process loads when it starts; everything by default.
     """
 
     def __init__(
@@ -90,12 +94,14 @@ class Layout:
         bounds: Retention,
         roots: Mapping[str, Retention | None] | None = None,
         crypter: Crypter | None = None,
+        tail: Retention | None = None,
     ) -> None:
         # In braces, by which Redis Cluster keeps them together.
         self.state = f"{{{name}}}:state"
         self.log = f"{{{name}}}:log"
         self._keys = (self.state, self.log, f"{{{name}}}:keys", f"{{{name}}}:older-keys")
         self.bounds = bounds
+        self.tail = bounds if tail is None else tail
         self._all_roots = roots or {}
         self.roots = {root: each for root, each in sorted(self._all_roots.items()) if each}
         """The roots that are kept apart."""
@@ -191,6 +197,10 @@ class Layout:
         skipped = frozenset(entry.skipped)
         kept = [each for place, each in enumerate(publications) if place not in skipped]
         return list(enumerate(kept, entry.first))
+
+    def may_have(self, entry: Entry, topic: str) -> bool:
+        """Return ``False`` if an entry has nothing at or below ``topic``, as far as that is known without decoding it."""
+        return self._crypter is not None or _encode(topic)[:-1] in entry.data
 
     def decode_of_root(self, entry: Entry) -> list[tuple[int, Publication]]:
         """Do as ``decode`` for an entry of a root's stream."""

@@ -4,21 +4,28 @@ from collections.abc import Generator
 from functools import partial
 from typing import Any, TypeVar
 
+from msgspec.structs import replace
+
 from dwsps_channels.broker.redis.blocking import BlockingConnection
 from dwsps_channels.broker.redis.hosts import Host
 from dwsps_channels.broker.redis.layout import Argument, Layout
-from dwsps_channels.broker.redis.loading import load, load_after, load_newest
+from dwsps_channels.broker.redis.loading import Search, load, load_after, load_newest
 from dwsps_channels.broker.redis.sender import open_log
 from dwsps_channels.core.log import Log, offset_of
+from dwsps_channels.core.replay import ReplayLimits
 
 LogT = TypeVar("LogT", Log, Log | None)
 
 
 class RedisReader:
-    """Reads the log of a ``RedisBroker``: see ``LogReader``. It blocks; for one caller at a time."""
+    """Reads the log of a ``RedisBroker``: see ``LogReader``. It blocks; for one caller at a time.
 
-    def __init__(self, host: Host, layout: Layout) -> None:
+    It searches the log from its end backwards. ``limits``: it takes no more than that of it into memory, or little more.
+    """
+
+    def __init__(self, host: Host, layout: Layout, limits: ReplayLimits | None = None) -> None:
         self._layout = layout
+        self._limits = limits or ReplayLimits()
         self._connection = BlockingConnection(host)
 
     def cursor(self, deadline: float) -> str:
@@ -45,18 +52,20 @@ class RedisReader:
         epoch, offset, newest = open_log(self._connection, layout)
         if last == 0:
             return Log(epoch, offset, offset)
+        log = layout, epoch, offset, newest
+        search = Search(layout.bounds, topic, limits=self._limits)
         part = None
         if since is not None:
             after = offset_of(since, epoch)
             if after is None or after > offset:
                 return Log(epoch, offset, offset)  # no cursor of this log
-            part = self._hold(load_after(layout, epoch, offset, newest, after))
+            part = self._hold(load_after(*log, replace(search, after=after)))
         elif last is not None:
-            part = self._hold(load_newest(layout, epoch, offset, topic, last))
+            limits = replace(self._limits, messages=min(last, self._limits.messages))
+            part = self._hold(load_newest(*log, replace(search, limits=limits)))
         if part is not None:
             return part
-        root = layout.root_that_has_all(topic)
-        return self._hold(load(layout, epoch, offset, newest, root=root))
+        return self._hold(load(*log, search, root=layout.root_that_has_all(topic)))
 
     def _hold(self, conversation: Generator[tuple[Argument, ...], Any, LogT]) -> LogT:
         """Send the commands of a conversation, each once the one before was answered; return its result."""

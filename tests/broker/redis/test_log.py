@@ -10,7 +10,7 @@ from redis.asyncio import Redis as Client
 from dwsps_channels.broker.redis.connection import Connection
 from dwsps_channels.broker.redis.hosts import async_pool
 from dwsps_channels.broker.redis.layout import Layout
-from dwsps_channels.broker.redis.loading import load
+from dwsps_channels.broker.redis.loading import Search, load
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -56,7 +56,9 @@ class Script:
 
     async def load(self, root: str | None = None) -> Log:
         _, epoch, offset, last = await self._connection.run(self.layout.join("", RUN, "", "", b""))
-        conversation = load(self.layout, epoch.decode(), int(offset), last, root=root)
+        conversation = load(
+            self.layout, epoch.decode(), int(offset), last, Search(self.layout.tail), root=root
+        )
         reply = None
         while True:
             try:
@@ -234,6 +236,36 @@ class TestBounds:
         await script.append(publication(6))
         log = await script.load()
         assert (log.offset, log.floor, numbered(log)) == (6, 5, [(6, 6)])
+
+    @pytest.mark.parametrize(
+        "tail", [Retention(messages=20), Retention(bytes=20 * 500), Retention(messages=20, bytes=1)]
+    )
+    async def test_a_process_loads_no_more_than_its_tail_takes(
+        self, script: Script, tail: Retention
+    ) -> None:
+        script.layout = layout(tail=tail)
+        await self.fill(script, 100)
+        log = await script.load()
+        assert log.offset == 100
+        assert log.offset - log.floor == len(log.publications)
+        assert len(log.publications) == 1 if tail.bytes == 1 else 15 <= len(log.publications) <= 25
+        assert [offset for offset, _ in log.publications] == list(range(log.floor + 1, 101))
+
+    async def test_kept_roots_are_loaded_whole_beyond_the_tail(self, script: Script) -> None:
+        roots = {"chat": Retention(messages=50)}
+        script.layout = layout(tail=Retention(messages=5), roots=roots)
+        for number in range(1, 101):
+            await script.append(publication(number, "chat" if number % 2 else "news"))
+        log = await script.load()
+        assert (log.floor, log.floors) == (95, {"chat": 0})
+        assert [offset for offset, _ in log.publications] == [*range(1, 96, 2), *range(96, 101)]
+
+    async def test_an_entry_that_is_missing_is_a_gap(self, script: Script) -> None:
+        await self.fill(script, 50)
+        entries = await script.client.xrange(script.layout.log)
+        await script.client.xdel(script.layout.log, entries[9][0])
+        log = await script.load()
+        assert (log.floor, len(log.publications)) == (10, 40)
 
     async def test_what_is_loaded_has_its_age(self, script: Script, old: Callable[[], Any]) -> None:
         script.layout = layout(roots={"chat": CHAT})
