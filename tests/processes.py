@@ -299,6 +299,24 @@ class Postgres(Child):
         self._starts += 1
         return super().start()
 
+    def kill(self) -> int:
+        """End all of its processes at once."""
+        children: list[int] = []
+        with suppress(FileNotFoundError):  # it has ended
+            own = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+            children = [int(pid) for pid in own.split()]
+        status = super().kill()
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        # It cannot start while one of them has its shared memory.
+        wait_until(
+            lambda: not any(Path(f"/proc/{pid}").exists() for pid in children),
+            STOP_TIMEOUT,
+            f"the processes of {self.name} are gone",
+        )
+        return status
+
     def close(self) -> None:
         # Killed, it would leave its shared memory behind.
         if self._process is not None and self.exit_status is None:
@@ -415,11 +433,11 @@ def redis_server(folder: Path) -> Redis:
     )
 
 
-def postgres_server(folder: Path) -> Postgres:
+def postgres_server(folder: Path, *, keeps_commits: bool = False) -> Postgres:
     """
     Make a PostgreSQL server, not yet started; without one installed the test is skipped, or fails in CI.
 
-    Its data go when it is closed.
+    Its data go when it is closed. With ``keeps_commits`` it has all that it has committed after it was killed.
     """
     # Not in `folder`, which is its user's alone: PostgreSQL refuses to run as root.
     data = Path(tempfile.mkdtemp(prefix="postgres-of-tests-"))
@@ -448,7 +466,8 @@ def postgres_server(folder: Path) -> Postgres:
     command = [
         *(*as_user, _postgres_program("postgres"), "-D", str(data), "-h", HOST, "-p", str(port)),
         # Neither a socket in a folder that all share, nor a write to the disk that is waited for.
-        *("-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "synchronous_commit=off"),
+        *("-c", "unix_socket_directories=", "-c", "fsync=off"),
+        *("-c", f"synchronous_commit={'on' if keeps_commits else 'off'}"),
     ]
     server = Postgres(f"postgres-{port}", command, port=port, env=env, folder=folder)
     server.data = data

@@ -13,6 +13,8 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         """Of new connections."""
+        self.delay = 0.0
+        """Seconds that data take, in each direction."""
         self._cut = False
         self._flows = asyncio.Event()  # from the target to clients
         self._flows.set()
@@ -64,14 +66,22 @@ class Proxy:
     async def _carry(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event
     ) -> None:
+        loop = asyncio.get_running_loop()
+        due = 0.0
         with suppress(OSError):
             while data := await _read(reader, flows):
                 if self._cut:
                     await _swallow(reader)
                     return
-                writer.write(data)
-                await writer.drain()
+                if self.delay:
+                    # Timers of the same moment have no order.
+                    due = max(due + 1e-6, loop.time() + self.delay)
+                    loop.call_at(due, writer.write, data)
+                else:
+                    writer.write(data)
+                    await writer.drain()
         # An end is passed on, too, but not by who was cut.
+        await asyncio.sleep(max(0.0, due - loop.time()))
         writer.close()
 
 

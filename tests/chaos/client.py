@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -177,7 +178,8 @@ class Subscriber(Client):
         self._last[topic] = offset
         epoch = self._epoch
         segment = self.subscriptions[topic].segments[-1]
-        segment.received.append((Position(epoch, offset), Message(*frame["message"])))
+        message = Message(*frame["message"][: len(Message._fields)])
+        segment.received.append((Position(epoch, offset), message))
         levels = topic.split(".")
         above = {".".join(levels[:count]) for count in range(1, len(levels))}
         # A copy for a topic above is still to come.
@@ -247,10 +249,26 @@ class Subscriber(Client):
 class Writer(Client):
     """Publishes numbered messages, each with a key, and sends again what was in flight when it lost its connection."""
 
-    def __init__(self, number: int, urls: Sequence[str], rate: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        urls: Sequence[str],
+        rate: float,
+        *,
+        padding: int = 0,
+        sends_again: bool = True,
+    ) -> None:
+        """Publish ``rate`` messages a second, each with so many bytes of ``padding``.
+
+        If the server forgets the keys when it ends, it must not get a message twice: ``sends_again`` is ``False``.
+        """
         super().__init__(f"publisher-{number}", urls)
         self.outcomes = Publisher(number)
+        self.acknowledged_at: dict[int, float] = {}
+        """When the acks came, on the monotonic clock."""
         self.sent_again = 0
+        self._padding = ["x" * padding] if padding else []
+        self._sends_again = sends_again
         self._rate = rate
         self._prefix = uuid.uuid4().hex
         self._next = 0
@@ -269,6 +287,12 @@ class Writer(Client):
     @property
     def acknowledged(self) -> int:
         return len(self.outcomes.acknowledged)
+
+    def _lost(self) -> None:
+        if not self._sends_again:
+            self.outcomes.unknown.update(self._in_flight)
+            self._in_flight.clear()
+            self._room.set()
 
     async def _talk(self, connection: ClientConnection) -> None:
         for number in list(self._in_flight):
@@ -298,7 +322,7 @@ class Writer(Client):
         request = {
             "type": "publish",
             "topic": message.topic,
-            "message": message,
+            "message": [*message, *self._padding],
             "key": f"{self._prefix}-{number}",
             "id": number,
         }
@@ -320,6 +344,7 @@ class Writer(Client):
                 self.faults.append(f"{self.name}: no offset in {frame}")
                 return
             self.outcomes.acknowledged[number] = frame["offset"]
+            self.acknowledged_at[number] = time.monotonic()
         elif "not known" in frame["reason"]:
             self.outcomes.unknown.add(number)
         else:

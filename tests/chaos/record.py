@@ -63,7 +63,7 @@ class Publisher:
     """The offsets of the acks."""
     refused: set[int] = field(default_factory=set)
     unknown: set[int] = field(default_factory=set)
-    """Refused, with the word that some may have had it."""
+    """Refused, with the word that some may have had it; or without an answer, and not sent again."""
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A deployment of the project: a server, or two, with a database and workers of its own."""
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -9,7 +10,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from tests.processes import Child, Redis, Server, ServerFactory, free_port, manage
+from tests.processes import (
+    HOST,
+    Child,
+    Redis,
+    Server,
+    ServerFactory,
+    base_environment,
+    free_port,
+    manage,
+)
 
 SECRET = "a-secret-that-is-long-enough"
 
@@ -63,6 +73,10 @@ class Site:
         self.factory = ServerFactory(self._servers, folder=self.folder, database=self.database)
         self.port = free_port()
         self.redis: Redis | None = None
+        self.database_url = ""
+        """Of the database in place of its own SQLite file."""
+        self.dwsps: dict[str, object] = {}
+        """The keys that its ``DWSPS`` has beyond name, URL and timings."""
 
     @property
     def url(self) -> str:
@@ -73,6 +87,8 @@ class Site:
         environment = {"DWSPS_SERVER_NAME": self.name, "DWSPS_SERVER_URL": self.url}
         if self.redis is not None:
             environment["REDIS_URL"] = self.redis.url
+        if self.database_url:
+            environment["DATABASE_URL"] = self.database_url
         return environment
 
     def start_server(self, kind: str = "daphne", port: int | None = None) -> Server:
@@ -81,10 +97,29 @@ class Site:
             kind,
             port=port or self.port,
             env=self.environment,
-            dwsps={"TIMINGS": dict(self.timings)},
+            dwsps=self._dwsps,
         )
         self._children.append(server)
         return server
+
+    def start_serving(self, port: int | None = None) -> Server:
+        """Start a process that serves and forwards, the first one on the site's port."""
+        port = port or self.port
+        environment = base_environment(self.database) | self.environment
+        server = Server(
+            f"serve-{len(self._servers) + 1}",
+            [sys.executable, "manage.py", "runpubsub", "--serve", f"{HOST}:{port}"],
+            port=port,
+            env=environment | {"TEST_DWSPS": json.dumps(self._dwsps)},
+            folder=self.folder,
+        )
+        self._servers.append(server)
+        self._children.append(server)
+        return server.start()
+
+    @property
+    def _dwsps(self) -> dict[str, object]:
+        return {"TIMINGS": dict(self.timings)} | self.dwsps
 
     @property
     def server(self) -> Server:

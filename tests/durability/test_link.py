@@ -1,0 +1,62 @@
+"""The link to the peer is slow, breaks, or is cut for long."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from tests.durability.conftest import Deploy
+from tests.durability.traffic import FULL, brokers, traffic
+from tests.peering.site import QUICK
+from tests.processes import free_port
+from tests.proxy import Proxy, proxy_to
+
+HEARTBEATS = {
+    "LINK_HEARTBEAT_INTERVAL": 1.0,
+    "LINK_HEARTBEAT_TIMEOUT": 2.0,
+    "LINK_OPEN_TIMEOUT": 2.0,
+}
+SECONDS = 90.0 if FULL else 12.0
+RESET_EVERY = 5.0 if FULL else 2.0
+CUT = 60.0 if FULL else 5.0
+
+
+@pytest.mark.parametrize("broker", brokers("memory", full=("sqlite", "redis")))
+async def test_a_slow_link_that_is_reset_again_and_again(deploy: Deploy, broker: str) -> None:
+    south_port = free_port()
+    async with proxy_to(south_port) as proxy:
+        proxy.delay = 0.1
+        deployment = await deploy(
+            broker, south_url=f"ws://127.0.0.1:{proxy.port}", south_port=south_port
+        )
+        async with traffic(deployment, publishers=6) as flowing:
+            resetting = asyncio.create_task(reset(proxy, RESET_EVERY))
+            await asyncio.sleep(SECONDS)
+            resetting.cancel()
+            # It has kept pace: what is on its way now is no backlog.
+            await flowing.flows()
+        assert proxy.accepted > SECONDS / RESET_EVERY / 2
+
+
+@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
+async def test_a_link_that_is_cut_without_notice(deploy: Deploy, broker: str) -> None:
+    south_port = free_port()
+    async with proxy_to(south_port) as proxy:
+        deployment = await deploy(
+            broker,
+            timings=QUICK | HEARTBEATS,
+            south_url=f"ws://127.0.0.1:{proxy.port}",
+            south_port=south_port,
+        )
+        async with traffic(deployment, publishers=6) as flowing:
+            proxy.cut()
+            await asyncio.sleep(CUT)
+            proxy.mend()
+            await flowing.flows()
+
+
+async def reset(proxy: Proxy, seconds: float) -> None:
+    with suppress(asyncio.CancelledError):
+        while True:
+            await asyncio.sleep(seconds)
+            proxy.drop()

@@ -1,0 +1,34 @@
+"""The worker is killed, or a standby takes over from it."""
+
+import asyncio
+
+import pytest
+
+from tests.durability.conftest import Deploy
+from tests.durability.traffic import FULL, brokers, times, traffic
+from tests.peering.site import QUICK
+
+# As by default.
+LEASE = {"LEASE_TIMEOUT": 6.0, "LEASE_RENEW_INTERVAL": 1.5} if FULL else {}
+
+
+@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str) -> None:
+    deployment = await deploy(broker)
+    async with traffic(deployment) as flowing:
+        for _ in range(times(2, 30)):
+            await deployment.pause(0.3, 2.0)
+            await deployment.kill(deployment.worker)
+        await flowing.flows()
+
+
+@pytest.mark.parametrize("broker", brokers("redis", full=("sqlite", "postgres")))
+async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str) -> None:
+    deployment = await deploy(broker, workers=2, timings=QUICK | LEASE)
+    async with traffic(deployment, publishers=2, rate=30, padding=60_000) as flowing:
+        for worker in deployment.workers[: times(1, 2)]:
+            await deployment.pause(0.5, 2.0)
+            # The other has the lease as soon as this one's has ended.
+            await asyncio.to_thread(worker.kill)
+            await flowing.flows()
+            await asyncio.to_thread(worker.start)
