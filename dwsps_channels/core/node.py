@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from msgspec import Raw, Struct
-from msgspec.structs import replace
 
 from dwsps_channels.core.broker import Broker, Repeated
 from dwsps_channels.core.deduplicator import Deduplicator, Key
@@ -12,6 +11,8 @@ from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.log import Log, offset_of
+from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES
+from dwsps_channels.core.page import OVERLAP, Page, Position
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
 from dwsps_channels.core.tail import Cursor, Tail
@@ -81,6 +82,8 @@ class Node:
         # What each peer has forwarded, and the broker has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
         self._feeds: set[Feed] = set()
+        # Readers that wait for the next publication.
+        self._waiting: list[Callable[[], None]] = []
 
     def publish(
         self, topic: str, message: Raw, timestamp: str, publisher: str = "", key: str = ""
@@ -137,20 +140,19 @@ class Node:
         self._offset, self.epoch = log.offset, log.epoch
         _, reached = self.reached()
         self._replayer.reset()
-        self._tail.begin(replace(log, publications=self._without_duplicates(log.publications)))
+        self._tail.begin(log, self._duplicates_in(log.publications))
         # Workers are not to miss what this process has missed.
         for feed in self._feeds:
             for entry in self._tail.after(reached, 0.0):
                 feed(entry)
+        self._wake()
         # At the start nobody is connected yet. If the broker could not read the log then, clients that came since
         # have missed what others published.
         self._on_reset()
 
-    def _without_duplicates(
-        self, publications: Sequence[tuple[int, Publication]]
-    ) -> Sequence[tuple[int, Publication]]:
-        """Return ``publications`` without what peers sent twice; remember the rest."""
-        found = []
+    def _duplicates_in(self, publications: Sequence[tuple[int, Publication]]) -> set[int]:
+        """Return the offsets of what peers sent twice; remember the rest."""
+        found = set()
         names = set()
         for offset, publication in publications:
             origin, sequence = publication.origin, publication.sequence
@@ -163,10 +165,10 @@ class Node:
                 # Those that this process has received before are in its memory already.
                 name = publication.publisher, (origin, sequence)
                 if name in names or self._is_own(origin):
-                    continue
-                names.add(name)
-                self._deduplicator.add(*name)
-            found.append((offset, publication))
+                    found.add(offset)
+                else:
+                    names.add(name)
+                    self._deduplicator.add(*name)
         return found
 
     def receive(self, publication: Publication, offset: int | None) -> None:
@@ -185,6 +187,8 @@ class Node:
         entry = self._tail.append(publication, offset)
         for feed in self._feeds:
             feed(entry)
+        if self._waiting:
+            self._wake()
 
     def _is_own(self, origin: str) -> bool:
         # What was published on this server comes back if a link leads to the server itself. A peer that claims one of
@@ -227,6 +231,41 @@ class Node:
     def encode(self, replay: Replay) -> Iterator[Frame]:
         """Yield the frames of ``replay`` in their order: see ``Replayer.encode``."""
         return self._replayer.encode(replay)
+
+    def page(
+        self, position: Position, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES
+    ) -> Page:
+        """Return what was published on this server after ``position``, as far as this process has it: see ``LogSource``."""
+        # Without a log this process numbers what it receives: that serves for as long as it runs.
+        epoch = self.epoch or (self._origin if self._tail.counted else "")
+        end = self._tail.counted if self._offset is None else self._offset
+        after = offset_of(position.cursor, epoch) if epoch else 0
+        if not epoch or (after is not None and after > end):
+            # Nothing came yet, or another process has read further.
+            return Page((), position.cursor, position.at, after or 0)
+        is_known = after is not None
+        if after is None:
+            after = self._tail.before(position.at - OVERLAP, end)
+        found = self._tail.page(after, end, messages, size)
+        cursor = f"{epoch}:{found.until}"
+        return Page(found.entries, cursor, found.at, end, found.missed, restarted=not is_known)
+
+    def wait(self, callback: Callable[[], None]) -> None:
+        """Call ``callback``, once, if a page may have more: something is published, or the log begins again.
+
+        It is bound by the contract of ``Transport.send``.
+        """
+        self._waiting.append(callback)
+
+    def stop_waiting(self, callback: Callable[[], None]) -> None:
+        """Undo ``wait``, if ``callback`` was not called yet."""
+        if callback in self._waiting:
+            self._waiting.remove(callback)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
 
     def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
         """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.

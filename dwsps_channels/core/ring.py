@@ -1,5 +1,6 @@
 """The newest publications, within bounds: the oldest go, those of the largest publishers first."""
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import islice
@@ -14,6 +15,7 @@ from dwsps_channels.core.retention import Retention
 ENTRY_BYTES = 400
 
 _publisher = attrgetter("publisher")
+_offset = attrgetter("offset")
 
 
 class Ring:
@@ -40,6 +42,11 @@ class Ring:
         return self._retention is not None
 
     @property
+    def messages(self) -> int:
+        """Return how many entries it keeps."""
+        return 0 if self._retention is None else self._retention.messages
+
+    @property
     def seconds(self) -> float:
         """Return how long it keeps an entry."""
         return 0.0 if self._retention is None else self._retention.seconds
@@ -64,6 +71,17 @@ class Ring:
         self._size += added
         self._uncounted += len(entries)
         self.entries += entries
+
+    def after(self, offset: int, count: int) -> Sequence[Entry]:
+        """Return the first ``count`` entries after ``offset``. It costs the least for those near one of the ends."""
+        entries = self.entries
+        start = bisect_right(entries, offset, key=_offset)
+        left = len(entries) - start
+        if start < left:
+            return list(islice(entries, start, start + count))
+        found = list(islice(reversed(entries), max(0, left - count), left))
+        found.reverse()
+        return found
 
     def evict(self, now: float) -> Sequence[Entry]:
         """Take out what is beyond the bounds at the time ``now``, and return it."""
