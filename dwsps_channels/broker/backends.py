@@ -22,6 +22,7 @@ from dwsps_channels.capturing import is_under_test
 from dwsps_channels.conf import conf, improper
 from dwsps_channels.core.broker import Broker, SendResult
 from dwsps_channels.core.log import Log
+from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.core.publication import Publication
 
 if TYPE_CHECKING:
@@ -113,6 +114,10 @@ class BrokerBackend(ABC):
 
     def make_reader(self) -> LogReader | None:
         """Make a reader for a process that does not serve. ``None``: there is no log, or only the server can read it."""
+        return None
+
+    def make_source(self) -> LogSource | None:
+        """Make a source for a worker. ``None``: only the server can read the log, or there is none."""
         return None
 
     def check(self) -> list[CheckMessage]:
@@ -252,7 +257,7 @@ class RedisBackend(BrokerBackend):
         """See ``BrokerBackend.make_reader``."""
         from dwsps_channels.broker.redis.reader import RedisReader
 
-        return RedisReader(*self._place, conf.replay_limits)
+        return RedisReader(*self._place)
 
     def check(self) -> list[CheckMessage]:
         """See ``BrokerBackend.check``."""
