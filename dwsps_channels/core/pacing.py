@@ -5,7 +5,7 @@ from typing import Final
 
 from dwsps_channels.core.replay import MAX_AT_ONCE, MAX_BYTES_AT_ONCE
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 
 # How often a session waits in a row, for its client to read or for its process to read the log. And for how many
 # seconds at first: each pause is twice as long as the one before, five seconds together.
@@ -83,7 +83,7 @@ class Window:
         if not queued and backlog.first is not None:
             # A frame that is too large ever to fit goes alone.
             room = max(room, len(backlog.first.data))
-        burst: list[Frame] = []
+        burst = Frames()
         while len(burst) < MAX_AT_ONCE and (frame := backlog.take(room)) is not None:
             burst.append(frame)
             room -= len(frame.data)

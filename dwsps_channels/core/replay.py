@@ -6,12 +6,12 @@ from itertools import accumulate, chain, takewhile
 from operator import itemgetter
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 from dwsps_channels.protocol.topics import size as size_of
 
 # The deliveries that are encoded in one go, and their bytes: it takes a few milliseconds, in which nobody else is served.
@@ -42,7 +42,7 @@ class ReplayLimits(Struct, frozen=True):
 class Replay(Struct, frozen=True):
     """The deliveries that are sent again, in the order of the log; of one publication the deepest context first."""
 
-    frames: Sequence[Frame] = ()
+    frames: Frames = field(default_factory=Frames)
     """Those that are encoded: all, or none if they are more than is encoded at once."""
     size: int = 0
     """The bytes of their JSON; nearly, if they are not encoded."""
@@ -67,8 +67,15 @@ class _Part(Struct, frozen=True):
     topic: str
     after: int
     offsets: Sequence[int]
-    frames: Sequence[Frame]
+    frames: Frames
     size: int
+
+    def last(self, count: int) -> "_Part":
+        """Return the last ``count`` of it."""
+        if count == len(self.frames):
+            return self
+        frames = Frames(self.frames[-count:])
+        return _Part(self.topic, self.after, self.offsets[-count:], frames, _size_of(frames))
 
 
 class Replayer:
@@ -93,15 +100,20 @@ class Replayer:
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
         found = self._tail.recover(dict.fromkeys(topics), after)
-        if _is_large(found):
+        known = {
+            topic: self._known_part(topic, after, entries) for topic, entries in found if entries
+        }
+        if None in known.values() and _is_large(found):
             return self._unencoded(found)
         parts: list[_Part] = []
         recovered = []
         messages, size = self._limits.messages, self._limits.bytes
         for topic, entries in found:
             if entries:
-                part = self._part(topic, after, entries, messages, size)
-                if part is None:
+                if len(entries) > messages:
+                    continue
+                part = known[topic] or self._make_part(topic, after, entries, size)
+                if part is None or part.size > size:
                     continue
                 parts.append(part)
                 messages -= len(part.frames)
@@ -111,7 +123,7 @@ class Replayer:
 
     def last(self, topic: str, count: int) -> Replay:
         """Return the last ``count`` that are kept at and below ``topic``, or as many of them as the limits allow."""
-        size, frames = 0, []
+        size, frames = 0, Frames()
         entries = self._tail.last(topic, min(count, self._limits.messages))
         if _is_large([(topic, entries)]):
             sizes = accumulate(_least_size(topic, (entry,)) for entry in reversed(entries))
@@ -148,39 +160,36 @@ class Replayer:
                 size -= needed
                 parts.append((topic, entries))
             recovered.append(topic)
-        return Replay((), self._limits.bytes - size, frozenset(recovered), parts)
+        return Replay(Frames(), self._limits.bytes - size, frozenset(recovered), parts)
 
-    def _part(
-        self, topic: str, after: int, entries: Sequence[Entry], messages: int, size: int
-    ) -> _Part | None:
-        """Return the part of ``topic``; ``None``: it has more than ``messages``, or than ``size`` bytes."""
-        if len(entries) > messages:
-            return None
+    def _known_part(self, topic: str, after: int, entries: Sequence[Entry]) -> _Part | None:
+        """Return the part of ``topic``, if it was made before, perhaps for a client that has missed more."""
         part = self._parts.get(topic)
         # Nothing was evicted after ``after``, so the same ends mean the same entries.
-        if part is None or part.after != after or part.offsets[-1] != entries[-1].offset:
-            # What does not fit is not encoded first: a client may ask again and again, for each context.
-            if _least_size(topic, entries) > size:
-                return None
-            frames = self._encode(topic, entries)
-            part = _Part(
-                topic,
-                after,
-                [entry.offset for entry in entries],
-                frames,
-                sum([len(frame.data) for frame in frames]),
-            )
-            self._parts[topic] = part
-        return None if part.size > size else part
+        if part is None or part.after > after or part.offsets[-1] != entries[-1].offset:
+            return None
+        return part.last(len(entries))
 
-    def _encode(self, context: str, entries: Sequence[Entry]) -> Sequence[Frame]:
+    def _make_part(
+        self, topic: str, after: int, entries: Sequence[Entry], size: int
+    ) -> _Part | None:
+        """Return the part of ``topic``; ``None``: it has more than ``size`` bytes."""
+        # What does not fit is not encoded first: a client may ask again and again, for each context.
+        if _least_size(topic, entries) > size:
+            return None
+        frames = self._encode(topic, entries)
+        part = _Part(topic, after, [entry.offset for entry in entries], frames, _size_of(frames))
+        self._parts[topic] = part
+        return part
+
+    def _encode(self, context: str, entries: Sequence[Entry]) -> Frames:
         if self._cached > CACHE_BYTES:
             self.reset()
         cache = self._frames.get(context)
         if cache is None:
             cache = self._frames[context] = {}
             self._cached += _TOPIC_BYTES
-        frames = []
+        frames = Frames()
         for entry in entries:
             offset = entry.offset
             frame = cache.get(offset)
@@ -189,6 +198,10 @@ class Replayer:
                 self._cached += _FRAME_BYTES + 2 * len(frame.data)
             frames.append(frame)
         return frames
+
+
+def _size_of(frames: Iterable[Frame]) -> int:
+    return sum([len(frame.data) for frame in frames])
 
 
 def _least_size(context: str, entries: Sequence[Entry]) -> int:
@@ -221,9 +234,9 @@ def _in_order(parts: Sequence[tuple[str, Sequence[Entry]]]) -> Iterator[tuple[st
     return merge(*(of(*part) for part in ordered), key=lambda each: each[1].offset)
 
 
-def _merged(parts: Sequence[_Part]) -> Sequence[Frame]:
+def _merged(parts: Sequence[_Part]) -> Frames:
     if not parts:
-        return ()
+        return Frames()
     if len(parts) == 1:
         return parts[0].frames
     placed: list[tuple[int, Frame]] = []
@@ -231,4 +244,4 @@ def _merged(parts: Sequence[_Part]) -> Sequence[Frame]:
     for part in sorted(parts, key=lambda part: len(part.topic), reverse=True):
         placed += zip(part.offsets, part.frames, strict=True)
     placed.sort(key=itemgetter(0))
-    return [frame for _, frame in placed]
+    return Frames([frame for _, frame in placed])

@@ -3,10 +3,10 @@
 Every implementation passes ``tests/connections/transports/contract.py``.
 """
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection
 from typing import Any, Protocol
 
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 
 
 class Broadcaster(Protocol):
@@ -38,8 +38,8 @@ class Transport(Protocol):
         within this call: the hub is in the middle of a delivery. Ignore what comes after ``close``.
         """
 
-    def send_all(self, frames: Sequence[Frame]) -> None:
-        """Do what ``send`` of each of ``frames``, a replay, would do, in order. Do not change ``frames`` afterwards.
+    def send_all(self, frames: Frames) -> None:
+        """Do what ``send`` of each of ``frames``, a replay, would do, in order.
 
         Publishers do not wait for the client to read these: they publish the present, and others have had the past.
         """

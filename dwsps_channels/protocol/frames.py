@@ -1,5 +1,6 @@
-"""A message as it leaves the server: encoded once, shared by every connection that gets it."""
+"""Messages as they leave the server: encoded once, shared by every connection that gets them."""
 
+from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Final
 
@@ -8,6 +9,9 @@ from msgspec import Struct
 TEXT: Final = 0x1
 """The opcode of a text message."""
 
+
+MAX_PIECE_BYTES: Final = 64 * 1024
+"""The most that is joined. A transport takes a piece as a whole, and discards it as a whole."""
 
 # The heads of the frames that are sent all the time.
 _SHORT_TEXT = [bytes((0x80 | TEXT, size)) for size in range(126)]
@@ -52,6 +56,39 @@ class Frame(
 
     def __len__(self) -> int:
         return len(self.data)
+
+
+class Frames(list[Frame]):
+    """Frames that are sent together, in order: joined once, however many connections are sent them. Do not change it."""
+
+    __slots__ = ("_pieces",)
+
+    _pieces: Sequence[bytes]
+
+    def pieces(self) -> Sequence[bytes]:
+        """Return the same as websocket frames, joined to pieces of ``MAX_PIECE_BYTES``; a larger frame is one by itself."""
+        try:
+            return self._pieces
+        except AttributeError:
+            self._pieces = _joined(self)
+            return self._pieces
+
+
+def _joined(frames: Sequence[Frame]) -> Sequence[bytes]:
+    # The frames' own ``wire`` would be as much memory once more.
+    pieces: list[bytes] = []
+    parts: list[bytes] = []
+    size = 0
+    for frame in frames:
+        wire = frame.wire or websocket_frame(TEXT, frame.data)
+        size += len(wire)
+        if size > MAX_PIECE_BYTES and parts:
+            pieces.append(b"".join(parts))
+            parts, size = [], len(wire)
+        parts.append(wire)
+    if parts:
+        pieces.append(b"".join(parts))
+    return pieces
 
 
 def websocket_frame(opcode: int, payload: bytes) -> bytes:

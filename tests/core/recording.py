@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from asyncio import Future
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -25,7 +25,7 @@ from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
 from dwsps_channels.protocol.errors import WireError
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 
 Message = dict[str, Any]
 
@@ -51,7 +51,7 @@ class RecordingTransport:
         if self.code is None:
             self.frames.append(frame)
 
-    def send_all(self, frames: Sequence[Frame]) -> None:
+    def send_all(self, frames: Frames) -> None:
         for frame in frames:
             self.send(frame)
 

@@ -371,7 +371,23 @@ async def test_frames_are_encoded_once_for_all_who_resume() -> None:
     node = await a_node()
     publish(node, "news.uk", 3)
     first, second = (node.replay(["news"], f"{node.epoch}:0").frames for _ in range(2))
-    assert [id(frame) for frame in first] == [id(frame) for frame in second]
+    assert first is second  # joined once, too
+
+
+async def test_frames_are_encoded_once_for_those_who_have_missed_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = await a_node()
+    publish(node, "news.uk", 3)
+    every = node.replay(["news"], f"{node.epoch}:0").frames
+    encoded: list[object] = []
+    monkeypatch.setattr("dwsps_channels.core.publication.encode_json", encoded.append)
+    for after in (2, 1, 0):
+        found = node.replay(["news", "sport"], f"{node.epoch}:{after}")
+        assert found.frames == every[after:]
+        assert found.size == sum(len(frame.data) for frame in found.frames)
+    assert node.replay(["news"], f"{node.epoch}:0").frames is every
+    assert encoded == []
 
 
 async def test_the_memory_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,7 +304,7 @@ class WebSocketProtocol(asyncio.Protocol):
                     if handled is not None:
                         self._await(handled)
                 if self._state is OPEN:
-                    sent = len(send_buffer.pending)
+                    sent = len(send_buffer.pending) + send_buffer.joined
                     if sent >= MAX_FRAMES_PER_BATCH:
                         send_buffer.flush()
                     if self._awaited is not None or send_buffer.blocked:

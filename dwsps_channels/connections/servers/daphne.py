@@ -118,7 +118,7 @@ class DaphneTransport(SendBuffer):
 
     def drained(self) -> asyncio.Future[None] | None:
         """Await what is returned before you read on from this client; ``None``: read on."""
-        if len(self.pending) >= MAX_FRAMES_PER_BATCH:
+        if len(self.pending) + self.joined >= MAX_FRAMES_PER_BATCH:
             self.flush()
         writable = self._daphne.writable()
         # A reader that gives up waiting does so for itself alone.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dwsps_channels.connections.transports.backpressure import (
@@ -15,7 +15,7 @@ from dwsps_channels.connections.transports.backpressure import (
 from dwsps_channels.connections.transports.closing import close_timeout
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.connections.transports.server_connection import ServerConnection
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 
 logger = logging.getLogger("dwsps_channels.transport")
 
@@ -107,7 +107,7 @@ class AsgiTransport:
         elif self._buffered > self._high_water:
             self._fall_back()
 
-    def send_all(self, frames: Sequence[Frame]) -> None:
+    def send_all(self, frames: Frames) -> None:
         self._replayed = min(self._replayed, self._buffered) + sum(map(len, frames))
         for frame in frames:
             self.send(frame)

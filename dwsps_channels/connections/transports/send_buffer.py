@@ -13,7 +13,7 @@ from dwsps_channels.connections.transports.backpressure import (
 from dwsps_channels.connections.transports.closing import close_timeout
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.core.transport import Broadcaster
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import MAX_PIECE_BYTES, Frame, Frames
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_FRAMES_PER_BATCH: Final = 32
 
 # The most that the event loop is handed at once: what it has taken cannot be discarded any more.
-SLICE_BYTES: Final = 64 * 1024
+SLICE_BYTES: Final = MAX_PIECE_BYTES
 
 
 class Stream(Protocol):
@@ -75,6 +75,7 @@ class SendBuffer:
         "blocked",
         "broadcaster",
         "is_open",
+        "joined",
         "pending",
     )
 
@@ -83,7 +84,9 @@ class SendBuffer:
         self.broadcaster = batch_writer
         self._connection: Closable | None = connection
         self.pending: list[bytes] = []
-        """The websocket frames of this turn."""
+        """The websocket frames of this turn; those of a replay are joined to pieces."""
+        self.joined = 0
+        """The number of frames in ``pending`` beyond its length, at most: they were joined since the last ``flush``."""
         self.is_open = True
         """False once the last frame is in."""
         self.blocked = False
@@ -148,14 +151,15 @@ class SendBuffer:
                 pending += batch_writer.join(self)
             pending.append(frame.wire or frame.make_wire())
 
-    def send_all(self, frames: Sequence[Frame]) -> None:
+    def send_all(self, frames: Frames) -> None:
         if self.is_open and frames:
             if not self.pending or self in self.broadcaster.group:
                 self.pending += self.broadcaster.join(self)
-            replay = [frame.wire or frame.make_wire() for frame in frames]
+            pieces = frames.pieces()
             waiting = self._queued_bytes + sum(map(len, self.pending))
-            self._replayed = min(self._replayed, waiting) + sum(map(len, replay))
-            self.pending += replay
+            self._replayed = min(self._replayed, waiting) + sum(map(len, pieces))
+            self.pending += pieces
+            self.joined += len(frames) - len(pieces)
 
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         connection = self._connection
@@ -197,6 +201,7 @@ class SendBuffer:
         pending = self.pending
         if pending:
             self.pending = []
+            self.joined = 0
             self._write(pending, b"".join(pending))
 
     def block(self) -> None:
@@ -281,8 +286,9 @@ class SendBuffer:
     def _write_queued(self) -> None:
         queued = self._queued
         while queued and not self.blocked:
-            frames, size = [], 0
-            while queued and size < SLICE_BYTES:
+            frames: list[bytes] = []
+            size = 0
+            while queued and (not frames or size + len(queued[0]) <= SLICE_BYTES):
                 frame = queued.popleft()
                 frames.append(frame)
                 size += len(frame)

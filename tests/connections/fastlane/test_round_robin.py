@@ -12,7 +12,7 @@ from dwsps_channels.connections.fastlane.round_robin import (
     TURNS_PER_ITERATION,
     RoundRobin,
 )
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import CONTINUATION, PING, PONG, TEXT, close, frame
 from tests.connections.fastlane.test_takeover import RecordingHandler, taking_over
@@ -54,7 +54,7 @@ class TestProtocol:
             def receive(self, message: str | bytes) -> None:
                 assert self.transport is not None
                 self.messages.append(message)
-                self.transport.send_all([Frame(b"[]")] * MAX_FRAMES_PER_TURN)
+                self.transport.send_all(Frames([Frame(b"[]")] * MAX_FRAMES_PER_TURN))
 
         handler = Replaying()
         connection = PipeConnection(taking_over(handler))

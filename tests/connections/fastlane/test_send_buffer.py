@@ -15,7 +15,7 @@ from dwsps_channels.connections.transports.send_buffer import (
 )
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 from tests.connections.fastlane.pipe import PipeConnection
 from tests.connections.fastlane.raw import Received
 from tests.connections.transports.contract import (
@@ -195,6 +195,18 @@ class TestBuffer:
         line.transport.send(large)
         await line.has_received(large.text)
         assert line.slow_consumer_calls == 0
+
+    async def test_clients_of_a_replay_are_written_the_same_bytes(self) -> None:
+        frames = Frames(Frame(b"[%d]" % number) for number in range(MAX_FRAMES_PER_BATCH))
+        lines = [TakenLine(LIMIT) for _ in range(2)]
+        for line in lines:
+            await line.connection.open()
+            await turns()
+            line.transport.send_all(frames)
+            assert line.transport.pending[0] is frames.pieces()[0]
+            await turns()
+            assert [each.payload for each in line.new_frames()] == [each.data for each in frames]
+            line.pipe.lose()
 
     async def test_much_is_handed_over_in_slices(self) -> None:
         """Bytes that the event loop has taken cannot be taken back."""

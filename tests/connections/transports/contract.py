@@ -10,7 +10,7 @@ from dwsps_channels.connections.transports import backpressure
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 
 TIMEOUT = 10.0
 
@@ -94,16 +94,16 @@ class TransportContract(ABC):
 
     async def test_many_at_once_arrive_in_order_with_the_others(self, line: Line) -> None:
         count = line.limit // len(frame(0))
-        line.transport.send_all([])
-        line.transport.send_all([frame(0), frame(1)])
+        line.transport.send_all(Frames())
+        line.transport.send_all(Frames([frame(0), frame(1)]))
         line.transport.send(frame(2))
-        line.transport.send_all([frame(number) for number in range(3, count)])
+        line.transport.send_all(Frames([frame(number) for number in range(3, count)]))
         line.transport.send(frame(count))
         await line.has_received(*(text(number) for number in range(count + 1)))
 
     async def test_many_at_once_wait_for_a_client_that_does_not_read(self, line: Line) -> None:
         await line.is_stuck()
-        line.transport.send_all([frame(number) for number in range(5)])
+        line.transport.send_all(Frames([frame(number) for number in range(5)]))
         await turns()
         assert line.received == []
         assert line.transport.buffered_bytes >= 4 * len(frame(0))
@@ -160,7 +160,7 @@ class TransportContract(ABC):
     async def test_nothing_is_sent_after_close(self, line: Line) -> None:
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         line.transport.send(frame("late"))
-        line.transport.send_all([frame("late"), frame("too")])
+        line.transport.send_all(Frames([frame("late"), frame("too")]))
         assert await line.is_closed() == 4200
         line.transport.send(frame("later"))
         await turns()
@@ -230,10 +230,10 @@ class TransportContract(ABC):
     async def test_nobody_waits_for_a_client_to_read_a_replay(self, line: Line) -> None:
         await line.is_stuck()
         # Nor several, as after a resume that was split: in one turn, or one after the other.
-        line.transport.send_all([frame(n) for n in range(line.limit // 2 // len(frame(0)))])
-        line.transport.send_all([frame("split")])
+        line.transport.send_all(Frames([frame(n) for n in range(line.limit // 2 // len(frame(0)))]))
+        line.transport.send_all(Frames([frame("split")]))
         await turns()
-        line.transport.send_all([frame("again")])
+        line.transport.send_all(Frames([frame("again")]))
         await turns()
         assert line.backpressure_calls == []
         # But for the rest, and for everything after that.

@@ -19,7 +19,7 @@ from dwsps_channels.connections.transports.asgi import (
 from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
 from dwsps_channels.connections.transports.server_connection import ServerConnection
 from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 from tests.connections.transports.contract import (
     FINAL_FRAME,
     Line,
@@ -229,7 +229,7 @@ class TestBuffer:
         self, roomy_line: AsgiLine
     ) -> None:
         count = 10 * FRAMES_BETWEEN_YIELDS
-        roomy_line.transport.send_all([frame(number) for number in range(count)])
+        roomy_line.transport.send_all(Frames([frame(number) for number in range(count)]))
         seen = [0]
         while seen[-1] < count:
             await asyncio.sleep(0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.send_buffer import SendBuffer
-from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.frames import Frame, Frames
 from tests.connections.transports.contract import FINAL_FRAME
 
 COUNT = 4
@@ -91,7 +91,7 @@ def test_everyone_gets_what_it_was_sent_in_order(
                     receivers = [what]
                 case "send_all":
                     # Equal frames, so that the bytes of two are expected once below and once here.
-                    clients[what].send_buffer.send_all([sent, sent])
+                    clients[what].send_buffer.send_all(Frames([sent, sent]))
                     expected[what] += sent.make_wire() if is_open[what] else b""
                     receivers = [what]
                 case "put":
