@@ -12,6 +12,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.RenameModel("WorkerLease", "Lease"),
         migrations.CreateModel(
             name="DurableMessage",
             fields=[
@@ -40,7 +41,8 @@ class Migration(migrations.Migration):
                 ),
                 ("epoch", models.CharField(max_length=32)),
                 ("offset", models.BigIntegerField(default=0)),
-                ("floor", models.BigIntegerField(default=0)),
+                ("holder", models.CharField(blank=True, max_length=64)),
+                ("floors", models.JSONField(default=dict)),
             ],
         ),
         migrations.AddField(

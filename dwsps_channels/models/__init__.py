@@ -1,15 +1,16 @@
 """The database: peers and their statuses, this server's identity, leases, the log, and durable messages."""
 
 from dwsps_channels.models.durable_message import DurableMessage
+from dwsps_channels.models.lease import Lease
 from dwsps_channels.models.log_entry import LogEntry, LogState
 from dwsps_channels.models.peer import Peer, PeerQuerySet
 from dwsps_channels.models.peer_inbound import PeerInbound
 from dwsps_channels.models.peer_status import PeerStatus
 from dwsps_channels.models.server_identity import ServerIdentity, server_id
-from dwsps_channels.models.worker_lease import WorkerLease
 
 __all__ = [
     "DurableMessage",
+    "Lease",
     "LogEntry",
     "LogState",
     "Peer",
@@ -17,6 +18,5 @@ __all__ = [
     "PeerQuerySet",
     "PeerStatus",
     "ServerIdentity",
-    "WorkerLease",
     "server_id",
 ]

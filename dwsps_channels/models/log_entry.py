@@ -36,8 +36,11 @@ class LogState(models.Model):
     """Names one life of the log."""
     offset = models.BigIntegerField(default=0)
     """Of the last publication, kept or not."""
-    floor = models.BigIntegerField(default=0)
-    """Every publication after this offset is in the log, except what roots keep less of."""
+    holder = models.CharField(max_length=64, blank=True)
+    """The process that writes: a holder of the lease "log". Every commit looks at it, so that one that has lost the lease
+    commits nothing."""
+    floors = models.JSONField(default=dict)
+    """By root: every publication there after this offset is in the log."""
 
     def __str__(self) -> str:
         return f"{self.epoch}:{self.offset}"

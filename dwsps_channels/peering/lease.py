@@ -1,41 +1,35 @@
 """The lease that makes one worker at a time forward.
 
-Every function queries the database: call it in a thread. Only the database's clock counts, as those of workers may differ.
+Every function queries the database: call it in a thread.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from django.db.models import Exists, Q, QuerySet
-from django.db.models.functions import Now
+from django.db.models import Exists, QuerySet
 
-from dwsps_channels.models import Peer, WorkerLease
+from dwsps_channels.models import Lease, Peer
 
 NAME = "forwarder"
 
 
 def acquire(holder: str, seconds: float) -> bool:
     """Take the lease for ``seconds`` if it is free, or extend it; return whether ``holder`` has it now."""
-    WorkerLease.objects.get_or_create(name=NAME, defaults={"holder": "", "expires_at": Now()})
-    # One statement, so that of two concurrent attempts the second sees the result of the first.
-    taken = WorkerLease.objects.filter(
-        Q(holder=holder) | Q(expires_at__lte=Now()), name=NAME
-    ).update(holder=holder, expires_at=Now() + timedelta(seconds=seconds))
-    return taken == 1
+    return Lease.objects.acquire(NAME, holder, seconds)
 
 
 def release(holder: str) -> None:
     """Give the lease back if ``holder`` has it, so that another worker need not wait for its end."""
-    WorkerLease.objects.filter(name=NAME, holder=holder).update(holder="", expires_at=Now())
+    Lease.objects.release(NAME, holder)
 
 
 def expiry() -> datetime | None:
     """Return the end of the lease, past or future; ``None``: nobody ever had it. A running worker extends it."""
-    return WorkerLease.objects.filter(name=NAME).values_list("expires_at", flat=True).first()
+    return Lease.objects.expiry(NAME)
 
 
-def running_workers() -> QuerySet[WorkerLease]:
+def running_workers() -> "QuerySet[Lease]":
     """Select the lease if a worker has it."""
-    return WorkerLease.objects.filter(name=NAME, expires_at__gt=Now())
+    return Lease.objects.held(NAME)
 
 
 def worker_is_running() -> bool:

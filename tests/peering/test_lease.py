@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from dwsps_channels.models import WorkerLease
+from dwsps_channels.models import Lease
 from dwsps_channels.peering import lease
 from tests.processes import ROOT, wait_until
 
@@ -39,9 +39,9 @@ def test_a_lease_that_ran_out_can_still_be_kept_while_nobody_took_it() -> None:
 
 def test_a_lease_is_extended_by_keeping_it() -> None:
     assert lease.acquire("one", 0.1)
-    first = WorkerLease.objects.get().expires_at
+    first = Lease.objects.get().expires_at
     assert lease.acquire("one", 60)
-    assert (WorkerLease.objects.get().expires_at - first).total_seconds() > 50
+    assert (Lease.objects.get().expires_at - first).total_seconds() > 50
 
 
 def test_a_lease_is_given_back_by_its_holder_only() -> None:
@@ -65,7 +65,7 @@ def test_the_clock_of_the_lease_is_the_databases(monkeypatch: pytest.MonkeyPatch
 def test_it_lasts_as_long_as_was_asked_for(seconds: float) -> None:
     assert lease.acquire("one", seconds)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT expires_at, CURRENT_TIMESTAMP FROM dwsps_channels_workerlease")
+        cursor.execute("SELECT expires_at, CURRENT_TIMESTAMP FROM dwsps_channels_lease")
         expires_at, now = (
             value if isinstance(value, datetime) else datetime.fromisoformat(value)
             for value in cursor.fetchone()

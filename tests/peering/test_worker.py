@@ -15,7 +15,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from dwsps_channels import signals
-from dwsps_channels.models import Peer, PeerStatus, ServerIdentity, WorkerLease
+from dwsps_channels.models import Lease, Peer, PeerStatus, ServerIdentity
 from dwsps_channels.peering import lease, store, worker
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.worker import Worker
@@ -89,7 +89,7 @@ async def start_worker(server: Server) -> AsyncIterator[Callable[[], Running]]:
 
 
 async def holder() -> str:
-    lease = await WorkerLease.objects.filter(expires_at__gt=timezone.now()).afirst()
+    lease = await Lease.objects.filter(expires_at__gt=timezone.now()).afirst()
     return lease.holder if lease else ""
 
 
@@ -174,7 +174,7 @@ class TestLease:
         first = start_worker()
         await wait_until_async(lambda: far.sessions, 20)
         until = timezone.now() + timedelta(seconds=60)
-        await WorkerLease.objects.aupdate(holder="somebody else", expires_at=until)
+        await Lease.objects.aupdate(holder="somebody else", expires_at=until)
         await wait_until_async(lambda: not far.sessions)
         await wait_until_async(lambda: "the lease was lost to another worker" in caplog.text)
         # How far it got is for the other one to say by now.
@@ -182,7 +182,7 @@ class TestLease:
         assert status is None or status.last_error == ""
         assert await holder() == "somebody else"
         # Its time is over, and nobody renewed it.
-        await WorkerLease.objects.aupdate(expires_at=timezone.now())
+        await Lease.objects.aupdate(expires_at=timezone.now())
         await wait_until_async(partial(is_held_by, first))
         await wait_until_async(lambda: bool(far.sessions))
 
@@ -201,7 +201,7 @@ class TestLease:
         running = start_worker()
         await wait_until_async(lambda: asked.count >= 5, 20)
         assert not [r for r in caplog.records if r.name == worker.logger.name]
-        await WorkerLease.objects.aupdate(expires_at=timezone.now())
+        await Lease.objects.aupdate(expires_at=timezone.now())
         await wait_until_async(partial(is_held_by, running))
         assert "another worker" not in caplog.text
 
@@ -220,7 +220,7 @@ class TestLease:
         looked = Counting(monkeypatch, "has_peers")
         running = start_worker()
         await wait_until_async(lambda: looked.count >= 5, 20)
-        assert not await WorkerLease.objects.aexists()
+        assert not await Lease.objects.aexists()
         assert not await PeerStatus.objects.aexists()
         assert caplog.text.count("no peer to forward to") == 1
         # Once there is one all goes its way, and what was published meanwhile too.
