@@ -181,6 +181,8 @@ bench-tools:
 	command -v gcc >/dev/null || packages="$$packages gcc libc6-dev"; \
 	command -v nats-server >/dev/null || packages="$$packages nats-server"; \
 	command -v redis-server >/dev/null || packages="$$packages redis-server"; \
+	command -v postgres >/dev/null || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || \
+		packages="$$packages postgresql"; \
 	command -v node >/dev/null || packages="$$packages nodejs"; \
 	command -v npm >/dev/null || packages="$$packages npm"; \
 	[ -z "$$packages" ] || $(call apt,$$packages) || true
@@ -205,7 +207,7 @@ $(RIVALS_INSTALLED): benchmarks/requirements.txt | $(RUN_INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: $(RUN_INSTALLED) bench-tools $(RIVALS_NODE) $(RIVALS_INSTALLED)
+bench: $(TEST_INSTALLED) bench-tools $(RIVALS_NODE) $(RIVALS_INSTALLED)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
 
 .PHONY: clean-bench

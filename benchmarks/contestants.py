@@ -15,6 +15,8 @@ from pathlib import Path
 from benchmarks import BUILD, HERE, HOST, ROOT
 from benchmarks.generator import COMPILER, Target
 from benchmarks.loads import Load
+from benchmarks.postgres import postgres
+from benchmarks.postgres import program as postgres_program
 from benchmarks.processes import START_TIMEOUT, Cores, Failure, Server, free_port
 
 RIVALS = HERE / "rivals"
@@ -42,7 +44,10 @@ class Contestant:
     """True if it needs a stream of JetStream's, which listens on {spare_port}."""
     recovers: bool = False
     """True if a client that comes back can have what it missed."""
+    acknowledges: bool = False
+    """True if it takes part in what compares the brokers: acknowledged messages."""
     on_redis: bool = False
+    on_postgres: bool = False
     env: tuple[tuple[str, str], ...] = ()
     """Names and values beyond what ``environment`` has."""
     template: Path | None = None
@@ -61,6 +66,8 @@ class Contestant:
             return load.name in self.only
         if load.kind == "recovery" and not self.recovers:
             return False
+        if load.kind == "acknowledged":
+            return self.acknowledges
         return load.is_across == (self.processes > 1)
 
     def missing(self) -> str | None:
@@ -69,6 +76,8 @@ class Contestant:
         for program in programs:
             if shutil.which(program) is None:
                 return f"{program} is not installed"
+        if self.on_postgres and postgres_program("postgres") is None:
+            return "postgres is not installed"
         for module in self.node_modules:
             if not (NODE_MODULES / module).is_dir():
                 return f"the npm package {module} is not installed"
@@ -139,6 +148,10 @@ def started(contestant: Contestant, cores: Cores, folder: Path) -> Iterator[Runn
             redis, env["REDIS_URL"] = _start_redis(core, folder)
             stack.callback(redis.stop)
             helpers.append(redis.pid)
+        if contestant.on_postgres:
+            log = folder / "postgres.log"
+            env["DATABASE_URL"] = stack.enter_context(postgres(cores.generator, log))
+            _migrate(env)
         servers = []
         for number in range(contestant.processes):
             if number:
@@ -199,14 +212,19 @@ def environment(folder: Path) -> dict[str, str]:
         "SECRET_KEY": "0123456789abcdef" * 4,
         "ALLOWED_HOSTS": HOST,
         "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
         "NODE_ENV": "production",
     }
 
 
 def prepare(folder: Path) -> None:
     """Make the database of the demo project."""
+    _migrate(environment(folder))
+
+
+def _migrate(env: dict[str, str]) -> None:
     command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-    subprocess.run(command, cwd=ROOT, env=environment(folder), check=True)
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
 
 
 _DAPHNE = ("{our_bin}/daphne", "-v", "0", "-b", HOST, "-p", "{port}")
@@ -234,8 +252,7 @@ def _two(name: str, title: str, description: str, layer: str | None = None) -> C
     """Return a server of two processes on Redis; ``layer``: the channel layer that joins them."""
     env: tuple[tuple[str, str], ...] = ()
     if layer is not None:
-        settings = "benchmarks.channel_layer_settings"
-        env = (("DJANGO_SETTINGS_MODULE", settings), ("BENCHMARK_LAYER", layer))
+        env = (("BENCHMARK_BROKER", "ChannelLayerBackend"), ("BENCHMARK_LAYER", layer))
     return Contestant(
         name=name,
         title=title,
@@ -249,6 +266,24 @@ def _two(name: str, title: str, description: str, layer: str | None = None) -> C
     )
 
 
+def _on(name: str, title: str, description: str, backend: str, needs: str = "") -> Contestant:
+    """Return the fast lane on another broker than that in memory; ``needs``: a module of ours besides."""
+    modules = ("dwsps_channels.fastlane", "uvicorn", "uvloop", "httptools")
+    return Contestant(
+        name=name,
+        title=title,
+        description=description,
+        command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
+        ours=True,
+        acknowledges=True,
+        on_redis=backend == "RedisBackend",
+        on_postgres=needs == "psycopg",
+        env=(("BENCHMARK_BROKER", backend),),
+        our_modules=(*modules, needs) if needs else modules,
+        only=("acks-1", "acks-50"),
+    )
+
+
 CONTESTANTS = [
     Contestant(
         name="fastlane",
@@ -257,6 +292,7 @@ CONTESTANTS = [
         command=(*_OUR_UVICORN, *_FASTLANE, "project.asgi:application"),
         ours=True,
         recovers=True,
+        acknowledges=True,
         our_modules=("dwsps_channels.fastlane", "uvicorn", "uvloop", "httptools"),
     ),
     Contestant(
@@ -377,6 +413,26 @@ CONTESTANTS = [
             "fan-100-8-each",
             "fan-100-8-4k",
         ),
+    ),
+    _on(
+        "on-sqlite",
+        "dwsps, database (SQLite)",
+        "the fast lane on the database broker, with its log in SQLite",
+        "DatabaseBackend",
+    ),
+    _on(
+        "on-postgres",
+        "dwsps, database (PostgreSQL)",
+        "the same with its log in PostgreSQL, which runs on the generator's core",
+        "DatabaseBackend",
+        needs="psycopg",
+    ),
+    _on(
+        "on-redis",
+        "dwsps, Redis",
+        "the fast lane, one process, on Redis, which runs on the generator's core and keeps nothing on disk",
+        "RedisBackend",
+        needs="channels_redis",
     ),
     _two("two-redis", "two processes, Redis", "two processes of the fast lane, on Redis"),
     _two(

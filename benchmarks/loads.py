@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["publish", "idle", "storm", "recovery", "across", "across-delay"]
-"""``across``: published at one process of a server, delivered at another."""
+Kind = Literal["publish", "acknowledged", "idle", "storm", "recovery", "across", "across-delay"]
+"""``acknowledged``: the acks of publishes count, not the deliveries. ``across``: published at one process of a server,
+delivered at another."""
 
 _UNITS = {
     "publish": "deliveries/s",
+    "acknowledged": "messages/s",
     "idle": "KiB each",
     "storm": "reconnects/s",
     "recovery": "recoveries/s",
@@ -39,9 +41,12 @@ class Load:
     @property
     def command(self) -> str:
         """The generator's command."""
-        return {"recovery": "recover", "across": "publish", "across-delay": "publish"}.get(
-            self.kind, self.kind
-        )
+        return {
+            "acknowledged": "publish",
+            "recovery": "recover",
+            "across": "publish",
+            "across-delay": "publish",
+        }.get(self.kind, self.kind)
 
     @property
     def is_first(self) -> bool:
@@ -121,6 +126,19 @@ def all_loads(*, quick: bool) -> list[Load]:
             f"recovery of {_thousands(storm)} clients, 100 messages missed each",
             "recovery",
             {"connections": storm, "topics": 3, "missed": 100},
+        ),
+        # The database shares the generator's core, and what the log waits for is not for the generator to hurry.
+        Load(
+            "acks-1",
+            "1 publisher, 256 in flight",
+            "acknowledged",
+            {"in-flight": 256, "gathered": 1, "spin": 0},
+        ),
+        Load(
+            "acks-50",
+            "50 publishers, 8 in flight each",
+            "acknowledged",
+            {"groups": 50, "in-flight": 8, "gathered": 1, "spin": 0},
         ),
         # Several processes share the cores: the generator does not spin.
         Load(

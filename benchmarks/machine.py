@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.contestants import NODE_MODULES, RIVALS_BIN
+from benchmarks.postgres import program as postgres_program
 from benchmarks.processes import Cores
 
 _OURS = (
@@ -25,6 +27,7 @@ _OURS = (
     "uvloop",
     "httptools",
     "msgspec",
+    "psycopg",
 )
 _THEIRS = ("socketify", "fastapi-websocket-pubsub", "fastapi", "uvicorn", "websockets")
 _NODES = ("ws", "socket.io")
@@ -61,6 +64,10 @@ def versions() -> dict[str, str]:
     for program in ("node", "nats-server", "redis-server", "gcc"):
         if version := _said_by([program, "--version"]):
             found[program] = version
+    found["SQLite"] = sqlite3.sqlite_version
+    postgres = postgres_program("postgres")
+    if postgres and (version := _said_by([postgres, "--version"])):
+        found["PostgreSQL"] = version
     return found
 
 

@@ -140,9 +140,9 @@ class Server:
         lines = self._log.read_text(errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines[-LOG_LINES:]) or "it said nothing"
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and wait until it is gone."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (how, signal.SIGKILL):
             if self._process.poll() is None:
                 self._process.send_signal(number)
                 with suppress(subprocess.TimeoutExpired):

@@ -60,9 +60,13 @@ one run; figures of two machines or two days are not comparable.
 * **Recovery**: the clients of the storm are cut off, 100 messages are published below one topic of each, and all clients resume as
   they reconnect. It ends when the last resume is acknowledged. Every missed message is checked. The memory is the server's resident
   memory with all clients connected, after less before.
+* **Acknowledged messages**: each publisher has a topic and a subscriber of its own. Acks are counted. The broker is another each time;
+  PostgreSQL and SQLite run with the settings that the project and the broker give them, and PostgreSQL has each commit on the disk before
+  it answers.
 * **Two processes** share both cores with Redis and the generator. A message is published at one and delivered at the other. In flight
   is what was published and has not been delivered there.
-* Our contestants are the demo project as `make run` serves it, without `DEBUG`: sessions and users, policy, limits and signals are on.
+* Our contestants are the demo project as `make run` serves it, without `DEBUG` and, unless stated otherwise, on the `memory` broker:
+  sessions and users, policy, limits and signals are on.
   Rivals check nothing and have no middleware. They need not acknowledge a publish, except Node's `ws`, which does as dwsps does, and
   fastapi-websocket-pubsub, whose protocol has acks.
 * If a rival has no levels, its server also publishes to each topic above.
@@ -85,6 +89,7 @@ def text(results: Results, remarks: str = "") -> str:
         _delays(results),
         _connections(results),
         _recovery(results),
+        _acknowledged(results),
         _across(results),
         _ratios(results),
         _goals(results),
@@ -177,6 +182,21 @@ def _recovery(results: Results) -> str:
         return ""
     heads = ["", "load", "recoveries/s", "recovered", "memory of the server, MiB more than before"]
     return _section("Recovery", _table(heads, rows))
+
+
+def _acknowledged(results: Results) -> str:
+    loads = [load for load in results.loads if load.kind == "acknowledged"]
+    rows = []
+    for contestant in CONTESTANTS:
+        figures = [results.figure(contestant.name, load) for load in loads]
+        if any(figures):
+            cells = [cell for one in figures for cell in (_cell(one), _delay_cell(one))]
+            rows.append([_name(contestant), *cells])
+    if not rows:
+        return ""
+    heads = [head for load in loads for head in (f"{load.title}, {load.unit}", "delays, ms")]
+    explanation = f"By broker. Delays are {', '.join(QUANTILES)}, from publish to delivery, which is just before the ack.\n\n"
+    return _section("Acknowledged messages a second", explanation + _table(["", *heads], rows))
 
 
 def _across(results: Results) -> str:
@@ -310,7 +330,11 @@ def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
             f"({busiest.contestant.title}, {busiest.load.title})."
         )
     # Several processes share the cores: what one of them uses says little.
-    working = [one for one in rivals if one.load.kind != "idle" and not one.load.is_across]
+    working = [
+        one
+        for one in rivals
+        if one.load.kind not in ("idle", "acknowledged") and not one.load.is_across
+    ]
     if working:
         full = sum(one.figure.server_busy >= FULL for one in working)
         least = min(working, key=lambda one: one.figure.server_busy)
@@ -328,6 +352,8 @@ def _generator_lines(measured: Sequence[Measured]) -> Iterator[str]:
 
 
 def _noise_lines(measured: Sequence[Measured]) -> Iterator[str]:
+    # The processes of PostgreSQL come and go with its connections: they count as others.
+    measured = [one for one in measured if not one.contestant.on_postgres]
     loud = [one.figure.others_busy for one in measured if one.figure.others_busy > NOISE]
     if loud:
         yield (
@@ -364,14 +390,15 @@ def _taking_part(results: Results) -> list[Contestant]:
         contestant
         for contestant in CONTESTANTS
         if not contestant.yardstick
+        and not contestant.only
         and contestant.processes == 1
         and contestant.name in results.cells
     ]
 
 
 def _within(results: Results) -> list[Load]:
-    """Return the loads that a server of one process gets."""
-    return [load for load in results.loads if not load.is_across]
+    """Return the loads that each server of one process gets."""
+    return [load for load in results.loads if not load.is_across and load.kind != "acknowledged"]
 
 
 def _name(contestant: Contestant) -> str:

@@ -122,6 +122,8 @@ def _value(load: Load, measurement: Measurement) -> float:
             value = measurement["bytes_each"] / 1024
         case "across-delay":
             value = measurement["delay_us"]["p50"] / 1000
+        case "acknowledged":
+            value = measurement["ack_rate"]
         case _:
             value = measurement["rate"]
     return value

@@ -239,6 +239,34 @@ async def test_delays_are_from_publish_to_delivery(program: Path) -> None:
     assert measurement["checked"]["published"] <= 0.5 / 0.02 + 2
 
 
+class AckingServer(BadServer):
+    """Acknowledges every second publish."""
+
+    async def answer(self, connection: ServerConnection) -> None:
+        count = 0
+        async for text in connection:
+            frame = json.loads(text)
+            if frame["type"] == "subscribe":
+                some = self.subscribers.setdefault(frame["topic"], [])
+                some.append(Subscriber(connection, 0))
+                await connection.send(json.dumps({"type": "ack", "action": "subscribe"}))
+                continue
+            await self.deliver(frame)
+            count += 1
+            if count % 2 == 0:
+                ack = {"type": "ack", "action": "publish", "topic": frame["topic"]}
+                await connection.send(json.dumps(ack, separators=(",", ":")))
+
+
+async def test_acks_are_counted_by_themselves(program: Path) -> None:
+    measurement = await publish(program, AckingServer(faithful), "--in-flight", 4)
+    published = measurement["checked"]["published"]
+    assert measurement["acknowledged"] == published // 2 > 10
+    # Nothing was published before the measurement began, and next to nothing after it.
+    acknowledged = measurement["ack_rate"] * measurement["seconds"]
+    assert acknowledged == pytest.approx(published / 2, abs=4)
+
+
 async def test_a_storm_opens_everything_twice_with_its_topics(program: Path) -> None:
     server = BadServer(faithful)
     async with server.listening() as port:
@@ -927,6 +955,21 @@ def test_report_shows_who_was_recovered_and_what_it_took() -> None:
     assert f"| **dwsps, fast lane** | {load.title} | 4.5 k | all | 3.0 |" in text
     assert f"| **dwsps, Daphne** | {load.title} | 900 | all but 2 | 3.0 |" in text
     assert "≥ 4 k recoveries/s | — | 4.5 k recoveries/s | yes |" in text
+
+
+def test_report_compares_the_brokers_by_their_acks() -> None:
+    results = results_of({}, load="acks-1")
+    [load] = results.loads
+    for name, rate in {"fastlane": 90_000.0, "on-sqlite": 30_000.0}.items():
+        results.add(name, load, measured(1) | {"ack_rate": rate})
+    text = report.text(results)
+    assert "| **dwsps, fast lane** | 90 k | 0.10 · 0.20 · 0.30 |" in text
+    assert "| **dwsps, database (SQLite)** | 30 k | 0.10 · 0.20 · 0.30 |" in text
+    # Rivals need not acknowledge.
+    assert "## Ratios" not in text
+    assert [one.name for one in CONTESTANTS if one.takes(load)] == [
+        *("fastlane", "on-sqlite", "on-postgres", "on-redis")
+    ]
 
 
 def test_report_compares_what_joins_two_processes() -> None:

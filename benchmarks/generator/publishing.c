@@ -221,7 +221,7 @@ void load_publish(struct engine *engine, const struct options *options) {
     bool moving = receive_until(engine, load, clock_now() + (int64_t)(options->warm_up * (double)SECOND));
     struct usage before = usage_now(options->servers, options->server_count);
     int64_t began = clock_now(), idle_before = engine->idle;
-    uint64_t reads_before = engine->reads;
+    uint64_t reads_before = engine->reads, acknowledged_before = load->acknowledged;
     load->measuring = true;
     int64_t longest = (int64_t)(MOST_TIMES_LONGER * options->seconds * (double)SECOND);
     moving = moving && receive_until(engine, load, began + (int64_t)(options->seconds * (double)SECOND));
@@ -233,6 +233,7 @@ void load_publish(struct engine *engine, const struct options *options) {
     double seconds = (double)(clock_now() - began) / 1e9;
     double idle = (double)(engine->idle - idle_before) / 1e9;
     uint64_t reads = engine->reads - reads_before;
+    double ack_rate = (double)(load->acknowledged - acknowledged_before) / seconds;
     receive_rest(engine, load);
 
     uint64_t published = 0;
@@ -249,7 +250,7 @@ void load_publish(struct engine *engine, const struct options *options) {
     printf("\"delay_us\": {\"p50\": %.1f, \"p99\": %.1f, \"p99.9\": %.1f}, ", microseconds(&load->delays, 0.5),
            microseconds(&load->delays, 0.99), microseconds(&load->delays, 0.999));
     print_checked(published, published * (unsigned)options->subscribers, load->all_deliveries, faults);
-    printf(", \"acknowledged\": %llu, ", (unsigned long long)load->acknowledged);
+    printf(", \"acknowledged\": %llu, \"ack_rate\": %.1f, ", (unsigned long long)load->acknowledged, ack_rate);
     printf("\"busy\": {\"generator\": %.4f, \"server\": %.4f, \"others\": %.4f}}\n", 1 - idle / seconds,
            (after.server - before.server) / seconds, (after.others - before.others) / seconds);
 }
