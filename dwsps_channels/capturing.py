@@ -25,11 +25,21 @@ class Published(_Published):
     """The ``key`` that was given; empty: none was."""
     timestamp: str
     """When it was published: RFC 3339, UTC."""
+    durable: bool
+    """True if it was published with ``durable=True``."""
 
-    def __new__(cls, topic: str, message: Any, *, key: str = "", timestamp: str = "") -> Self:
+    def __new__(
+        cls,
+        topic: str,
+        message: Any,
+        *,
+        key: str = "",
+        timestamp: str = "",
+        durable: bool = False,
+    ) -> Self:
         """Make one as ``publish`` would."""
         self = super().__new__(cls, topic, message)
-        self.key, self.timestamp = key, timestamp
+        self.key, self.timestamp, self.durable = key, timestamp, durable
         return self
 
 

@@ -264,6 +264,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         ),
     ] = 16 * 1024 * 1024
 
+    DURABLE_MAX_AGE: Annotated[
+        Positive,
+        _must_be(
+            A_POSITIVE,
+            "Seconds for which a durable message that cannot be published is kept.",
+        ),
+    ] = 86_400.0
+
     TIMINGS: Annotated[
         Timings,
         _must_be(

@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "RESUME_BYTES": 8 * 1024 * 1024,
     "OUTBOX_MESSAGES": 10_000,
     "OUTBOX_BYTES": 16 * 1024 * 1024,
+    "DURABLE_MAX_AGE": 86_400.0,
     "TIMINGS": Timings(),
 }
 
@@ -161,6 +162,7 @@ BAD: list[tuple[str, Any]] = [
         for value in (0, -1, 1.5, True, None)
     ),
     *(("LOG_MAX_AGE", value) for value in (0, -1, "1 day", True, None, float("nan"))),
+    *(("DURABLE_MAX_AGE", value) for value in (0, -1, "1 day", True, None, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(
         ("HISTORY", value)

@@ -155,11 +155,23 @@ RULES = [
     ),
     Rule(room("middleware"), ours=(room("reading"),)),
     Rule(
+        room("durable"),
+        ours=(
+            *PURE,
+            room("exceptions"),
+            CONF,
+            MODELS,
+            room("remote"),
+            room("publishing"),
+        ),
+    ),
+    Rule(
         room("publishing"),
         ours=(
             *PURE,
             room("exceptions"),
             CONF,
+            MODELS,
             THREADS,
             CAPTURING,
             CLIENT,

@@ -3,6 +3,7 @@
 import uuid
 
 import django.db.models.deletion
+import django.db.models.functions.datetime
 from django.db import migrations, models
 
 
@@ -25,7 +26,11 @@ class Migration(migrations.Migration):
                 ("topic", models.CharField(max_length=255)),
                 ("message", models.BinaryField()),
                 ("timestamp", models.CharField(max_length=40)),
-                ("created_at", models.DateTimeField(db_index=True)),
+                (
+                    "created_at",
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                ("due_at", models.DateTimeField(db_index=True)),
                 ("attempts", models.PositiveIntegerField(default=0)),
                 ("last_error", models.CharField(blank=True, max_length=500)),
             ],

@@ -1,6 +1,6 @@
 """The database: peers and their statuses, this server's identity, leases, the log, and durable messages."""
 
-from dwsps_channels.models.durable_message import DurableMessage
+from dwsps_channels.models.durable_message import DurableMessage, DurableMessageQuerySet
 from dwsps_channels.models.lease import Lease
 from dwsps_channels.models.log_entry import LogEntry, LogState
 from dwsps_channels.models.peer import Peer, PeerQuerySet
@@ -10,6 +10,7 @@ from dwsps_channels.models.server_identity import ServerIdentity, server_id
 
 __all__ = [
     "DurableMessage",
+    "DurableMessageQuerySet",
     "Lease",
     "LogEntry",
     "LogState",

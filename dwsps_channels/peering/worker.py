@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from channels.db import database_sync_to_async
@@ -25,12 +25,25 @@ FLUSH_GRACE = 6.0
 SIGNALS_GRACE = 1.0
 
 
+class LeasedTask(Protocol):
+    """Further work that one worker at a time does: the one that has the lease."""
+
+    async def is_wanted(self) -> bool:
+        """Return whether there is work now. A worker without peers asks, to know whether it needs the lease."""
+        ...
+
+    async def run(self) -> None:
+        """Do it until cancelled: failures are its own."""
+        ...
+
+
 class Worker:
     """Forwards while it holds the lease; stands by while another worker does."""
 
-    def __init__(self, url: str) -> None:
-        """Forward what the server at the websocket ``url`` publishes."""
+    def __init__(self, url: str, task: LeasedTask | None = None) -> None:
+        """Forward what the server at the websocket ``url`` publishes, and do ``task`` meanwhile."""
         self._url = url
+        self._task = task
         self._timings = conf.TIMINGS
         self._holder = uuid4().hex
         self._stopping = asyncio.Event()
@@ -43,10 +56,10 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Forward, or stand by, until ``stop``. Without peers to forward to, nothing is written to the database."""
+        """Forward, or stand by, until ``stop``. Without peers to forward to, or other work, nothing is written to the database."""
         while not self._stopping.is_set():
             try:
-                wanted = await database_sync_to_async(store.has_peers)()
+                wanted = await self._is_wanted()
                 if wanted and await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
@@ -60,6 +73,12 @@ class Worker:
             else:
                 self._log_why_not(lease_end)
             await self._pause(self._timings.LEASE_RENEW_INTERVAL)
+
+    async def _is_wanted(self) -> bool:
+        """Return whether there are peers to forward to, or other work."""
+        if await database_sync_to_async(store.has_peers)():
+            return True
+        return self._task is not None and await self._task.is_wanted()
 
     def _log_why_not(self, lease_end: datetime | None) -> None:
         """Log once why this worker does not forward: another has the lease, or there are no peers (``None``)."""
@@ -92,6 +111,7 @@ class Worker:
         lost = asyncio.create_task(self._renew())
         stopping = asyncio.create_task(self._stopping.wait())
         sending = asyncio.create_task(link_signals.send())
+        others = [] if self._task is None else [asyncio.create_task(self._task.run())]
         try:
             await asyncio.wait((running, lost, stopping), return_when=asyncio.FIRST_COMPLETED)
             if lost.done():
@@ -104,7 +124,7 @@ class Worker:
                     logger.info("stopping with %d messages that peers have not acknowledged", left)
         finally:
             is_ours = not lost.done() or lost.result()
-            await _end(running, stopping)
+            await _end(running, stopping, *others)
             await forwarder.close(write=is_ours)
             await _end(lost)
             if is_ours:
@@ -121,7 +141,7 @@ class Worker:
             logger.exception("the lease could not be released; it expires by itself")
 
     async def _renew(self) -> bool:
-        """Renew the lease. Return ``False`` when it is lost, ``True`` when there are no peers that need it."""
+        """Renew the lease. Return ``False`` when it is lost, ``True`` when nothing needs it."""
         while True:
             await asyncio.sleep(self._timings.LEASE_RENEW_INTERVAL)
             try:
@@ -129,7 +149,7 @@ class Worker:
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     return False
-                if not await database_sync_to_async(store.has_peers)():
+                if not await self._is_wanted():
                     return True
             except Exception:
                 # While the database is away, no other worker can take the lease.

@@ -23,7 +23,7 @@ class BrokerPublisher:
         publication = Publication(
             message.topic, message.payload, message.timestamp, self._origin, self._published
         )
-        return self._sender.publish(publication, deadline, server_key(message.key))
+        return self._sender.publish(publication, deadline, server_key(message.broker_key))
 
     def close(self) -> None:
         """See ``BlockingPublisher.close``."""

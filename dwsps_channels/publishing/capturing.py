@@ -21,7 +21,7 @@ class CapturingPublisher:
         published = self._published
         if message.key:
             for offset, earlier in enumerate(published, 1):
-                if earlier.key == message.key:
+                if (earlier.key, earlier.durable) == (message.key, bool(message.durable_id)):
                     return PublishResult(reached=0, offset=offset)
         published.append(
             Published(
@@ -29,6 +29,7 @@ class CapturingPublisher:
                 json.loads(bytes(message.payload)),
                 key=message.key,
                 timestamp=message.timestamp,
+                durable=bool(message.durable_id),
             )
         )
         return PublishResult(reached=0, offset=len(published))

@@ -9,7 +9,7 @@ from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future
 from dwsps_channels.core.keys import server_key
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.publishing.losses import losses
+from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 from dwsps_channels.server.runtime import Runtime
 
@@ -27,12 +27,12 @@ class LocalPublisher:
             reached, answer = self._hand_over(message)
             if isinstance(answer, int):
                 return _result(reached, answer)
-            task = asyncio.ensure_future(_count_loss(answer))
+            task = asyncio.ensure_future(_count_later_loss(message, answer))
             _under_way.add(task)
             task.add_done_callback(_under_way.discard)
             return PublishResult(reached)
         publishing = asyncio.run_coroutine_threadsafe(self._publish(message), server.loop)
-        with _losses_counted():
+        with _losses_counted(message):
             try:
                 return publishing.result(conf.PUBLISH_TIMEOUT)
             finally:
@@ -48,7 +48,7 @@ class LocalPublisher:
             publishing = asyncio.wrap_future(
                 asyncio.run_coroutine_threadsafe(self._publish(message), server.loop)
             )
-        with _losses_counted():
+        with _losses_counted(message):
             async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
                 return await publishing
 
@@ -64,7 +64,7 @@ class LocalPublisher:
         # Counted before: a subscriber that comes because of the message was not reached by it.
         reached = node.hub.reach(message.topic)
         return reached, node.publish(
-            message.topic, message.payload, message.timestamp, key=server_key(message.key)
+            message.topic, message.payload, message.timestamp, key=server_key(message.broker_key)
         )
 
 
@@ -84,13 +84,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 _under_way: set[asyncio.Future[None]] = set()
 
 
-async def _count_loss(accepted: Future) -> None:
-    with suppress(Unavailable), _losses_counted():
+async def _count_later_loss(message: OutgoingMessage, accepted: Future) -> None:
+    with suppress(Unavailable), _losses_counted(message):
         await accepted
 
 
 @contextmanager
-def _losses_counted() -> Iterator[None]:
+def _losses_counted(message: OutgoingMessage) -> Iterator[None]:
     """Count a message that the broker does not take, and raise ``Unavailable`` if it took too long."""
     try:
         yield
@@ -98,9 +98,9 @@ def _losses_counted() -> Iterator[None]:
         error = Unavailable(
             f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s"
         )
-        losses.add(error.problem)
+        count_loss(message, error.problem)
         raise error from None
     except Unavailable as error:
-        losses.add(error.problem)
+        count_loss(message, error.problem)
         raise
     losses.report_if_due()

@@ -1,8 +1,11 @@
 """The contract of publishing: what a message is, where it goes, and what becomes of it."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Raw, Struct
+
+DURABLE_PREFIX: Final = "durable:"
+"""The beginning of a durable message's key, which brokers may remember for longer than others."""
 
 
 class OutgoingMessage(Struct, frozen=True):
@@ -15,6 +18,13 @@ class OutgoingMessage(Struct, frozen=True):
     """When ``publish()`` was called: RFC 3339, UTC, milliseconds."""
     key: str = ""
     """Makes it safe to publish the message again; empty: none was given."""
+    durable_id: str = ""
+    """The id of the row that keeps the message until the log has it, in 32 hex digits; empty: it is not durable."""
+
+    @property
+    def broker_key(self) -> str:
+        """The key that the broker gets; empty: none."""
+        return DURABLE_PREFIX + self.durable_id if self.durable_id else self.key
 
 
 class PublishResult(Struct, frozen=True):
@@ -35,7 +45,8 @@ class Publisher(Protocol):
 
         Raises:
             NotServing: there is no server, and has been none.
-            Unavailable: the server did not take the message in time, or nobody knows. The loss is counted.
+            Unavailable: the server did not take the message in time, or nobody knows. The loss is counted, unless the
+                message is durable: then it will be published again.
         """
         ...
 

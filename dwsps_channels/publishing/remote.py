@@ -6,9 +6,10 @@ from functools import partial
 from dwsps_channels.broker.backends import BrokerBackend
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.blocking import BlockingPublisher
 from dwsps_channels.publishing.broker import BrokerPublisher
-from dwsps_channels.publishing.losses import losses
+from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 from dwsps_channels.remote.pool import ConnectionPool, PerServer
 from dwsps_channels.threads.database import close_old_connections
@@ -39,9 +40,13 @@ class RemotePublisher:
         result = self._connections.call(
             lambda connection, deadline: connection.publish(message, deadline),
             conf.PUBLISH_TIMEOUT,
+            partial(count_loss, message),
         )
         if result.lost:
-            losses.add(result.lost)
+            # What is in the log can be read later.
+            if message.durable_id and result.offset is None:
+                raise Unavailable(result.lost)
+            count_loss(message, result.lost)
         else:
             losses.report_if_due()
         return PublishResult(reached=0, offset=result.offset)
@@ -53,16 +58,12 @@ class RemotePublisher:
 
 def _make_publisher(backend: BrokerBackend, url: str) -> RemotePublisher:
     if backend.joins_processes:
-        return RemotePublisher(
-            ConnectionPool(partial(_through_broker, backend), None, on_failure=losses.add)
-        )
+        return RemotePublisher(ConnectionPool(partial(_through_broker, backend), None))
     # Not at the top: models are needed only there.
     from dwsps_channels.publishing.websocket import WebSocketPublisher
 
     return RemotePublisher(
-        ConnectionPool(
-            partial(WebSocketPublisher, url), Address.parse(url).shown, on_failure=losses.add
-        )
+        ConnectionPool(partial(WebSocketPublisher, url), Address.parse(url).shown)
     )
 
 

@@ -14,5 +14,5 @@ class WebSocketPublisher(WebSocketRequests):
 
     def publish(self, message: OutgoingMessage, deadline: float) -> SendResult:
         """See ``BlockingPublisher.publish``."""
-        fields = publish_payload(bytes(message.payload), message.timestamp, message.key)
+        fields = publish_payload(bytes(message.payload), message.timestamp, message.broker_key)
         return SendResult(self.request("publish", message.topic, fields, deadline).ack.place)

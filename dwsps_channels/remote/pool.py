@@ -46,22 +46,26 @@ class ConnectionPool(Generic[ConnectionT]):
         self,
         make: Callable[[], ConnectionT],
         url: str | None,
-        on_failure: Callable[[str], object] = _ignore,
     ) -> None:
-        """``url`` is the server's websocket, if that is the way; for messages. ``on_failure`` gets each call's problem."""
+        """``url`` is the server's websocket, if that is the way; for messages."""
         self._make = make
         self._url = url
-        self._on_failure = on_failure
         self._was_there = False
         self._problem = ""
         self._breaker = CircuitBreaker(FAILURE_PAUSE)
         # The one that was used last is taken first. A deque's ends need no lock.
         self._idle: deque[ConnectionT] = deque()
 
-    def call(self, request: Callable[[ConnectionT, float], ResultT], timeout: float) -> ResultT:
+    def call(
+        self,
+        request: Callable[[ConnectionT, float], ResultT],
+        timeout: float,
+        on_failure: Callable[[str], object] = _ignore,
+    ) -> ResultT:
         """Return what ``request`` returns, which gets a connection and a deadline: a time of ``time.monotonic``.
 
         It raises ``Unavailable`` for a refusal of the server's, and ``OSError`` if the connection is of no more use.
+        ``on_failure`` gets the problem of a call that fails over these.
 
         Raises:
             NotServing: there is no server, and has been none.
@@ -69,7 +73,7 @@ class ConnectionPool(Generic[ConnectionT]):
         """
         deadline = monotonic() + timeout
         if not self._breaker.allows(timeout):
-            raise self._failed(self._problem)
+            raise self._failed(self._problem, on_failure)
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -78,7 +82,7 @@ class ConnectionPool(Generic[ConnectionT]):
             result = request(connection, deadline)
         except Unavailable as error:
             self._succeed(connection)
-            self._on_failure(error.problem)
+            on_failure(error.problem)
             raise
         except OSError as error:
             connection.close()
@@ -86,7 +90,7 @@ class ConnectionPool(Generic[ConnectionT]):
             self._problem = f"no answer within {timeout:g} s" if timed_out else str(error)
             self._breaker.fail()
             self.close()  # the others lead to the same
-            raise self._failed(self._problem) from error
+            raise self._failed(self._problem, on_failure) from error
         except BaseException:
             connection.close()  # nobody knows what it was doing
             raise
@@ -101,8 +105,10 @@ class ConnectionPool(Generic[ConnectionT]):
         else:
             connection.close()
 
-    def _failed(self, problem: str) -> NotServing | Unavailable:
-        self._on_failure(problem)
+    def _failed(
+        self, problem: str, on_failure: Callable[[str], object]
+    ) -> NotServing | Unavailable:
+        on_failure(problem)
         if self._url is not None and not self._was_there:
             return NotServing(self._url, problem)
         return Unavailable(f"the server cannot be reached: {problem}")

@@ -34,6 +34,10 @@ def _look_up() -> str:
     return leaving_none_open(partial(again_if_broken, own_server_id))
 
 
+class RefusedByServer(Unavailable):
+    """The server answered with an error that it would answer again."""
+
+
 class Reply(NamedTuple):
     """The server's ack, and the deliveries that came before it."""
 
@@ -63,7 +67,7 @@ class WebSocketRequests:
         Raises:
             TimeoutError: not before the deadline; the server may have it nevertheless.
             OSError: no connection came about, or it broke. The text says why.
-            Unavailable: the server answered with an error. The connection stands.
+            Unavailable: the server answered with an error; ``RefusedByServer`` if it would again. The connection stands.
         """
         self._last_id += 1
         frame = encode(action, self._last_id, topic, fields)
@@ -82,7 +86,8 @@ class WebSocketRequests:
         except (ClientError, InvalidFrame) as error:
             raise ConnectionError(str(error)) from error
         if answer.type == "error":
-            raise Unavailable(f"the server refused: {printable(str(answer.reason))}")
+            problem = f"the server refused: {printable(str(answer.reason))}"
+            raise (Unavailable if answer.retryable else RefusedByServer)(problem)
         return Reply(answer, deliveries)
 
     def _connected(self, deadline: float) -> BlockingConnection:

@@ -21,7 +21,7 @@ from django.conf import settings
 
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.servers.options import message_bytes
-from dwsps_channels.peering.worker import Worker
+from dwsps_channels.peering.worker import LeasedTask, Worker
 from dwsps_channels.server import runtime
 from dwsps_channels.server.shutdown import end_signals
 
@@ -112,8 +112,10 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
-    """Serve on ``listening``, which ``endpoint.listen`` gave, and forward, until told to end.
+def serve(
+    endpoint: Endpoint, listening: list[socket.socket], task: LeasedTask | None = None
+) -> None:
+    """Serve on ``listening``, which ``endpoint.listen`` gave, forward, and do the worker's ``task``, until told to end.
 
     Raises:
         SystemExit: uvicorn could not start; its log says why.
@@ -140,7 +142,7 @@ def serve(endpoint: Endpoint, listening: list[socket.socket]) -> None:
         )
     )
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_serve(server, listening, Worker(endpoint.url)))
+        runner.run(_serve(server, listening, Worker(endpoint.url, task)))
 
 
 def application() -> Any:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dwsps_channels.publishing.losses import REPORT_INTERVAL, Losses
+from dwsps_channels.publishing.losses import REPORT_INTERVAL, FailureCounter
 from tests.clock import Clock
 
 
@@ -14,12 +14,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def losses(clock: Clock) -> Losses:
-    return Losses(clock)
+def losses(clock: Clock) -> FailureCounter:
+    return FailureCounter("publish() lost messages: %d, %d since the start: %s", clock)
 
 
 def test_the_first_is_told_at_once_and_the_next_with_their_number(
-    losses: Losses, clock: Clock, caplog: pytest.LogCaptureFixture
+    losses: FailureCounter, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(5):
         losses.add("no answer within 2 s")
@@ -33,7 +33,7 @@ def test_the_first_is_told_at_once_and_the_next_with_their_number(
 
 
 def test_what_is_left_is_told_once_it_is_due_and_at_the_end(
-    losses: Losses, clock: Clock, caplog: pytest.LogCaptureFixture
+    losses: FailureCounter, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     losses.add("away")
     losses.add("away")

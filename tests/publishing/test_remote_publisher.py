@@ -68,7 +68,7 @@ def server() -> Server:
 
 @pytest.fixture
 def publisher(server: Server) -> RemotePublisher:
-    return RemotePublisher(ConnectionPool(server.connect, URL, on_failure=losses.add))
+    return RemotePublisher(ConnectionPool(server.connect, URL))
 
 
 @pytest.fixture(autouse=True)

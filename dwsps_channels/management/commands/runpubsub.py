@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.durable.sweeper import Sweeper
 from dwsps_channels.peering.worker import Worker
+from dwsps_channels.publishing.choice import remote_publisher_at, serving_publisher
 from dwsps_channels.server.shutdown import end_signals
 
 logger = logging.getLogger("dwsps_channels")
@@ -16,8 +19,8 @@ logger = logging.getLogger("dwsps_channels")
 
 class Command(BaseCommand):
     help = (
-        "Forward the messages that are published on this server to its peers. Run it beside the server, and stop it "
-        "with SIGTERM or Ctrl+C. Manage peers in the admin, or with 'manage.py peers'. If several run, one forwards; "
+        "Forward the messages that are published on this server to its peers, and publish durable messages that were "
+        "left behind. Run it beside the server, and stop it with SIGTERM or Ctrl+C. Manage peers in the admin, or with 'manage.py peers'. If several run, one forwards; "
         "the others stand by and take over if it dies."
     )
 
@@ -75,11 +78,11 @@ class Command(BaseCommand):
             listening = endpoint.listen()
         except OSError as error:
             raise CommandError(f"--serve: cannot listen on {where}: {error.strerror}") from error
-        serving.serve(endpoint, listening)
+        serving.serve(endpoint, listening, Sweeper(serving_publisher))
 
 
 async def _work(url: str) -> None:
-    worker = Worker(url)
+    worker = Worker(url, Sweeper(partial(remote_publisher_at, url)))
     loop = asyncio.get_running_loop()
     for number in end_signals():
         loop.add_signal_handler(number, worker.stop)
