@@ -102,6 +102,7 @@ RULES = [
             CONF,
             MODELS,
             THREADS,
+            room("broker"),
             room("connections.addresses"),
             room("signals"),
         ),

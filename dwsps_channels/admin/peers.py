@@ -15,9 +15,12 @@ from dwsps_channels.admin.forms import PeerForm
 from dwsps_channels.conf import conf
 from dwsps_channels.models import Peer
 from dwsps_channels.peering.connection_test import probe_peers
+from dwsps_channels.peering.inbound_status import summarize_inbound
 from dwsps_channels.peering.lease import lacks_worker
 from dwsps_channels.peering.outbound.link_status import LinkState
+from dwsps_channels.peering.severity import Severity
 from dwsps_channels.peering.status import status_of, summarize, with_status
+from dwsps_channels.peering.units import count
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Peer]
@@ -44,7 +47,16 @@ class LinkStateFilter(admin.SimpleListFilter):
 @admin.register(Peer)
 class PeerAdmin(_ModelAdmin):
     form = PeerForm
-    list_display = ("name", "shown_url", "directions", "state", "queue", "dropped", "last_error")
+    list_display = (
+        "name",
+        "shown_url",
+        "directions",
+        "sending",
+        "lag",
+        "dropped",
+        "receiving",
+        "last_error",
+    )
     list_filter = ("enabled", "forward", "accept", LinkStateFilter)
     search_fields = ("name", "url")
     actions = ("enable", "disable", "test_connection")
@@ -53,20 +65,22 @@ class PeerAdmin(_ModelAdmin):
         ("Secret", {"fields": ("new_secret", "generate_secret", "secret_in_url", "dwsps")}),
         ("Directions", {"fields": ("forward", "topics", "accept")}),
     )
-    status_fields = (
+    sending_fields = (
         "state",
+        "lag",
         "last_error",
         "round_trip",
         "forwarded",
         "acked",
-        "queue",
         "resent",
         "dropped",
         "missed",
         "reconnects",
     )
     """The fields of the form that show what the worker wrote."""
-    readonly_fields = ("secret_state", *status_fields)
+    receiving_fields = ("receiving_state", "address", "received", "duplicates", "refused")
+    """The fields of the form that show what the server's processes wrote."""
+    readonly_fields = ("secret_state", *sending_fields, *receiving_fields)
 
     class Media:
         css = {"all": ("dwsps_channels/admin.css",)}
@@ -80,8 +94,11 @@ class PeerAdmin(_ModelAdmin):
         address, secret, directions = self.fieldsets
         if obj is not None and not self.has_change_permission(request, obj):
             secret = ("Secret", {"fields": ("secret_state", "secret_in_url", "dwsps")})
-        status = [] if obj is None else [("Status", {"fields": self.status_fields})]
-        return [*status, address, secret, directions]
+        status = [
+            ("Sending to it", {"fields": self.sending_fields}),
+            ("Receiving from it", {"fields": self.receiving_fields}),
+        ]
+        return [*(status if obj is not None else []), address, secret, directions]
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -106,16 +123,53 @@ class PeerAdmin(_ModelAdmin):
             ways or [(NOTHING, "no messages in either direction")],
         )
 
-    @admin.display(description="state", ordering="status__state")
+    @admin.display(description="sending", ordering="status__state")
+    def sending(self, peer: Peer) -> str:
+        return self.state(peer)
+
+    @admin.display(description="state")
     def state(self, peer: Peer) -> str:
         summary = summarize(peer)
+        return _coloured(summary.text, summary.severity)
+
+    @admin.display(description="lag", ordering="status__lag")
+    def lag(self, peer: Peer) -> str:
+        lag = summarize(peer).lag
+        if lag is None:
+            return NOTHING
+        if lag.severity is Severity.OK:
+            return lag.text
         return format_html(
-            '<span class="dwsps-state" data-severity="{}">{}</span>', summary.severity, summary.text
+            '<span class="dwsps-lag" data-severity="{}">{}</span>',
+            lag.severity,
+            f"{lag.text}: {lag.warning}" if lag.warning else lag.text,
         )
 
-    @admin.display(description="queued", ordering="status__queued")
-    def queue(self, peer: Peer) -> str:
-        return _of_status(peer, "queued")
+    @admin.display(description="receiving")
+    def receiving(self, peer: Peer) -> str:
+        inbound = summarize_inbound(peer)
+        return _coloured(inbound.short_text, inbound.severity)
+
+    @admin.display(description="state")
+    def receiving_state(self, peer: Peer) -> str:
+        inbound = summarize_inbound(peer)
+        return _coloured(inbound.text, inbound.severity)
+
+    @admin.display(description="address")
+    def address(self, peer: Peer) -> str:
+        return ", ".join(summarize_inbound(peer).addresses) or NOTHING
+
+    @admin.display(description="received")
+    def received(self, peer: Peer) -> str:
+        return count(summarize_inbound(peer).received)
+
+    @admin.display(description="duplicates dropped")
+    def duplicates(self, peer: Peer) -> str:
+        return count(summarize_inbound(peer).duplicates)
+
+    @admin.display(description="refused")
+    def refused(self, peer: Peer) -> str:
+        return count(summarize_inbound(peer).refused)
 
     @admin.display(description="last error")
     def last_error(self, peer: Peer) -> str:
@@ -144,7 +198,7 @@ class PeerAdmin(_ModelAdmin):
     def dropped(self, peer: Peer) -> str:
         return _of_status(peer, "dropped")
 
-    @admin.display(description="dropped before they reached the worker")
+    @admin.display(description="dropped as the log no longer had them")
     def missed(self, peer: Peer) -> str:
         return _of_status(peer, "missed")
 
@@ -213,7 +267,13 @@ class PeerAdmin(_ModelAdmin):
             self.message_user(request, f"'{peer.name}': {result.message}", level)
 
 
+def _coloured(text: str, severity: Severity) -> str:
+    return format_html('<span class="dwsps-state" data-severity="{}">{}</span>', severity, text)
+
+
 def _of_status(peer: Peer, field: str) -> str:
     status = status_of(peer)
     value = "" if status is None else getattr(status, field)
+    if isinstance(value, int):
+        return count(value)
     return NOTHING if value == "" else localize(value)

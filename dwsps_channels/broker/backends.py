@@ -24,6 +24,7 @@ from dwsps_channels.core.broker import Broker, SendResult
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.retention import Retention
 
 if TYPE_CHECKING:
     from dwsps_channels.broker.redis.hosts import Host
@@ -103,6 +104,11 @@ class BrokerBackend(ABC):
             raise ImproperlyConfigured(
                 f"DWSPS['BROKER']['OPTIONS'] of {type(self).__name__}: {error}"
             ) from error
+
+    @property
+    def retention(self) -> Retention:
+        """The bounds of the log: what a peer misses beyond them is lost to it."""
+        return conf.retention
 
     @abstractmethod
     def make_broker(self) -> Broker:
@@ -226,6 +232,11 @@ class RedisBackend(BrokerBackend):
                 f"CHANNEL_LAYERS['{alias}'] cannot be used: it is not a layer of channels_redis"
             )
         return config
+
+    @property
+    def retention(self) -> Retention:
+        """See ``BrokerBackend.retention``."""
+        return conf.log_retention
 
     @property
     def _place(self) -> "tuple[Host, Layout]":

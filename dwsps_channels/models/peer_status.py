@@ -24,7 +24,6 @@ class PeerStatus(models.Model):
     """In seconds."""
     forwarded = models.PositiveBigIntegerField(default=0)
     acked = models.PositiveBigIntegerField(default=0)
-    queued = models.PositiveBigIntegerField(default=0)
     dropped = models.PositiveBigIntegerField(default=0)
     missed = models.PositiveBigIntegerField(default=0)
     resent = models.PositiveBigIntegerField(default=0)

@@ -2,30 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from django.core.exceptions import ObjectDoesNotExist
-from django.db.models import Exists
+from django.db.models import Exists, Prefetch
 from django.utils import timezone
 
 from dwsps_channels.conf import conf
-from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus
+from dwsps_channels.models import Peer, PeerInbound, PeerQuerySet, PeerStatus
+from dwsps_channels.peering.lag import Lag, lag_of
 from dwsps_channels.peering.lease import running_workers, worker_is_running
 from dwsps_channels.peering.outbound.link_status import LinkState
+from dwsps_channels.peering.severity import Severity
+from dwsps_channels.peering.units import duration
 
 STALE_TIMEOUT = 5.0
 STALE_POLLS = 5
 """The worker writes the status of each peer whenever it polls the rows. A status is out of date if it is older than
 ``STALE_TIMEOUT`` seconds, and than this many polls."""
-
-
-class Severity(StrEnum):
-    """The urgency of a status."""
-
-    OK = "ok"
-    PENDING = "pending"
-    ERROR = "error"
-    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +32,8 @@ class StatusSummary:
     severity: Severity
     status: PeerStatus | None
     """The row that the worker wrote last, however long ago; ``None``: it has written none yet."""
+    lag: Lag | None = None
+    """``None``: nothing is sent to it, or no worker has read the log for it yet."""
 
 
 _SEVERITIES = {
@@ -52,10 +47,11 @@ _SEVERITIES = {
 
 
 def with_status(peers: PeerQuerySet) -> PeerQuerySet:
-    """Load with ``peers`` everything that ``summarize`` needs, so that it makes no queries."""
+    """Load with ``peers`` everything that ``summarize`` and ``summarize_inbound`` need, so that they make no queries."""
     selected: PeerQuerySet = (
         peers.select_related("status")
         .defer("status__cursor")
+        .prefetch_related(Prefetch("inbound", PeerInbound.objects.kept()))
         .annotate(worker_is_running=Exists(running_workers()))
     )
     return selected
@@ -83,13 +79,17 @@ def _summary(peer: Peer, worker_is_running: bool) -> StatusSummary:
     if status is None or status.seen_at is None or status.state == LinkState.DISABLED:
         text = "waiting for the worker" if worker_is_running else "no worker is running"
         return StatusSummary("no_worker", text, Severity.PENDING, status)
-    state = LinkState(status.state)
+    state, lag = LinkState(status.state), lag_of(status)
     stale_after = max(STALE_TIMEOUT, STALE_POLLS * conf.TIMINGS.PEER_POLL_INTERVAL)
     if not worker_is_running or timezone.now() - status.seen_at > timedelta(seconds=stale_after):
         text = f"stale: {state.label} {_age(status.seen_at)} ago"
-        return StatusSummary("stale", text, Severity.ERROR, status)
-    since = f", for {_age(status.since)}" if status.since else ""
-    return StatusSummary(state.value, state.label + since, _SEVERITIES[state], status)
+        return StatusSummary("stale", text, Severity.ERROR, status, lag)
+    text, severity = state.label, _SEVERITIES[state]
+    if status.since:
+        text += f", for {_age(status.since)}"
+    if state is LinkState.CONNECTED and lag is not None and lag.severity is not Severity.OK:
+        text, severity = f"{text}, behind", lag.severity
+    return StatusSummary(state.value, text, severity, status, lag)
 
 
 def status_of(peer: Peer) -> PeerStatus | None:
@@ -101,8 +101,4 @@ def status_of(peer: Peer) -> PeerStatus | None:
 
 
 def _age(moment: datetime) -> str:
-    seconds = max(0, int((timezone.now() - moment).total_seconds()))
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return duration((timezone.now() - moment).total_seconds())

@@ -90,7 +90,13 @@ def write_statuses(links: Mapping[int, LinkStatus]) -> None:
     PeerStatus.objects.bulk_update(rows, fields)
     idle = PeerStatus.objects.filter(~Q(peer__enabled=True, peer__forward=True))
     idle.exclude(state=LinkState.DISABLED).update(
-        state=LinkState.DISABLED, since=now, seen_at=now, last_error="", round_trip=None, queued=0
+        state=LinkState.DISABLED,
+        since=now,
+        seen_at=now,
+        last_error="",
+        round_trip=None,
+        lag=0,
+        oldest_at=None,
     )
 
 
@@ -105,7 +111,6 @@ def _row(peer: int, status: LinkStatus, now: datetime) -> PeerStatus:
         round_trip=status.round_trip,
         forwarded=stats.forwarded,
         acked=stats.acked,
-        queued=stats.queued,
         dropped=stats.dropped,
         missed=stats.missed,
         resent=stats.resent,

@@ -5,6 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -15,12 +16,14 @@ from django.contrib.messages import get_messages
 from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django.views.debug import SafeExceptionReporterFilter
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.models import Peer, PeerStatus
+from dwsps_channels.models import Peer, PeerInbound, PeerStatus
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import lease, store
+from dwsps_channels.peering.inbound.reporter import Report, write_reports
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 from tests.processes import HOST, free_port
 
@@ -110,20 +113,22 @@ def test_the_list_tells_how_each_peer_is(browser: Client) -> None:
     store.write_statuses(
         {
             connected.pk: LinkStatus(
-                LinkState.CONNECTED, since=now - 70, stats=LinkStats(waiting=321)
+                LinkState.CONNECTED, since=now - 70, stats=LinkStats(dropped=1321)
             ),
             refused.pk: LinkStatus(LinkState.REFUSED, since=now, last_error="<not> you"),
         }
     )
+    PeerStatus.objects.filter(peer=connected).update(lag=1204, oldest_at=now - 50)
+    write_reports("one", {connected.pk: Report(1, "", 2300, 0, 0, timezone.now())})
     response = browser.get(reverse(LIST))
     page = text(response)
     assert (
-        f"connected {URL} → messages are sent to it ← messages are accepted from it connected, for 1 min 321 0 -"
-        in page
-    )
+        f"connected {URL} → messages are sent to it ← messages are accepted from it connected, for 1 min "
+        "1 204 · oldest 50 s 1 321 connected, for 0 s · 2 300 received -"
+    ) in page
     assert f"refused {URL} → messages are sent to it refused, for" in page
-    assert "0 0 <not> you" in page
-    assert f"off {URL} ← messages are accepted from it disabled" in page
+    assert "0 0 not accepted from <not> you" in page
+    assert f"off {URL} ← messages are accepted from it disabled - - disabled -" in page
     assert b"<not>" not in response.content
     assert "No worker is running" not in page
 
@@ -134,6 +139,25 @@ def test_without_a_worker_the_list_says_so_and_believes_nothing(browser: Client)
     page = text(browser.get(reverse(LIST)))
     assert "No worker is running, so no messages are sent to peers" in page
     assert "stale: connected" in page
+
+
+def test_the_list_says_who_is_behind_and_who_will_lose_messages(
+    browser: Client, settings: Any
+) -> None:
+    settings.DWSPS = {**settings.DWSPS, "TAIL_MESSAGES": 1000, "TAIL_MAX_AGE": 3600}
+    late, losing = create("late"), create("losing")
+    assert lease.acquire("worker", 60)
+    now = time.time()
+    for peer in (late, losing):
+        store.write_statuses({peer.pk: LinkStatus(LinkState.CONNECTED, since=now - 70)})
+    PeerStatus.objects.filter(peer=late).update(lag=12, oldest_at=now - 300)
+    PeerStatus.objects.filter(peer=losing).update(lag=34, oldest_at=now - 3000)
+    response = browser.get(reverse(LIST))
+    page = text(response)
+    assert "connected, for 1 min, behind 12 · oldest 5 min 0 not connected" in page
+    assert "34 · oldest 50 min: will lose messages in 9 min" in page
+    assert response.content.count(b'data-severity="warning"') == 2
+    assert response.content.count(b'data-severity="error"') == 2
 
 
 def test_peers_are_found_by_name_address_and_state(browser: Client) -> None:
@@ -151,7 +175,7 @@ def test_peers_are_found_by_name_address_and_state(browser: Client) -> None:
         assert "ws://paris.example/" in page
         assert "ws://berlin.example/" not in page
     # Every column that offers it can be sorted by.
-    for column in range(1, 7):
+    for column in range(1, 9):
         assert browser.get(reverse(LIST), {"o": column}).status_code == 200
 
 
@@ -160,11 +184,11 @@ def test_the_number_of_queries_does_not_grow_with_the_list(
 ) -> None:
     create("first")
     browser.get(reverse(LIST))
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         browser.get(reverse(LIST))
     for number in range(10):
         store.write_statuses({create(f"b{number}").pk: LinkStatus()})
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         browser.get(reverse(LIST))
 
 
@@ -341,8 +365,6 @@ def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -
     peer = create()
     assert lease.acquire("worker", 60)
     stats = LinkStats(
-        waiting=1000,
-        in_flight=3,
         forwarded=1001,
         acked=1002,
         resent=1005,
@@ -352,28 +374,42 @@ def test_the_form_tells_the_peers_health_and_takes_none_of_it(browser: Client) -
     )
     status = LinkStatus(LinkState.BACKING_OFF, time.time() - 9, "nobody there", 0.0123, stats)
     store.write_statuses({peer.pk: status})
+    PeerStatus.objects.update(lag=1003, oldest_at=time.time() - 50)
+    for process, address in (("one", "192.0.2.1"), ("two", "192.0.2.2")):
+        report = Report(1, address, 1000, 20, 3, timezone.now() - timedelta(seconds=185))
+        write_reports(process, {peer.pk: report})
     page = text(browser.get(change_url(peer)))
     for words in (
-        "State: backing off, for",
+        "Sending to it State: backing off, for",
+        "Receiving from it State: connected, for 3 min",
+        "Lag: 1 003 · oldest 50 s",
+        "Received: 2 000",
+        "Duplicates dropped: 40",
+        "Refused: 6",
         "Last error: nobody there",
         "Round trip: 12.3 ms",
-        "Sent: 1001",
-        "Acknowledged: 1002",
-        "Queued: 1003",
-        "Dropped: 1004",
-        "Sent again: 1005",
-        "Dropped before they reached the worker: 1006",
-        "Reconnects: 1007",
+        "Sent: 1 001",
+        "Acknowledged: 1 002",
+        "Dropped: 1 004",
+        "Sent again: 1 005",
+        "Dropped as the log no longer had them: 1 006",
+        "Reconnects: 1 007",
     ):
         assert words in page
-    browser.post(change_url(peer), form(forwarded="5", state="connected", queue="5"))
+    assert re.search(r"Address: 192.0.2.\d, 192.0.2.\d", page)
+    browser.post(change_url(peer), form(forwarded="5", state="connected", lag="5", received="5"))
+    assert PeerStatus.objects.get().lag == 1003
+    assert PeerInbound.objects.filter(received=1000).count() == 2
     assert PeerStatus.objects.get().forwarded == 1001
     assert PeerStatus.objects.get().state == "backing_off"
 
 
 def test_before_the_worker_told_of_it_the_form_is_there_all_the_same(browser: Client) -> None:
     assert "State: no worker is running" in text(browser.get(change_url(create())))
-    assert "Health" not in text(browser.get(reverse(ADD)))
+    assert "Receiving from it State: not connected" in text(
+        browser.get(change_url(Peer.objects.get()))
+    )
+    assert "Receiving from it" not in text(browser.get(reverse(ADD)))
 
 
 # The secret, once more

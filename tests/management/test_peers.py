@@ -3,19 +3,23 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
-from dwsps_channels.models import Peer
+from dwsps_channels.models import Peer, PeerStatus
 from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import lease, store
+from dwsps_channels.peering.inbound.reporter import Report, write_reports
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 from tests.processes import HOST, ROOT, base_environment, free_port
 
@@ -136,8 +140,6 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         last_error="nobody there",
         round_trip=0.5,
         stats=LinkStats(
-            waiting=1,
-            in_flight=3,
             forwarded=9,
             acked=5,
             resent=2,
@@ -147,9 +149,26 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         ),
     )
     store.write_statuses({peer.pk: status})
+    PeerStatus.objects.update(lag=1204, oldest_at=time.time() - 200)
+    begun = timezone.now() - timedelta(seconds=70)
+    write_reports("one", {peer.pk: Report(1, "192.0.2.1", 2000, 4, 3, begun)})
+    write_reports("two", {peer.pk: Report(0, "192.0.2.2", 300, 0, 0, None)})
 
     [found] = listed()
     assert found.pop("since") < found.pop("seen_at")
+    assert 200 <= found.pop("lag_seconds") < 230
+    inbound = found.pop("inbound")
+    assert datetime.fromisoformat(inbound.pop("since")) == begun
+    assert datetime.fromisoformat(inbound.pop("seen_at")) > begun
+    assert inbound == {
+        "state": "connected",
+        "text": "connected, for 1 min",
+        "connections": 1,
+        "addresses": ["192.0.2.1"],
+        "received": 2300,
+        "duplicates": 4,
+        "refused": 3,
+    }
     assert found == {
         "name": "b",
         "url": URL,
@@ -165,26 +184,48 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "round_trip": 0.5,
         "forwarded": 9,
         "acked": 5,
-        "queued": 4,
         "dropped": 3,
         "missed": 1,
         "resent": 2,
         "reconnects": 6,
+        "lag": 1204,
+        "loses_in": None,
     }
     head, row = run("list").splitlines()
-    assert head.split() == [
+    assert re.split("  +", head) == [
         "NAME",
-        "STATE",
+        "SENDING",
         "DIRECTIONS",
-        "QUEUED",
+        "LAG",
         "DROPPED",
+        "RECEIVING",
         "URL",
-        "LAST",
-        "ERROR",
+        "LAST ERROR",
     ]
-    assert row.split("send+accept")[1].split()[:2] == ["4", "3"]
-    for words in ("backing off, for 2 min", "send+accept", URL, "nobody there"):
-        assert words in row
+    assert re.split("  +", row) == [
+        "b",
+        "backing off, for 2 min",
+        "send+accept",
+        "1 204 · oldest 3 min",
+        "3",
+        "connected, for 1 min · 2 300 received",
+        URL,
+        "nobody there",
+    ]
+
+
+def test_the_list_says_which_peer_will_lose_messages(settings: Any) -> None:
+    settings.DWSPS = {**settings.DWSPS, "TAIL_MAX_AGE": 3600}
+    run("add", "b", f"{URL}?token={SECRET}")
+    lease.acquire("worker", 60)
+    store.write_statuses({Peer.objects.get().pk: LinkStatus(LinkState.CONNECTED)})
+    PeerStatus.objects.update(lag=5, oldest_at=time.time() - 3000)
+    [found] = listed()
+    assert 570 < found["loses_in"] <= 600
+    assert run("list").splitlines()[-1] == "b will lose messages in 9 min"
+    PeerStatus.objects.update(oldest_at=time.time() - 1000)
+    assert listed()[0]["loses_in"] is None
+    assert "will lose" not in run("list")
 
 
 def test_an_empty_list_says_what_to_do_and_is_a_list_all_the_same() -> None:

@@ -60,7 +60,7 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
 
     def state() -> str:
         page.goto(peers)
-        return page.locator(".field-state").first.inner_text()
+        return page.locator(".field-sending").first.inner_text()
 
     # Add it, and see it connect.
     page.goto(f"{peers}add/")

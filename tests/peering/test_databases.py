@@ -13,12 +13,26 @@ from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, Li
 
 assert Peer.objects.get().secret == {SECRET!r}
 [config] = store.load_peers()
-stats = LinkStats(waiting=2**40, in_flight=1, acked=7, dropped=5, missed=3, reconnects=2)
+stats = LinkStats(acked=2**40, dropped=5, missed=3, reconnects=2)
 for cursor in ({{"a": 1}}, {{"a": 2**53, "b": 2}}):
     status = LinkStatus(LinkState.CONNECTED, 1e9, "\\0gone", 0.5, stats, cursor)
     store.write_statuses({{config.id: status}})
     assert store.load_cursor(config.id) == cursor
 assert lease.acquire("the worker", 600)
+"""
+
+REPORTS = """
+from datetime import UTC, datetime, timedelta
+from dwsps_channels.models import Peer, PeerInbound
+from dwsps_channels.peering.inbound.reporter import Report, write_reports
+
+peer = Peer.objects.get().pk
+begun = datetime.now(UTC) - timedelta(seconds=90)
+PeerInbound.objects.create(peer_id=peer, process="old", seen_at=begun - timedelta(days=1))
+for received in (1, 2**40):
+    write_reports("one", {peer: Report(1, "192.0.2.1", received, 2, 3, begun), peer + 1: None})
+write_reports("two", {peer: Report(1, "::1", 4, 5, 6, begun)})
+assert PeerInbound.objects.count() == 2
 """
 
 RESTART = """
@@ -40,8 +54,14 @@ def test_the_command_lists_what_the_worker_wrote(database_environment: dict[str,
     [far] = json.loads(manage("peers", "list", "--json", env=database_environment))
     # A busy machine may make it stale meanwhile.
     assert "connected" in far["text"]
-    assert (far["last_error"], far["queued"]) == (" gone", 2**40 + 1)
+    assert (far["last_error"], far["acked"]) == (" gone", 2**40)
     assert (far["dropped"], far["missed"], far["reconnects"]) == (5, 3, 2)
+    assert far["inbound"]["state"] == "never"
+    manage("shell", "-c", REPORTS, env=database_environment)
+    [far] = json.loads(manage("peers", "list", "--json", env=database_environment))
+    inbound = far["inbound"]
+    assert (inbound["text"], inbound["connections"]) == ("connected, for 1 min", 2)
+    assert (inbound["received"], inbound["duplicates"], inbound["refused"]) == (2**40 + 4, 7, 9)
     manage("shell", "-c", RESTART, env=database_environment)
     manage("peers", "remove", "far", env=database_environment)
     assert json.loads(manage("peers", "list", "--json", env=database_environment)) == []

@@ -1,16 +1,20 @@
 """The status of a peer in words: from its row and from the worker's report."""
 
 from datetime import timedelta
+from time import time
 from typing import Any
 
 import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.models import Peer, PeerStatus
+from dwsps_channels.models import Peer, PeerInbound, PeerStatus
 from dwsps_channels.peering import lease
+from dwsps_channels.peering.inbound_status import summarize_inbound
+from dwsps_channels.peering.lag import Lag
 from dwsps_channels.peering.outbound.link_status import LinkState
-from dwsps_channels.peering.status import Severity, StatusSummary, summarize, with_status
+from dwsps_channels.peering.severity import Severity
+from dwsps_channels.peering.status import StatusSummary, summarize, with_status
 
 pytestmark = pytest.mark.django_db
 
@@ -105,10 +109,40 @@ def test_a_secret_that_is_lost_is_said_before_all(settings: Any) -> None:
     assert (found.state, found.text) == ("no_secret", "its secret cannot be decrypted")
 
 
-def test_many_peers_take_one_query(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+@pytest.mark.parametrize(
+    ("age", "text", "severity"),
+    [
+        (1, "connected, for 2 min", Severity.OK),
+        (61, "connected, for 2 min, behind", Severity.WARNING),
+        (3000, "connected, for 2 min, behind", Severity.ERROR),
+    ],
+)
+def test_a_connected_peer_whose_messages_wait_is_behind(
+    age: float, text: str, severity: Severity
+) -> None:
+    assert summary().lag == Lag(0, None, None)
+    PeerStatus.objects.update(lag=12, oldest_at=time() - age)
+    found = summarize(Peer.objects.get())
+    assert (found.state, found.text, found.severity) == ("connected", text, severity)
+    assert found.lag is not None
+    assert found.lag.messages == 12
+
+
+def test_what_waits_for_a_peer_that_is_away_is_not_what_is_wrong_with_it() -> None:
+    summary(told=LinkState.REFUSED)
+    PeerStatus.objects.update(lag=12, oldest_at=time() - 3000)
+    found = summarize(Peer.objects.get())
+    assert (found.text, found.severity) == ("refused, for 2 min", Severity.ERROR)
+    assert found.lag is not None
+    assert found.lag.severity is Severity.ERROR
+
+
+def test_many_peers_take_few_queries(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     for number in range(5):
         peer = Peer.objects.create(name=f"b{number}", url="ws://b.example/")
         PeerStatus.objects.create(peer=peer, seen_at=timezone.now())
+        PeerInbound.objects.create(peer=peer, process="one", seen_at=timezone.now())
     Peer.objects.create(name="c", url="ws://b.example/")
-    with django_assert_num_queries(1):
-        assert len([summarize(peer) for peer in with_status(Peer.objects.all())]) == 6
+    with django_assert_num_queries(2):
+        peers = with_status(Peer.objects.all())
+        assert len([(summarize(peer), summarize_inbound(peer)) for peer in peers]) == 6

@@ -134,7 +134,7 @@ def test_what_was_written_is_what_is_there() -> None:
     store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
-    assert (got.forwarded, got.acked, got.queued) == (2**40, 5, 4)
+    assert (got.forwarded, got.acked) == (2**40, 5)
     assert (got.dropped, got.missed, got.resent, got.reconnects) == (3, 1, 2, 6)
     assert got.last_error == "a  " + "x" * 496 + "…"
     assert got.seen_at is not None
@@ -145,12 +145,12 @@ def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     peers = [create(f"b{number}") for number in range(20)]
-    store.write_statuses({peer.pk: LinkStatus(stats=LinkStats(waiting=1)) for peer in peers})
+    store.write_statuses({peer.pk: LinkStatus(stats=LinkStats(acked=1)) for peer in peers})
     with django_assert_num_queries(4):
         store.write_statuses(
-            {peer.pk: LinkStatus(stats=LinkStats(waiting=peer.pk)) for peer in peers}
+            {peer.pk: LinkStatus(stats=LinkStats(acked=peer.pk)) for peer in peers}
         )
-    assert {row.pk: row.queued for row in PeerStatus.objects.all()} == {
+    assert {row.pk: row.acked for row in PeerStatus.objects.all()} == {
         peer.pk: peer.pk for peer in peers
     }
 
@@ -174,8 +174,8 @@ def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() 
     gone, there = create("gone"), create("there")
     gone_id = gone.pk
     gone.delete()
-    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(stats=LinkStats(waiting=7))})
-    assert [row.queued for row in PeerStatus.objects.all()] == [7]
+    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(stats=LinkStats(acked=7))})
+    assert [row.acked for row in PeerStatus.objects.all()] == [7]
 
 
 @pytest.mark.parametrize("change", [{"enabled": False}, {"forward": False}])
@@ -183,14 +183,13 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_cursor(
     change: dict[str, bool],
 ) -> None:
     peer = create()
-    link = LinkStatus(
-        LinkState.CONNECTED, round_trip=0.1, stats=LinkStats(waiting=3), cursor={"a": 1}
-    )
+    link = LinkStatus(LinkState.CONNECTED, round_trip=0.1, cursor={"a": 1})
     store.write_statuses({peer.pk: link})
+    PeerStatus.objects.update(lag=3, oldest_at=1.0)
     Peer.objects.update(**change)
     store.write_statuses({peer.pk: link})
     got = status(peer)
-    assert (got.state, got.queued, got.round_trip) == ("disabled", 0, None)
+    assert (got.state, got.lag, got.oldest_at, got.round_trip) == ("disabled", 0, None, None)
     assert got.cursor == {"a": 1}
     store.write_statuses({})
     assert status(peer).since == got.since

@@ -14,10 +14,23 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
 from dwsps_channels.models.urls import split_token
 from dwsps_channels.peering.connection_test import probe_peers
+from dwsps_channels.peering.inbound_status import InboundSummary, summarize_inbound
 from dwsps_channels.peering.status import summarize, with_status
+from dwsps_channels.peering.units import count
 
 # More than a secret may have, so that a longer one is rejected, not cut.
 SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH
+
+HEADS = (
+    "NAME",
+    "SENDING",
+    "DIRECTIONS",
+    "LAG",
+    "DROPPED",
+    "RECEIVING",
+    "URL",
+    "LAST ERROR",
+)
 
 EPILOG = """\
 examples:
@@ -128,9 +141,12 @@ class Command(BaseCommand):
         if json:
             self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
         elif peers:
-            heads = ("NAME", "STATE", "DIRECTIONS", "QUEUED", "DROPPED", "URL", "LAST ERROR")
-            for line in _table([heads, *map(_row, peers)]):
+            for line in _table([HEADS, *map(_row, peers)]):
                 self.stdout.write(line)
+            for peer in peers:
+                lag = summarize(peer).lag
+                if lag is not None and lag.warning:
+                    self.stdout.write(f"{peer.name} {lag.warning}")
         else:
             self.stderr.write(
                 "no peers yet: add one with 'manage.py peers add NAME URL --generate'"
@@ -242,7 +258,7 @@ def _message_of(error: ValidationError) -> str:
 
 def _described(peer: Peer) -> dict[str, Any]:
     summary = summarize(peer)
-    status = summary.status or PeerStatus()
+    status, lag = summary.status or PeerStatus(), summary.lag
     return {
         "name": peer.name,
         "url": peer.shown_url,
@@ -260,12 +276,33 @@ def _described(peer: Peer) -> dict[str, Any]:
         "round_trip": status.round_trip,
         "forwarded": status.forwarded,
         "acked": status.acked,
-        "queued": status.queued,
         "dropped": status.dropped,
         "missed": status.missed,
         "resent": status.resent,
         "reconnects": status.reconnects,
+        "lag": lag.messages if lag else None,
+        "lag_seconds": _rounded(lag.seconds if lag else None),
+        "loses_in": _rounded(lag.loses_in if lag else None),
+        "inbound": _described_inbound(summarize_inbound(peer)),
     }
+
+
+def _described_inbound(inbound: InboundSummary) -> dict[str, Any]:
+    return {
+        "state": inbound.state,
+        "text": inbound.text,
+        "connections": inbound.connections,
+        "addresses": inbound.addresses,
+        "since": inbound.since and inbound.since.isoformat(),
+        "seen_at": inbound.seen_at and inbound.seen_at.isoformat(),
+        "received": inbound.received,
+        "duplicates": inbound.duplicates,
+        "refused": inbound.refused,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _row(peer: Peer) -> tuple[str, ...]:
@@ -275,8 +312,9 @@ def _row(peer: Peer) -> tuple[str, ...]:
         peer.name,
         summary.text,
         "+".join(ways) or "-",
-        str(summary.status.queued) if summary.status else "-",
-        str(summary.status.dropped) if summary.status else "-",
+        summary.lag.text if summary.lag else "-",
+        count(summary.status.dropped) if summary.status else "-",
+        summarize_inbound(peer).short_text,
         peer.shown_url,
         (summary.status.last_error if summary.status else "") or "-",
     )
