@@ -247,7 +247,7 @@ class RedisBackend(BrokerBackend):
         config = self.config
         name = f"{config.get('prefix', 'asgi')}:{_server_name('log', [])}"
         crypter = make_crypter(config.get("symmetric_encryption_keys"))
-        layout = Layout(name, conf.retention, conf.history, crypter)
+        layout = Layout(name, conf.log_retention, conf.history, crypter, tail=conf.retention)
         return choose_host(decode_hosts(config.get("hosts")), name), layout
 
     def make_broker(self) -> Broker:
@@ -268,7 +268,15 @@ class RedisBackend(BrokerBackend):
         """See ``BrokerBackend.make_reader``."""
         from dwsps_channels.broker.redis.reader import RedisReader
 
-        return RedisReader(*self._place)
+        return RedisReader(*self._place, conf.replay_limits)
+
+    def make_source(self) -> LogSource:
+        """See ``BrokerBackend.make_source``."""
+        from dwsps_channels.broker.redis.hosts import async_pool
+        from dwsps_channels.broker.redis.source import RedisSource
+
+        host, layout = self._place
+        return RedisSource(partial(async_pool, host), layout)
 
     def check(self) -> list[CheckMessage]:
         """See ``BrokerBackend.check``."""

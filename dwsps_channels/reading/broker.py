@@ -21,7 +21,7 @@ class BrokerLog:
 
     def read(self, query: HistoryQuery, deadline: float) -> History:
         """See ``LogConnection.read``. A node takes over what is loaded, as in a process that serves."""
-        tail = Tail(conf.retention, conf.history)
+        tail = Tail(conf.log_retention, conf.history)
         node = Node("", MemoryBroker(), tail=tail, replay_limits=conf.replay_limits)
         node.begin(self._reader.load(query.topic, deadline, since=query.since, last=query.last))
         return excerpt(node, query).history()

@@ -120,7 +120,18 @@ class TestThroughRedis:
         assert (first.offset, again.offset) == (1, 1)
         assert texts(history("chat")) == [0]
 
-    @override_settings(DWSPS={"TAIL_MESSAGES": 5, "HISTORY": {"chat": {"messages": 100}}})
+    @override_settings(DWSPS={"TAIL_MESSAGES": 5})
+    def test_the_log_has_more_than_the_tail_of_a_process(self) -> None:
+        before = cursor()
+        for number in range(20):
+            publish("chat", number)
+        assert texts(history("chat")) == list(range(20))
+        assert texts(history("chat", last=15)) == list(range(5, 20))
+        assert texts(history("chat", since=before)) == list(range(20))
+
+    @override_settings(
+        DWSPS={"TAIL_MESSAGES": 5, "LOG_MESSAGES": 5, "HISTORY": {"chat": {"messages": 100}}}
+    )
     def test_a_noisy_topic_does_not_push_out_a_kept_root(self) -> None:
         publish("chat", "quiet")
         before = cursor()

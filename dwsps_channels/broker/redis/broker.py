@@ -11,7 +11,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from dwsps_channels.broker.redis.batch import Batch
-from dwsps_channels.broker.redis.connection import Connection
+from dwsps_channels.broker.redis.connection import Connection, problem_of
 from dwsps_channels.broker.redis.hosts import with_sentinels
 from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, Search, load
@@ -29,7 +29,6 @@ from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.logs.throttle import LogThrottle
-from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.broker")
 
@@ -228,7 +227,7 @@ class RedisBroker:
                 pause = RETRY_PAUSE if loop.time() - began > MAX_RETRY_PAUSE else longer
             except* Exception as group:
                 pause = RETRY_PAUSE if self.connected else longer
-                self._lost(_text(group))
+                self._lost(problem_of(group))
             await asyncio.sleep(pause)
 
     async def _run(self) -> None:
@@ -467,7 +466,9 @@ class RedisBroker:
             try:
                 publications = self._layout.decode(entry)
             except ValueError as error:
-                logger.warning("messages of process %s cannot be read: %s", process, _text(error))
+                logger.warning(
+                    "messages of process %s cannot be read: %s", process, problem_of(error)
+                )
                 self._last = _NOWHERE
                 raise _LostPlace from error
             self._last = entry.id
@@ -499,11 +500,3 @@ def _pairs(text: bytes) -> Iterator[tuple[int, int]]:
     """Read "place:offset,…"."""
     each = iter(numbers(text))
     return zip(each, each, strict=True)
-
-
-def _text(error: Exception) -> str:
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, TimeoutError):
-        return "it does not answer"
-    return printable(str(error)).removesuffix(".") or type(error).__name__

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from dwsps_channels.broker.redis.layout import SCRIPT, SCRIPT_NAME, Argument, Call
 from dwsps_channels.broker.redis.server import RedisServer
+from dwsps_channels.protocol.text import printable
 
 # Seconds for a connection to come about, and for a reply. Both are longer than Redis takes on a bad day.
 CONNECT_TIMEOUT: Final = 3.0
@@ -55,3 +56,12 @@ class Connection:
     async def close(self) -> None:
         """Close it, without waiting for the other side."""
         await self._connection.disconnect(nowait=True)
+
+
+def problem_of(error: Exception) -> str:
+    """Return why Redis cannot be used, in words, from an error of a ``Connection``."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    return printable(str(error)).removesuffix(".") or type(error).__name__

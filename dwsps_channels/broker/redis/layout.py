@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -15,7 +16,7 @@ from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.topics import contexts
 
 SCRIPT: Final = (Path(__file__).parent / "log.lua").read_text()
-"""The operations on the log: append, beat, join."""
+"""The operations on the log: append, beat, join, read."""
 
 SCRIPT_NAME: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 """The name by which Redis knows the script."""
@@ -79,6 +80,11 @@ def numbers(text: bytes) -> list[int]:
     return [int(each) for each in _SKIPPED.findall(text)]
 
 
+def detached(publication: Publication) -> Publication:
+    """Return the same, with a message that does not keep the rest of its batch in memory."""
+    return replace(publication, message=publication.message.copy())
+
+
 class Layout:
     """The names and the bounds of one server's streams.
 
@@ -139,6 +145,16 @@ class Layout:
         for name, each in {"": self.bounds, **self.roots}.items():
             bounds += [name, each.messages, each.bytes, int(each.seconds * 1000)]
         return self._call("beat", epoch, process, run, 1 + len(self.roots), *bounds)
+
+    def read(
+        self, run: str, epoch: str, after: int, entry: bytes, since: int, messages: int, size: int
+    ) -> Call:
+        """Return the call that reads what follows the offset ``after`` of ``epoch``.
+
+        ``entry``: the id of the entry that this offset is in, if it is known. If the log does not know this place, it is read
+        from the time ``since`` on, in ms.
+        """
+        return self._call("read", run, epoch, after, entry, since, messages, size)
 
     def append(
         self,

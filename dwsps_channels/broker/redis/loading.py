@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from dwsps_channels.broker.redis.layout import Argument, Entry, Layout, numbers, parse
+from dwsps_channels.broker.redis.layout import Argument, Entry, Layout, detached, numbers, parse
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import ReplayLimits
@@ -146,15 +146,17 @@ def _newest(
                 floor = min(floor, _end(root, entry))
                 return result()
             floor = entry.first - 1
-            for numbered in reversed(publications):
-                publication = numbered[1]
-                if numbered[0] > search.after and (
-                    not search.topic or search.topic in contexts(publication.topic)
-                ):
-                    found.append(numbered)
-                    ages[numbered[0]] = (now - entry.at) / 1000
-                    taken += len(publication.topic) + len(publication.message)
             length = _length(root, entry)
+            for its_offset, publication in reversed(publications):
+                if its_offset <= search.after:
+                    continue
+                if search.topic and search.topic not in contexts(publication.topic):
+                    continue
+                if search.topic and length > 1:
+                    publication = detached(publication)  # most of the batch may be of other topics
+                found.append((its_offset, publication))
+                ages[its_offset] = (now - entry.at) / 1000
+                taken += len(publication.topic) + len(publication.message)
             read += length
             size += len(entry.data) + ENTRY_BYTES * length
             if (

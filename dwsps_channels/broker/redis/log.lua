@@ -350,9 +350,72 @@ local function join()
   return {what, epoch, offset, last}
 end
 
+-- Return the last entry that begins at `offset` or before.
+local function entry_at(offset)
+  return redis.call('XREVRANGE', log, int(offset) .. '-18446744073709551615', '-', 'COUNT', 1)[1]
+end
+
+-- Return the offset before the first publication that was appended at `since` or later.
+local function offset_before(since, offset)
+  local low, high = 0, tonumber(offset)
+  while low < high do
+    local middle = math.ceil((low + high) / 2)
+    local entry = entry_at(middle)
+    if entry and tonumber(entry[2][8]) >= since then
+      high = middle - 1
+    else
+      low = middle
+    end
+  end
+  return low
+end
+
+-- Return a part of the log. It writes nothing.
+-- ARGV  2 the Redis  3 the epoch of a position ('': none)  4 its offset  5 the id of the entry that it is in ('': unknown)
+--       6 the time from which to read if the log does not know the position, in ms  7 how many publications  8 how many bytes
+-- Returns {'ok', epoch, offset, id of the last entry, now, 1 if the position is not known, offset after which the
+-- entries begin, the entries, 1 if they are the end of the log} or {'lost'}: there is no log, or nobody has vouched for
+-- it under this Redis, so join.
+local function read()
+  local epoch, last, offset, vouched = get('epoch', 'last', 'offset', 'run')
+  if is_lost(epoch, last) or vouched ~= ARGV[2] then
+    return {'lost'}
+  end
+  local after, id, messages, bytes = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[7]), tonumber(ARGV[8])
+  local is_unknown = ARGV[3] ~= epoch or after > tonumber(offset)
+  if not is_unknown and id ~= '' then
+    local entry = entry_at(after)
+    is_unknown = entry ~= nil and entry[1] ~= id
+  end
+  if is_unknown then
+    after = offset_before(tonumber(ARGV[6]), offset)
+  end
+  local place, found, count, size, is_end = '-', {}, 0, 0, after == tonumber(offset)
+  local first = entry_at(after + 1)
+  if first then
+    local is_before = offset_of(first[1]) + first[2][10] - 1 <= after
+    place = (is_before and '(' or '') .. first[1]
+  end
+  while not is_end and count < messages and size < bytes do
+    local entries = redis.call('XRANGE', log, place, '+', 'COUNT', 8)
+    local at = 1
+    while at <= #entries and count < messages and size < bytes do
+      local fields = entries[at][2]
+      found[#found + 1] = entries[at]
+      -- Of the first entry a part may be before.
+      count = count + math.min(tonumber(fields[10]), offset_of(entries[at][1]) + fields[10] - 1 - after)
+      size, place, at = size + #fields[14], '(' .. entries[at][1], at + 1
+    end
+    is_end = at > #entries and #entries < 8
+  end
+  return {'ok', epoch, offset, last, int(now), is_unknown and 1 or 0, int(after), found, is_end and 1 or 0}
+end
+
 if ARGV[1] == 'append' then
   return append()
 elseif ARGV[1] == 'beat' then
   return beat()
+elseif ARGV[1] == 'read' then
+  return read()
 end
 return join()

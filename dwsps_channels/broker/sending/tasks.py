@@ -1,12 +1,12 @@
 """The end of a task."""
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 _CANCEL_PAUSE: Final = 0.05
 
 
-async def end(task: asyncio.Task[None] | None) -> None:
+async def end(task: asyncio.Task[Any] | None) -> None:
     """Cancel ``task`` and wait until it is done. Nothing that it raises is raised or reported."""
     if task is None:
         return
