@@ -73,7 +73,7 @@ class PubSubConsumer(AsyncConsumer):
             await reject(scope, send, 403)
             return
         server = await runtime.obtain()
-        if server.draining:
+        if server.draining or server.node.is_excluded:
             await reject(scope, send, 503)
             return
         try:

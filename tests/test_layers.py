@@ -86,7 +86,9 @@ RULES = [
     Rule(FASTLANE, ours=(*PURE, VERSION, WEBSOCKET, TRANSPORTS), never=DJANGO),
     Rule(OUTBOUND, ours=(*PURE, VERSION, CLIENT), never=DJANGO),
     # With Django, and each other only from above.
-    Rule(room("broker"), ours=(*PURE, VERSION, CONF, CAPTURING)),
+    # What it makes of the database is a room with more rights.
+    Rule(room("broker"), ours=(*PURE, VERSION, CONF, CAPTURING, MODELS)),
+    Rule(room("broker.database"), ours=(*PURE, MODELS, THREADS, room("broker.sending"))),
     Rule(room("connections"), ours=(*PURE, VERSION)),
     Rule(SERVERS, ours=(*PURE, TRANSPORTS)),
     Rule(CAPTURING, ours=()),

@@ -13,6 +13,7 @@ import msgspec
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info
 from django.core.exceptions import ImproperlyConfigured
+from django.db import router
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import import_string
 from msgspec import Struct
@@ -27,6 +28,7 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
 
 if TYPE_CHECKING:
+    from dwsps_channels.broker.database.roots import Roots
     from dwsps_channels.broker.redis.hosts import Host
     from dwsps_channels.broker.redis.layout import Layout
 
@@ -139,6 +141,82 @@ class MemoryBackend(BrokerBackend):
     def make_broker(self) -> Broker:
         """See ``BrokerBackend.make_broker``."""
         return MemoryBroker()
+
+
+class DatabaseBackend(BrokerBackend):
+    """One process is the whole server, and has its log in a database of the project's."""
+
+    keeps_log = True
+
+    class Options(Struct, frozen=True, forbid_unknown_fields=True):
+        """The keys of ``OPTIONS``."""
+
+        USING: str | None = None
+        """A key of ``DATABASES``; ``None``: the one that the project's routers choose."""
+
+    options: Options
+
+    @property
+    def using(self) -> str:
+        """The alias of the database."""
+        from dwsps_channels.models import LogEntry
+
+        return self.options.USING or router.db_for_write(LogEntry)
+
+    @property
+    def _roots(self) -> "Roots":
+        # Not at the top: models cannot be imported before the apps are ready.
+        from dwsps_channels.broker.database.roots import Roots
+
+        return Roots(conf.log_retention, conf.retention, conf.history)
+
+    def make_broker(self) -> Broker:
+        """See ``BrokerBackend.make_broker``.
+
+        Under test it is the broker in memory: no other connection sees the transaction that a test is in.
+        """
+        from dwsps_channels.broker.database.broker import DatabaseBroker
+        from dwsps_channels.broker.database.table import LogTable
+
+        if is_under_test():
+            return MemoryBroker()
+        return DatabaseBroker(LogTable(self.using, self._roots), conf.TIMINGS)
+
+    def make_reader(self) -> LogReader:
+        """See ``BrokerBackend.make_reader``."""
+        from dwsps_channels.broker.database.reader import DatabaseReader
+
+        return DatabaseReader(self.using, self._roots, conf.replay_limits)
+
+    def make_source(self) -> LogSource:
+        """See ``BrokerBackend.make_source``."""
+        from dwsps_channels.broker.database.source import DatabaseSource
+
+        return DatabaseSource(self.using)
+
+    def check(self) -> list[CheckMessage]:
+        """See ``BrokerBackend.check``."""
+        alias = self.using
+        if alias not in settings.DATABASES:
+            return [
+                Error(
+                    f"DWSPS['BROKER'] uses the database '{alias}', which is not in DATABASES",
+                    hint="name one of DATABASES as USING in its OPTIONS, or leave it out",
+                    id=UNUSABLE,
+                )
+            ]
+        described = settings.DATABASES[alias]
+        in_memory = ":memory:" in str(described["NAME"]) or "mode=memory" in str(described["NAME"])
+        if described["ENGINE"].endswith("sqlite3") and in_memory and not is_under_test():
+            return [
+                Error(
+                    f"DWSPS['BROKER'] cannot use the database '{alias}': an SQLite database in memory is another one "
+                    "for each thread",
+                    hint="name a file, or use MemoryBackend",
+                    id=UNUSABLE,
+                )
+            ]
+        return []
 
 
 class ChannelLayerBackend(BrokerBackend):

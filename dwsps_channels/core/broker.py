@@ -19,6 +19,9 @@ class Receiver(Protocol):
         another, or this process has missed publications. A broker without a log never calls it.
         """
 
+    def exclude(self) -> None:
+        """Have no clients until ``begin``: another process is this server, and none of them would get anything here."""
+
     def receive(self, publication: Publication, offset: int | None) -> None:
         """Take the next publication and its offset: its place in the log; ``None`` if the broker has no log."""
 

@@ -50,7 +50,7 @@ class Node:
     """Hands publications to the broker, and delivers what comes back.
 
     ``origin`` names this run of this process among all servers. Start ``broker`` with the node. ``on_reset`` is called
-    whenever continuity is lost: subscribers may have missed publications.
+    whenever continuity is lost: subscribers may have missed publications. ``on_exclude`` is to send all clients away.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Node:
         replay_limits: ReplayLimits | None = None,
         deduplicator: Deduplicator | None = None,
         on_reset: Callable[[], None] = lambda: None,
+        on_exclude: Callable[[], None] = lambda: None,
     ) -> None:
         self.hub = Hub()
         """The subscriptions in this process."""
@@ -69,7 +70,10 @@ class Node:
         self.epoch = ""
         """The epoch of the log; empty: the broker has no log, or has not begun."""
         self._hand_over = broker.publish
+        self.is_excluded = False
+        """True while another process is this server: see ``Receiver.exclude``."""
         self._on_reset = on_reset
+        self._on_exclude = on_exclude
         self._tail = Tail() if tail is None else tail
         self._replayer = Replayer(self._tail, replay_limits or ReplayLimits())
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
@@ -134,8 +138,14 @@ class Node:
         """The end of the log, as clients keep it; empty: there is no log."""
         return f"{self.epoch}:{self._offset or 0}" if self.epoch else ""
 
+    def exclude(self) -> None:
+        """Have no clients: see ``Receiver.exclude``."""
+        self.is_excluded = True
+        self._on_exclude()
+
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
+        self.is_excluded = False
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch
         _, reached = self.reached()

@@ -113,6 +113,7 @@ class Runtime:
             tail=Tail(conf.retention, conf.history),
             replay_limits=conf.replay_limits,
             on_reset=lambda: self.sessions.reset(self.node.cursor),
+            on_exclude=self._close_sessions,
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
@@ -213,8 +214,8 @@ class Runtime:
                     )
                 )
             )
-        if self.draining:
-            _close_going_away(session)  # the drain began while the connection was being accepted
+        if self.draining or self.node.is_excluded:
+            _close_going_away(session)  # that began while the connection was being accepted
         return session
 
     def close_session(self, session: Session) -> None:
@@ -252,8 +253,7 @@ class Runtime:
         ends = self.loop.time() + SESSIONS_GRACE + EVENTS_GRACE
         if self.sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self.sessions))
-            for session in self.sessions:
-                _close_going_away(session)
+            self._close_sessions()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)
         self._accepted_peers.stop()
@@ -264,6 +264,10 @@ class Runtime:
             self._inbound.stop(EVENTS_GRACE),
         )
         await self.broker.stop()
+
+    def _close_sessions(self) -> None:
+        for session in list(self.sessions):
+            _close_going_away(session)
 
 
 def _close_going_away(session: Session) -> None:

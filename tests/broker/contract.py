@@ -44,13 +44,18 @@ class Member:
         """Of what was received."""
         self.logs: list[Log] = []
         """The logs that ``begin`` was called with."""
+        self.is_excluded = False
 
     async def start(self) -> "Member":
         await self.broker.start(self)
         return self
 
     def begin(self, log: Log) -> None:
+        self.is_excluded = False
         self.logs.append(log)
+
+    def exclude(self) -> None:
+        self.is_excluded = True
 
     def receive(self, publication: Publication, offset: int | None) -> None:
         assert bool(self.logs) is (offset is not None)  # a broker with a log begins it first

@@ -1,0 +1,1 @@
+"""A server of one process, with its log in the project's database."""

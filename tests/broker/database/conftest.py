@@ -1,0 +1,30 @@
+"""The database that has the log."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.broker.database.databases import database_at, sqlite
+from tests.processes import Postgres
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def using(request: pytest.FixtureRequest, tmp_path: Path, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of a database with every table: SQLite, then PostgreSQL."""
+    with django_db_blocker.unblock():
+        if request.param == "postgres":
+            server: Postgres = request.getfixturevalue("postgres")
+            with database_at(server.url) as alias:
+                yield alias
+        else:
+            with sqlite(request.getfixturevalue("migrated_database"), tmp_path) as alias:
+                yield alias
+
+
+@pytest.fixture
+def sqlite_using(migrated_database: Path, tmp_path: Path, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of an SQLite database."""
+    with django_db_blocker.unblock(), sqlite(migrated_database, tmp_path) as alias:
+        yield alias
