@@ -32,6 +32,11 @@ def running_workers() -> "QuerySet[Lease]":
     return Lease.objects.held(NAME)
 
 
+def running_worker() -> str:
+    """Return the name of the process of the worker that has the lease; empty: none has."""
+    return Lease.objects.holder_of(NAME)
+
+
 def worker_is_running() -> bool:
     """Return whether a worker has the lease."""
     return running_workers().exists()

@@ -133,7 +133,7 @@ def test_a_name_is_not_added_twice() -> None:
 def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
     run("add", "b", f"{URL}?token={SECRET}", "--topic", "news")
     peer = Peer.objects.get()
-    lease.acquire("worker", 60)
+    lease.acquire("web-1:4711:0a1b2c3d", 60)
     status = LinkStatus(
         LinkState.BACKING_OFF,
         since=time.time() - 130,
@@ -191,7 +191,8 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "lag": 1204,
         "loses_in": None,
     }
-    head, row = run("list").splitlines()
+    worker, head, row = run("list").splitlines()
+    assert worker == "forwarded by web-1, process 4711"
     assert re.split("  +", head) == [
         "NAME",
         "SENDING",
@@ -222,10 +223,19 @@ def test_the_list_says_which_peer_will_lose_messages(settings: Any) -> None:
     PeerStatus.objects.update(lag=5, oldest_at=time.time() - 3000)
     [found] = listed()
     assert 570 < found["loses_in"] <= 600
-    assert run("list").splitlines()[-1] == "b will lose messages in 9 min"
+    assert run("list").splitlines()[-1] == (
+        "b will lose messages in 9 min: the log keeps at most 10 000 messages, for 1 h"
+    )
     PeerStatus.objects.update(oldest_at=time.time() - 1000)
     assert listed()[0]["loses_in"] is None
     assert "will lose" not in run("list")
+
+
+def test_without_a_worker_the_list_says_what_to_start() -> None:
+    run("add", "b", URL, "--generate")
+    assert "no worker is running: start 'manage.py runpubsub'" in run("list")
+    run("disable", "b")
+    assert "no worker is running" not in run("list")
 
 
 def test_an_empty_list_says_what_to_do_and_is_a_list_all_the_same() -> None:

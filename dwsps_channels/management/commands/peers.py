@@ -11,12 +11,15 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
+from dwsps_channels.models.process_name import shown_process
 from dwsps_channels.models.urls import split_token
 from dwsps_channels.peering.connection_test import probe_peers
 from dwsps_channels.peering.inbound_status import InboundSummary, summarize_inbound
+from dwsps_channels.peering.lease import lacks_worker, running_worker
 from dwsps_channels.peering.status import summarize, with_status
-from dwsps_channels.peering.units import count
+from dwsps_channels.peering.units import count, duration
 
 # More than a secret may have, so that a longer one is rejected, not cut.
 SECRET_CHARACTERS = 2 * secrets.MAX_LENGTH
@@ -141,12 +144,14 @@ class Command(BaseCommand):
         if json:
             self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
         elif peers:
+            if worker := running_worker():
+                self.stdout.write(f"forwarded by {shown_process(worker)}")
+            elif lacks_worker():
+                self.stderr.write("no worker is running: start 'manage.py runpubsub'")
             for line in _table([HEADS, *map(_row, peers)]):
                 self.stdout.write(line)
-            for peer in peers:
-                lag = summarize(peer).lag
-                if lag is not None and lag.warning:
-                    self.stdout.write(f"{peer.name} {lag.warning}")
+            for line in _warnings(peers):
+                self.stdout.write(line)
         else:
             self.stderr.write(
                 "no peers yet: add one with 'manage.py peers add NAME URL --generate'"
@@ -318,6 +323,15 @@ def _row(peer: Peer) -> tuple[str, ...]:
         peer.shown_url,
         (summary.status.last_error if summary.status else "") or "-",
     )
+
+
+def _warnings(peers: Iterable[Peer]) -> Iterator[str]:
+    kept = configured_backend().retention
+    bounds = f"the log keeps at most {count(kept.messages)} messages, for {duration(kept.seconds)}"
+    for peer in peers:
+        lag = summarize(peer).lag
+        if lag is not None and lag.warning:
+            yield f"{peer.name} {lag.warning}: {bounds}"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
