@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from dwsps_channels.broker.redis.broker import UNKNOWN, RedisBroker
+from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
@@ -30,6 +31,11 @@ class Process(Member):
         super().receive(publication, offset)
         assert offset is not None
         self.stretches[-1][2].append((offset, int(bytes(publication.message))))
+
+    async def vanish(self) -> None:
+        """End as a crash does: nothing is said to Redis."""
+        await end(self.broker._keeper)
+        self.broker.connected = False
 
     @property
     def epoch(self) -> str:

@@ -7,13 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from redis.asyncio import ConnectionPool
 from redis.asyncio import Redis as Client
 from redis.exceptions import ConnectionError
 
 from dwsps_channels.broker.redis.broker import RedisBroker
 from dwsps_channels.broker.redis.hosts import async_pool
+from dwsps_channels.broker.redis.source import RedisSource
 from tests.broker.redis.account import Account
 from tests.broker.redis.brokers import broker, layout
+from tests.broker.redis.follower import Follower
 from tests.broker.redis.proxy import Proxy
 from tests.processes import HOST, Child, Redis, free_port, redis_server, require, wait_until_async
 
@@ -37,9 +40,15 @@ class Pair:
         """The replica's way to the master."""
         self._sentinel = sentinel
 
-    def broker(self) -> RedisBroker:
+    def _pool(self) -> ConnectionPool:
         host = {"sentinels": [(HOST, self._sentinel.port)], "master_name": "main"}
-        return RedisBroker(partial(async_pool, host), layout())
+        return async_pool(host)
+
+    def broker(self) -> RedisBroker:
+        return RedisBroker(self._pool, layout())
+
+    def source(self) -> RedisSource:
+        return RedisSource(self._pool, layout())
 
     async def is_replaced(self) -> bool:
         """Tell whether the replica has become the master."""
@@ -121,6 +130,14 @@ async def account() -> AsyncIterator[Account]:
     await account.stop()
 
 
+@pytest.fixture
+async def follower(pair: Pair) -> AsyncIterator[Follower]:
+    """A worker that reads from the beginning."""
+    follower = Follower(pair.source())
+    yield follower
+    await follower.stop()
+
+
 async def talking(account: Account, pair: Pair) -> str:
     for _ in range(2):
         account.talk(await account.add(pair.broker()))
@@ -129,7 +146,7 @@ async def talking(account: Account, pair: Pair) -> str:
 
 
 async def test_a_replica_that_has_everything_stays_in_the_epoch(
-    account: Account, pair: Pair
+    account: Account, pair: Pair, follower: Follower
 ) -> None:
     epoch = await talking(account, pair)
     await account.hush()
@@ -140,9 +157,13 @@ async def test_a_replica_that_has_everything_stays_in_the_epoch(
     account.check()
     assert {process.epoch for process in account.processes} == {epoch}
     assert [len(process.logs) for process in account.processes] == [1, 1]
+    await follower.has_all_of(account)
+    assert (follower.missed, follower.restarts) == (0, 0)
 
 
-async def test_a_replica_that_lagged_begins_another_epoch(account: Account, pair: Pair) -> None:
+async def test_a_replica_that_lagged_begins_another_epoch(
+    account: Account, pair: Pair, follower: Follower
+) -> None:
     epoch = await talking(account, pair)
     pair.proxy.hold()
     await account.goes_on()
@@ -155,10 +176,12 @@ async def test_a_replica_that_lagged_begins_another_epoch(account: Account, pair
     now = {process.epoch for process in account.processes}
     assert len(now) == 1
     assert epoch not in now
+    await follower.has_all_of(account)
+    assert (follower.missed, follower.restarts) == (0, 1)
 
 
 async def test_a_master_that_comes_back_has_its_end_dropped_and_nothing_is_hidden(
-    account: Account, pair: Pair
+    account: Account, pair: Pair, follower: Follower
 ) -> None:
     """For a moment there are two masters: what the old one has taken meanwhile goes."""
     await talking(account, pair)
@@ -168,12 +191,15 @@ async def test_a_master_that_comes_back_has_its_end_dropped_and_nothing_is_hidde
     await account.goes_on(timeout=20)
     await account.hush()
     account.check()
+    await follower.has_all_of(account)
+    assert follower.missed == 0
 
 
 async def test_a_redis_that_gets_its_first_replica_is_still_the_same(
     account: Account, redis: Redis, children: list[Child], tmp_path: Path
 ) -> None:
     """Redis then takes another replication id, and a process that starts is the first to see it."""
+    follower = Follower(RedisSource(partial(async_pool, {"address": redis.url}), layout()))
     for _ in range(2):
         account.talk(await account.add(broker(redis)))
     await account.goes_on()
@@ -188,3 +214,7 @@ async def test_a_redis_that_gets_its_first_replica_is_still_the_same(
     await account.hush()
     account.check()
     assert [len(process.logs) for process in account.processes] == [1, 1, 1]
+    await follower.has_all_of(account)
+    assert (follower.missed, follower.restarts) == (0, 0)
+    assert len(follower.numbers) == len(set(follower.numbers))
+    await follower.stop()

@@ -7,11 +7,10 @@ import pytest
 from redis.asyncio import Redis as Client
 
 from dwsps_channels.broker.redis.broker import UNKNOWN
-from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import publication
-from tests.broker.redis.account import Account, Process
+from tests.broker.redis.account import Account
 from tests.broker.redis.brokers import broker, broker_at
 from tests.broker.redis.proxy import Proxy
 from tests.processes import Redis, wait_until_async
@@ -29,16 +28,6 @@ async def client(redis: Redis) -> AsyncIterator[Client]:
     client = Client.from_url(redis.url)
     yield client
     await client.aclose()
-
-
-@pytest.fixture
-def keeping(redis: Redis) -> Redis:
-    """The Redis, with an append-only file: it keeps its data when it is killed."""
-    redis.kill()
-    at = redis.command.index("no")
-    redis.command = [*redis.command[:at], "yes", *redis.command[at + 1 :]]
-    redis.start()
-    return redis
 
 
 async def talking(account: Account, redis: Redis) -> None:
@@ -259,12 +248,6 @@ async def test_a_process_that_missed_the_beginning_begins_again(
     assert len(epochs(account)) == 1
 
 
-async def gone(process: Process) -> None:
-    """End a process as a crash does: it says nothing to Redis."""
-    await end(process.broker._keeper)
-    process.broker.connected = False
-
-
 async def test_a_log_whose_reader_does_not_come_back_is_not_vouched_for(
     account: Account, redis: Redis, client: Client, proxied: Proxy
 ) -> None:
@@ -274,7 +257,7 @@ async def test_a_log_whose_reader_does_not_come_back_is_not_vouched_for(
     proxied.cut()
     await client.save()
     await account.publish(near)  # only ``near`` has read it
-    await gone(near)
+    await near.vanish()
     redis.restart()
     proxied.restore()
     await wait_until_async(lambda: far.epoch != near.epoch, 10, "another epoch has begun")
