@@ -166,6 +166,7 @@ RULES = [
             MODELS,
             room("remote"),
             room("publishing"),
+            room("peering.lease"),
         ),
     ),
     Rule(

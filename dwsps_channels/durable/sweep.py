@@ -45,28 +45,34 @@ class Swept(NamedTuple):
     """Why the last of them was refused."""
     problem: str = ""
     """Why the sweep ended early; empty: it did not."""
-    is_complete: bool = True
-    """False if there may be more that is due now."""
+    left: tuple[UUID, ...] = ()
+    """Messages that were not tried, as the sweep ended."""
+
+    @property
+    def is_complete(self) -> bool:
+        """False if there may be more that is due now."""
+        return not self.left and self.sent + self.refused < BATCH
 
 
 def sweep(
     database: str,
     publisher: Publisher,
-    select: Callable[[DurableMessageQuerySet], DurableMessageQuerySet] = DurableMessageQuerySet.due,
+    only: Sequence[UUID] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Swept:
-    """Publish the oldest messages of ``select``, at most ``BATCH``, and for ``DWSPS["PUBLISH_TIMEOUT"]`` seconds or so.
+    """Publish the oldest messages that are due, or ``only`` these: at most ``BATCH``, for ``DWSPS["PUBLISH_TIMEOUT"]`` or so.
 
     Each has the key that its process publishes it with, so the log takes it once. It ends with the first message that the
     server does not take; a message that is refused for what it is holds up no other.
     """
     rows = DurableMessage.objects.using(database)
-    ids = list(select(rows).order_by("due_at", "created_at").values_list("pk", flat=True)[:BATCH])
+    chosen = rows.due() if only is None else rows.filter(pk__in=only)
+    ids = list(chosen.order_by("due_at", "created_at").values_list("pk", flat=True)[:BATCH])
     # Written before anything is sent. So a replica, which takes no writes, sends nothing; and a message that kills the process
     # is not the first again.
     claim = timedelta(seconds=2 * conf.PUBLISH_TIMEOUT + MARGIN)
-    chosen = select(rows).filter(pk__in=ids)
-    if not ids or not chosen.update(attempts=F("attempts") + 1, due_at=Now() + claim):
+    claimed = {"attempts": F("attempts") + 1, "due_at": Now() + claim}
+    if not ids or not chosen.filter(pk__in=ids).update(**claimed):
         return Swept()
     ends_at = monotonic() + conf.PUBLISH_TIMEOUT
     left = list(rows.filter(pk__in=ids).order_by("created_at"))
@@ -88,8 +94,7 @@ def sweep(
             sent.append(row.pk)
     rows.filter(pk__in=sent).delete()
     _release(rows, left)
-    is_complete = not left and len(ids) < BATCH
-    return Swept(len(sent), refused, refusal, problem, is_complete)
+    return Swept(len(sent), refused, refusal, problem, tuple(row.pk for row in left))
 
 
 class _Refused(Exception):

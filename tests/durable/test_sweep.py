@@ -70,22 +70,24 @@ class TestSent:
             leave(f"n{number}", age=60 - number)
         outcomes = [sweep("default", publisher) for _ in range(3)]
         assert outcomes == [
-            Swept(sent=2, is_complete=False),
-            Swept(sent=2, is_complete=False),
+            Swept(sent=2),
+            Swept(sent=2),
             Swept(sent=1),
         ]
+        assert [each.is_complete for each in outcomes] == [False, False, True]
         assert publisher.topics == [f"n{number}" for number in range(5)]
 
-    def test_a_selection_of_its_own(self, publisher: ScriptedPublisher) -> None:
-        leave("tried", attempts=1, due_at=Now() + timedelta(hours=1))
-        assert sweep("default", publisher) == Swept()
-        assert sweep("default", publisher, DurableMessageQuerySet.left) == Swept(sent=1)
+    def test_only_what_is_asked_for(self, publisher: ScriptedPublisher) -> None:
+        later = leave("later", due_at=Now() + timedelta(hours=1))
+        leave("due")
+        assert sweep("default", publisher, [later.pk]) == Swept(sent=1)
+        assert publisher.topics == ["later"]
 
     def test_until_it_is_to_stop(self, publisher: ScriptedPublisher) -> None:
         leave("a", age=20)
-        leave("b", age=10)
+        left = leave("b", age=10)
         stopped = sweep("default", publisher, is_stopping=lambda: bool(publisher.published))
-        assert stopped == Swept(sent=1, is_complete=False)
+        assert stopped == Swept(sent=1, left=(left.pk,))
         assert topics() == ["b"]
         assert DurableMessage.objects.get().attempts == 0
         assert seconds_until_due("b") <= 0
@@ -111,10 +113,11 @@ class TestUnavailable:
     )
     def test_it_ends_and_nothing_is_lost(self, error: Exception) -> None:
         publisher = raising(error, "b")
-        for age, topic in ((30, "a"), (20, "b"), (10, "c")):
-            leave(topic, age=age)
+        leave("a", age=30)
+        leave("b", age=20)
+        left = leave("c", age=10)
         assert sweep("default", publisher) == Swept(
-            sent=1, problem="the others are away", is_complete=False
+            sent=1, problem="the others are away", left=(left.pk,)
         )
         assert (publisher.topics, topics()) == (["a", "b"], ["b", "c"])
         failed, waiting = DurableMessage.objects.order_by("created_at")

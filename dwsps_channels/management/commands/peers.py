@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from dwsps_channels.broker.backends import configured_backend
+from dwsps_channels.management.table import table
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
 from dwsps_channels.models.process_name import shown_process
 from dwsps_channels.models.urls import split_token
@@ -148,7 +149,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"forwarded by {shown_process(worker)}")
             elif lacks_worker():
                 self.stderr.write("no worker is running: start 'manage.py runpubsub'")
-            for line in _table([HEADS, *map(_row, peers)]):
+            for line in table([HEADS, *map(_row, peers)]):
                 self.stdout.write(line)
             for line in _warnings(peers):
                 self.stdout.write(line)
@@ -332,9 +333,3 @@ def _warnings(peers: Iterable[Peer]) -> Iterator[str]:
         lag = summarize(peer).lag
         if lag is not None and lag.warning:
             yield f"{peer.name} {lag.warning}: {bounds}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
