@@ -2,24 +2,35 @@
 
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import UNSET
 
 from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.pacing import Window
+from dwsps_channels.core.page import Logged, Page, Position
 from dwsps_channels.core.session import Session
+from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.frames import Frame, Frames
 from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
     READER_REQUESTS,
     WORKER_REQUESTS,
+    FeedAck,
     FeedEntry,
     FeedRequest,
     HistoryRequest,
     Reached,
 )
 from dwsps_channels.protocol.topics import check, contexts
+
+# The most that is in one page, whatever the worker asks for. To send it takes some milliseconds.
+MAX_PAGE_MESSAGES: Final = 1024
+MAX_PAGE_BYTES: Final = 16 * 1024 * 1024
+
+# The requests of one worker that may wait for what is published next.
+MAX_WAITING: Final = 256
 
 
 class PublisherSession(Session):
@@ -75,11 +86,19 @@ class ReaderSession(Session):
 
 
 class WorkerSession(PublisherSession):
-    """Reads the feed of what is published on this server as well."""
+    """Gives out the log as well, page by page. Several requests may wait for what is published next."""
 
-    __slots__ = ()
+    __slots__ = ("_ending", "_handed_over", "_waiting")
 
     requests: ClassVar[Requests] = WORKER_REQUESTS
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._waiting: list[FeedRequest] = []
+        # The ends of pages after which nothing was requested yet, the oldest first: their readers are busy.
+        self._handed_over: dict[str, None] = {}
+        # Set once nothing is published any more.
+        self._ending = False
 
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
         return isinstance(request, FeedRequest) or super()._allowed(request)
@@ -87,27 +106,115 @@ class WorkerSession(PublisherSession):
     def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         if not isinstance(request, FeedRequest):
             return super()._perform(request, allowed)
-        self._node.close_feed(self._send_entry)
-        self._transport.send(encode(Reached(*self._node.reached())))
-        self._node.open_feed(self._send_entry, request.cursor, request.since)
-        return self._reply(partial(self._ack, request))
+        if isinstance(request.cursor, dict):
+            self._node.close_feed(self._send_entry)
+            self._transport.send(encode(Reached(*self._node.reached())))
+            self._node.open_feed(self._send_entry, request.cursor, request.since)
+            return self._reply(partial(self._ack, request))
+        if self._transport.buffered_bytes <= self._limits.buffered_bytes // 2:
+            self._hand_over(request)
+            return None
+        return self._continue(request, self._until_read(), lambda _: self._hand_over(request))
+
+    async def _until_read(self) -> None:
+        """Wait until the worker has read most of what it asked for before."""
+        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        while self._transport.buffered_bytes > self._limits.buffered_bytes // 2:
+            if not await window.wait():
+                raise self._give_up("it does not read the pages that it asks for")
+
+    def _hand_over(self, request: FeedRequest) -> None:
+        """Answer ``request``, or keep it until something is published."""
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable(f"{MAX_WAITING} requests wait for what is published next")
+        assert isinstance(request.cursor, str)
+        self._handed_over.pop(request.cursor, None)
+        if not self._answer_feed(request):
+            if not self._waiting:
+                self._node.wait(self._answer_waiting)
+            self._waiting.append(request)
+            self._end_if_read()
+
+    def _answer_waiting(self) -> None:
+        self._waiting = [each for each in self._waiting if not self._answer_feed(each)]
+        if self._waiting:
+            self._node.wait(self._answer_waiting)
+
+    def _answer_feed(self, request: FeedRequest) -> bool:
+        """Send what follows the place that ``request`` names; ``False``: nothing does yet."""
+        page = self._page(request)
+        if not (page.entries or page.missed or page.restarted):
+            return False
+        self._send_page(request, page)
+        self._handed_over[page.cursor] = None
+        if len(self._handed_over) > MAX_WAITING:
+            del self._handed_over[next(iter(self._handed_over))]
+        return True
+
+    def _page(self, request: FeedRequest) -> Page:
+        assert isinstance(request.cursor, str)
+        return self._node.page(
+            Position(request.cursor, request.at),
+            min(request.messages, MAX_PAGE_MESSAGES),
+            min(request.size, MAX_PAGE_BYTES),
+        )
+
+    def _send_page(self, request: FeedRequest, page: Page) -> None:
+        frames = Frames(map(_entry, page.entries))
+        frames.append(_feed_ack(request, page))
+        self._transport.send_all(frames)
+
+    def finish(self) -> None:
+        """Close once the worker has read everything. Call it when nothing is published any more."""
+        self._ending = True
+        self._end_if_read()
+
+    def _end_if_read(self) -> None:
+        if self._ending and not self._handed_over:
+            for request in self._waiting:
+                self._send_page(request, self._page(request))
+            self._go_away()
+
+    def _go_away(self) -> None:
+        self.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
     def _leave(self) -> None:
         super()._leave()
         self._node.close_feed(self._send_entry)
+        self._node.stop_waiting(self._answer_waiting)
+        self._waiting = []
 
     def _send_entry(self, entry: Entry) -> None:
-        published = entry.publication
-        self._transport.send(
-            encode(
-                FeedEntry(
-                    origin=published.origin,
-                    sequence=published.sequence,
-                    publisher=published.publisher,
-                    at=entry.at,
-                    topic=published.topic,
-                    timestamp=published.timestamp,
-                    message=published.message,
-                )
-            )
+        self._transport.send(_entry(entry))
+
+
+def _entry(entry: Logged | Entry) -> Frame:
+    published = entry.publication
+    return encode(
+        FeedEntry(
+            offset=entry.offset,
+            at=entry.at,
+            origin=published.origin,
+            sequence=published.sequence,
+            publisher=published.publisher,
+            topic=published.topic,
+            timestamp=published.timestamp,
+            message=published.message,
         )
+    )
+
+
+def _feed_ack(request: FeedRequest, page: Page) -> Frame:
+    return encode(
+        FeedAck(
+            action="feed",
+            cursor=page.cursor,
+            end=page.end,
+            at=page.at,
+            missed=page.missed,
+            restarted=page.restarted,
+            id=request.id,
+        )
+    )

@@ -263,6 +263,10 @@ _EXPECTED = {
     "fromPeerServer": "true or false",
     "since": f"a cursor: a string of at most {MAX_CURSOR} characters",
     "last": "an integer from 0 to 2^53 - 1",
+    "cursor": f"a cursor: a string of at most {MAX_CURSOR} characters",
+    "at": "a number of seconds",
+    "messages": "an integer above 0",
+    "size": "an integer above 0",
     "topics": "an array of strings of Unicode characters",
     "key": f"a string of 1 to {MAX_KEY} characters",
 }

@@ -1,6 +1,6 @@
 """The messages between servers, and between a server and its worker (docs/reference/protocol.md, "Peers")."""
 
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -38,12 +38,18 @@ class ForwardedPublish(Publish, frozen=True, gc=False, rename="camel", tag="publ
 
 
 class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
-    """Worker to server: request everything published here, from ``cursor`` on."""
+    """Worker to server: request the next page of what is published here."""
 
-    action: ClassVar[str] = "feed"
+    action: ClassVar[Literal["feed"]] = "feed"
     topic: ClassVar[UnsetType] = UNSET
-    cursor: dict[str, int] = {}
-    """For each origin the sequence of the last message that the worker has."""
+    cursor: Since | dict[str, int] = {}
+    """The place that the page follows: see ``Position``."""
+    at: float = 0.0
+    """When what is there was appended."""
+    messages: Annotated[int, Meta(ge=1)] = 1
+    """The number of messages in the page, at most; the server may have a lower limit."""
+    size: Annotated[int, Meta(ge=1)] = 1
+    """Their bytes, nearly, at most; likewise. One message comes in any case."""
     since: float = 0.0
     """Of other origins: from this moment on, in seconds since the epoch."""
     id: Id | UnsetType = UNSET
@@ -78,17 +84,30 @@ class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
 
 
 class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):
-    """Server to worker: a message that was published here, by a client or the server's own code."""
+    """Server to worker: a message of a page, published here by a client or the server's own code."""
 
+    offset: int
+    at: float
+    """When it was appended, in seconds since the epoch."""
     origin: str
     sequence: int
-    at: float
-    """When it entered, in seconds since the epoch."""
+    publisher: str
+    """The id of the publisher's connection; empty for the server's own code."""
     topic: str
     timestamp: str
     message: Raw
-    publisher: str = ""
-    """The id of the publisher's connection; empty for the server's own code."""
+
+
+class FeedAck(Struct, frozen=True, gc=False, tag_field="type", tag="ack"):
+    """Server to worker: the page is complete. The fields are those of ``Page``."""
+
+    action: Literal["feed"]
+    cursor: str
+    end: int
+    at: float
+    missed: int
+    restarted: bool
+    id: Id | UnsetType = UNSET
 
 
 PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(

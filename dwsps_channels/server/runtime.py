@@ -41,7 +41,12 @@ from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions, SessionStats
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
+from dwsps_channels.core.worker_session import (
+    MAX_PAGE_BYTES,
+    PublisherSession,
+    ReaderSession,
+    WorkerSession,
+)
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.reporter import InboundReporter
@@ -166,13 +171,11 @@ class Runtime:
             case Role.PUBLISHER | Role.READER:
                 return replace(self.limits, rate=None, rate_bytes=None)
             case Role.WORKER:
-                # It may be sent all that was kept for it, at once.
-                kept = [conf.retention, *conf.history.values()]
-                kept_bytes = sum(each.bytes for each in kept if each is not None)
+                # Half of it is for a page, the other half for what was not read before.
                 return replace(
                     self.limits,
                     message_bytes=self.limits.message_bytes + FEED_REQUEST_BYTES,
-                    buffered_bytes=self.limits.buffered_bytes + 2 * kept_bytes,
+                    buffered_bytes=self.limits.buffered_bytes + 2 * MAX_PAGE_BYTES,
                     rate=None,
                     rate_bytes=None,
                 )

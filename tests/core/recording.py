@@ -78,7 +78,9 @@ class RecordingTransport:
         taken = [json.loads(frame.data) for frame in self.frames]
         self.frames.clear()
         return [
-            one if one["type"] in ("publish", "entry", "reached") else without_timestamp(one)
+            one
+            if one["type"] in ("publish", "entry", "reached") or "missed" in one
+            else without_timestamp(one)
             for one in taken
         ]
 

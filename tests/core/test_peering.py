@@ -327,6 +327,7 @@ class TestFeed:
         assert message.pop("at") > 0
         assert message == {
             "type": "entry",
+            "offset": 1,
             "origin": ORIGIN,
             "sequence": 1,
             "publisher": "one",

@@ -72,7 +72,7 @@ class CountedLog(NodeLog):
 
 
 class TestOlder:
-    """What the process has no more, the broker's log may have."""
+    """Reading what the process has no more from the broker's log."""
 
     async def test_it_is_read_from_there(self) -> None:
         whole, log = NodeLog(), NodeLog()
