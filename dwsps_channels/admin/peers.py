@@ -48,13 +48,14 @@ class LinkStateFilter(admin.SimpleListFilter):
 class PeerAdmin(_ModelAdmin):
     form = PeerForm
     list_display = (
+        # A phone shows the first ones without scrolling.
         "name",
-        "shown_url",
-        "directions",
         "sending",
         "lag",
-        "dropped",
         "receiving",
+        "dropped",
+        "directions",
+        "shown_url",
         "last_error",
     )
     list_filter = ("enabled", "forward", "accept", LinkStateFilter)
@@ -140,9 +141,10 @@ class PeerAdmin(_ModelAdmin):
         if lag.severity is Severity.OK:
             return lag.text
         return format_html(
-            '<span class="dwsps-lag" data-severity="{}">{}</span>',
+            '<span class="dwsps-lag" data-severity="{}">{} <b>{}</b></span>',
             lag.severity,
-            f"{lag.text}: {lag.warning}" if lag.warning else lag.text,
+            lag.text,
+            lag.warning,
         )
 
     @admin.display(description="receiving")

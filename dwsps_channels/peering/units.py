@@ -1,5 +1,7 @@
 """Numbers for people: durations and counts."""
 
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -13,5 +15,5 @@ def duration(seconds: float) -> str:
 
 
 def count(number: int) -> str:
-    """Return the number in groups of three digits: "1 204"."""
-    return f"{number:,}".replace(",", " ")
+    """Return the number in groups of three digits, with spaces at which no line breaks: "1 204"."""
+    return f"{number:,}".replace(",", NO_BREAK_SPACE)

@@ -207,9 +207,9 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "b",
         "backing off, for 2 min",
         "send+accept",
-        "1 204 · oldest 3 min",
+        "1\u00a0204 · oldest 3 min",
         "3",
-        "connected, for 1 min · 2 300 received",
+        "connected, for 1 min · 2\u00a0300 received",
         URL,
         "nobody there",
     ]
@@ -224,7 +224,7 @@ def test_the_list_says_which_peer_will_lose_messages(settings: Any) -> None:
     [found] = listed()
     assert 570 < found["loses_in"] <= 600
     assert run("list").splitlines()[-1] == (
-        "b will lose messages in 9 min: the log keeps at most 10 000 messages, for 1 h"
+        "b will lose messages in 9 min: the log keeps at most 10\u00a0000 messages, for 1 h"
     )
     PeerStatus.objects.update(oldest_at=time.time() - 1000)
     assert listed()[0]["loses_in"] is None

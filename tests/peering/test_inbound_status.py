@@ -61,7 +61,7 @@ def test_processes_are_summed_up(peer: Peer) -> None:
     found = summary()
     assert (found.state, found.severity) == ("connected", Severity.OK)
     assert found.text == "connected, for 3 min"
-    assert found.short_text == "connected, for 3 min · 1 209 received"
+    assert found.short_text == "connected, for 3 min · 1\u00a0209 received"
     assert (found.connections, found.received, found.duplicates, found.refused) == (2, 1209, 21, 4)
     assert set(found.addresses) == {"192.0.2.1", "192.0.2.2"}
 

@@ -34,7 +34,7 @@ def status(**values: Any) -> PeerStatus:
         (7, None, "7", Severity.OK),
         (12, 5.5, "12 · oldest 5 s", Severity.OK),
         (12, 185, "12 · oldest 3 min", Severity.WARNING),
-        (1_234_567, 0.5, "1 234 567 · oldest 0 s", Severity.ERROR),
+        (1_234_567, 0.5, "1\u00a0234\u00a0567 · oldest 0 s", Severity.ERROR),
     ],
 )
 def test_it_reads_at_a_glance(
