@@ -45,7 +45,7 @@ _LONG_PIPELINE: Final = (
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """For uvicorn's ``--http``: answers 431 to a head that is too large, and 408 to a request that does not end."""
+    """Answers 431 to a head that is too large, and 408 to a request that does not end."""
 
     # None before the first request, although uvicorn's types do not say so.
     scope: Any
@@ -72,6 +72,12 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._receive_in_time()
+
+    def connection_handed_on(self, transport: asyncio.Transport, ends: float) -> None:
+        """Be ``connection_made``, later: the head is to be complete at ``ends``, by the loop's clock."""
+        super().connection_made(transport)
+        self._since = ends - HEAD_TIMEOUT
+        self._call_in(max(0.0, ends - self.loop.time()), self._on_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -103,6 +109,8 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._stop_timer()
         super().handle_websocket_upgrade()
+        # It refers to this protocol, which would stay with the connection until the garbage collector finds both.
+        self.parser = None  # type: ignore[assignment]
 
     # httptools
 

@@ -7,7 +7,7 @@ from typing import Any
 import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from dwsps_channels.connections.fastlane.http import HttpProtocol
+from dwsps_channels.connections.fastlane.opening import OpeningProtocol
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -29,7 +29,7 @@ class _Loop(uvloop.Loop):
             protocol = protocol_factory()
             if type(protocol) is not HttpToolsProtocol:
                 return protocol
-            protocol.config.http_protocol_class = HttpProtocol
+            protocol.config.http_protocol_class = OpeningProtocol
             return protocol_factory()
 
         return await super().create_server(make, *args, **kwargs)

@@ -87,7 +87,10 @@ OPENING, OPEN, CLOSING, OVER = ConnectionState
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """Made by uvicorn for each upgrade: ``connection_made``, then ``data_received`` with the request, as it was."""
+    """Made for each handshake: ``connection_made``, then ``open``.
+
+    uvicorn makes one as well, if a handshake came to its own HTTP protocol: then ``data_received`` gets the request.
+    """
 
     __slots__ = (
         "_app_state",
@@ -158,7 +161,7 @@ class WebSocketProtocol(asyncio.Protocol):
         reader = self._reader
         if reader is None:
             if self._state is OPENING:
-                self._open(data)
+                self._read_request(data)
             else:
                 self._discarded += len(data)
                 if self._discarded > LINGER_BYTES:
@@ -217,14 +220,18 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # The opening
 
-    def _open(self, head: bytes) -> None:
-        config, state, transport = self.config, self._server_state, self.transport
+    def _read_request(self, head: bytes) -> None:
         try:
             request = HandshakeRequest(head)
         except HandshakeRejected as rejected:
             logger.info("WebSocket handshake rejected: %s", rejected)
             self.refuse(rejected.response)
-            return
+        else:
+            self.open(request)
+
+    def open(self, request: HandshakeRequest) -> None:
+        """Start the application, which accepts or rejects ``request``."""
+        config, state, transport = self.config, self._server_state, self.transport
         self._reader = Reader(config.ws_max_size)
         extensions = {EXTENSION: ConnectionTakeover(self)}
         scope = websocket_scope(request, transport, config, self._app_state, extensions)

@@ -1,6 +1,7 @@
 """The opening handshake: the client's request read, and answered (RFC 6455, section 4.2)."""
 
 import binascii
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from hashlib import sha1
@@ -10,6 +11,22 @@ Headers = list[tuple[bytes, bytes]]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _VERSION = b"13"
+
+# RFC 9112, sections 3 and 5, without what nearly no client sends: another form of target, folded lines.
+_PLAIN = re.compile(
+    rb"GET /[!-~]* HTTP/1\.1\r\n"
+    rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+"
+    rb"\r\n"
+)
+# A handshake has no body.
+_BODY = re.compile(rb"\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
+
+_BREAK = re.compile(rb"[\r\n\0]")
+
+
+def is_plain(request: bytes) -> bool:
+    """Tell whether ``request`` is a well-formed GET, whole and without a body: an HTTP parser would find no more in it."""
+    return _PLAIN.fullmatch(request) is not None and _BODY.search(request) is None
 
 
 class HandshakeRejected(Exception):
@@ -40,30 +57,33 @@ class HandshakeRequest:
         method, target, _ = request_line.split(b" ")
         self.raw_path, _, self.query = target.partition(b"?")
         self.headers: Headers = []
+        values: dict[bytes, list[bytes]] = {}
         for line in lines:
             name, _, value = line.partition(b":")
-            self.headers.append((name.lower(), value.strip(b" \t")))
+            name, value = name.lower(), value.strip(b" \t")
+            self.headers.append((name, value))
+            values.setdefault(name, []).append(value)
         if method != b"GET":
             raise HandshakeRejected(
                 HTTPStatus.METHOD_NOT_ALLOWED, "not a GET request", [(b"allow", b"GET")]
             )
-        if b"upgrade" not in self._tokens(b"connection"):
+        if b"upgrade" not in _tokens(values.get(b"connection", ())):
             raise HandshakeRejected(
                 HTTPStatus.BAD_REQUEST, "the Connection header does not say Upgrade"
             )
-        if b"websocket" not in self._tokens(b"upgrade"):
+        if b"websocket" not in _tokens(values.get(b"upgrade", ())):
             raise HandshakeRejected(
                 HTTPStatus.BAD_REQUEST, "the Upgrade header does not say websocket"
             )
-        if len(self._values(b"host")) != 1:
+        if len(values.get(b"host", ())) != 1:
             raise HandshakeRejected(HTTPStatus.BAD_REQUEST, "there has to be one Host header")
-        if self._values(b"sec-websocket-version") != [_VERSION]:
+        if values.get(b"sec-websocket-version") != [_VERSION]:
             raise HandshakeRejected(
                 HTTPStatus.UPGRADE_REQUIRED,
                 "the websocket version has to be 13",
                 [(b"sec-websocket-version", _VERSION), (b"upgrade", b"websocket")],
             )
-        keys = self._values(b"sec-websocket-key")
+        keys = values.get(b"sec-websocket-key", ())
         if len(keys) != 1 or not _is_key(keys[0]):
             raise HandshakeRejected(
                 HTTPStatus.BAD_REQUEST, "there has to be one Sec-WebSocket-Key of 16 bytes"
@@ -71,17 +91,9 @@ class HandshakeRequest:
         self.key = keys[0]
         self.subprotocols = [
             offered.strip().decode("latin-1")
-            for value in self._values(b"sec-websocket-protocol")
+            for value in values.get(b"sec-websocket-protocol", ())
             for offered in value.split(b",")
         ]
-
-    def _values(self, name: bytes) -> list[bytes]:
-        return [value for each, value in self.headers if each == name]
-
-    def _tokens(self, name: bytes) -> set[bytes]:
-        return {
-            token.strip().lower() for value in self._values(name) for token in value.split(b",")
-        }
 
     def accept(self, headers: Iterable[tuple[bytes, bytes]], subprotocol: str | None) -> bytes:
         """Make the response that opens the connection."""
@@ -117,9 +129,13 @@ def http_response(
     return b"".join([*lines, *(_line(name, value) for name, value in given), b"\r\n", body])
 
 
+def _tokens(values: Iterable[bytes]) -> set[bytes]:
+    return {token.strip().lower() for value in values for token in value.split(b",")}
+
+
 def _line(name: bytes, value: bytes) -> bytes:
     # What an application gives us must not become another header.
-    if any(mark in text for text in (name, value) for mark in (b"\r", b"\n", b"\0")):
+    if _BREAK.search(name) or _BREAK.search(value):
         raise ValueError(f"a header must have neither line break nor null: {name!r}")
     return b"%b: %b\r\n" % (name, value)
 

@@ -18,6 +18,7 @@ from dwsps_channels.connections.fastlane.http import (
     HttpProtocol,
 )
 from dwsps_channels.connections.fastlane.loop import new_loop
+from dwsps_channels.connections.fastlane.opening import OpeningProtocol
 from tests.connections.fastlane.pipe import Pipe
 from tests.connections.fastlane.raw import RawClient, raw_client
 from tests.connections.transports.contract import turns, until
@@ -230,7 +231,7 @@ def test_the_loop_leaves_another_http_protocol_alone() -> None:
     class Other(HttpToolsProtocol):
         pass
 
-    for chosen, expected in ((HttpToolsProtocol, HttpProtocol), (Other, Other)):
+    for chosen, expected in ((HttpToolsProtocol, OpeningProtocol), (Other, Other)):
         made.append(_made_by_the_loop(chosen))
         assert made[-1] is expected
 
