@@ -127,6 +127,8 @@ class WorkerSession(PublisherSession):
         """Answer ``request``, or keep it until something is published."""
         if self._closing:
             raise Unavailable("the connection is closing")
+        if not request.wait:
+            self._waiting = [each for each in self._waiting if each.id != request.id]
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for what is published next")
         assert isinstance(request.cursor, str)
@@ -143,9 +145,9 @@ class WorkerSession(PublisherSession):
             self._node.wait(self._answer_waiting)
 
     def _answer_feed(self, request: FeedRequest) -> bool:
-        """Send what follows the place that ``request`` names; ``False``: nothing does yet."""
+        """Send what follows the place that ``request`` names; ``False``: nothing does yet, and it may wait."""
         page = self._page(request)
-        if not (page.entries or page.missed or page.restarted):
+        if request.wait and not (page.entries or page.missed or page.restarted):
             return False
         self._send_page(request, page)
         self._handed_over[page.cursor] = None

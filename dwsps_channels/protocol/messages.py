@@ -267,6 +267,7 @@ _EXPECTED = {
     "at": "a number of seconds",
     "messages": "an integer above 0",
     "size": "an integer above 0",
+    "wait": "true or false",
     "topics": "an array of strings of Unicode characters",
     "key": f"a string of 1 to {MAX_KEY} characters",
 }

@@ -50,6 +50,9 @@ class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
     """The number of messages in the page, at most; the server may have a lower limit."""
     size: Annotated[int, Meta(ge=1)] = 1
     """Their bytes, nearly, at most; likewise. One message comes in any case."""
+    wait: bool = True
+    """False: the answer comes at once, with an empty page if nothing follows. A request with the same ``id`` that waits
+    is answered by it."""
     since: float = 0.0
     """Of other origins: from this moment on, in seconds since the epoch."""
     id: Id | UnsetType = UNSET

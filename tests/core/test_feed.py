@@ -70,6 +70,17 @@ def ask(worker: Client, cursor: str = "log:0", **fields: Any) -> list[tuple[Any,
     return pages(worker.transport.take_whole())
 
 
+def test_a_request_that_does_not_wait_is_answered_at_once_in_place_of_one_that_does(
+    logged: World, client: Client, worker: Client
+) -> None:
+    assert ask(worker, id=1) == []
+    assert ask(worker, id=2) == []
+    assert ask(worker, id=1, wait=False) == [(1, [], "log:0")]
+    client.send(publish("news", "next"))
+    assert pages(worker.transport.take_whole()) == [(2, ["next"], "log:1")]
+    assert ask(worker, id=3, wait=False) == [(3, ["next"], "log:1")]
+
+
 def test_a_page_has_what_was_published_and_where_it_ends(client: Client, worker: Client) -> None:
     client.send(publish("news.uk", {"a": 1}, timestamp=STAMP))
     worker.session.receive(feed())
@@ -169,6 +180,7 @@ def test_what_is_missed_is_answered_at_once(logged: World, worker: Client) -> No
         {"messages": "all"},
         {"size": 0},
         {"size": None},
+        {"wait": 1},
         {"id": ""},
     ],
     ids=str,
