@@ -252,18 +252,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         _must_be(A_COUNT, "Bytes of messages that a client that resumes may be sent again."),
     ] = _REPLAY_LIMITS.bytes
 
-    OUTBOX_MESSAGES: Annotated[
-        Count,
-        _must_be(A_COUNT, "Messages that the worker keeps for each peer that cannot be reached."),
-    ] = 10_000
-
-    OUTBOX_BYTES: Annotated[
-        Count,
-        _must_be(
-            A_COUNT, "Bytes of messages that the worker keeps for each peer that cannot be reached."
-        ),
-    ] = 16 * 1024 * 1024
-
     DURABLE_MAX_AGE: Annotated[
         Positive,
         _must_be(

@@ -43,8 +43,6 @@ DEFAULTS: dict[str, Any] = {
     "HISTORY": {},
     "RESUME_MESSAGES": 10_000,
     "RESUME_BYTES": 8 * 1024 * 1024,
-    "OUTBOX_MESSAGES": 10_000,
-    "OUTBOX_BYTES": 16 * 1024 * 1024,
     "DURABLE_MAX_AGE": 86_400.0,
     "TIMINGS": Timings(),
 }
@@ -98,8 +96,6 @@ COUNTS = [
     "TAIL_BYTES",
     "RESUME_MESSAGES",
     "RESUME_BYTES",
-    "OUTBOX_MESSAGES",
-    "OUTBOX_BYTES",
 ]
 NO_COUNT = [0, -1, 1.5, "100", True, None]
 

@@ -21,7 +21,7 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.management.commands import peers
 from dwsps_channels.peering import worker
-from dwsps_channels.peering.outbound import outbox
+from dwsps_channels.peering.outbound import window
 from dwsps_channels.peering.outbound.forwarder import ForwarderStats
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats
 from dwsps_channels.protocol import errors
@@ -310,14 +310,18 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
     }
     mib = 1024 * 1024
     assert shown == {
-        "the outbox": [conf.conf.OUTBOX_MESSAGES, conf.conf.OUTBOX_BYTES // mib],
+        "the log": [
+            conf.conf.LOG_MESSAGES,
+            conf.conf.LOG_BYTES // mib,
+            conf.conf.LOG_MAX_AGE // 3600,
+        ],
         "the tail": [
             conf.conf.TAIL_MESSAGES,
             conf.conf.TAIL_BYTES // mib,
             conf.conf.TAIL_MAX_AGE // 60,
         ],
         "deduplication": [deduplicator.MAX_IDS, deduplicator.MAX_AGE // 60],
-        "sent and not acknowledged": [outbox.WINDOW],
+        "in flight": [window.IN_FLIGHT_MESSAGES, window.IN_FLIGHT_BYTES // mib],
     }
 
 

@@ -416,11 +416,11 @@ def test_to_import_a_room_loads_nothing_that_it_must_not(
         ("core.hub", "from ..broker import memory"),
         ("core.hub", "from .. import broker"),
         ("core.deep.down", "from ...broker.memory import MemoryBroker"),
-        ("broker.memory", "from dwsps_channels.peering import outbox"),
+        ("broker.memory", "from dwsps_channels.peering import worker"),
         ("broker.memory", "from dwsps_channels.server.runtime import obtain"),
         ("broker.memory", "from ..client import client"),
-        ("peering.outbound.outbox", "from dwsps_channels.fastlane import protocol"),
-        ("peering.outbound.outbox", "import dwsps_channels.broker.memory"),
+        ("peering.outbound.window", "from dwsps_channels.fastlane import protocol"),
+        ("peering.outbound.window", "import dwsps_channels.broker.memory"),
         ("peering.outbound.link", "from django.db import models"),
         ("peering.outbound.forwarder", "from channels.db import database_sync_to_async"),
         ("peering.outbound.server_feed", "from dwsps_channels.models import Peer"),
@@ -472,7 +472,7 @@ def test_a_breach_is_found(module: str, source: str) -> None:
         ),
         (
             "peering.outbound.link",
-            "import asyncio\nfrom dwsps_channels.peering.outbound.outbox import Outbox",
+            "import asyncio\nfrom dwsps_channels.peering.outbound.window import Window",
         ),
         ("client.client", "import asyncio, websockets\nfrom dwsps_channels import __version__"),
         (

@@ -22,6 +22,12 @@ def release(holder: str) -> None:
     Lease.objects.release(NAME, holder)
 
 
+def confirm(holder: str) -> bool:
+    """Return whether ``holder`` has the lease. In a transaction nobody else can take it before the end of that."""
+    # An update, as it locks the row on every database.
+    return Lease.objects.filter(name=NAME, holder=holder).update(holder=holder) == 1
+
+
 def expiry() -> datetime | None:
     """Return the end of the lease, past or future; ``None``: nobody ever had it. A running worker extends it."""
     return Lease.objects.expiry(NAME)

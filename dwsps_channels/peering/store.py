@@ -1,4 +1,4 @@
-"""The worker's access to the database: it reads peers and cursors, and writes statuses.
+"""The worker's access to the database: it reads peers and positions, and writes statuses.
 
 Every function here queries the database: call it in a thread, or use ``DatabaseStore``.
 """
@@ -13,7 +13,9 @@ from django.db import IntegrityError, router, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from dwsps_channels.core.page import Position
 from dwsps_channels.models import Peer, PeerStatus
+from dwsps_channels.peering import lease
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
 from dwsps_channels.protocol.text import printable
@@ -67,14 +69,13 @@ def config_of(peer: Peer) -> PeerConfig:
     )
 
 
-def load_cursor(peer: int) -> dict[str, int]:
-    """Load the cursor of the peer with the id ``peer``: origin to the sequence of the last acknowledged message.
-
-    It is empty if it was written before the peer was last enabled: messages since then are not for it, and not missing.
-    """
-    written = PeerStatus.objects.filter(peer_id=peer, seen_at__gte=F("peer__enabled_at"))
-    status = written.only("cursor").first()
-    return {} if status is None else status.cursor
+def load_position(peer: PeerConfig) -> Position:
+    """Load the position of ``peer``. If there is none from after the peer was last enabled, it begins at that moment."""
+    written = PeerStatus.objects.filter(peer_id=peer.id, seen_at__gte=F("peer__enabled_at"))
+    status = written.only("position", "position_at").first()
+    if status is None or not status.position_at:
+        return Position(at=peer.enabled_at)
+    return Position(status.position, status.position_at)
 
 
 def write_statuses(links: Mapping[int, LinkStatus]) -> None:
@@ -100,6 +101,16 @@ def write_statuses(links: Mapping[int, LinkStatus]) -> None:
     )
 
 
+def write_for(holder: str, links: Mapping[int, LinkStatus]) -> bool:
+    """Write the statuses if ``holder`` has the worker's lease; return whether it has: else another worker knows better."""
+    # On the database that the statuses are written to, which need not be the default one.
+    with transaction.atomic(using=router.db_for_write(PeerStatus)):
+        if not lease.confirm(holder):
+            return False
+        write_statuses(links)
+    return True
+
+
 def _row(peer: int, status: LinkStatus, now: datetime) -> PeerStatus:
     stats = status.stats
     return PeerStatus(
@@ -111,11 +122,14 @@ def _row(peer: int, status: LinkStatus, now: datetime) -> PeerStatus:
         round_trip=status.round_trip,
         forwarded=stats.forwarded,
         acked=stats.acked,
+        lag=status.lag,
+        oldest_at=status.oldest_at,
         dropped=stats.dropped,
         missed=stats.missed,
         resent=stats.resent,
         reconnects=stats.reconnects,
-        cursor=dict(status.cursor),
+        position=status.position.cursor,
+        position_at=status.position.at,
     )
 
 
@@ -134,7 +148,9 @@ def _add_missing(rows: Iterable[PeerStatus]) -> None:
 class DatabaseStore:
     """The forwarder's ``Store``, in the project's database."""
 
-    def __init__(self) -> None:
+    def __init__(self, holder: str) -> None:
+        """Write for the worker that has the lease as ``holder``."""
+        self._holder = holder
         # The peers left out, with the logged reason: the rows are read every second.
         self._reported: dict[int, str] = {}
 
@@ -142,10 +158,10 @@ class DatabaseStore:
         """Load the peers to forward to."""
         return await database_sync_to_async(load_peers)(self._reported)
 
-    async def cursor(self, peer: int) -> Mapping[str, int]:
-        """Load the cursor from the peer's status."""
-        return await database_sync_to_async(load_cursor)(peer)
+    async def position(self, peer: PeerConfig) -> Position:
+        """Load the position from the peer's status."""
+        return await database_sync_to_async(load_position)(peer)
 
     async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
-        """Write the peers' statuses."""
-        await database_sync_to_async(write_statuses)(statuses)
+        """Write the peers' statuses, unless the lease is lost."""
+        await database_sync_to_async(write_for)(self._holder, statuses)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -12,11 +13,14 @@ from channels.db import database_sync_to_async
 
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.models import server_id
 from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.link_signals import LinkSignals
 from dwsps_channels.peering.outbound.forwarder import Forwarder
+from dwsps_channels.peering.outbound.send_gate import SendGate
+from dwsps_channels.peering.outbound.server_feed import ServerFeed
 
 logger = logging.getLogger("dwsps_channels.worker")
 
@@ -40,10 +44,29 @@ class LeasedTask(Protocol):
 class Worker:
     """Forwards while it holds the lease; stands by while another worker does."""
 
-    def __init__(self, url: str, task: LeasedTask | None = None) -> None:
-        """Forward what the server at the websocket ``url`` publishes, and do ``task`` meanwhile."""
-        self._url = url
+    def __init__(
+        self,
+        source: str | Callable[[], LogSource],
+        task: LeasedTask | None = None,
+        *,
+        reads_from: str = "its log",
+    ) -> None:
+        """Forward what is published on this server, and do ``task`` meanwhile.
+
+        ``source`` makes the source from which the log is read, whenever this worker begins to forward, and
+        ``reads_from`` describes it for operators; or it is the URL of the server's websocket, over which the log is read.
+
+        Raises:
+            ValueError: the URL cannot be one.
+        """
+        self._source = source
         self._task = task
+        # The server, for the log.
+        self._shown = (
+            Address.parse(source).shown
+            if isinstance(source, str)
+            else f"this server, read from {reads_from}"
+        )
         self._timings = conf.TIMINGS
         self._holder = uuid4().hex
         self._stopping = asyncio.Event()
@@ -59,12 +82,13 @@ class Worker:
         """Forward, or stand by, until ``stop``. Without peers to forward to, or other work, nothing is written to the database."""
         while not self._stopping.is_set():
             try:
+                gate = SendGate(self._timings.LEASE_TIMEOUT)
                 wanted = await self._is_wanted()
                 if wanted and await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     self._logged, self._lease_end = "", None
-                    await self._forward()
+                    await self._forward(gate)
                     continue
                 lease_end = await database_sync_to_async(lease.expiry)() if wanted else None
             except Exception:
@@ -93,22 +117,21 @@ class Worker:
             self._logged = reason
             logger.info(reason)
 
-    async def _forward(self) -> None:
+    async def _forward(self, gate: SendGate) -> None:
         link_signals = LinkSignals()
         own_id = await database_sync_to_async(server_id)()
         forwarder = Forwarder(
-            store.DatabaseStore(),
+            store.DatabaseStore(self._holder),
             server_id=own_id,
-            url=self._url,
-            sign=partial(sign_worker, own_id, Purpose.FORWARD),
-            outbox_messages=conf.OUTBOX_MESSAGES,
-            outbox_bytes=conf.OUTBOX_BYTES,
+            source=self._make_source(own_id),
+            gate=gate,
             timings=self._timings,
             on_change=link_signals.put,
         )
-        logger.info("forwarding the publications of %s", Address.parse(self._url).shown)
+        logger.info("forwarding the publications of %s", self._shown)
         running = asyncio.create_task(forwarder.run())
-        lost = asyncio.create_task(self._renew())
+        lost = asyncio.create_task(self._renew(gate))
+        watching = asyncio.create_task(gate.watch())
         stopping = asyncio.create_task(self._stopping.wait())
         sending = asyncio.create_task(link_signals.send())
         others = [] if self._task is None else [asyncio.create_task(self._task.run())]
@@ -126,7 +149,7 @@ class Worker:
             is_ours = not lost.done() or lost.result()
             await _end(running, stopping, *others)
             await forwarder.close(write=is_ours)
-            await _end(lost)
+            await _end(lost, watching)
             if is_ours:
                 await self._release()
             await link_signals.finish(SIGNALS_GRACE)
@@ -134,25 +157,33 @@ class Worker:
         if not running.cancelled():
             await running  # raises its error
 
+    def _make_source(self, own_id: str) -> LogSource:
+        if isinstance(self._source, str):
+            return ServerFeed(self._source, partial(sign_worker, own_id, Purpose.FORWARD))
+        return self._source()
+
     async def _release(self) -> None:
         try:
             await database_sync_to_async(lease.release)(self._holder)
         except Exception:
             logger.exception("the lease could not be released; it expires by itself")
 
-    async def _renew(self) -> bool:
+    async def _renew(self, gate: SendGate) -> bool:
         """Renew the lease. Return ``False`` when it is lost, ``True`` when nothing needs it."""
         while True:
             await asyncio.sleep(self._timings.LEASE_RENEW_INTERVAL)
+            asked_at = gate.now()
             try:
                 if not await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     return False
+                gate.verify(asked_at)
                 if not await self._is_wanted():
                     return True
             except Exception:
                 # While the database is away, no other worker can take the lease.
+                gate.fail()
                 logger.exception("the lease could not be renewed; forwarding continues")
 
     async def _pause(self, seconds: float) -> None:

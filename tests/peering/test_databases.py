@@ -7,6 +7,7 @@ from tests.processes import manage
 SECRET = "the-secret-of-this-peer"
 
 WORK = f"""
+from dwsps_channels.core.page import Position
 from dwsps_channels.models import Peer
 from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
@@ -14,11 +15,12 @@ from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, Li
 assert Peer.objects.get().secret == {SECRET!r}
 [config] = store.load_peers()
 stats = LinkStats(acked=2**40, dropped=5, missed=3, reconnects=2)
-for cursor in ({{"a": 1}}, {{"a": 2**53, "b": 2}}):
-    status = LinkStatus(LinkState.CONNECTED, 1e9, "\\0gone", 0.5, stats, cursor)
-    store.write_statuses({{config.id: status}})
-    assert store.load_cursor(config.id) == cursor
 assert lease.acquire("the worker", 600)
+for position in (Position("e:1", 1.5), Position("e" * 32 + ":" + "9" * 18, 1e9)):
+    status = LinkStatus(LinkState.CONNECTED, 1e9, "\\0gone", 0.5, stats, position, 2**40, 5.0)
+    assert store.write_for("the worker", {{config.id: status}})
+    assert store.load_position(config) == position
+assert not store.write_for("another worker", {{config.id: LinkStatus()}})
 """
 
 REPORTS = """
@@ -36,14 +38,16 @@ assert PeerInbound.objects.count() == 2
 """
 
 RESTART = """
+from dwsps_channels.core.page import Position
 from dwsps_channels.models import Peer
 from dwsps_channels.peering import store
 
 [config] = store.load_peers()
-assert store.load_cursor(config.id)
+assert store.load_position(config).cursor
 Peer.objects.disable()
 Peer.objects.enable()
-assert store.load_cursor(config.id) == {}
+[config] = store.load_peers()
+assert store.load_position(config) == Position("", config.enabled_at)
 """
 
 

@@ -8,8 +8,9 @@ import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from dwsps_channels.models import Peer, PeerStatus
-from dwsps_channels.peering import store
+from dwsps_channels.core.page import Position
+from dwsps_channels.models import Lease, Peer, PeerStatus
+from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
 
@@ -24,6 +25,10 @@ def create(name: str = "b", **values: Any) -> Peer:
     return Peer.objects.create(
         **({"name": name, "url": f"ws://{name}.example/", "secret": SECRET} | values)
     )
+
+
+def position(peer: Peer) -> Position:
+    return store.load_position(store.config_of(Peer.objects.get(pk=peer.pk)))
 
 
 def status(peer: Peer) -> PeerStatus:
@@ -129,53 +134,70 @@ def test_what_was_written_is_what_is_there() -> None:
             missed=1,
             reconnects=6,
         ),
-        cursor={"0" * 32: 2**53},
+        position=Position("epoch:12", 1.5),
+        lag=2**40,
+        oldest_at=1e9,
     )
     store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.since, got.round_trip) == ("connected", BEGUN, 0.012)
-    assert (got.forwarded, got.acked) == (2**40, 5)
+    assert (got.forwarded, got.acked, got.lag) == (2**40, 5, 2**40)
+    assert got.oldest_at == 1e9
     assert (got.dropped, got.missed, got.resent, got.reconnects) == (3, 1, 2, 6)
     assert got.last_error == "a  " + "x" * 496 + "…"
     assert got.seen_at is not None
-    assert store.load_cursor(peer.pk) == {"0" * 32: 2**53}
+    assert position(peer) == Position("epoch:12", 1.5)
 
 
 def test_a_second_writing_replaces_the_first_and_takes_few_queries(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     peers = [create(f"b{number}") for number in range(20)]
-    store.write_statuses({peer.pk: LinkStatus(stats=LinkStats(acked=1)) for peer in peers})
+    store.write_statuses({peer.pk: LinkStatus(lag=1) for peer in peers})
     with django_assert_num_queries(4):
-        store.write_statuses(
-            {peer.pk: LinkStatus(stats=LinkStats(acked=peer.pk)) for peer in peers}
-        )
-    assert {row.pk: row.acked for row in PeerStatus.objects.all()} == {
+        store.write_statuses({peer.pk: LinkStatus(lag=peer.pk) for peer in peers})
+    assert {row.pk: row.lag for row in PeerStatus.objects.all()} == {
         peer.pk: peer.pk for peer in peers
     }
 
 
-def test_a_cursor_from_before_it_was_enabled_is_none() -> None:
+def test_a_position_from_before_it_was_enabled_is_none() -> None:
     peer = create()
-    store.write_statuses({peer.pk: LinkStatus(cursor={"a": 1})})
-    assert store.load_cursor(peer.pk) == {"a": 1}
-    Peer.objects.update(enabled_at=timezone.now())
-    assert store.load_cursor(peer.pk) == {}
-    store.write_statuses({peer.pk: LinkStatus(cursor={"a": 5})})
-    assert store.load_cursor(peer.pk) == {"a": 5}
+    store.write_statuses({peer.pk: LinkStatus(position=Position("e:1", 1.0))})
+    assert position(peer) == Position("e:1", 1.0)
+    enabled_at = timezone.now()
+    Peer.objects.update(enabled_at=enabled_at)
+    assert position(peer) == Position("", enabled_at.timestamp())
+    store.write_statuses({peer.pk: LinkStatus(position=Position("e:5", 5.0))})
+    assert position(peer) == Position("e:5", 5.0)
 
 
-def test_a_cursor_that_nobody_wrote_is_empty() -> None:
-    assert store.load_cursor(create().pk) == {}
-    assert store.load_cursor(12345) == {}
+def test_a_position_that_nobody_wrote_is_the_moment_at_which_it_was_enabled() -> None:
+    peer = create(enabled_at=BEGUN)
+    assert position(peer) == Position("", BEGUN.timestamp())
+    store.write_statuses({peer.pk: LinkStatus()})
+    assert position(peer) == Position("", BEGUN.timestamp())
+
+
+def test_a_worker_without_the_lease_writes_nothing() -> None:
+    peer = create()
+    assert not store.write_for("one", {peer.pk: LinkStatus(lag=1)})
+    assert lease.acquire("one", 60)
+    assert store.write_for("one", {peer.pk: LinkStatus(lag=2)})
+    Lease.objects.update(expires_at=BEGUN)
+    # It has ended, but nobody else has taken it.
+    assert store.write_for("one", {peer.pk: LinkStatus(lag=3)})
+    assert lease.acquire("two", 60)
+    assert not store.write_for("one", {peer.pk: LinkStatus(lag=4)})
+    assert status(peer).lag == 3
 
 
 def test_nothing_is_written_of_a_peer_that_is_gone_and_the_others_are_told_of() -> None:
     gone, there = create("gone"), create("there")
     gone_id = gone.pk
     gone.delete()
-    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(stats=LinkStats(acked=7))})
-    assert [row.acked for row in PeerStatus.objects.all()] == [7]
+    store.write_statuses({gone_id: LinkStatus(), there.pk: LinkStatus(lag=7)})
+    assert [row.lag for row in PeerStatus.objects.all()] == [7]
 
 
 @pytest.mark.parametrize("change", [{"enabled": False}, {"forward": False}])
@@ -183,14 +205,15 @@ def test_a_peer_that_is_not_sent_to_reads_as_disabled_once_and_keeps_its_cursor(
     change: dict[str, bool],
 ) -> None:
     peer = create()
-    link = LinkStatus(LinkState.CONNECTED, round_trip=0.1, cursor={"a": 1})
+    link = LinkStatus(
+        LinkState.CONNECTED, round_trip=0.1, lag=3, oldest_at=1.0, position=Position("e:1", 1.0)
+    )
     store.write_statuses({peer.pk: link})
-    PeerStatus.objects.update(lag=3, oldest_at=1.0)
     Peer.objects.update(**change)
     store.write_statuses({peer.pk: link})
     got = status(peer)
     assert (got.state, got.lag, got.oldest_at, got.round_trip) == ("disabled", 0, None, None)
-    assert got.cursor == {"a": 1}
+    assert (got.position, got.position_at) == ("e:1", 1.0)
     store.write_statuses({})
     assert status(peer).since == got.since
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -123,7 +124,9 @@ class TestForwarding:
         status = await wait_until_async(told)
         assert status is not None
         assert status.state == "connected"
-        assert status.cursor == {far.frames[0]["origin"]: far.frames[0]["id"]}
+        assert status.position.partition(":")[2] == "1"
+        assert time.time() - 60 < status.position_at < time.time() + 60
+        assert status.lag == 0
 
     async def test_a_change_takes_effect_without_a_word(
         self, far: FarServer, peer: Peer, start_worker: StartWorker, client: WireClient
@@ -269,7 +272,7 @@ class TestStopping:
         await running.task
         status = await PeerStatus.objects.aget(peer=peer)
         assert status.acked == 3
-        assert list(status.cursor.values()) == [far.frames[2]["id"]]
+        assert (status.lag, status.oldest_at) == (0, None)
         assert await holder() == ""
 
     async def test_what_cannot_be_sent_is_left_for_the_next_one(
@@ -327,7 +330,7 @@ class Failing:
 
 
 class TestADatabaseThatIsAway:
-    @pytest.mark.parametrize("name", ["acquire", "load_peers", "load_cursor"])
+    @pytest.mark.parametrize("name", ["acquire", "load_peers", "load_position"])
     async def test_at_the_start(
         self,
         name: str,

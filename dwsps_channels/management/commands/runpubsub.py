@@ -7,8 +7,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.durable.sweeper import Sweeper
 from dwsps_channels.peering.worker import Worker
 from dwsps_channels.publishing.choice import remote_publisher_at, serving_publisher
@@ -36,7 +38,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--server-url",
             metavar="URL",
-            help="the URL of the server's websocket (default: DWSPS['SERVER_URL'])",
+            help="the URL of the server's websocket (default: DWSPS['SERVER_URL']), over which its log is read if that "
+            "is in the server's memory only",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -54,7 +57,25 @@ class Command(BaseCommand):
         except ValueError as error:
             source = "--server-url" if options["server_url"] else "DWSPS['SERVER_URL']"
             raise CommandError(f"{source}: {error}") from error
-        asyncio.run(_work(url))
+        asyncio.run(self._work(url, is_given=bool(options["server_url"])))
+
+    async def _work(self, url: str, *, is_given: bool) -> None:
+        backend = configured_backend()
+
+        def make_source() -> LogSource:
+            source = backend.make_source()
+            assert source is not None
+            return source
+
+        sweeper = Sweeper(partial(remote_publisher_at, url))
+        if (source := backend.make_source()) is None:
+            await _run(Worker(url, sweeper))
+            return
+        await source.close()  # the worker makes one whenever it begins to forward
+        broker = type(backend).__name__
+        if is_given:
+            self.stderr.write(f"--server-url is not used: the log is read from {broker}")
+        await _run(Worker(make_source, sweeper, reads_from=broker))
 
     def _serve(self, where: str) -> None:
         try:
@@ -81,8 +102,7 @@ class Command(BaseCommand):
         serving.serve(endpoint, listening, Sweeper(serving_publisher))
 
 
-async def _work(url: str) -> None:
-    worker = Worker(url, Sweeper(partial(remote_publisher_at, url)))
+async def _run(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     for number in end_signals():
         loop.add_signal_handler(number, worker.stop)

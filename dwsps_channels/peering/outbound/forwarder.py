@@ -1,23 +1,28 @@
-"""The links to all peers, and the server's feed that fills them."""
+"""The links to all peers, which read the log of this server."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from time import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dwsps_channels.core.log_source import LogSource
+from dwsps_channels.core.page import Position
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound.claims import ServerClaims
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
-from dwsps_channels.peering.outbound.outbox import Outbox
-from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
+from dwsps_channels.peering.outbound.send_gate import SendGate
+from dwsps_channels.peering.outbound.shared_source import SharedSource
+from dwsps_channels.peering.outbound.window import Window
 
 logger = logging.getLogger("dwsps_channels.peering")
+
+# At the end, a link that has read everything waits so long for messages that are on their way from the log.
+LAST_READ_GRACE = 0.25
 
 
 class Store(Protocol):
@@ -26,8 +31,8 @@ class Store(Protocol):
     async def peers(self) -> Sequence[PeerConfig]:
         """Load the peers to forward to."""
 
-    async def cursor(self, peer: int) -> Mapping[str, int]:
-        """Load the cursor of the peer with the id ``peer``, as it was written last."""
+    async def position(self, peer: PeerConfig) -> Position:
+        """Load the position of ``peer``, as it was written last."""
 
     async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         """Write the status of each link, by the peer's id."""
@@ -38,38 +43,33 @@ class ForwarderStats(Struct, frozen=True):
 
     links: Mapping[str, LinkStats]
     """By the peer's name."""
-    feed_reconnects: int
-    """The connections to this worker's own server, after the first."""
 
 
 class Forwarder:
-    """Keeps a link for each peer, as the rows say, and passes each message of the server's feed to all of them."""
+    """Keeps a link for each peer, as the rows say."""
 
     def __init__(
         self,
         store: Store,
         *,
         server_id: str,
-        url: str,
-        sign: Callable[[], str | Awaitable[str]],
-        outbox_messages: int,
-        outbox_bytes: int,
+        source: LogSource,
+        gate: SendGate,
         timings: Timings,
         on_change: Callable[[Link], None] = lambda link: None,
     ) -> None:
-        """Forward what the server at ``url`` publishes. ``sign`` makes the credential for each connection to it."""
+        """Forward what ``source`` reads, while ``gate`` is open. ``close`` closes the source."""
         self._store = store
-        self._outbox_messages = outbox_messages
-        self._outbox_bytes = outbox_bytes
+        self._source = SharedSource(source)
+        self._gate = gate
         self._timings = timings
         self._on_change = on_change
         # By the peer's id.
         self._links: dict[int, tuple[Link, asyncio.Task[None]]] = {}
         self._store_is_away = False
-        # By the peer's id, the number of missed messages that the log has reported.
+        # By the peer's id, the number of missed messages that was logged.
         self._logged_missed: dict[int, int] = {}
         self._claims = ServerClaims(server_id)
-        self._server_feed = ServerFeed(url, sign, self)
 
     @property
     def links(self) -> list[Link]:
@@ -78,89 +78,65 @@ class Forwarder:
 
     def stats(self) -> ForwarderStats:
         """Return the counters as they are now."""
-        return ForwarderStats(
-            links={link.config.name: link.stats() for link in self.links},
-            feed_reconnects=self._server_feed.reconnects,
-        )
+        return ForwarderStats(links={link.config.name: link.stats() for link in self.links})
 
     async def run(self) -> None:
         """Forward until cancelled. Then call ``flush``, if there is time, and ``close``."""
         await self._reconcile()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._feed())
-            tasks.create_task(self._keep_in_step())
+        while True:
+            await asyncio.sleep(self._timings.PEER_POLL_INTERVAL)
+            await self._keep_in_step()
 
     async def flush(self, timeout: float) -> int:
-        """Wait until the connected peers have acknowledged everything; return how many messages are left."""
-        deadline = asyncio.get_running_loop().time() + timeout
-        while asyncio.get_running_loop().time() < deadline:
-            if not any(
-                len(link.outbox) for link in self.links if link.state is LinkState.CONNECTED
+        """Read to the end of the log, and wait until the connected peers have acknowledged everything.
+
+        Return how many messages are left after ``timeout`` seconds.
+        """
+        now = asyncio.get_running_loop().time
+        started = now()
+        while now() < started + timeout:
+            if now() >= started + LAST_READ_GRACE:
+                for link in self.links:
+                    if link.window.is_at_end:
+                        link.stop_reading()
+            if all(
+                link.is_finished or link.state is not LinkState.CONNECTED for link in self.links
             ):
                 break
             await asyncio.sleep(0.02)
-        return sum(len(link.outbox) for link in self.links)
+        return sum(link.window.lag for link in self.links)
 
     async def close(self, *, write: bool = True) -> None:
         """End the links. Write their statuses and cursors, unless another worker does by now."""
-        self._log_missed()
+        self._log_losses()
         statuses = {
             id: replace(status, last_error=status.last_error or "the worker has stopped")
             for id, status in self._link_statuses().items()
         }
         await self._remove(*self._links)
+        await self._source.close()
         if not write:
             return
         try:
             await self._store.write(statuses)
         except Exception:
             # The next worker resends whatever has no recorded ack.
-            logger.exception("the cursors of the peers could not be written")
-
-    # FeedReader, for the server feed
-
-    def start(self) -> FeedStart:
-        """See ``FeedReader``. Start at the first message that some link may not have yet."""
-        outboxes = [link.outbox for link in self.links]
-        if not outboxes:
-            return FeedStart({}, time())
-        known = frozenset.intersection(*(outbox.origins for outbox in outboxes))
-        return FeedStart(
-            {origin: min(outbox.reached(origin) or 0 for outbox in outboxes) for origin in known},
-            min(link.config.enabled_at for link in self.links),
-        )
-
-    def begin(self, began: Mapping[str, int]) -> None:
-        """See ``FeedReader``."""
-        for link in self.links:
-            link.outbox.begin(began)
-
-    def catch_up(self, cursor: Mapping[str, int]) -> None:
-        """See ``FeedReader``."""
-        for link in self.links:
-            link.outbox.catch_up(cursor)
-
-    async def _feed(self) -> None:
-        async for message in self._server_feed.messages():
-            for link, _ in self._links.values():
-                link.put(message)
+            logger.exception("the positions of the peers could not be written")
 
     async def _keep_in_step(self) -> None:
-        while True:
-            await asyncio.sleep(self._timings.PEER_POLL_INTERVAL)
-            self._log_missed()
-            try:
-                await self._reconcile()
-                await self._store.write(self._statuses())
-            except Exception:
-                # The database is away. Links that are connected go on.
-                if not self._store_is_away:
-                    logger.exception("the peers' rows cannot be read or written; trying again")
-                self._store_is_away = True
-            else:
-                if self._store_is_away:
-                    logger.info("the peers' rows can be read and written again")
-                self._store_is_away = False
+        self._log_losses()
+        try:
+            await self._reconcile()
+            await self._store.write(self._statuses())
+        except Exception:
+            # The database is away. Links that are connected go on.
+            if not self._store_is_away:
+                logger.exception("the peers' rows cannot be read or written; trying again")
+            self._store_is_away = True
+        else:
+            if self._store_is_away:
+                logger.info("the peers' rows can be read and written again")
+            self._store_is_away = False
 
     def _link_statuses(self) -> dict[int, LinkStatus]:
         return {id: link.status() for id, (link, _) in self._links.items()}
@@ -168,10 +144,10 @@ class Forwarder:
     def _statuses(self) -> dict[int, LinkStatus]:
         """Return the status of each link, and for connected ones that get no messages: why."""
         statuses = self._link_statuses()
-        if (outage := self._server_feed.outage) is None:
+        if (outage := self._source.outage) is None:
             return statuses
         since, problem = outage
-        lost = f"this worker has no connection to its own server: {problem}"
+        lost = f"this worker cannot read the log: {problem}"
         return {
             id: replace(status, state=LinkState.BACKING_OFF, since=since, last_error=lost)
             if status.state is LinkState.CONNECTED
@@ -179,20 +155,35 @@ class Forwarder:
             for id, status in statuses.items()
         }
 
-    def _log_missed(self) -> None:
-        """Log how many messages never came to this worker: one line for all peers that lost as many."""
+    def _log_losses(self) -> None:
+        """Log what the log no longer had, and that it has begun again: one line for all peers that lost as much."""
         missed: dict[int, list[str]] = {}
+        restarted: dict[int, list[str]] = {}
         for id, (link, _) in self._links.items():
-            count = link.outbox.missed - self._logged_missed.get(id, 0)
-            if count:
-                self._logged_missed[id] = link.outbox.missed
-                missed.setdefault(count, []).append(f"'{link.config.name}'")
+            window, name = link.window, f"'{link.config.name}'"
+            if count := window.missed - self._logged_missed.get(id, 0):
+                self._logged_missed[id] = window.missed
+                missed.setdefault(count, []).append(name)
+            if window.restart is not None:
+                restarted.setdefault(window.restart, []).append(name)
+                window.restart = None
         for count, peers in missed.items():
             logger.warning(
-                "%d messages are lost to %s: the server no longer had them when this worker asked",
+                "%d messages are lost to %s: the log no longer had them when this worker read on",
                 count,
                 ", ".join(peers),
             )
+        for unread, peers in restarted.items():
+            if unread:
+                logger.warning(
+                    "the log of this server has begun again: of the old one %d messages were not read, and may be lost to %s",
+                    unread,
+                    ", ".join(peers),
+                )
+            else:
+                logger.info(
+                    "the log of this server has begun again; the old one was read to its end, as far as known"
+                )
 
     async def _reconcile(self) -> None:
         """Add, replace and remove links, as the rows say."""
@@ -201,33 +192,35 @@ class Forwarder:
             if id in rows and rows[id] != link.config:
                 logger.info("peer '%s': connecting again, as its row has changed", link.config.name)
                 task.cancel()
-                # Replaced at once, not when its task has ended: this one takes the messages that come meanwhile.
-                self._add(rows[id], link.outbox, after=task)
+                self._add(rows[id], link.window, after=task)
         removed = self._links.keys() - rows.keys()
         for id in removed:
             logger.info("peer '%s': no longer forwarded to", self._links[id][0].config.name)
         await self._remove(*removed)
         added = [config for id, config in rows.items() if id not in self._links]
-        cursors = [await self._store.cursor(config.id) for config in added]
+        for config in added:
+            self._add(config, Window(await self._store.position(config)))
         if added:
-            # No await from here on: a message between them would seem the first one to some of the links.
-            for config, cursor in zip(added, cursors, strict=True):
-                outbox = Outbox(config.name, self._outbox_messages, self._outbox_bytes, cursor)
-                self._add(config, outbox)
             logger.info(
                 "forwarding to %s", ", ".join(f"'{link.config.name}'" for link in self.links)
             )
-            # Messages for them may have come before they were added.
-            self._server_feed.restart()
 
     def _add(
-        self, config: PeerConfig, outbox: Outbox, *, after: asyncio.Task[None] | None = None
+        self, config: PeerConfig, window: Window, *, after: asyncio.Task[None] | None = None
     ) -> None:
-        link = Link(config, outbox, self._claims, timings=self._timings, on_change=self._on_change)
+        link = Link(
+            config,
+            window,
+            self._source,
+            self._claims,
+            gate=self._gate,
+            timings=self._timings,
+            on_change=self._on_change,
+        )
 
         async def run() -> None:
             if after is not None:
-                # The previous link first puts its messages in flight back into the outbox.
+                # The previous link first puts its messages in flight back into the window.
                 await _ended(after)
             await link.run()
 
@@ -236,7 +229,7 @@ class Forwarder:
     async def _remove(self, *ids: int) -> None:
         tasks = [self._links.pop(id)[1] for id in ids]
         for id in ids:
-            # The next outbox of the peer counts from 0.
+            # The next window of the peer counts from 0.
             self._logged_missed.pop(id, None)
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""The link to one peer. It connects again whenever the connection is lost, and loses no message with it."""
+"""The link to one peer. It reads the log ahead, and connects again whenever the connection is lost."""
 
 import asyncio
 import logging
@@ -16,8 +16,7 @@ from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound.claims import ServerClaims
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
-from dwsps_channels.peering.outbound.message import ForwardedMessage
-from dwsps_channels.peering.outbound.outbox import Outbox
+from dwsps_channels.peering.outbound.message import ForwardedMessage, MessagePage
 from dwsps_channels.peering.outbound.peer_connection import (
     NotRecognized,
     PeerConnection,
@@ -26,6 +25,9 @@ from dwsps_channels.peering.outbound.peer_connection import (
     ProtocolViolation,
 )
 from dwsps_channels.peering.outbound.refusal import TOO_MANY, reason_of
+from dwsps_channels.peering.outbound.send_gate import SendGate
+from dwsps_channels.peering.outbound.shared_source import SharedSource
+from dwsps_channels.peering.outbound.window import Window
 from dwsps_channels.protocol.close_codes import TOO_BIG
 from dwsps_channels.protocol.text import printable
 
@@ -39,27 +41,34 @@ LOOP_RETRY_INTERVAL = 30.0
 # The reason of a refusal is determined again after this time: the other side may have fixed one of two faults.
 REASON_INTERVAL = 60.0
 
+# How often a link with a full window looks how much more there is in the log.
+LOOK_INTERVAL = 1.0
+
 # Replies are small: a peer has no reason to send a frame of this size.
 MAX_REPLY_BYTES = 1024 * 1024
 
 
 class Link:
-    """Forwards the messages in its outbox to one peer. ``run`` never ends by itself: cancel it."""
+    """Forwards what follows a position in the log to one peer. ``run`` never ends by itself: cancel it."""
 
     def __init__(
         self,
         config: PeerConfig,
-        outbox: Outbox,
+        window: Window,
+        source: SharedSource,
         claims: ServerClaims,
         *,
+        gate: SendGate,
         timings: Timings,
         on_change: Callable[["Link"], None] = lambda link: None,
         backoff: Backoff | None = None,
     ) -> None:
-        """Forward what is in ``outbox``. ``on_change`` is called whenever ``state`` is set."""
+        """Go on reading where ``window`` has read to. ``on_change`` is called whenever ``state`` is set."""
         self.config = config
-        self.outbox = outbox
+        self.window = window
+        self._source = source
         self._claims = claims
+        self._gate = gate
         self._timings = timings
         self._on_change = on_change
         self._backoff = backoff or Backoff(
@@ -70,6 +79,7 @@ class Link:
         self._last_error = ""
         # The problem in the log: one that repeats with each attempt is logged once.
         self._logged = ""
+        self._reading: asyncio.Task[None] | None = None
         self._connection: PeerConnection | None = None
         self._connections = 0
         # The status of the last refused handshake, its reason, and when that was determined, by ``monotonic``.
@@ -80,6 +90,11 @@ class Link:
         """The current state."""
         return self._state
 
+    @property
+    def is_finished(self) -> bool:
+        """True once it reads no more, and the peer has acknowledged everything."""
+        return self._reading is None and not len(self.window)
+
     def wants(self, message: ForwardedMessage) -> bool:
         """Return whether ``message`` is for this peer, according to its row."""
         if message.at < self.config.enabled_at:
@@ -89,27 +104,17 @@ class Link:
             message.topic == topic or message.topic.startswith(topic + ".") for topic in topics
         )
 
-    def put(self, message: ForwardedMessage) -> None:
-        """Forward ``message`` if it is for this peer."""
-        # A loop keeps nothing. If it ends, the link starts with what is published from then on.
-        if self._state is LinkState.LOOP or not self.wants(message):
-            self.outbox.skip(message)
-            return
-        self.outbox.put(message)
-        if self._connection is not None:
-            self._connection.wake()
-
     def stats(self) -> LinkStats:
         """Return the counters as they are now."""
-        outbox = self.outbox
+        window = self.window
         return LinkStats(
-            waiting=outbox.waiting,
-            in_flight=outbox.in_flight,
-            forwarded=outbox.forwarded,
-            acked=outbox.acked,
-            resent=outbox.resent,
-            dropped=outbox.dropped,
-            missed=outbox.missed,
+            waiting=window.waiting,
+            in_flight=window.in_flight,
+            forwarded=window.forwarded,
+            acked=window.acked,
+            resent=window.resent,
+            dropped=window.dropped,
+            missed=window.missed,
             reconnects=max(0, self._connections - 1),
         )
 
@@ -121,20 +126,68 @@ class Link:
             last_error=self._last_error,
             round_trip=self._connection.round_trip if self._connection else None,
             stats=self.stats(),
-            cursor=dict(self.outbox.cursor),
+            position=self.window.position,
+            lag=self.window.lag,
+            oldest_at=self.window.oldest_at,
         )
 
     async def run(self) -> None:
-        """Connect, forward, and connect again, until cancelled."""
+        """Read and forward until cancelled."""
         try:
-            while True:
-                self._enter(LinkState.CONNECTING, self._last_error)
-                delay = await self._connect()
-                logger.debug("peer '%s': next attempt in %.1f s", self.config.name, delay)
-                await asyncio.sleep(delay)
+            async with asyncio.TaskGroup() as tasks:
+                self._reading = tasks.create_task(self._read())
+                tasks.create_task(self._keep_connected())
         finally:
             self._claims.release(self.config)
             self._enter(LinkState.DISABLED, self._last_error)
+
+    def stop_reading(self) -> None:
+        """Read no more of the log. What was read is forwarded."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    async def _read(self) -> None:
+        # Also while the peer is away: the lag is to be known.
+        while True:
+            try:
+                await self._wait_for_room()
+                self._take(await self._source.read(self.window.read_to))
+            except Exception:
+                # A defect of ours. It is shown: otherwise forwarding would just stop.
+                logger.exception(
+                    "the link to peer '%s' cannot read on; trying again", self.config.name
+                )
+                await asyncio.sleep(LOOK_INTERVAL)
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the window has room for a page; meanwhile measure how much more there is in the log."""
+        while not self.window.room.is_set():
+            try:
+                async with asyncio.timeout(LOOK_INTERVAL):
+                    await self.window.room.wait()
+            except TimeoutError:
+                page, _ = await self._source.read(self.window.read_to, messages=1)
+                self.window.measure(page)
+
+    def _take(self, read: MessagePage) -> None:
+        """Take from a page what is for this peer."""
+        # A loop keeps nothing. If it ends, the link starts with what is published from then on.
+        is_loop = self._state is LinkState.LOOP
+        if not is_loop:
+            for message in read.messages:
+                if self.wants(message):
+                    self.window.put(message)
+        self.window.advance(read.page, counts=not is_loop)
+        if read.messages and self._connection is not None:
+            self._connection.wake()
+
+    async def _keep_connected(self) -> None:
+        while True:
+            self._enter(LinkState.CONNECTING, self._last_error)
+            delay = await self._connect()
+            logger.debug("peer '%s': next attempt in %.1f s", self.config.name, delay)
+            await asyncio.sleep(delay)
 
     async def _connect(self) -> float:
         """Forward over one connection until it is lost; return the seconds to wait before the next one."""
@@ -143,7 +196,7 @@ class Link:
         try:
             await self._forward()
         except PeerLoop as error:
-            self.outbox.clear()
+            self.window.clear()
             self._enter(LinkState.LOOP, str(error))
             return LOOP_RETRY_INTERVAL
         except Refused as refused:
@@ -171,7 +224,7 @@ class Link:
             problem = f"the link failed: {type(error).__name__}"
         finally:
             self._connection = None
-            self.outbox.rewind()
+            self.window.rewind()
         self._enter(state, problem)
         return self._backoff.delay(code) or 0.0
 
@@ -188,7 +241,8 @@ class Link:
             self._connection = PeerConnection(
                 connection,
                 self.config,
-                self.outbox,
+                self.window,
+                self._gate,
                 check_identity=self._check_identity,
                 # However short a connection lasts: if it brings messages across, the next one is worth trying.
                 on_ack=self._backoff.progressed,
@@ -209,7 +263,7 @@ class Link:
         announced = self._connection.close_reason if self._connection else ""
         if closed.code == TOO_BIG and not closed.by_server:
             return f"sent a frame of more than {MAX_REPLY_BYTES} bytes"
-        if closed.code == TOO_BIG and (largest := self.outbox.drop_largest()) is not None:
+        if closed.code == TOO_BIG and (largest := self.window.drop_largest()) is not None:
             # Sent again, it would end every connection, and nothing would get past it.
             return f"takes no message of {len(largest.frame)} bytes, dropped it"
         return printable(str(ConnectionClosed(closed.code, closed.reason or announced)))
@@ -231,7 +285,7 @@ class Link:
         name = self.config.name
         if state is LinkState.CONNECTED:
             self._logged = ""
-            logger.info("peer '%s': connected, %d to forward", name, len(self.outbox))
+            logger.info("peer '%s': connected, %d to forward", name, self.window.lag)
         elif problem != self._logged:
             self._logged = problem
             logger.warning("peer '%s': %s: %s", name, state.label, problem)

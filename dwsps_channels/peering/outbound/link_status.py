@@ -1,9 +1,10 @@
 """The state of a link, and its counters."""
 
-from collections.abc import Mapping
 from enum import StrEnum
 
 from msgspec import Struct
+
+from dwsps_channels.core.page import Position
 
 
 class LinkState(StrEnum):
@@ -29,7 +30,7 @@ class LinkStats(Struct, frozen=True):
     """The counters of one link since the worker started. All but ``reconnects`` count messages."""
 
     waiting: int = 0
-    """Not sent yet, or to be sent again."""
+    """Read from the log and not sent yet, or to be sent again."""
     in_flight: int = 0
     """Sent, and not acknowledged yet."""
     forwarded: int = 0
@@ -37,16 +38,11 @@ class LinkStats(Struct, frozen=True):
     acked: int = 0
     resent: int = 0
     dropped: int = 0
-    """Lost to the peer: the outbox was full, the peer rejected them for good, or ``missed``."""
+    """Lost to the peer: it rejected them for good, or ``missed``."""
     missed: int = 0
-    """Of those dropped, the ones that the server no longer had when the worker asked for them."""
+    """Of those dropped, the ones that the log no longer had when the worker read on."""
     reconnects: int = 0
     """The connections that were made, after the first."""
-
-    @property
-    def queued(self) -> int:
-        """Not acknowledged yet, sent or not."""
-        return self.waiting + self.in_flight
 
 
 class LinkStatus(Struct, frozen=True):
@@ -59,5 +55,9 @@ class LinkStatus(Struct, frozen=True):
     round_trip: float | None = None
     """Seconds, of the last heartbeat."""
     stats: LinkStats = LinkStats()
-    cursor: Mapping[str, int] = {}
-    """Origin to the sequence of the last message that the peer has acknowledged."""
+    position: Position = Position()
+    """The place in the log up to which the peer has everything that is for it, or has refused it for good."""
+    lag: int = 0
+    """Messages in the log that the peer has not acknowledged. Those that were not read yet need not be for it."""
+    oldest_at: float | None = None
+    """The time at which the oldest of them entered the log, in seconds since the epoch; ``None``: none was read."""

@@ -13,7 +13,8 @@ from dwsps_channels.client import Connection, ConnectionClosed
 from dwsps_channels.core.rate_limit import TokenBucket
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.message import ForwardedMessage
-from dwsps_channels.peering.outbound.outbox import Outbox
+from dwsps_channels.peering.outbound.send_gate import SendGate
+from dwsps_channels.peering.outbound.window import Window
 from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.text import printable
 
@@ -56,9 +57,9 @@ class ProtocolViolation(Exception):
 
 
 class PeerConnection:
-    """Sends the messages of an outbox over one connection, and handles the replies of the peer.
+    """Sends the messages of a window over one connection, and handles the replies of the peer.
 
-    ``forward`` ends with an exception only: one of this module, or ``ConnectionClosed``. Then ``outbox.rewind`` has
+    ``forward`` ends with an exception only: one of this module, or ``ConnectionClosed``. Then ``window.rewind`` has
     everything sent again that was not acknowledged.
     """
 
@@ -66,7 +67,8 @@ class PeerConnection:
         self,
         connection: Connection,
         peer: PeerConfig,
-        outbox: Outbox,
+        window: Window,
+        gate: SendGate,
         *,
         check_identity: Callable[[str], None],
         on_ack: Callable[[], None],
@@ -79,7 +81,8 @@ class PeerConnection:
         """
         self._connection = connection
         self._peer = peer
-        self._outbox = outbox
+        self._window = window
+        self._gate = gate
         self._check_identity = check_identity
         self._on_ack = on_ack
         self._reply_timeout = reply_timeout
@@ -146,11 +149,13 @@ class PeerConnection:
         try:
             while True:
                 self._changed.clear()
-                while (message := self._outbox.take()) is not None:
-                    if message is self._outbox.awaited:
+                await self._gate.opened()
+                while self._gate.is_open and (message := self._window.take()) is not None:
+                    if message is self._window.awaited:
                         self._restart_deadline()
                     await self._connection.send(message.frame)
-                await self._changed.wait()
+                if self._gate.is_open:
+                    await self._changed.wait()
         except ConnectionClosed:
             pass  # the receiving side handles it
 
@@ -158,14 +163,14 @@ class PeerConnection:
         """Allow the full time for the next reply. Frames that are not replies do not extend it."""
         if self._deadline is not None:
             due = asyncio.get_running_loop().time() + self._reply_timeout
-            self._deadline.reschedule(due if self._outbox.awaited is not None else None)
+            self._deadline.reschedule(due if self._window.awaited is not None else None)
 
     def _handle_frame(self, frame: bytes) -> None:
         reply = _decode(frame)
         match reply.type:
             case "ack" if reply.action == "publish":
                 self._match_reply(reply)
-                self._outbox.acknowledge()
+                self._window.acknowledge()
                 self._on_ack()
             case "error" if reply.action == "publish" and reply.code == FORBIDDEN:
                 raise NotRecognized()
@@ -189,7 +194,7 @@ class PeerConnection:
             printable(reply.reason),
         )
         self._is_rejection_logged = True
-        self._outbox.acknowledge(refused=True)
+        self._window.acknowledge(refused=True)
 
     def _handle_unsolicited(self, reply: "_Reply") -> None:
         if not self._unsolicited.take():
@@ -206,7 +211,7 @@ class PeerConnection:
 
     def _match_reply(self, reply: "_Reply") -> ForwardedMessage:
         """Return the message that ``reply`` is about. Replies come in order; those of dwsps 1.0.1 have no id."""
-        message = self._outbox.awaited
+        message = self._window.awaited
         if message is None or reply.id not in (UNSET, message.sequence):
             raise ProtocolViolation("the peer acknowledged a message that was not sent")
         return message

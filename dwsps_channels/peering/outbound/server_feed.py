@@ -1,71 +1,32 @@
-"""The feed of what is published on this server. It reaches the worker through a websocket, as any client's frames do."""
+"""The feed of what is published on this server: the source that reads its log over a websocket, as clients connect."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from time import time
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from dwsps_channels.client import (
-    Backoff,
-    ConnectError,
-    Connection,
-    ConnectionClosed,
-    Refused,
-    open_connection,
-)
+from dwsps_channels.client import ConnectError, Connection, ConnectionClosed, open_connection
 from dwsps_channels.client.address import Address
-from dwsps_channels.peering.outbound.message import ForwardedMessage
+from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES, WAIT, SourceUnavailable
+from dwsps_channels.core.page import Logged, Page, Position
+from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol import surrogates
-from dwsps_channels.protocol.peer_messages import FeedEntry, Reached
+from dwsps_channels.protocol.peer_messages import FeedAck, FeedEntry
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.peering")
 
-# The server is near, and messages wait for it: it is tried often.
-BACKOFF_BASE = 0.1
-BACKOFF_CAP = 2.0
-
-# A restart of the server is routine: only a longer outage is worth a warning.
-ROUTINE_GRACE = 5.0
-
-
-class FeedStart(Struct, frozen=True):
-    """The place to start reading: see ``Tail.after``."""
-
-    cursor: Mapping[str, int]
-    since: float
-
-
-class FeedReader(Protocol):
-    """The reader of a feed: it knows how far it has read."""
-
-    def start(self) -> FeedStart:
-        """Return the place to start reading. Called for each connection."""
-
-    def begin(self, began: Mapping[str, int]) -> None:
-        """Note the first sequence of each origin that the request did not name: its messages begin there."""
-
-    def catch_up(self, cursor: Mapping[str, int]) -> None:
-        """Note that the server has sent what it still had up to ``cursor``: messages that are missing never come."""
+Sign = Callable[[], str | Awaitable[str]]
 
 
 class ServerFeed:
-    """The messages published on this server, in order, across reconnects. Iterate over ``messages`` once.
+    """See ``LogSource``. All reads go over one connection. It is made when somebody reads, and made again after a loss."""
 
-    Each connection starts where ``reader`` says. So messages may repeat, but none that the server still keeps is left
-    out.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        sign: Callable[[], str | Awaitable[str]],
-        reader: FeedReader,
-    ) -> None:
+    def __init__(self, url: str, sign: Sign) -> None:
         """Read from the server at ``url``. ``sign`` makes the credential for each connection to it.
 
         Raises:
@@ -73,166 +34,157 @@ class ServerFeed:
         """
         self._address = Address.parse(url)
         self._sign = sign
-        self._reader = reader
-        self._backoff = Backoff(BACKOFF_BASE, BACKOFF_CAP, stable_after=1.0)
-        self._connection: Connection | None = None
-        self._restarting = False
-        # The time of the loss of the connection, in seconds since the epoch, and the level and text of the last log line.
-        self._lost_at: float | None = None
-        self._logged: tuple[int, str] | None = None
-        self._reached: Mapping[str, int] = {}
-        self._connections = 0
+        self._session: _FeedSession | None = None
+
+    async def read(
+        self, position: Position, *, messages: int = PAGE_MESSAGES, size: int = PAGE_BYTES
+    ) -> Page:
+        """See ``LogSource.read``."""
+        if self._session is None or self._session.has_ended:
+            self._session = _FeedSession(self._address, self._sign)
+        return await self._session.read(position, messages, size)
+
+    async def close(self) -> None:
+        """See ``LogSource.close``."""
+        if self._session is not None:
+            await self._session.close()
+
+
+class _FeedSession:
+    """One connection to the server, and the requests on it."""
+
+    def __init__(self, address: Address, sign: Sign) -> None:
+        self._address = address
+        self._connection: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+        self._ids = count(1)
+        # By id, the requests that somebody waits for.
+        self._replies: dict[Any, asyncio.Future[Page]] = {}
+        # What came since the last reply, and how many entries of it could not be decoded.
+        self._entries: list[Logged] = []
+        self._unreadable = 0
+        self._has_replied = False
+        self._task = asyncio.create_task(self._run(sign))
 
     @property
-    def connected(self) -> bool:
-        """Return whether there is a connection to the server."""
-        return self._connection is not None
+    def has_ended(self) -> bool:
+        """True if the connection is lost, or could not be made."""
+        return self._task.done()
 
-    @property
-    def reconnects(self) -> int:
-        """The connections that were made, after the first."""
-        return max(0, self._connections - 1)
+    async def close(self) -> None:
+        """Close the connection."""
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
-    @property
-    def outage(self) -> tuple[float, str] | None:
-        """The time at which the connection was lost, in seconds since the epoch, and why; ``None``: there is one, or was lately."""
-        if self._lost_at is None or self._logged is None:
-            return None
-        return None if time() - self._lost_at < ROUTINE_GRACE else (self._lost_at, self._logged[1])
+    async def read(self, position: Position, messages: int, size: int) -> Page:
+        """Request a page, and wait for it as a ``LogSource`` does."""
+        connection = await asyncio.shield(self._connection)
+        id = next(self._ids)
+        frame = {
+            "type": "feed",
+            "cursor": position.cursor,
+            "at": position.at,
+            "messages": messages,
+            "size": size,
+            "id": id,
+        }
+        reply: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._replies[id] = reply
+        try:
+            await connection.send(_encode(frame))
+            await asyncio.wait([reply], timeout=WAIT)
+            if not reply.done():
+                # Nothing follows yet: the server says how far its log goes by now.
+                await connection.send(_encode(frame | {"wait": False}))
+            return await reply
+        except ConnectionClosed as closed:
+            raise self._unavailable(printable(str(closed))) from None
+        finally:
+            # If this was cancelled, the reply is passed over.
+            self._replies.pop(id, None)
 
-    def restart(self) -> None:
-        """Read again from where ``start`` says.
+    async def _run(self, sign: Sign) -> None:
+        problem: Exception = SourceUnavailable("the connection was closed")
+        try:
+            async with open_connection(self._address, token=sign) as connection:
+                self._connection.set_result(connection)
+                async for frame in connection:
+                    self._handle_frame(frame)
+        except ConnectError as error:
+            problem = self._unavailable(error.problem)
+        except ConnectionClosed as closed:
+            problem = self._unavailable(printable(str(closed)))
+        except Exception as error:
+            problem = error
+        finally:
+            _fail(self._connection, problem)
+            for reply in self._replies.values():
+                _fail(reply, problem)
 
-        On a new connection: frames in flight are discarded, as they would overtake what is read again.
-        """
-        self._restarting = True
-        if self._connection is not None:
-            self._connection.abort("restarting the feed")
+    def _unavailable(self, problem: str) -> SourceUnavailable:
+        return SourceUnavailable(f"no connection to the server at {self._address.shown}: {problem}")
 
-    async def messages(self) -> AsyncIterator[ForwardedMessage]:
-        """Yield the messages; connect again whenever the connection is lost. Never ends by itself."""
-        while True:
-            code: int | None = None
-            opened = False
-            try:
-                async with open_connection(self._address, token=self._sign) as connection:
-                    self._backoff.opened()
-                    self._connections += 1
-                    opened, self._restarting = True, False
-                    self._connection = connection
-                    await self._request(connection)
-                    async for frame in connection:
-                        if self._restarting:
-                            break
-                        if (message := self._handle_frame(frame)) is not None:
-                            yield message
-            except ConnectError as error:
-                # A server that shuts down answers 503. Any other refusal is worth a warning.
-                refused = isinstance(error, Refused) and error.status != 503
-                self._log(error.problem, routine=not refused)
-            except ConnectionClosed as closed:
-                code = None if 4000 <= closed.code < 4100 else closed.code
-                if not self._restarting:
-                    self._log(str(closed))
-            except _FeedRefused as refused:
-                self._log(f"it refuses this worker the feed: {refused}", routine=False)
-            finally:
-                self._connection = None
-            if not (opened and self._restarting):
-                await asyncio.sleep(self._backoff.delay(code) or 0.0)
-
-    async def _request(self, connection: Connection) -> None:
-        start = self._reader.start()
-        await connection.send(
-            _encode({"type": "feed", "cursor": dict(start.cursor), "since": start.since})
-        )
-
-    def _handle_frame(self, frame: bytes) -> ForwardedMessage | None:
-        """Handle ``frame``; return the message that it holds, if any."""
-        match message := _decoded(frame):
+    def _handle_frame(self, frame: bytes) -> None:
+        match message := self._decoded(frame):
             case FeedEntry():
-                return _outgoing(message)
-            case Reached():
-                self._reached = message.cursor
-                self._reader.begin(message.began)
-            case _Ack(action="feed"):
-                self._reader.catch_up(self._reached)
-                logger.info("connected to the server at %s", self._address.shown)
-                self._lost_at = self._logged = None
+                self._entries.append(_logged(message))
+            case FeedAck():
+                self._handle_reply(message)
             case _Error(action="feed"):
-                raise _FeedRefused(printable(message.reason))
-        return None
+                reply = self._replies.get(message.id)
+                problem = f"the server refuses this worker the feed: {printable(message.reason)}"
+                if reply is not None:
+                    _fail(reply, SourceUnavailable(problem))
 
-    def _log(self, problem: str, *, routine: bool = True) -> None:
-        if self._lost_at is None:
-            self._lost_at = time()
-        brief = time() - self._lost_at < ROUTINE_GRACE
-        level = logging.INFO if routine and brief else logging.WARNING
-        if self._logged != (level, problem):
-            self._logged = level, problem
-            logger.log(
-                level,
-                "no connection to the server at %s: %s; trying again",
-                self._address.shown,
-                problem,
+    def _handle_reply(self, ack: FeedAck) -> None:
+        if not self._has_replied:
+            self._has_replied = True
+            logger.info("connected to the server at %s", self._address.shown)
+        entries, self._entries = self._entries, []
+        missed, self._unreadable = ack.missed + self._unreadable, 0
+        reply = self._replies.get(ack.id)
+        if reply is not None and not reply.done():
+            reply.set_result(Page(entries, ack.cursor, ack.at, ack.end, missed, ack.restarted))
+
+    def _decoded(self, frame: bytes) -> "_ServerFrame | None":
+        try:
+            return surrogates.decode(_decoder, frame)
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+            # RecursionError: nested as deeply as the server could just read.
+            self._unreadable += frame.startswith(b'{"type":"entry"')
+            logger.error(
+                "the server sent a frame that this worker does not understand: %s",
+                printable(str(error)),
             )
-
-
-class _FeedRefused(Exception):
-    """The server does not take this connection for a worker's: nothing will come on it."""
-
-
-class _Forwarded(Struct, frozen=True, rename="camel", tag_field="type", tag="publish"):
-    """The frame for peers (docs/reference/protocol.md, "Peers")."""
-
-    topic: str
-    message: Raw
-    timestamp: str
-    from_peer_server: bool
-    id: int
-    origin: str
-
-
-class _Ack(Struct, tag_field="type", tag="ack"):
-    action: str = ""
+            return None
 
 
 class _Error(Struct, tag_field="type", tag="error"):
     reason: str = ""
     action: str = ""
+    id: Any = None
 
 
-_ServerFrame = FeedEntry | Reached | _Ack | _Error
+_ServerFrame = FeedEntry | FeedAck | _Error
 _decoder: msgspec.json.Decoder[_ServerFrame] = msgspec.json.Decoder(_ServerFrame)
 _encode = msgspec.json.Encoder().encode
 
 
-def _decoded(frame: bytes) -> _ServerFrame | None:
-    try:
-        return surrogates.decode(_decoder, frame)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        # RecursionError: nested as deeply as the server could just read.
-        logger.error(
-            "the server sent a frame that this worker does not understand: %s",
-            printable(str(error)),
-        )
-        return None
+def _fail(future: asyncio.Future[Any], problem: Exception) -> None:
+    if not future.done():
+        future.set_exception(problem)
+        future.exception()  # perhaps nobody waits for it
 
 
-def _outgoing(message: FeedEntry) -> ForwardedMessage:
-    forwarded = _Forwarded(
-        topic=message.topic,
-        message=message.message,
-        timestamp=message.timestamp,
-        from_peer_server=True,
-        id=message.sequence,
-        origin=message.origin,
-    )
-    return ForwardedMessage(
-        message.origin,
-        message.sequence,
-        message.at,
-        message.topic,
-        _encode(forwarded),
-        message.publisher,
+def _logged(entry: FeedEntry) -> Logged:
+    return Logged(
+        entry.offset,
+        entry.at,
+        Publication(
+            topic=entry.topic,
+            message=entry.message,
+            timestamp=entry.timestamp,
+            origin=entry.origin,
+            sequence=entry.sequence,
+            publisher=entry.publisher,
+        ),
     )

@@ -1,6 +1,7 @@
-"""All links together, on a real server, with peers that do what a test tells them."""
+"""All links together, with a log in memory, and peers that do what a test tells them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,16 +10,17 @@ from functools import partial
 import pytest
 
 from dwsps_channels.client import Connection, connection
+from dwsps_channels.core.page import Position
 from dwsps_channels.core.timings import Timings
-from dwsps_channels.peering.outbound import link, server_feed
+from dwsps_channels.peering.outbound import link, shared_source
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.forwarder import Forwarder
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStatus
+from dwsps_channels.peering.outbound.send_gate import SendGate
 from tests.peering.far_server import SERVER_ID, FarServer
-from tests.peering.outbound.test_server_feed import signer
-from tests.processes import Server, ServerFactory, wait_until_async
-from tests.wire.client import WireClient, connected
+from tests.peering.outbound.log import LogInMemory, publication
+from tests.processes import wait_until_async
 
 OWN_ID = "a" * 32
 
@@ -51,10 +53,12 @@ class MemoryStore:
         self._reach()
         return list(self.rows.values())
 
-    async def cursor(self, peer: int) -> Mapping[str, int]:
+    async def position(self, peer: PeerConfig) -> Position:
         self._reach()
         await asyncio.sleep(0)
-        return self.statuses[peer].cursor if peer in self.statuses else {}
+        if peer.id in self.statuses:
+            return self.statuses[peer.id].position
+        return Position(at=peer.enabled_at)
 
     async def write(self, statuses: Mapping[int, LinkStatus]) -> None:
         self._reach()
@@ -69,15 +73,13 @@ class MemoryStore:
 class Running:
     """A forwarder that runs."""
 
-    def __init__(self, store: MemoryStore, server: Server) -> None:
+    def __init__(self, store: MemoryStore, log: LogInMemory) -> None:
         self.changes: list[tuple[str, LinkState]] = []
         self.forwarder = Forwarder(
             store,
             server_id=OWN_ID,
-            url=server.url,
-            sign=signer(server),
-            outbox_messages=10_000,
-            outbox_bytes=2**24,
+            source=log,
+            gate=SendGate(60.0),
             timings=TIMINGS,
             on_change=lambda link: self.changes.append((link.config.name, link.state)),
         )
@@ -93,9 +95,6 @@ class Running:
     async def has(self, state: LinkState, name: str = "far") -> None:
         await wait_until_async(partial(self.is_at, state, name), 20, f"{name} {state}")
 
-    async def reads_feed(self) -> None:
-        await wait_until_async(lambda: self.forwarder._server_feed.connected, 20)
-
     async def end(self) -> None:
         if not self.task.done():
             self.task.cancel()
@@ -106,11 +105,6 @@ class Running:
 TIMINGS = Timings(PEER_POLL_INTERVAL=0.02, LINK_BACKOFF_BASE=0.01)
 
 StartForwarder = Callable[[], Running]
-
-
-@pytest.fixture(scope="module")
-def server_kind() -> str:
-    return "daphne"
 
 
 @pytest.fixture(autouse=True)
@@ -125,11 +119,16 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-async def start_forwarder(store: MemoryStore, server: Server) -> AsyncIterator[StartForwarder]:
+def log() -> LogInMemory:
+    return LogInMemory()
+
+
+@pytest.fixture
+async def start_forwarder(store: MemoryStore, log: LogInMemory) -> AsyncIterator[StartForwarder]:
     started = []
 
     def start() -> Running:
-        started.append(Running(store, server))
+        started.append(Running(store, log))
         return started[-1]
 
     yield start
@@ -148,10 +147,19 @@ async def fars() -> AsyncIterator[list[FarServer]]:
         await server.stop()
 
 
+class Publisher:
+    """Publishes on this server."""
+
+    def __init__(self, log: LogInMemory) -> None:
+        self._log = log
+
+    def publish(self, topic: str, message: object) -> None:
+        self._log.append(publication(self._log.end + 1, topic, message))
+
+
 @pytest.fixture
-async def client(server: Server) -> AsyncIterator[WireClient]:
-    async with connected(server.url) as client:
-        yield client
+def client(log: LogInMemory) -> Publisher:
+    return Publisher(log)
 
 
 def messages(far: FarServer) -> list[object]:
@@ -165,18 +173,18 @@ async def gets(far: FarServer, *expected: object) -> None:
 
 
 class Traffic:
-    """Publishes numbers from 1 on, as fast as the server takes them, until it is stopped."""
+    """Publishes numbers from 1 on until it is stopped."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, client: Publisher) -> None:
         self.last = 0
         self._stopping = False
-        self._task = asyncio.create_task(self._publish(server))
+        self._task = asyncio.create_task(self._publish(client))
 
-    async def _publish(self, server: Server) -> None:
-        async with connected(server.url) as client:
-            while not self._stopping:
-                await client.publish("news.traffic", self.last + 1)
-                self.last += 1
+    async def _publish(self, client: Publisher) -> None:
+        while not self._stopping:
+            client.publish("news.traffic", self.last + 1)
+            self.last += 1
+            await asyncio.sleep(0.001)
 
     async def goes_on(self) -> None:
         """Wait for some more."""
@@ -196,13 +204,13 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         for far, name in zip(fars, ("one", "two"), strict=True):
             store.add(far, name)
         start_forwarder()
         for number in range(50):
-            await client.publish("a", number)
+            client.publish("a", number)
         for far in fars:
             await gets(far, *range(50))
         assert fars[0].frames == fars[1].frames
@@ -212,11 +220,11 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        server: Server,
+        client: Publisher,
     ) -> None:
         store.add(fars[0], "one")
         running = start_forwarder()
-        traffic = Traffic(server)
+        traffic = Traffic(client)
         await traffic.goes_on()
         missed = traffic.last
         store.add(fars[1], "two", enabled_at=time.time())
@@ -236,10 +244,10 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        server: Server,
+        client: Publisher,
     ) -> None:
         running = start_forwarder()
-        traffic = Traffic(server)
+        traffic = Traffic(client)
         await traffic.goes_on()
         since = time.time()
         for far, name in zip(fars, ("one", "two"), strict=True):
@@ -261,12 +269,12 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        server: Server,
+        client: Publisher,
     ) -> None:
         row = store.add(fars[0])
         running = start_forwarder()
         await running.has(LinkState.CONNECTED)
-        traffic = Traffic(server)
+        traffic = Traffic(client)
         for topics in (("news",), ("news", "sport"), ()):
             # Its goodbye takes a while: the server does not answer it.
             for session in fars[0].sessions:
@@ -285,13 +293,13 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         row = store.add(fars[0])
         running = start_forwarder()
         await running.has(LinkState.CONNECTED)
         fars[0].answer = lambda frame: None
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
         [session] = fars[0].sessions
         session.transport.pause_reading()
@@ -300,7 +308,7 @@ class TestRows:
             store.change(row.id, name=name)
             await wait_until_async(partial(running.link, name))
         await running.has(LinkState.CONNECTED, "third")
-        await client.publish("a", 2)
+        client.publish("a", 2)
         await gets(fars[0], 1, 2)
         assert len(fars[0].requests) == 2
         session.transport.abort()
@@ -310,7 +318,7 @@ class TestRows:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         rows = [store.add(far, name) for far, name in zip(fars, ("one", "two"), strict=True)]
         running = start_forwarder()
@@ -318,7 +326,7 @@ class TestRows:
         await running.has(LinkState.CONNECTED, "two")
         del store.rows[rows[0].id]
         await wait_until_async(lambda: not fars[0].sessions)
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await gets(fars[1], 1)
         assert fars[0].frames == []
         assert running.changes[-1] == ("one", LinkState.DISABLED)
@@ -365,17 +373,17 @@ class TestResuming:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         store.add(fars[0])
         first = start_forwarder()
         for number in range(10):
-            await client.publish("a", number)
+            client.publish("a", number)
         await gets(fars[0], *range(10))
         await wait_until_async(partial(store.has_acked, 1, 10))
         await first.end()
         for number in range(10, 20):
-            await client.publish("a", number)
+            client.publish("a", number)
         start_forwarder()
         await gets(fars[0], *range(20))
         assert len(fars[0].frames) == 20
@@ -385,13 +393,13 @@ class TestResuming:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         store.add(fars[0])
         fars[0].answer = lambda frame: fars[0].ack(frame) if frame["message"] < 3 else None
         first = start_forwarder()
         for number in range(6):
-            await client.publish("a", number)
+            client.publish("a", number)
         await wait_until_async(lambda: len(fars[0].frames) == 6, 20)
         await wait_until_async(partial(store.has_acked, 1, 3))
         await first.end()
@@ -400,106 +408,144 @@ class TestResuming:
         await wait_until_async(lambda: len(fars[0].frames) == 9, 20)
         assert [frame["message"] for frame in fars[0].frames] == [0, 1, 2, 3, 4, 5, 3, 4, 5]
 
-    async def test_each_peer_goes_on_from_its_own_cursor(
+    async def test_each_peer_goes_on_from_its_own_position(
         self,
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         one = store.add(fars[0], "one")
         store.add(fars[1], "two")
         first = start_forwarder()
-        await client.publish("a", 1)
+        client.publish("a", 1)
         for far in fars:
             await gets(far, 1)
         for id in store.rows:
             await wait_until_async(partial(store.has_acked, id, 1))
         await fars[1].stop()
-        await client.publish("a", 2)
+        client.publish("a", 2)
         await gets(fars[0], 1, 2)
         await wait_until_async(partial(store.has_acked, one.id, 2))
         await first.end()
         await fars[1].start()
         start_forwarder()
         await gets(fars[1], 1, 2)
-        await client.publish("a", 3)
+        client.publish("a", 3)
         for far in fars:
             await gets(far, 1, 2, 3)
             assert len(far.frames) == 3
 
 
-class TestWhatTheServerNoLongerHas:
-    async def test_it_is_counted_for_each_peer_and_said_once(
+class TestTheLog:
+    async def test_what_it_no_longer_has_is_counted_for_each_peer_and_logged_once(
         self,
         store: MemoryStore,
         fars: list[FarServer],
-        start_server: ServerFactory,
+        log: LogInMemory,
+        start_forwarder: StartForwarder,
+        client: Publisher,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        server = start_server("fastlane", dwsps={"TAIL_MESSAGES": 5})
         store.add(fars[0], "one")
         store.add(fars[1], "two", topics=("elsewhere",))
-        first = Running(store, server)
-        async with connected(server.url) as client:
-            await first.reads_feed()
-            await client.publish("elsewhere", 0)
-            for number in range(1, 21):
-                await client.publish("a", number)
-            await gets(fars[0], *range(21))
-            await gets(fars[1], 0)
-            await first.end()
-            # All that the second has not got is of before: nothing is missing.
-            second = Running(store, server)
-            await second.reads_feed()
-            await client.publish("elsewhere", 21)
-            await gets(fars[1], 0, 21)
-            await second.end()
-            assert [status.stats.dropped for status in store.statuses.values()] == [0, 0]
-            for number in range(22, 42):
-                await client.publish("a", number)
-            third = Running(store, server)
-            await gets(fars[0], *range(22), *range(37, 42))
-        said = "15 messages are lost to 'one', 'two': the server no longer had them"
-        await wait_until_async(lambda: said in caplog.text)
+        first = start_forwarder()
+        client.publish("elsewhere", 0)
+        for number in range(1, 21):
+            client.publish("a", number)
+        await gets(fars[0], *range(21))
+        await gets(fars[1], 0)
+        await first.end()
+        for number in range(21, 41):
+            client.publish("a", number)
+        log.trim(36)
+        second = start_forwarder()
+        await gets(fars[0], *range(21), *range(36, 41))
+        line = "15 messages are lost to 'one', 'two': the log no longer had them"
+        await wait_until_async(lambda: line in caplog.text)
         await wait_until_async(
             lambda: [status.stats.dropped for status in store.statuses.values()] == [15, 15]
         )
-        stats = third.forwarder.stats()
+        stats = second.forwarder.stats()
         assert {name: link.missed for name, link in stats.links.items()} == {"one": 15, "two": 15}
         # A peer that is enabled again begins to count again.
         rows, store.rows = store.rows, {}
-        await wait_until_async(lambda: not third.forwarder.links)
+        await wait_until_async(lambda: not second.forwarder.links)
         store.rows = rows
-        await wait_until_async(lambda: len(third.forwarder.links) == len(rows))
-        await third.end()
+        await wait_until_async(lambda: len(second.forwarder.links) == len(rows))
+        await second.end()
         assert [status.stats.dropped for status in store.statuses.values()] == [0, 0]
         assert caplog.text.count("messages are lost") == 1
 
-    async def test_while_the_worker_has_lost_its_server_each_peer_says_so(
+    async def test_another_one_that_has_nothing_from_before_is_logged_once(
         self,
         store: MemoryStore,
         fars: list[FarServer],
-        start_server: ServerFactory,
+        log: LogInMemory,
+        start_forwarder: StartForwarder,
+        client: Publisher,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        store.add(fars[0], "one")
+        store.add(fars[1], "two")
+        start_forwarder()
+        client.publish("a", 1)
+        for far in fars:
+            await gets(far, 1)
+        log.begin_again("another")
+        await wait_until_async(lambda: "the old one was read to its end" in caplog.text)
+        assert "lost" not in caplog.text
+        assert caplog.text.count("has begun again") == 1
+
+    async def test_another_one_may_have_lost_what_was_not_read_of_the_first(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        log: LogInMemory,
+        start_forwarder: StartForwarder,
+        client: Publisher,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        fars[0].answer = lambda frame: None
+        store.add(fars[0])
+        running = start_forwarder()
+        for number in range(1000):
+            client.publish("a", number)
+        await wait_until_async(lambda: len(fars[0].frames) == 256, 20)
+        link = running.link()
+        assert link is not None
+        await wait_until_async(lambda: not link.window.room.is_set())
+        unread = link.window.lag - len(link.window)
+        log.begin_again("another")
+        fars[0].answer = fars[0].ack
+        fars[0].cut()
+        line = f"of the old one {unread} messages were not read, and may be lost to 'far'"
+        await wait_until_async(lambda: line in caplog.text)
+
+    async def test_while_it_cannot_be_read_each_peer_says_so(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        log: LogInMemory,
+        start_forwarder: StartForwarder,
+        client: Publisher,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(server_feed, "ROUTINE_GRACE", 0.1)
-        monkeypatch.setattr(server_feed, "BACKOFF_CAP", 0.1)
-        server = start_server("fastlane")
+        monkeypatch.setattr(shared_source, "ROUTINE_GRACE", 0.1)
+        monkeypatch.setattr(shared_source, "BACKOFF_CAP", 0.05)
         store.add(fars[0])
-        running = Running(store, server)
+        running = start_forwarder()
         await running.has(LinkState.CONNECTED)
-        await running.reads_feed()
-        server.kill()
+        log.problem = "Redis is away"
         await wait_until_async(lambda: store.says(LinkState.BACKING_OFF), 20)
-        problem = "this worker has no connection to its own server: "
-        assert store.statuses[1].last_error.startswith(problem)
-        server.start()
+        assert store.statuses[1].last_error == "this worker cannot read the log: Redis is away"
+        client.publish("a", 1)
+        log.problem = None
+        await gets(fars[0], 1)
         await wait_until_async(lambda: store.says(LinkState.CONNECTED), 20)
         assert store.statuses[1].last_error == ""
-        assert running.forwarder.stats().feed_reconnects == 1
         assert running.forwarder.stats().links["far"].reconnects == 0
-        await running.end()
 
 
 class TestAStoreThatIsAway:
@@ -508,7 +554,7 @@ class TestAStoreThatIsAway:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         store.add(fars[0], "one")
@@ -518,7 +564,7 @@ class TestAStoreThatIsAway:
         called = store.calls
         await wait_until_async(lambda: store.calls > called + 5)
         store.add(fars[1], "two")
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await gets(fars[0], 1)
         store.away = False
         await gets(fars[1], 1)
@@ -543,13 +589,13 @@ class TestLoops:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         fars[0].greeting = {"type": "hello", "server_id": OWN_ID}
         row = store.add(fars[0])
         running = start_forwarder()
-        await running.reads_feed()
-        await client.publish("a", 1)
+        await running.has(LinkState.LOOP)
+        client.publish("a", 1)
         await wait_until_async(lambda: row.id in store.statuses)
         await wait_until_async(lambda: store.statuses[row.id].state is LinkState.LOOP)
         assert store.statuses[row.id].last_error == "leads to this server itself"
@@ -560,7 +606,7 @@ class TestLoops:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         store.add(fars[0], "one")
         running = start_forwarder()
@@ -572,7 +618,7 @@ class TestLoops:
         assert link is not None
         await wait_until_async(lambda: link.status().last_error)
         assert link.status().last_error == "leads to the same server as 'one'"
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await gets(fars[0], 1)
         assert fars[1].frames == []
 
@@ -581,7 +627,7 @@ class TestLoops:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         """Else what the first still has to send would be lost."""
         store.add(fars[0], "one")
@@ -591,7 +637,7 @@ class TestLoops:
         store.add(fars[1], "two")
         await running.has(LinkState.LOOP, "two")
         await fars[0].stop()
-        await client.publish("a", 1)
+        client.publish("a", 1)
         tried = len(fars[1].requests)
         await wait_until_async(partial(came_again, fars[1], tried + 2))
         await fars[0].start()
@@ -603,7 +649,7 @@ class TestLoops:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         one = store.add(fars[0], "one")
         running = start_forwarder()
@@ -613,7 +659,7 @@ class TestLoops:
         await running.has(LinkState.LOOP, "two")
         del store.rows[one.id]
         await running.has(LinkState.CONNECTED, "two")
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await gets(fars[1], 1)
 
 
@@ -623,7 +669,7 @@ class TestFlush:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         for far, name in zip(fars, ("one", "two"), strict=True):
             store.add(far, name)
@@ -633,7 +679,7 @@ class TestFlush:
         await fars[1].stop()
         fars[0].answer = lambda frame: None
         for number in range(5):
-            await client.publish("a", number)
+            client.publish("a", number)
         await wait_until_async(lambda: len(fars[0].frames) == 5, 20)
         flushing = asyncio.create_task(running.forwarder.flush(20))
         for frame in fars[0].frames:
@@ -646,25 +692,25 @@ class TestFlush:
         store: MemoryStore,
         fars: list[FarServer],
         start_forwarder: StartForwarder,
-        client: WireClient,
+        client: Publisher,
     ) -> None:
         store.add(fars[0])
         running = start_forwarder()
         await running.has(LinkState.CONNECTED)
         fars[0].answer = lambda frame: None
-        await client.publish("a", 1)
+        client.publish("a", 1)
         await wait_until_async(lambda: len(fars[0].frames) == 1, 20)
         assert await running.forwarder.flush(0.05) == 1
 
 
 async def test_what_is_on_file_after_the_end_says_so(
-    store: MemoryStore, fars: list[FarServer], start_forwarder: StartForwarder, client: WireClient
+    store: MemoryStore, fars: list[FarServer], start_forwarder: StartForwarder, client: Publisher
 ) -> None:
     row = store.add(fars[0])
     running = start_forwarder()
-    await client.publish("a", 1)
+    client.publish("a", 1)
     await gets(fars[0], 1)
     await running.end()
     status = store.statuses[row.id]
     assert status.last_error == "the worker has stopped"
-    assert list(status.cursor.values()) == [fars[0].frames[0]["id"]]
+    assert status.position.cursor == "log:1"

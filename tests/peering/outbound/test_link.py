@@ -1,8 +1,8 @@
 """A link, against servers that do what a test tells them."""
 
 import asyncio
-import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from dwsps_channels.client import Backoff
+from dwsps_channels.core.page import Logged, Position
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound import link as module
 from dwsps_channels.peering.outbound import peer_connection
@@ -20,46 +21,49 @@ from dwsps_channels.peering.outbound.claims import ServerClaims
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link import Link
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats
-from dwsps_channels.peering.outbound.message import ForwardedMessage
-from dwsps_channels.peering.outbound.outbox import WINDOW, Outbox
+from dwsps_channels.peering.outbound.send_gate import SendGate
+from dwsps_channels.peering.outbound.shared_source import SharedSource
+from dwsps_channels.peering.outbound.window import IN_FLIGHT_MESSAGES, PAGE_MESSAGES, Window
+from tests.clock import Clock
 from tests.peering.far_server import SERVER_ID, FarServer, Frame
+from tests.peering.outbound.log import ORIGIN, TIMESTAMP, LogInMemory, publication
 from tests.processes import wait_until_async
 
 SECRET = "the-secret-of-this-peer"
-ORIGIN = "0" * 32
 OWN_ID = "e" * 32
 OTHER = PeerConfig(2, "other", "ws://other.example/", SECRET)
 
 
-def outgoing(
-    number: int, topic: str = "news", *, at: float = 1.0, size: int = 0
-) -> ForwardedMessage:
-    frame = {
+def frame_of(number: int, topic: str = "news") -> Frame:
+    """The frame that a peer gets for ``publication(number, topic)``."""
+    return {
         "type": "publish",
         "topic": topic,
-        "message": "x" * size or number,
-        "timestamp": "2026-01-02T03:04:05.678Z",
+        "message": number,
+        "timestamp": TIMESTAMP,
         "fromPeerServer": True,
         "id": number,
         "origin": ORIGIN,
     }
-    return ForwardedMessage(ORIGIN, number, at, topic, json.dumps(frame).encode())
 
 
 class Running:
     """A link that runs, and all that it went through."""
 
     def __init__(
-        self, config: PeerConfig, messages: int, timings: Timings, claims: ServerClaims
+        self, config: PeerConfig, timings: Timings, claims: ServerClaims, gate: SendGate
     ) -> None:
         self.claims = claims
         self.states: list[LinkState] = []
-        self.outbox = Outbox(config.name, messages, 2**24)
+        self.log = LogInMemory()
+        self.window = Window(Position("log:0"))
         backoff = Backoff(0.01, 0.02, stable_after=30.0)
         self.link = Link(
             config,
-            self.outbox,
+            self.window,
+            SharedSource(self.log),
             claims,
+            gate=gate,
             on_change=self._on_change,
             timings=timings,
             backoff=backoff,
@@ -72,7 +76,11 @@ class Running:
 
     def put(self, *numbers: int) -> None:
         for number in numbers:
-            self.link.put(outgoing(number))
+            self.log.append(publication(number), at=1.0)
+
+    @property
+    def has_read_all(self) -> bool:
+        return self.window.read_to.cursor == f"{self.log.epoch}:{self.log.end}"
 
     async def has(self, state: LinkState) -> None:
         await wait_until_async(lambda: self.link.state is state, what=f"{state}")
@@ -83,7 +91,8 @@ class Running:
     async def is_done(self, acked: int) -> None:
         """Wait until so many are acknowledged, and nothing is left."""
         await wait_until_async(
-            lambda: (self.outbox.acked, len(self.outbox)) == (acked, 0), what=f"{acked} acked"
+            lambda: self.has_read_all and (self.window.acked, len(self.window)) == (acked, 0),
+            what=f"{acked} acked",
         )
 
     async def end(self) -> None:
@@ -113,14 +122,16 @@ async def start_link() -> AsyncIterator[StartLink]:
     def start(
         url: str,
         *,
-        messages: int = 10_000,
         secret: str = SECRET,
         timings: Timings = Timings(),  # noqa: B008  # frozen
         claims: ServerClaims | None = None,
+        gate: SendGate | None = None,
         **row: object,
     ) -> Running:
         config = replace(PeerConfig(1, "far", url, secret), **row)  # type: ignore[arg-type]
-        started.append(Running(config, messages, timings, claims or ServerClaims(OWN_ID)))
+        started.append(
+            Running(config, timings, claims or ServerClaims(OWN_ID), gate or SendGate(60.0))
+        )
         return started[-1]
 
     yield start
@@ -164,7 +175,7 @@ def recorded_delays(backoff: Backoff, monkeypatch: pytest.MonkeyPatch) -> list[f
 
 
 def has_acked(link: Running, count: int) -> bool:
-    return link.outbox.acked >= count
+    return link.window.acked >= count
 
 
 def is_in(far: FarServer, times: int) -> bool:
@@ -181,10 +192,11 @@ class TestForwarding:
         await link.is_done(20)
         link.put(*range(21, 41))
         await link.is_done(40)
-        assert either.frames == [json.loads(outgoing(number).frame) for number in range(1, 41)]
+        assert either.frames == [frame_of(number) for number in range(1, 41)]
         status = link.link.status()
         assert status.stats == LinkStats(forwarded=40, acked=40)
-        assert status.cursor == {ORIGIN: 40}
+        assert status.position.cursor == "log:40"
+        assert (status.lag, status.oldest_at) == (0, None)
         assert link.states == [LinkState.CONNECTING, LinkState.CONNECTED]
 
     async def test_the_secret_goes_in_the_header(
@@ -218,7 +230,7 @@ class TestForwarding:
     ) -> None:
         link = start_link(far.url, topics=topics)
         for number, topic in enumerate(("news", "news.uk", "newsroom", "sport.uk"), 1):
-            link.link.put(outgoing(number, topic))
+            link.log.append(publication(number, topic), at=1.0)
         await link.is_done(len(numbers))
         assert far.numbers == numbers
 
@@ -227,7 +239,7 @@ class TestForwarding:
     ) -> None:
         link = start_link(far.url, enabled_at=5.0)
         for number, at in ((1, 4.9), (2, 5.0), (3, 6.0)):
-            link.link.put(outgoing(number, at=at))
+            link.log.append(publication(number), at=at)
         await link.is_done(2)
         assert far.numbers == [2, 3]
 
@@ -244,17 +256,147 @@ class TestForwarding:
 
         far.answer = answer
         link = start_link(far.url)
-        link.put(*range(1, WINDOW * 3))
-        await wait_until_async(lambda: len(unanswered) == WINDOW)
-        for acked in (1, 2, 100, WINDOW, WINDOW * 2, WINDOW * 3 - 1):
+        link.put(*range(1, IN_FLIGHT_MESSAGES * 3))
+        await wait_until_async(lambda: len(unanswered) == IN_FLIGHT_MESSAGES)
+        for acked in (
+            1,
+            2,
+            100,
+            IN_FLIGHT_MESSAGES,
+            IN_FLIGHT_MESSAGES * 2,
+            IN_FLIGHT_MESSAGES * 3 - 1,
+        ):
             # So many more come as are acknowledged.
             while far.numbers[-1] - len(unanswered) < acked:
                 await far.say(far.ack(unanswered.pop(0)))
-            sent = min(acked + WINDOW, WINDOW * 3 - 1)
+            sent = min(acked + IN_FLIGHT_MESSAGES, IN_FLIGHT_MESSAGES * 3 - 1)
             await wait_until_async(partial(far.has_got, sent))
-        await link.is_done(WINDOW * 3 - 1)
-        assert most == WINDOW
-        assert far.numbers == list(range(1, WINDOW * 3))
+        await link.is_done(IN_FLIGHT_MESSAGES * 3 - 1)
+        assert most == IN_FLIGHT_MESSAGES
+        assert far.numbers == list(range(1, IN_FLIGHT_MESSAGES * 3))
+
+
+class TestReading:
+    async def test_a_peer_that_is_away_is_read_ahead_for_within_the_window_and_its_lag_is_known(
+        self, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "LOOK_INTERVAL", 0.02)
+        link = start_link(FarServer().url)
+        link.put(*range(1, 1001))
+        await wait_until_async(lambda: link.link.status().lag == 1000)
+        assert PAGE_MESSAGES < len(link.window) <= 2 * PAGE_MESSAGES
+        reads = len(link.log.reads)
+        link.put(*range(1001, 2001))
+        await wait_until_async(lambda: link.link.status().lag == 2000)
+        assert len(link.window) <= 2 * PAGE_MESSAGES
+        assert len(link.log.reads) > reads
+        status = link.link.status()
+        assert (status.position.cursor, status.oldest_at) == ("log:0", 1.0)
+
+    async def test_what_it_missed_while_it_was_away_comes_from_the_log(
+        self, start_link: StartLink
+    ) -> None:
+        far = FarServer()
+        link = start_link(far.url)
+        link.put(*range(1, 2001))
+        await link.has_been(LinkState.BACKING_OFF)
+        await far.start()
+        await link.is_done(2000)
+        assert far.numbers == list(range(1, 2001))
+        await link.end()
+        await far.stop()
+
+    async def test_what_the_log_no_longer_has_is_counted(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        link.put(*range(1, 1001))
+        await wait_until_async(lambda: link.window.in_flight == IN_FLIGHT_MESSAGES)
+        link.log.trim(900)
+        far.answer = far.ack
+        far.cut()
+        await wait_until_async(lambda: link.has_read_all and len(link.window) == 0)
+        stats = link.link.stats()
+        assert stats.acked + stats.missed == 1000
+        assert stats.dropped == stats.missed > 0
+        assert list(dict.fromkeys(far.numbers))[-100:] == list(range(901, 1001))
+
+    async def test_what_a_log_that_began_again_repeats_is_not_sent_again(
+        self, either: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(either.url, dwsps=either.old)
+        link.put(1, 2, 3)
+        await link.is_done(3)
+        now = time.time()
+        kept = [Logged(number, now, publication(number)) for number in (2, 3, 4)]
+        link.log.begin_again("another", kept)
+        await link.is_done(4)
+        assert either.numbers == [1, 2, 3, 4]
+        assert link.window.position.cursor == "another:4"
+
+    async def test_messages_of_peers_are_passed_over(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        link = start_link(far.url)
+        for number in range(1, 400):
+            link.log.append_foreign()
+            link.log.append(publication(number), at=1.0)
+            link.log.append_foreign()
+        await link.is_done(399)
+        assert far.numbers == list(range(1, 400))
+        assert link.window.position.cursor == f"log:{link.log.end}"
+
+    async def test_when_it_is_to_read_no_more_what_was_read_goes_out(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        far.answer = lambda frame: None
+        link = start_link(far.url)
+        link.put(1, 2)
+        await wait_until_async(lambda: far.numbers == [1, 2])
+        link.link.stop_reading()
+        assert not link.link.is_finished
+        link.put(3)
+        for frame in list(far.frames):
+            await far.say(far.ack(frame))
+        await wait_until_async(lambda: link.link.is_finished)
+        assert far.numbers == [1, 2]
+        assert link.window.position.cursor == "log:2"
+
+    async def test_a_defect_while_reading_is_logged_and_the_link_reads_on(
+        self,
+        far: FarServer,
+        start_link: StartLink,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(module, "LOOK_INTERVAL", 0.01)
+        link = start_link(far.url)
+        with monkeypatch.context() as patch:
+            patch.setattr(link.window, "advance", lambda page, counts: 1 / 0)
+            await wait_until_async(lambda: "the link to peer 'far' cannot read on" in caplog.text)
+        link.put(1)
+        await link.is_done(1)
+
+
+class TestTheGate:
+    async def test_nothing_is_sent_until_it_opens(
+        self, far: FarServer, start_link: StartLink
+    ) -> None:
+        clock = Clock()
+        gate = SendGate(6.0, clock)
+        link = start_link(far.url, gate=gate)
+        link.put(1)
+        await link.is_done(1)
+        clock.now += 7.0
+        link.put(2)
+        await wait_until_async(lambda: link.window.waiting == 1)
+        reads = len(link.log.reads)
+        await wait_until_async(lambda: len(link.log.reads) > reads + 2)
+        assert (link.window.waiting, far.numbers) == (1, [1])
+        gate.verify(gate.now())
+        await link.is_done(2)
+        assert far.numbers == [1, 2]
 
 
 class TestBreaks:
@@ -267,7 +409,7 @@ class TestBreaks:
         either.answer = answer
         link = start_link(either.url, dwsps=either.old)
         link.put(*range(1, 11))
-        await wait_until_async(lambda: len(either.frames) == 10 and link.outbox.acked == 3)
+        await wait_until_async(lambda: len(either.frames) == 10 and link.window.acked == 3)
         either.answer = either.ack
         either.cut()
         await link.has_been(LinkState.BACKING_OFF)
@@ -276,7 +418,7 @@ class TestBreaks:
         assert either.numbers == [*range(1, 11), *range(4, 12)]
         assert {frame["origin"] for frame in either.frames} == {ORIGIN}
         assert either.frames[3] == either.frames[10]
-        assert (link.outbox.forwarded, link.outbox.resent) == (11, 7)
+        assert (link.window.forwarded, link.window.resent) == (11, 7)
 
     async def test_a_server_that_is_down_at_the_start_gets_all_when_it_is_up(
         self, start_link: StartLink
@@ -436,7 +578,7 @@ class TestBreaks:
         assert due is not None
         assert due <= now() + Timings().LINK_ANSWER_TIMEOUT
         await far.say(far.ack(far.frames[0]))
-        await wait_until_async(lambda: link.outbox.acked == 1)
+        await wait_until_async(lambda: link.window.acked == 1)
         later = deadline.when()
         assert later is not None
         assert later > due
@@ -448,20 +590,6 @@ class TestBreaks:
         link = start_link(far.url, timings=Timings(LINK_HEARTBEAT_INTERVAL=0.01))
         await link.has(LinkState.CONNECTED)
         await wait_until_async(lambda: link.link.status().round_trip)
-
-    async def test_a_full_outbox_is_logged_once_an_outage_and_the_oldest_go(
-        self, start_link: StartLink, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        far = FarServer()
-        link = start_link(far.url, messages=3)
-        link.put(*range(1, 11))
-        await far.start()
-        await link.is_done(3)
-        assert far.numbers == [8, 9, 10]
-        assert link.link.stats().dropped == 7
-        assert caplog.text.count("its outbox is full") == 1
-        await link.end()
-        await far.stop()
 
     async def test_an_outage_makes_one_line_in_the_log(
         self, start_link: StartLink, caplog: pytest.LogCaptureFixture
@@ -533,7 +661,7 @@ class TestRefusals:
         link.put(1, 2)
         await wait_until_async(lambda: any(told.startswith("refused") for told in errors))
         assert any("as an ordinary client" in told for told in errors)
-        assert link.outbox.dropped == 0
+        assert link.window.dropped == 0
         far.answer = far.ack
         await link.is_done(2)
 
@@ -571,8 +699,8 @@ class TestRefusals:
         await link.is_done(5)
         second = far.numbers[far.numbers.index(3) :]
         assert second[second.index(3, 1) :] == [3, 4, 5]
-        assert link.outbox.dropped == 0
-        assert link.outbox.cursor == {ORIGIN: 5}
+        assert link.window.dropped == 0
+        assert link.window.position.cursor == "log:5"
 
     async def test_an_error_for_good_is_counted_and_the_rest_goes_on(
         self, far: FarServer, start_link: StartLink, caplog: pytest.LogCaptureFixture
@@ -582,9 +710,9 @@ class TestRefusals:
         )
         link = start_link(far.url)
         link.put(*range(1, 11))
-        await wait_until_async(lambda: len(link.outbox) == 0)
-        assert (link.outbox.acked, link.outbox.dropped) == (5, 5)
-        assert link.outbox.cursor == {ORIGIN: 10}
+        await link.is_done(5)
+        assert (link.window.acked, link.window.dropped) == (5, 5)
+        assert link.window.position.cursor == "log:10"
         assert len(far.requests) == 1
         # One who refuses everything is to fill no log.
         [refusal] = [r.getMessage() for r in caplog.records if "for good" in r.getMessage()]
@@ -601,8 +729,8 @@ class TestRefusals:
         far.answer = lambda frame: unreadable if frame["id"] == 2 else far.ack(frame)
         link = start_link(far.url)
         link.put(1, 2, 3)
-        await wait_until_async(lambda: len(link.outbox) == 0)
-        assert (link.outbox.acked, link.outbox.dropped, len(far.requests)) == (2, 1, 1)
+        await link.is_done(2)
+        assert (link.window.acked, link.window.dropped, len(far.requests)) == (2, 1, 1)
 
     async def test_a_message_that_the_server_closes_at_is_dropped_and_the_rest_goes_on(
         self, far: FarServer, start_link: StartLink
@@ -624,10 +752,11 @@ class TestRefusals:
         far.answer = answer
         link = start_link(far.url)
         for number in range(1, 11):
-            link.link.put(outgoing(number, size=500 + number if number in (4, 7) else 10))
+            size = 500 + number if number in (4, 7) else 10
+            link.log.append(publication(number, message="x" * size), at=1.0)
         await link.is_done(8)
-        assert link.outbox.dropped == 2
-        assert link.outbox.cursor == {ORIGIN: 10}
+        assert link.window.dropped == 2
+        assert link.window.position.cursor == "log:10"
         await asyncio.wait(closing)
 
     async def test_a_frame_that_is_too_large_for_the_link_costs_none_of_its_messages(
@@ -641,7 +770,7 @@ class TestRefusals:
         await wait_until_async(lambda: problem in caplog.text)
         far.answer = far.ack
         await link.is_done(2)
-        assert link.outbox.dropped == 0
+        assert link.window.dropped == 0
 
 
 def error(frame: Frame, code: str, *, retryable: bool = False) -> Frame:
@@ -754,11 +883,11 @@ class TestNonsense:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         link = start_link(far.url)
-        acknowledge = link.outbox.acknowledge
-        monkeypatch.setattr(link.outbox, "acknowledge", lambda: 1 / 0)
+        acknowledge = link.window.acknowledge
+        monkeypatch.setattr(link.window, "acknowledge", lambda: 1 / 0)
         link.put(1)
         await wait_until_async(lambda: "the link to peer 'far' failed" in caplog.text)
-        monkeypatch.setattr(link.outbox, "acknowledge", acknowledge)
+        monkeypatch.setattr(link.window, "acknowledge", acknowledge)
         await link.is_done(1)
 
 
@@ -770,9 +899,10 @@ class TestLoops:
         link.put(1, 2)
         await link.has_been(LinkState.LOOP)
         assert link.link.status().last_error == "leads to this server itself"
-        await wait_until_async(lambda: link.link.state is LinkState.LOOP and len(link.outbox) == 0)
+        await wait_until_async(lambda: link.has_read_all and len(link.window) == 0)
         link.put(3)
-        assert len(link.outbox) == 0
+        await wait_until_async(lambda: link.has_read_all)
+        assert (len(link.window), link.window.position.cursor) == (0, "log:3")
         assert far.frames == []
         assert LinkState.CONNECTED not in link.states
 
@@ -835,8 +965,8 @@ class TestItsEnd:
         [session] = far.sessions
         await link.end()
         assert session.close_code == 1000
-        assert link.outbox.awaited is None
-        assert len(link.outbox) == 3
+        assert link.window.awaited is None
+        assert len(link.window) == 3
         assert link.states == [LinkState.CONNECTING, LinkState.CONNECTED, LinkState.DISABLED]
 
     async def test_it_ends_at_any_time(self, start_link: StartLink, far: FarServer) -> None:
@@ -847,7 +977,7 @@ class TestItsEnd:
                 await asyncio.sleep(0)
             await link.end()
             assert link.task.cancelled()
-            assert link.outbox.awaited is None
+            assert link.window.awaited is None
 
 
 async def _lost(far: FarServer, link: Running) -> None:
@@ -900,7 +1030,7 @@ async def test_the_secret_is_shown_nowhere(
     await link.end()
     assert len(told) > 2
     assert caplog.records
-    for text in (caplog.text, *told, repr(link.link), repr(link.link.config), repr(link.outbox)):
+    for text in (caplog.text, *told, repr(link.link), repr(link.link.config), repr(link.window)):
         assert SECRET not in text
 
 
@@ -915,9 +1045,9 @@ async def test_nothing_a_peer_says_gets_into_the_log_as_it_is(
 
     far.answer = refuses
     running = start_link(far.url)
-    running.link.put(outgoing(1, "news\u202e"))
+    running.log.append(publication(1, "news\u202e"), at=1.0)
     await running.has(LinkState.CONNECTED)
-    await wait_until_async(lambda: running.outbox.dropped == 1)
+    await wait_until_async(lambda: running.window.dropped == 1)
     await far.say({"type": "error", "code": "forbidden", "reason": EVIL})
     await far.close(4003, EVIL[:40])
     await running.has_been(LinkState.REFUSED)

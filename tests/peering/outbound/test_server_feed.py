@@ -12,10 +12,11 @@ from django.test import override_settings
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from dwsps_channels.core.log_source import SourceUnavailable
+from dwsps_channels.core.page import Logged, Page, Position
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.outbound import server_feed as module
-from dwsps_channels.peering.outbound.message import ForwardedMessage
-from dwsps_channels.peering.outbound.server_feed import FeedStart, ServerFeed
+from dwsps_channels.peering.outbound.server_feed import ServerFeed
 from tests.peering.far_server import FarServer
 from tests.peering.site import id_of
 from tests.processes import Server, ServerFactory, wait_until_async
@@ -34,41 +35,61 @@ def signer(server: Server) -> Callable[[], str]:
     return sign
 
 
+@pytest.fixture(autouse=True)
+async def nothing_left_running() -> AsyncIterator[None]:
+    yield
+    await wait_until_async(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+OpenFeed = Callable[..., ServerFeed]
+
+
+@pytest.fixture
+async def open_feed() -> AsyncIterator[OpenFeed]:
+    opened = []
+
+    def open(url: str, sign: Callable[[], str] = lambda: "signed") -> ServerFeed:
+        opened.append(ServerFeed(url, sign))
+        return opened[-1]
+
+    yield open
+    for feed in opened:
+        await feed.close()
+
+
 class Reader:
-    """Reads the feed, and remembers how far it got, as a worker does."""
+    """Reads on from a position, as a link does, and never gives up."""
 
-    def __init__(self, url: str, sign: Callable[[], str], since: float) -> None:
-        self.cursor: dict[str, int] = {}
-        self.since = since
-        self.got: list[ForwardedMessage] = []
-        self.starts = 0
-        self.began: Mapping[str, int] = {}
-        self.caught_up: list[Mapping[str, int]] = []
-        self.feed = ServerFeed(url, sign, self)
-        self.task = asyncio.create_task(self._read())
+    def __init__(self, feed: ServerFeed, position: Position) -> None:
+        self.position = position
+        self.pages: list[Page] = []
+        self.problems: list[str] = []
+        self.task = asyncio.create_task(self._read(feed))
 
-    def start(self) -> FeedStart:
-        self.starts += 1
-        return FeedStart(dict(self.cursor), self.since)
+    async def _read(self, feed: ServerFeed) -> None:
+        while True:
+            try:
+                page = await feed.read(self.position)
+            except SourceUnavailable as error:
+                self.problems.append(error.problem)
+                await asyncio.sleep(0.01)
+                continue
+            self.pages.append(page)
+            self.position = page.position
 
-    def begin(self, began: Mapping[str, int]) -> None:
-        self.began = began
-
-    def catch_up(self, cursor: Mapping[str, int]) -> None:
-        self.caught_up.append(cursor)
-
-    async def _read(self) -> None:
-        async for message in self.feed.messages():
-            self.got.append(message)
-            self.cursor[message.origin] = message.sequence
+    @property
+    def entries(self) -> list[Logged]:
+        return [each for page in self.pages for each in page.entries]
 
     @property
     def messages(self) -> list[Any]:
-        return [json.loads(each.frame)["message"] for each in self.got]
+        return [json.loads(bytes(each.publication.message)) for each in self.entries]
 
     async def gets(self, *messages: Any) -> None:
         """Wait until it has got exactly these so far."""
-        await wait_until_async(lambda: len(self.got) >= len(messages), 20, f"{messages[-1]} comes")
+        await wait_until_async(
+            lambda: len(self.messages) >= len(messages), 20, f"{messages[-1]} comes"
+        )
         assert self.messages == list(messages)
 
     async def end(self) -> None:
@@ -80,11 +101,13 @@ StartReader = Callable[..., Reader]
 
 
 @pytest.fixture
-async def start_reader() -> AsyncIterator[StartReader]:
+async def start_reader(open_feed: OpenFeed) -> AsyncIterator[StartReader]:
     started = []
 
-    def start(url: str, sign: Callable[[], str], *, since: float | None = None) -> Reader:
-        started.append(Reader(url, sign, time.time() if since is None else since))
+    def start(
+        url: str, sign: Callable[[], str] = lambda: "signed", position: Position | None = None
+    ) -> Reader:
+        started.append(Reader(open_feed(url, sign), position or Position(at=time.time())))
         return started[-1]
 
     yield start
@@ -93,34 +116,6 @@ async def start_reader() -> AsyncIterator[StartReader]:
 
 
 class TestOfAServer:
-    async def test_it_gives_what_is_published_ready_for_peers(
-        self, server: Server, start_reader: StartReader
-    ) -> None:
-        reader = start_reader(server.url, signer(server))
-        async with connected(server.url) as client:
-            await client.send(
-                {
-                    "type": "publish",
-                    "topic": "news.uk",
-                    "message": {"b": 10**29, "a": None},
-                    "timestamp": "2020-01-21T17:03:13.625Z",
-                    "id": "mine",
-                }
-            )
-            await reader.gets({"b": 10**29, "a": None})
-        [message] = reader.got
-        assert message.topic == "news.uk"
-        assert abs(message.at - time.time()) < 60
-        assert json.loads(message.frame) == {
-            "type": "publish",
-            "topic": "news.uk",
-            "message": {"b": 10**29, "a": None},
-            "timestamp": "2020-01-21T17:03:13.625Z",
-            "fromPeerServer": True,
-            "id": message.sequence,
-            "origin": message.origin,
-        }
-
     async def test_it_gives_each_byte_for_byte_that_a_client_may_publish(
         self, server: Server, start_reader: StartReader
     ) -> None:
@@ -130,76 +125,29 @@ class TestOfAServer:
             for text in texts:
                 frame = '{"type":"publish","topic":"news","message":' + text + "}"
                 await client.connection.send(frame)
-            await wait_until_async(lambda: len(reader.got) >= len(texts))
-        for text, message in zip(texts, reader.got, strict=True):
-            assert f'"message":{text},' in message.frame.decode()
+            await wait_until_async(lambda: len(reader.entries) >= len(texts), 20)
+        for text, each in zip(texts, reader.entries, strict=True):
+            assert bytes(each.publication.message).decode() == text
 
-    async def test_it_begins_with_what_came_since(
-        self, server: Server, start_reader: StartReader
-    ) -> None:
-        async with connected(server.url) as client:
-            await client.publish("a", "before")
-            # Two clocks of one machine: what lies between is more than their grain.
-            since = time.time()
-            await wait_until_async(lambda: time.time() > since + 0.005)
-            await client.publish("a", "since")
-            reader = start_reader(server.url, signer(server), since=since)
-            await reader.gets("since")
-            await client.publish("a", "then")
-            await reader.gets("since", "then")
-
-    async def test_it_begins_anew_with_what_start_says_then(
+    async def test_a_message_nested_as_deep_as_can_be_ends_nothing(
         self, server: Server, start_reader: StartReader
     ) -> None:
         reader = start_reader(server.url, signer(server))
         async with connected(server.url) as client:
-            for number in range(5):
-                await client.publish("a", number)
-            await reader.gets(0, 1, 2, 3, 4)
-            reader.cursor = {origin: number - 2 for origin, number in reader.cursor.items()}
-            reader.feed.restart()
-            await reader.gets(0, 1, 2, 3, 4, 3, 4)
-            await client.publish("a", 5)
-            await reader.gets(0, 1, 2, 3, 4, 3, 4, 5)
-        assert reader.starts == 2
+            for depth in range(900, 1000, 3):
+                nested = "[" * depth + "]" * depth
+                await client.connection.send(f'{{"type":"publish","topic":"a","message":{nested}}}')
+                assert (await client.receive())["type"] in ("ack", "error")
+            await client.publish("a", "the next")
+            await wait_until_async(
+                lambda: (
+                    reader.entries
+                    and bytes(reader.entries[-1].publication.message) == b'"the next"'
+                ),
+                20,
+            )
 
-    async def test_it_says_how_far_the_server_was_once_all_that_it_had_has_come(
-        self, start_server: ServerFactory, start_reader: StartReader
-    ) -> None:
-        server = start_server("fastlane", dwsps={"TAIL_MESSAGES": 3})
-        since = time.time()
-        async with connected(server.url) as client:
-            for number in range(5):
-                await client.publish("a", number)
-        reader = start_reader(server.url, signer(server), since=since)
-        await wait_until_async(lambda: reader.caught_up, 20)
-        assert reader.messages == [2, 3, 4]
-        [origin] = reader.cursor
-        assert (reader.began, reader.caught_up) == ({origin: 1}, [{origin: 5}])
-        assert reader.cursor == {origin: 5}
-
-    async def test_what_is_on_its_way_is_not_ahead_of_what_comes_again(
-        self, server: Server, start_reader: StartReader
-    ) -> None:
-        """Else somebody who is there from now on would take it for the first."""
-        reader = start_reader(server.url, signer(server))
-        await wait_until_async(lambda: reader.feed.connected, 20)
-        async with connected(server.url) as client:
-            await client.publish("a", 0)
-            await reader.gets(0)
-            begin = dict(reader.cursor)
-            for number in range(1, 400):
-                await client.send({"type": "publish", "topic": "a", "message": number})
-                if number == 200:
-                    await wait_until_async(lambda: len(reader.got) > 20)
-                    reader.got.clear()
-                    reader.cursor = begin
-                    reader.feed.restart()
-            for _ in range(1, 400):
-                assert (await client.receive())["type"] == "ack"
-            await reader.gets(*range(1, 400))
-
-    async def test_the_feed_of_a_server_that_is_restarted_is_read_again(
+    async def test_the_log_of_a_server_that_is_restarted_begins_again(
         self, start_server: ServerFactory, start_reader: StartReader
     ) -> None:
         server = start_server("daphne")
@@ -212,28 +160,12 @@ class TestOfAServer:
         async with connected(server.url) as client:
             await client.publish("a", "two")
             await reader.gets("one", "two")
-        assert len({each.origin for each in reader.got}) == 2
+        assert any(page.restarted for page in reader.pages[1:])
 
-    async def test_a_message_nested_as_deep_as_can_be_ends_nothing(
-        self, server: Server, start_reader: StartReader
+    async def test_a_false_credential_is_tried_again(
+        self, server: Server, start_reader: StartReader, caplog: pytest.LogCaptureFixture
     ) -> None:
-        reader = start_reader(server.url, signer(server))
-        async with connected(server.url) as client:
-            for depth in range(900, 1000, 3):
-                nested = "[" * depth + "]" * depth
-                await client.connection.send(f'{{"type":"publish","topic":"a","message":{nested}}}')
-                assert (await client.receive())["type"] in ("ack", "error")
-            await client.publish("a", "the next")
-            await wait_until_async(lambda: reader.got and reader.got[-1].frame.count(b"next"))
-
-    async def test_a_false_credential_is_logged_once_and_tried_again(
-        self,
-        server: Server,
-        start_reader: StartReader,
-        caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        monkeypatch.setattr(module, "BACKOFF_CAP", 0.02)
+        caplog.set_level(logging.INFO, "dwsps_channels")
         sign = signer(server)
         asked = 0
 
@@ -243,56 +175,152 @@ class TestOfAServer:
             return "worker.dwsps:1:false" if asked <= 3 else sign()
 
         reader = start_reader(server.url, falsely)
-        await wait_until_async(lambda: "connected to the server" in caplog.text, 20)
-        warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-        assert warnings == [
-            f"no connection to the server at {server.url}: the server refused the connection with HTTP 403; "
-            "trying again"
-        ]
-        assert not reader.task.done()
+        async with connected(server.url) as client:
+            await wait_until_async(lambda: reader.problems, 20)
+            await client.publish("a", 1)
+            await wait_until_async(lambda: "connected to the server" in caplog.text, 20)
+        problem = f"no connection to the server at {server.url}: the server refused the connection with HTTP 403"
+        assert set(reader.problems) == {problem}
         assert "false" not in caplog.text
 
-    async def test_it_leaves_when_it_is_cancelled(
-        self, server: Server, start_reader: StartReader
-    ) -> None:
-        reader = start_reader(server.url, signer(server))
-        await wait_until_async(lambda: reader.feed.connected, 20)
-        await reader.end()
-        assert not reader.feed.connected
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+FIRST = {"type": "feed", "cursor": "e:3", "at": 5.0, "messages": 256, "size": 4194304, "id": 1}
+START = Position("e:3", 5.0)
 
 
-ENTRY = {"type": "entry", "origin": "o", "at": 1.0, "topic": "a", "timestamp": "t"}
+def entry(offset: int, message: object = 1) -> dict[str, Any]:
+    return {
+        "type": "entry",
+        "offset": offset,
+        "at": 6.0,
+        "origin": "o",
+        "sequence": offset,
+        "publisher": "p",
+        "topic": "a",
+        "timestamp": "t",
+        "message": message,
+    }
 
 
-def ack(frame: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "ack", "action": "feed", "timestamp": "t"}
+def ack(id: object, offset: int, *, end: int | None = None, **fields: Any) -> dict[str, Any]:
+    end = offset if end is None else end
+    found = {"type": "ack", "action": "feed", "id": id, "cursor": f"e:{offset}", "end": end}
+    return found | {"at": 7.0, "missed": 0, "restarted": False} | fields
 
 
 class TestOfAScriptedServer:
     @pytest.fixture
     async def far(self) -> AsyncIterator[FarServer]:
         server = FarServer(old=True)
-        server.answer = ack
+        server.answer = lambda frame: None
         await server.start()
         yield server
         await server.stop()
 
-    async def test_it_asks_for_what_start_says_on_each_connection(
-        self, far: FarServer, start_reader: StartReader
+    @pytest.fixture(autouse=True)
+    def short_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "WAIT", 0.05)
+
+    async def test_it_requests_what_follows_and_gives_what_comes(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        reader = start_reader(far.url, lambda: "signed", since=5.0)
-        reader.cursor = {"o": 1}
-        await wait_until_async(lambda: len(far.frames) == 1)
-        await far.say(ENTRY | {"sequence": 2, "message": 1})
-        await reader.gets(1)
-        far.cut()
-        await wait_until_async(lambda: len(far.frames) == 2)
-        assert far.frames == [
-            {"type": "feed", "cursor": {"o": 1}, "since": 5.0},
-            {"type": "feed", "cursor": {"o": 2}, "since": 5.0},
-        ]
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        reading = asyncio.create_task(open_feed(far.url).read(START))
+        await wait_until_async(lambda: far.frames == [FIRST])
         assert far.requests[0].headers["Authorization"] == "Bearer signed"
+        for frame in (
+            entry(5, {"b": 1}),
+            entry(6),
+            ack(1, 8, end=9, missed=1, restarted=True),
+        ):
+            await far.say(frame)
+        page = await reading
+        assert (page.cursor, page.at, page.end) == ("e:8", 7.0, 9)
+        assert (page.missed, page.restarted) == (1, True)
+        first, second = page.entries
+        assert (first.offset, second.offset, first.at) == (5, 6, 6.0)
+        publication = first.publication
+        assert (publication.origin, publication.sequence) == ("o", 5)
+        assert (publication.topic, publication.timestamp) == ("a", "t")
+        assert bytes(publication.message) == b'{"b": 1}'
+        assert publication.publisher == "p"
+        assert not publication.from_peer_server
+
+    async def test_while_nothing_follows_it_is_told_how_far_the_log_goes_once_the_wait_is_over(
+        self, far: FarServer, open_feed: OpenFeed
+    ) -> None:
+        far.answer = lambda frame: None if frame.get("wait", True) else ack(frame["id"], 9)
+        page = await open_feed(far.url).read(START)
+        assert page == Page([], "e:9", 7.0, 9)
+        assert far.frames == [FIRST, FIRST | {"wait": False}]
+
+    async def test_a_reply_that_comes_twice_counts_once(
+        self, far: FarServer, open_feed: OpenFeed
+    ) -> None:
+        """A message is published while the worker asks whether there is one."""
+        feed = open_feed(far.url)
+        reading = asyncio.create_task(feed.read(START))
+        await wait_until_async(lambda: len(far.frames) == 2)
+        for frame in (entry(4), ack(1, 4), entry(4), ack(1, 4)):
+            await far.say(frame)
+        assert [each.offset for each in (await reading).entries] == [4]
+        reading = asyncio.create_task(feed.read(Position("e:4", 7.0)))
+        await wait_until_async(lambda: len(far.frames) == 3)
+        await far.say(entry(5))
+        await far.say(ack(2, 5))
+        assert [each.offset for each in (await reading).entries] == [5]
+
+    async def test_several_reads_share_the_connection(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        feed = open_feed(far.url)
+        reads = [asyncio.create_task(feed.read(Position(f"e:{offset}"))) for offset in (10, 20, 30)]
+        await wait_until_async(lambda: len(far.frames) == 3)
+        ids = {frame["cursor"]: frame["id"] for frame in far.frames}
+        for offset in (30, 10, 20):
+            await far.say(entry(offset + 1))
+            await far.say(ack(ids[f"e:{offset}"], offset + 1))
+        pages = [await read for read in reads]
+        assert [page.entries[0].offset for page in pages] == [11, 21, 31]
+        assert len(far.requests) == 1
+
+    async def test_a_read_that_is_cancelled_disturbs_no_other(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        feed = open_feed(far.url)
+        for turns in range(10):
+            reading = asyncio.create_task(feed.read(Position(f"e:{turns}")))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            reading.cancel()
+            await asyncio.wait([reading])
+        cancelled = asyncio.create_task(feed.read(Position("e:50")))
+        staying = asyncio.create_task(feed.read(Position("e:60")))
+        await wait_until_async(lambda: {"e:50", "e:60"} <= {f["cursor"] for f in far.frames})
+        cancelled.cancel()
+        ids = {frame["cursor"]: frame["id"] for frame in far.frames}
+        await far.say(entry(51))
+        await far.say(ack(ids["e:50"], 51))
+        await far.say(entry(61))
+        await far.say(ack(ids["e:60"], 61))
+        assert [each.offset for each in (await staying).entries] == [61]
+
+    async def test_a_connection_that_is_lost_ends_the_reads_and_the_next_one_connects(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        feed = open_feed(far.url)
+        reading = asyncio.create_task(feed.read(START))
+        await wait_until_async(lambda: far.frames)
+        await far.say(entry(4))  # without the reply: it comes again
+        far.cut()
+        with pytest.raises(SourceUnavailable, match="no connection to the server at ws://"):
+            await reading
+        far.answer = lambda frame: ack(frame["id"], 4)
+        page = await feed.read(START)
+        assert (page.cursor, page.entries) == ("e:4", [])
 
     async def test_each_connection_is_signed_anew(
         self, far: FarServer, start_reader: StartReader
@@ -307,9 +335,7 @@ class TestOfAScriptedServer:
             "Bearer second",
         ]
 
-    @pytest.mark.parametrize(
-        "nonsense", ["no json", "{}", '{"type":"entry"}', "[" * 50_000, b"\xff", '{"type":"new"}']
-    )
+    @pytest.mark.parametrize("nonsense", ["no json", "{}", "[" * 50_000, b"\xff", '{"type":"new"}'])
     async def test_what_it_does_not_understand_is_passed_over(
         self,
         nonsense: str | bytes,
@@ -317,70 +343,87 @@ class TestOfAScriptedServer:
         start_reader: StartReader,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        reader = start_reader(far.url, lambda: "signed")
+        reader = start_reader(far.url)
         await wait_until_async(lambda: far.frames)
         await far.say(nonsense)
-        await far.say(ENTRY | {"sequence": 1, "message": 1})
+        await far.say(entry(1))
+        await far.say(ack(1, 1))
         await reader.gets(1)
+        assert reader.pages[-1].missed == 0
         assert "does not understand" in caplog.text
+
+    async def test_an_entry_that_it_does_not_understand_counts_as_missing(
+        self, far: FarServer, start_reader: StartReader
+    ) -> None:
+        reader = start_reader(far.url)
+        await wait_until_async(lambda: far.frames)
+        await far.say('{"type":"entry","offset":1}')
+        await far.say(entry(2))
+        await far.say(ack(1, 2))
+        await reader.gets(1)
+        assert reader.pages[-1].missed == 1
 
     async def test_a_server_that_refuses_the_feed_is_asked_again(
         self, far: FarServer, start_reader: StartReader, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.INFO, "dwsps_channels")
         far.answer = lambda frame: {
             "type": "error",
             "action": "feed",
             "code": "forbidden",
             "reason": "not a worker's",
             "retryable": False,
+            "id": frame["id"],
         }
-        reader = start_reader(far.url, lambda: "signed")
+        reader = start_reader(far.url)
         await wait_until_async(lambda: len(far.frames) == 3)
-        assert caplog.text.count("refuses this worker the feed: not a worker's") == 1
-        assert "connected" not in caplog.text
-        far.answer = ack
+        assert set(reader.problems) == {"the server refuses this worker the feed: not a worker's"}
+        assert "connected to the server" not in caplog.text
+        far.answer = lambda frame: ack(frame["id"], 4)
         await wait_until_async(lambda: "connected to the server" in caplog.text)
-        assert not reader.task.done()
 
-    async def test_the_query_of_the_url_is_not_logged(
+    async def test_the_query_of_the_url_is_shown_nowhere(
         self, far: FarServer, start_reader: StartReader, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "dwsps_channels")
         await far.stop()
-        start_reader(f"{far.url}/?key=hidden", lambda: "signed")
-        await wait_until_async(lambda: "no connection to the server" in caplog.text)
+        reader = start_reader(f"{far.url}?key=hidden")
+        await wait_until_async(lambda: reader.problems)
+        far.answer = lambda frame: ack(frame["id"], 4)
         await far.start()
         await wait_until_async(lambda: "connected to the server" in caplog.text)
-        assert f"{far.url}/" in caplog.text
-        assert "hidden" not in caplog.text
+        assert far.url in caplog.text
+        assert "hidden" not in caplog.text + "".join(reader.problems)
 
     @pytest.mark.parametrize("code", [1000, 1001, 4003, 4100, 4200])
     async def test_it_comes_back_whatever_it_was_closed_with(
         self, code: int, far: FarServer, start_reader: StartReader
     ) -> None:
-        start_reader(far.url, lambda: "signed")
+        start_reader(far.url)
         await wait_until_async(lambda: len(far.frames) == 1)
         await far.close(code)
         await wait_until_async(lambda: len(far.frames) == 2)
 
-    async def test_beginning_anew_without_a_server_is_not_hasty(
-        self, far: FarServer, start_reader: StartReader
+    async def test_a_credential_that_cannot_be_made_is_a_problem_like_others(
+        self, open_feed: OpenFeed
     ) -> None:
-        await far.stop()
-        tried = 0
-
         def sign() -> str:
-            nonlocal tried
-            tried += 1
-            return "signed"
+            raise ZeroDivisionError
 
-        reader = start_reader(far.url, sign)
-        await wait_until_async(lambda: tried >= 1)
-        reader.feed.restart()
-        await wait_until_async(lambda: tried >= 3)
-        await far.start()
-        await wait_until_async(lambda: len(far.frames) == 1)
-        assert tried < 20
+        with pytest.raises(SourceUnavailable, match="no token: ZeroDivisionError"):
+            await open_feed("ws://localhost:9/", sign).read(START)
+
+    async def test_it_can_be_closed_while_it_is_read_and_before(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        feed = open_feed(far.url)
+        await feed.close()
+        reading = asyncio.create_task(feed.read(START))
+        await wait_until_async(lambda: far.frames)
+        await feed.close()
+        with pytest.raises(SourceUnavailable):
+            await reading
 
 
 async def test_a_credential_opens_one_connection_and_in_a_header_only(
@@ -402,3 +445,9 @@ async def test_a_credential_opens_one_connection_and_in_a_header_only(
     assert [await status(server.url, header) for _ in range(2)] == [101, 403]
     assert "a worker's credential that was used before" in server.log
     assert "it comes in a header only" in server.log
+
+
+@pytest.mark.parametrize("url", ["", "ftp://example.org", "ws://", "ws://user:pw@example.org/"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="URL"):
+        ServerFeed(url, lambda: "signed")
