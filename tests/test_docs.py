@@ -405,7 +405,7 @@ def test_units_leave_processes_the_time_they_take_to_end() -> None:
     text = section("how-to/deployment.md", "systemd")
     times = [int(seconds) for seconds in re.findall(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)]
     assert len(times) == text.count("ExecStart=") == 2
-    assert min(times) > 10 >= runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE
+    assert min(times) > 10 >= runtime.DRAIN_GRACE
     assert min(times) > 10 >= worker.FLUSH_GRACE + worker.SIGNALS_GRACE
 
 

@@ -2,7 +2,9 @@
 
 from uuid import uuid4
 
+from dwsps_channels.broker.sending.send_queue import refused
 from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
+from dwsps_channels.core.futures import Future
 from dwsps_channels.core.keys import Keys
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
@@ -28,14 +30,17 @@ class MemoryBroker:
         for publication, offset in early:
             receiver.receive(publication, offset)
 
-    def publish(self, publication: Publication, key: str = "") -> int:
+    def publish(self, publication: Publication, key: str = "") -> int | Future:
         """Deliver ``publication``: see ``Broker.publish``."""
         if key and (known := self._keys.get(key)) is not None:
             return Repeated(known)
         self._offset = offset = self._offset + 1
         if key:
             self._keys.add(key, offset)
-        self._receive(publication, offset)
+        try:
+            self._receive(publication, offset)
+        except _Stopped:
+            return refused("the server is not running")
         return offset
 
     def _keep(self, publication: Publication, offset: int | None) -> None:
@@ -43,8 +48,17 @@ class MemoryBroker:
         self._early.append((publication, offset))
 
     async def stop(self) -> None:
-        """Do nothing: nothing was opened."""
+        """Refuse publications from now on: nobody would take them any more."""
+        self._receive = _refuse
 
     def stats(self) -> BrokerStats:
         """See ``Broker.stats``: nothing waits, and nothing is missed."""
         return BrokerStats()
+
+
+class _Stopped(Exception):
+    """The broker has stopped."""
+
+
+def _refuse(publication: Publication, offset: int | None) -> None:
+    raise _Stopped

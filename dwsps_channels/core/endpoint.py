@@ -109,6 +109,14 @@ class Endpoint:
         cursor = self._node.cursor if code is CloseCode.GOING_AWAY and not discard else ""
         self._transport.close(code, error_frame(error, cursor=cursor), discard=discard)
 
+    def stop_receiving(self) -> Awaitable[None] | None:
+        """Ignore what the client sends from now on, and call ``close`` soon.
+
+        Await what is returned first: the broker has not answered all of its publishes yet. ``None``: it has.
+        """
+        self._closing = True
+        return None if self._replies is None else self._replies.sent()
+
     def reset(self, frame: Frame) -> None:
         """Send ``frame``, a ``Reset``, to a client that knows what that is."""
         if self._knows_reset:

@@ -51,11 +51,15 @@ class ReplyQueue:
 
     def room(self) -> Awaitable[None] | None:
         """Await what is returned before you handle another frame: too many replies wait. ``None``: there is room."""
-        return None if len(self._queue) < MAX_WAITING else self._wait_for_room()
+        return None if len(self._queue) < MAX_WAITING else self._until_fewer(MAX_WAITING)
 
-    async def _wait_for_room(self) -> None:
+    def sent(self) -> Awaitable[None] | None:
+        """Await what is returned to have all replies sent. ``None``: they were."""
+        return self._until_fewer(1) if self._queue else None
+
+    async def _until_fewer(self, count: int) -> None:
         queue = self._queue
-        while len(queue) >= MAX_WAITING and isinstance(first := queue[0], tuple):
+        while len(queue) >= count and isinstance(first := queue[0], tuple):
             outcome, _ = first
             if outcome.done():
                 # Its callback runs in the event loop's next turn; to await it now would not give it one.

@@ -68,6 +68,11 @@ logger = logging.getLogger("dwsps_channels")
 SESSIONS_GRACE = 6.0
 EVENTS_GRACE = 1.0
 
+# Of the first, what the broker may take to answer clients' publishes; and, after all of it, workers to read what is left.
+REPLIES_GRACE = 2.0
+WORKERS_GRACE = 2.0
+DRAIN_GRACE = SESSIONS_GRACE + EVENTS_GRACE + WORKERS_GRACE
+
 # What a forwarded message may have beyond what its publisher sent: origin, sequence, flag, timestamp.
 FORWARDING_BYTES = 1024
 
@@ -133,7 +138,9 @@ class Runtime:
         """The sessions of this process."""
         self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
         self._inbound = InboundReporter()
-        self._empty = asyncio.Event()
+        # The sessions that were closed and whose connections are not gone yet.
+        self._closing: set[Session] = set()
+        self._closed = asyncio.Event()
         self._drained: asyncio.Task[None] | None = None
         self._started = self.loop.create_task(self._start())
 
@@ -201,7 +208,6 @@ class Runtime:
             find_user=_loaded_user_id,
         )
         self.sessions.add(session)
-        self._empty.clear()
         session.open()
         if authenticated.peer is not None:
             self._accepted_peers.add(session, authenticated.peer)
@@ -218,14 +224,15 @@ class Runtime:
                 )
             )
         if self.draining or self.node.is_excluded:
-            _close_going_away(session)  # that began while the connection was being accepted
+            self._close(session)  # that began while the connection was being accepted
         return session
 
     def close_session(self, session: Session) -> None:
         """Forget a session whose connection is gone."""
         self.sessions.discard(session)
-        if not self.sessions:
-            self._empty.set()
+        self._closing.discard(session)
+        if not self._closing:
+            self._closed.set()
         self._accepted_peers.discard(session)
         self._inbound.discard(session.identity.client)
         session.closed()
@@ -256,9 +263,14 @@ class Runtime:
         ends = self.loop.time() + SESSIONS_GRACE + EVENTS_GRACE
         if self.sessions:
             logger.info("sessions closed, as the server is going away: %d", len(self.sessions))
-            self._close_sessions()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), SESSIONS_GRACE)
+        clients = [each for each in self.sessions if not isinstance(each, WorkerSession)]
+        # Their acks are to come out: the broker has, or will have, what they have published.
+        replies = [sent for each in clients if (sent := each.stop_receiving()) is not None]
+        if replies:
+            await asyncio.wait([*map(asyncio.ensure_future, replies)], timeout=REPLIES_GRACE)
+        for session in clients:
+            self._close(session)
+        await self._until_closed(ends - EVENTS_GRACE - self.loop.time())
         self._accepted_peers.stop()
         drop_waiting()
         # Receivers may publish that somebody has left: the broker stops after them.
@@ -267,14 +279,32 @@ class Runtime:
             self._inbound.stop(EVENTS_GRACE),
         )
         await self.broker.stop()
+        await self._drain_workers()
+
+    async def _drain_workers(self) -> None:
+        """Let the workers read the log to its end: nothing is published any more."""
+        for session in self.sessions:
+            if isinstance(session, WorkerSession):
+                self._closing.add(session)
+                session.finish()
+        await self._until_closed(WORKERS_GRACE)
+        self._close_sessions()
 
     def _close_sessions(self) -> None:
-        for session in list(self.sessions):
-            _close_going_away(session)
+        for session in self.sessions:
+            self._close(session)
 
+    def _close(self, session: Session) -> None:
+        self._closing.add(session)
+        session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
 
-def _close_going_away(session: Session) -> None:
-    session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+    async def _until_closed(self, timeout: float) -> None:
+        """Wait until the connections of the sessions that were closed are gone."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self._closing:
+                    self._closed.clear()
+                    await self._closed.wait()
 
 
 def _loaded_user_id(identity: Identity) -> Hashable | None:

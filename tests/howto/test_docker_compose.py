@@ -158,7 +158,7 @@ def test_services_find_each_other(page: Page, services: dict[str, Any]) -> None:
 def test_containers_get_the_time_that_a_process_takes_to_end(
     page: Page, services: dict[str, Any]
 ) -> None:
-    serving_ends = runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE + serving.REQUEST_GRACE
+    serving_ends = runtime.DRAIN_GRACE + serving.REQUEST_GRACE
     working_ends = worker.FLUSH_GRACE + worker.SIGNALS_GRACE
     assert int(services["web"]["stop_grace_period"].removesuffix("s")) > serving_ends + working_ends
     assert instructions(page, "STOPSIGNAL") == ["SIGTERM"]

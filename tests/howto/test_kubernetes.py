@@ -137,7 +137,7 @@ def test_variables_are_those_that_the_settings_read(
 def test_pods_get_the_time_that_their_processes_take_to_end(
     objects: dict[tuple[str, str], Any],
 ) -> None:
-    serving_ends = runtime.SESSIONS_GRACE + runtime.EVENTS_GRACE + serving.REQUEST_GRACE
+    serving_ends = runtime.DRAIN_GRACE + serving.REQUEST_GRACE
     working_ends = worker.FLUSH_GRACE + worker.SIGNALS_GRACE
     grace = {name: spec.get("terminationGracePeriodSeconds") for name, spec in pods(objects)}
     sleep, pause = container(objects, "Deployment", "web")["lifecycle"]["preStop"]["exec"][

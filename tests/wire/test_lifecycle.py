@@ -3,12 +3,16 @@
 import asyncio
 import signal
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
+from django.test import override_settings
 from websockets.exceptions import ConnectionClosed
 
-from tests.processes import Redis, ServerFactory
-from tests.wire.client import connected
+from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
+from tests.peering.site import id_of
+from tests.processes import Redis, Server, ServerFactory, wait_until_async
+from tests.wire.client import WireClient, connected
 from tests.wire.raw import SlowReader, raw_websocket
 
 DRAIN_TIMEOUT = 10.0
@@ -111,3 +115,95 @@ async def test_receivers_may_publish_that_clients_of_a_server_that_ends_have_lef
         assert len(set(left)) == clients
         assert await ended == 0
     assert "Traceback" not in leaving.log
+
+
+async def test_publishes_on_their_way_to_the_broker_are_acknowledged_before_the_end(
+    start_server: ServerFactory, server_kind: str, redis: Redis
+) -> None:
+    server = start_server(server_kind, env={"REDIS_URL": redis.url})
+    async with connected(server.url) as writer:
+        await writer.publish("news", 0)
+        redis.signal(signal.SIGSTOP)
+        try:
+            for number in range(1, 6):
+                await writer.send({"type": "publish", "topic": "news", "message": 1, "id": number})
+            # The last of them is answered at once: the server has read those before it.
+            await writer.send({"type": "publish", "topic": "", "message": 1, "id": 6})
+            ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
+            await wait_until_async(lambda: "sessions closed, as the server is" in server.log)
+        finally:
+            redis.signal(signal.SIGCONT)
+        answers = [await writer.receive() for _ in range(7)]
+        assert [(each["type"], each.get("id")) for each in answers] == [
+            *(("ack", number) for number in range(1, 6)),
+            ("error", 6),
+            ("error", None),
+        ]
+        assert await ended == 0
+
+
+async def test_a_broker_that_does_not_answer_cannot_hold_up_the_end(
+    start_server: ServerFactory, server_kind: str, redis: Redis
+) -> None:
+    server = start_server(server_kind, env={"REDIS_URL": redis.url})
+    async with connected(server.url) as writer:
+        await writer.publish("news", 0)
+        redis.signal(signal.SIGSTOP)
+        await writer.send({"type": "publish", "topic": "news", "message": 1, "id": 1})
+        assert await asyncio.to_thread(server.terminate, 2 * DRAIN_TIMEOUT) == 0
+        # It has no ack, so the client sends it again elsewhere.
+        assert (await writer.receive()).get("id") is None
+        with pytest.raises(ConnectionClosed):
+            await writer.receive()
+
+
+async def test_the_worker_gets_what_is_published_up_to_the_end(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind, application="tests.wire.presence:application")
+    clients = 20
+    async with AsyncExitStack() as connections, as_worker(server) as worker:
+        for _ in range(clients):
+            client = await connections.enter_async_context(connected(server.url))
+            await client.subscribe("news")
+        pages = [await next_page(worker)]
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
+        while not pages[1:] or pages[-1]["messages"]:
+            pages.append(await next_page(worker, pages[-1]["cursor"], pages[-1]["at"]))
+        assert sum(page["missed"] for page in pages) == 0
+        left = [message for page in pages for message in page["messages"]]
+        assert len(set(left)) == len(left) == clients
+        assert (await worker.receive())["code"] == "unavailable"
+        with pytest.raises(ConnectionClosed) as closed:
+            await worker.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4200
+        assert await ended == 0
+
+
+async def test_a_worker_that_does_not_ask_cannot_hold_up_the_end(
+    start_server: ServerFactory, server_kind: str
+) -> None:
+    server = start_server(server_kind)
+    async with as_worker(server) as worker, connected(server.url) as writer:
+        await writer.publish("news", 1)
+        assert (await next_page(worker, at=0.0))["messages"] == [1]
+        assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
+
+
+def as_worker(server: Server) -> Any:
+    """Connect to ``server`` with the credential of its worker."""
+    with override_settings(SECRET_KEY=server.env["SECRET_KEY"]):
+        credential = sign_worker(id_of(server), Purpose.FORWARD)
+    return connected(server.url, additional_headers={"Authorization": f"Bearer {credential}"})
+
+
+async def next_page(worker: WireClient, cursor: str = "", at: float = 2.0**40) -> dict[str, Any]:
+    """Request a page, and return its ack with the messages in it."""
+    request = {"type": "feed", "cursor": cursor, "at": at, "messages": 7, "size": 2**20}
+    await worker.send(request)
+    messages = []
+    while (answer := await worker.receive())["type"] == "entry":
+        messages.append(answer["message"])
+    assert (answer["type"], answer["action"]) == ("ack", "feed")
+    return {**answer, "messages": messages}
