@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Response, expect
 
+from dwsps_channels.client.blocking import BlockingClient
 from tests.browser import TIMEOUT, chromium
 from tests.peering.conftest import MakeSites
 from tests.peering.site import SECRET, Site
@@ -18,6 +19,13 @@ PASSWORD = "a password for this test"
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
+
+
+def create_admin(site: Site) -> None:
+    manage(
+        *("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org"),
+        env=site.server.env | {"DJANGO_SUPERUSER_PASSWORD": PASSWORD},
+    )
 
 
 def log_in(browser: Browser, site: Site, bodies: list[str]) -> Page:
@@ -50,10 +58,7 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     far = south.start_server()
     south.add_peer("north", north.url, "--no-forward")
     north.start_worker()
-    manage(
-        *("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.org"),
-        env=north.server.env | {"DJANGO_SUPERUSER_PASSWORD": PASSWORD},
-    )
+    create_admin(north)
     bodies: list[str] = []
     page = log_in(browser, north, bodies)
     peers = f"{north.server.http_url}/admin/dwsps_channels/peer/"
@@ -104,3 +109,40 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     assert not [body for body in bodies if SECRET in body]
     for log in (north.server.log, far.log, *(child.log for child in north.workers)):
         assert SECRET not in log
+
+
+def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
+    browser: Browser, make_sites: MakeSites
+) -> None:
+    north, south = make_sites("north", "south")
+    north.start_server()
+    south.start_server()
+    north.add_peer("south", south.url, "--no-forward")
+    south.add_peer("north", north.url)
+    create_admin(north)
+    page = log_in(browser, north, [])
+
+    def receiving() -> str:
+        page.goto(f"{north.server.http_url}/admin/dwsps_channels/peer/")
+        return page.locator(".field-receiving").first.inner_text()
+
+    assert receiving() == "not connected"
+    worker = south.start_worker()
+    wait_until(lambda: "connected, for" in receiving(), 20, "the list says that it is connected")
+    with BlockingClient(south.url) as client:
+        for number in range(3):
+            client.publish("news", number)
+    wait_until(lambda: "3 received" in receiving(), 20, "the list says how much came")
+
+    page.click(".field-name a")
+    expect(page.locator(".field-receiving_state")).to_contain_text("connected, for")
+    expect(page.locator(".field-address")).to_contain_text("127.0.0.1")
+    expect(page.locator(".field-received")).to_contain_text("3")
+
+    worker.terminate()
+    wait_until(lambda: "left" in receiving(), 20, "the list says that it left")
+    assert "3 received" in receiving()
+    # What a process has counted outlives it.
+    north.server.kill()
+    north.server.start()
+    assert re.fullmatch(r"left \d+ (s|min) ago · 3 received", receiving())
