@@ -90,6 +90,10 @@ class Migration(migrations.Migration):
             model_name="peerstatus",
             name="queued",
         ),
+        migrations.RemoveField(
+            model_name="peerstatus",
+            name="cursor",
+        ),
         migrations.CreateModel(
             name="LogEntry",
             fields=[

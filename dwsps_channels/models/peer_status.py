@@ -29,15 +29,14 @@ class PeerStatus(models.Model):
     resent = models.PositiveBigIntegerField(default=0)
     reconnects = models.PositiveBigIntegerField(default=0)
     position = models.CharField(max_length=64, blank=True)
-    """The cursor of the last message that the peer is done with."""
+    """The cursor of the log up to which the peer has everything, or has refused it for good; empty: none yet."""
     position_at = models.FloatField(default=0.0)
-    """When that one was appended to the log, in seconds since the epoch."""
+    """The time at which what is there was appended, in seconds since the epoch. If the log does not know the cursor, it is
+    read on from this time; 0: from the time at which the peer was enabled."""
     lag = models.PositiveBigIntegerField(default=0)
     """Messages in the log that the peer has not acknowledged. Some may not be for it."""
     oldest_at = models.FloatField(null=True)
-    """When the oldest of them was appended to the log, in seconds since the epoch."""
-    cursor = models.JSONField(default=dict, blank=True)
-    """Origin to the sequence of the last message that the peer has acknowledged."""
+    """The time at which the oldest of them was appended, in seconds since the epoch; ``None``: none was read yet."""
 
     class Meta:
         verbose_name_plural = "peer statuses"

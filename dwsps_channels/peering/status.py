@@ -50,7 +50,6 @@ def with_status(peers: PeerQuerySet) -> PeerQuerySet:
     """Load with ``peers`` everything that ``summarize`` and ``summarize_inbound`` need, so that they make no queries."""
     selected: PeerQuerySet = (
         peers.select_related("status")
-        .defer("status__cursor")
         .prefetch_related(Prefetch("inbound", PeerInbound.objects.kept()))
         .annotate(worker_is_running=Exists(running_workers()))
     )

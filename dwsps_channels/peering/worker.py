@@ -7,7 +7,6 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Protocol
-from uuid import uuid4
 
 from channels.db import database_sync_to_async
 
@@ -15,6 +14,7 @@ from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
 from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.models import server_id
+from dwsps_channels.models.process_name import new_process_name
 from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.peering.link_signals import LinkSignals
@@ -68,7 +68,7 @@ class Worker:
             else f"this server, read from {reads_from}"
         )
         self._timings = conf.TIMINGS
-        self._holder = uuid4().hex
+        self._holder = new_process_name()
         self._stopping = asyncio.Event()
         # The last reason in the log for not forwarding, and the end of another worker's lease when last read.
         self._logged = ""

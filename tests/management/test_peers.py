@@ -192,7 +192,7 @@ def test_the_list_tells_of_each_peer_what_the_worker_told() -> None:
         "loses_in": None,
     }
     worker, head, row = run("list").splitlines()
-    assert worker == "forwarded by web-1, process 4711"
+    assert worker == "forwarded by web-1, process 4711 (MemoryBackend)"
     assert re.split("  +", head) == [
         "NAME",
         "SENDING",

@@ -39,7 +39,7 @@ BACK = """
 from django.db import connection
 
 with connection.cursor() as cursor:
-    cursor.execute("SELECT state, queued, acked FROM dwsps_channels_peerstatus")
+    cursor.execute("SELECT state, queued, acked FROM dwsps_channels_peerstatus ")
     assert cursor.fetchall() == [("connected", 0, 12)] * 3
 """
 

@@ -146,7 +146,8 @@ class Command(BaseCommand):
             self.stdout.write(dumps([_described(peer) for peer in peers], indent=2))
         elif peers:
             if worker := running_worker():
-                self.stdout.write(f"forwarded by {shown_process(worker)}")
+                broker = type(configured_backend()).__name__
+                self.stdout.write(f"forwarded by {shown_process(worker)} ({broker})")
             elif lacks_worker():
                 self.stderr.write("no worker is running: start 'manage.py runpubsub'")
             for line in table([HEADS, *map(_row, peers)]):
