@@ -18,24 +18,22 @@ def prepare(using: str) -> None:
     connection.close()
     with connection.cursor() as cursor:
         for statement in _STATEMENTS.get(connection.vendor, ()):
-            cursor.execute(statement)
+            cursor.execute(statement.format(seconds=int(LOCK_TIMEOUT), ms=int(LOCK_TIMEOUT * 1000)))
 
-
-_MS: Final = int(LOCK_TIMEOUT * 1000)
 
 _STATEMENTS: Final = {
     "sqlite": (
         # First: to change the journal takes a lock.
-        f"PRAGMA busy_timeout = {_MS}",
+        "PRAGMA busy_timeout = {ms}",
         # Those who read and the one who writes do not wait for each other.
         "PRAGMA journal_mode = WAL",
         # With NORMAL, an operating system that crashes takes what was acknowledged last.
         "PRAGMA synchronous = FULL",
     ),
     "postgresql": (
-        f"SET lock_timeout = {_MS}",
+        "SET lock_timeout = {ms}",
         # Kept if it is stricter.
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
     ),
-    "mysql": (f"SET SESSION innodb_lock_wait_timeout = {int(LOCK_TIMEOUT)}",),
+    "mysql": ("SET SESSION innodb_lock_wait_timeout = {seconds}",),
 }

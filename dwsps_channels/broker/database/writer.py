@@ -166,7 +166,8 @@ class Writer:
 
     def _leave(self) -> None:
         try:
-            self._table.release(self._holder)
+            if self._place.epoch and not self._was_held:
+                self._table.release(self._holder)
         except Exception as error:
             logger.warning("the lease of the log ends by itself: %s", self._describe(error))
         try:

@@ -22,14 +22,14 @@ ROOMY = Retention(messages=100_000, bytes=64 * 1024 * 1024, seconds=3600.0)
 
 
 @contextmanager
-def database_at(url: str, **options: Any) -> Iterator[str]:
-    """Have the database at ``url`` for the alias that this yields, without rows of the log."""
-    described = {**dj_database_url.parse(url), **options}
+def database_at(url: str, *, empty: bool = False) -> Iterator[str]:
+    """Have the database at ``url`` for the alias that this yields, without rows of the log; ``empty``: without tables."""
+    described: dict[str, Any] = {**dj_database_url.parse(url)}
     connections.settings[ALIAS] = connections.configure_settings(
         {"default": connections.settings["default"], ALIAS: described}
     )[ALIAS]
     try:
-        for model in (LogEntry, LogState, Lease):
+        for model in () if empty else (LogEntry, LogState, Lease):
             model._default_manager.using(ALIAS).delete()
         yield ALIAS
     finally:

@@ -1,16 +1,460 @@
 """The broker on a real database."""
 
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.broker.contract import LogContract, MakeBroker
-from tests.broker.database.databases import broker
+from dwsps_channels.broker.database import connection
+from dwsps_channels.broker.database.table import LEASE
+from dwsps_channels.core.broker import Repeated
+from dwsps_channels.core.retention import Retention
+from dwsps_channels.models import Lease, LogEntry, LogState
+from dwsps_channels.protocol.errors import Unavailable
+from tests.broker.contract import (
+    PAYLOADS,
+    Join,
+    LogContract,
+    MakeBroker,
+    Member,
+    answered,
+    publication,
+)
+from tests.broker.database.databases import ALIAS, broker, database_at
+from tests.processes import wait_until_async
 
 pytestmark = pytest.mark.processes
+
+Start = Callable[..., Any]
+
+
+async def in_thread(query: Callable[[], Any]) -> Any:
+    """Query the database as another process would: with a connection of its own, which is closed."""
+
+    def careful() -> Any:
+        from django.db import connections
+
+        try:
+            return query()
+        finally:
+            connections[ALIAS].close()
+
+    return await asyncio.to_thread(careful)
+
+
+@pytest.fixture
+async def start(using: str) -> AsyncIterator[Start]:
+    """Starts a broker; ended after the test, if it was not before."""
+    members: list[Member] = []
+
+    async def start(**options: Any) -> Member:
+        members.append(Member(broker(using, **options)))
+        return await members[-1].start()
+
+    yield start
+    for member in members:
+        await member.broker.stop()
 
 
 class TestDatabaseBroker(LogContract):
     @pytest.fixture
     def make_broker(self, using: str) -> MakeBroker:
         return partial(broker, using)
+
+    async def test_refuses_publications_before_the_start_and_after_the_stop(
+        self, make_broker: MakeBroker
+    ) -> None:
+        member = Member(make_broker())
+        with pytest.raises(Unavailable):
+            await member.publish(publication())
+        await member.start()
+        await member.broker.stop()
+        with pytest.raises(Unavailable):
+            await member.publish(publication())
+
+    async def test_stop_writes_what_was_accepted(self, join: Join) -> None:
+        member = await join()
+        accepted = [member.broker.publish(publication(number)) for number in range(500)]
+        await member.broker.stop()
+        assert [await answered(each) for each in accepted] == list(range(1, 501))
+        assert member.numbers == list(range(500))
+
+    async def test_a_receiver_that_raises_misses_nothing_else(
+        self, make_broker: MakeBroker
+    ) -> None:
+        class Raising(Member):
+            def receive(self, publication: Any, offset: int | None) -> None:
+                if int(bytes(publication.message)) % 2:
+                    raise ValueError("odd")
+                super().receive(publication, offset)
+
+        member = Raising(make_broker())
+        await member.start()
+        try:
+            for number in range(10):
+                await member.publish(publication(number))
+            assert member.numbers == [0, 2, 4, 6, 8]
+        finally:
+            await member.broker.stop()
+
+
+# A restart
+
+
+async def test_the_log_survives_a_restart(start: Start) -> None:
+    one = await start()
+    sent = [publication(payload, publisher="ada") for payload in PAYLOADS]
+    for number, each in enumerate(sent):
+        await one.publish(each, f"key-{number}")
+    await one.broker.stop()
+
+    two = await start()
+
+    [before], [after] = one.logs, two.logs
+    assert (after.epoch, after.offset, after.floor) == (before.epoch, len(sent), 0)
+    assert list(after.publications) == list(enumerate(sent, 1))
+    assert all(0 <= age < 60 for age in after.ages.values())
+    repeated = await two.publish(publication(1), "key-0")
+    assert (repeated, isinstance(repeated, Repeated)) == (1, True)
+    assert await two.publish(publication(2), "another") == len(sent) + 1
+
+
+async def test_a_process_loads_what_its_tail_keeps(start: Start) -> None:
+    one = await start()
+    for number in range(20):
+        await one.publish(publication(number))
+    await one.broker.stop()
+
+    two = await start(tail=Retention(messages=5, bytes=10**6, seconds=60))
+
+    [log] = two.logs
+    assert (log.offset, log.floor) == (20, 15)
+    assert [offset for offset, _ in log.publications] == [16, 17, 18, 19, 20]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "offset"),
+    [
+        # Somebody has removed the end, or all; put back an older copy; removed the state.
+        (lambda: LogEntry.objects.using(ALIAS).filter(offset__gt=3).delete(), 5),
+        (lambda: LogEntry.objects.using(ALIAS).all().delete(), 5),
+        (lambda: LogState.objects.using(ALIAS).update(offset=3), 5),
+        (lambda: LogState.objects.using(ALIAS).all().delete(), 5),
+    ],
+    ids=["end", "all", "state", "no state"],
+)
+async def test_a_log_without_its_end_begins_another_epoch(
+    start: Start, spoil: Callable[[], Any], offset: int
+) -> None:
+    one = await start()
+    for number in range(5):
+        await one.publish(publication(number))
+    await one.broker.stop()
+    await in_thread(spoil)
+
+    two = await start()
+
+    assert two.logs[0].epoch != one.logs[0].epoch
+    assert two.logs[0].offset == offset
+    assert await two.publish(publication(6)) == offset + 1
+
+
+# One process at a time
+
+
+async def test_a_second_process_is_refused_until_the_first_ends(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await start()
+    await one.publish(publication(1))
+    two = await start()
+    assert (two.is_excluded, two.logs) == (True, [])
+    assert "another process is this server" in caplog.text
+    with pytest.raises(Unavailable, match="another process is this server"):
+        await two.publish(publication(2))
+    assert await one.publish(publication(3)) == 2
+
+    await one.broker.stop()
+
+    await wait_until_async(lambda: bool(two.logs))
+    assert not two.is_excluded
+    assert (two.logs[0].epoch, two.logs[0].offset) == (one.logs[0].epoch, 2)
+    assert await two.publish(publication(4)) == 3
+
+
+async def test_a_process_that_has_lost_the_lease_writes_nothing(start: Start) -> None:
+    """As one that was stopped for longer than its lease, and goes on."""
+    member = await start()
+    await member.publish(publication(1))
+
+    def take() -> None:
+        Lease.objects.using(ALIAS).filter(name=LEASE).update(holder="another")
+        LogState.objects.using(ALIAS).update(holder="another")
+
+    await in_thread(take)
+    with pytest.raises(Unavailable):
+        await member.publish(publication(2))
+
+    assert member.numbers == [1]
+    assert await in_thread(LogEntry.objects.using(ALIAS).count) == 1
+    await wait_until_async(lambda: member.is_excluded)
+    # It takes over again once the lease of the other has ended.
+    await wait_until_async(lambda: not member.is_excluded)
+    assert [log.offset for log in member.logs] == [0, 1]
+    assert await member.publish(publication(3)) == 2
+    assert member.broker.stats().missed == 0
+
+
+async def test_what_another_process_has_written_meanwhile_is_loaded(start: Start) -> None:
+    member = await start()
+    await member.publish(publication(1))
+
+    def write() -> None:
+        Lease.objects.using(ALIAS).filter(name=LEASE).update(holder="another")
+        row = LogEntry.objects.using(ALIAS).get()
+        row.offset = 2
+        row.save(force_insert=True)
+        LogState.objects.using(ALIAS).update(holder="another", offset=2)
+
+    await in_thread(write)
+    await wait_until_async(lambda: len(member.logs) == 2)
+    assert [offset for offset, _ in member.logs[1].publications] == [1, 2]
+    assert (member.broker.stats().gaps, member.broker.stats().missed) == (1, 1)
+    assert await member.publish(publication(3)) == 3
+
+
+# The bounds
+
+
+async def kept(**fields: Any) -> list[int]:
+    """The offsets that are in the log."""
+    rows = LogEntry.objects.using(ALIAS).filter(**fields).order_by("offset")
+    found: list[int] = await in_thread(lambda: list(rows.values_list("offset", flat=True)))
+    return found
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        Retention(messages=10, bytes=10**6, seconds=60),
+        Retention(messages=1000, bytes=10 * (400 + 110), seconds=60),
+    ],
+    ids=["messages", "bytes"],
+)
+async def test_the_oldest_go_if_there_are_too_many(start: Start, log: Retention) -> None:
+    member = await start(log=log)
+    for number in range(100):
+        await member.publish(publication(number))
+
+    async def is_trimmed() -> bool:
+        return len(await kept()) <= 10
+
+    await wait_until_async(is_trimmed)
+    offsets = await kept()
+    assert offsets == list(range(101 - len(offsets), 101))
+    assert len(offsets) >= 8
+    await member.broker.stop()
+    again = await start(log=log)
+    assert (again.logs[0].epoch, again.logs[0].offset) == (member.logs[0].epoch, 100)
+    assert again.logs[0].floor == 100 - len(offsets)
+
+
+async def test_what_is_too_old_goes_and_the_log_goes_on(start: Start) -> None:
+    log = Retention(messages=1000, bytes=10**6, seconds=0.3)
+    member = await start(log=log)
+    for number in range(5):
+        await member.publish(publication(number))
+
+    async def is_empty() -> bool:
+        return not await kept()
+
+    await wait_until_async(is_empty)
+    await member.broker.stop()
+    again = await start(log=log)
+    [after] = again.logs
+    assert (after.epoch, after.offset, after.floor) == (member.logs[0].epoch, 5, 5)
+    assert await again.publish(publication(6)) == 6
+
+
+HISTORY: dict[str, Retention | None] = {
+    "chat": Retention(messages=3, bytes=10**6, seconds=60),
+    "chat.typing": None,
+}
+
+
+async def test_each_root_has_bounds_of_its_own(start: Start) -> None:
+    member = await start(history=HISTORY)
+    for number in range(10):
+        await member.publish(publication(number, topic="chat.room"))
+        await member.publish(publication(number, topic="chat.typing.ada"))
+        await member.publish(publication(number, topic="news"))
+
+    async def is_trimmed() -> bool:
+        return len(await kept(root="chat")) == 3
+
+    await wait_until_async(is_trimmed)
+    await member.broker.stop()
+    again = await start(history=HISTORY)
+    [log] = again.logs
+    topics = [each.topic for _, each in log.publications]
+    assert (topics.count("news"), topics.count("chat.room")) == (10, 3)
+    assert "chat.typing.ada" not in topics
+    assert (log.floor, dict(log.floors)) == (0, {"chat": 19})
+
+
+async def test_roots_that_are_named_later_have_what_was_published_there(start: Start) -> None:
+    one = await start(history={"old": Retention(messages=2, bytes=10**6, seconds=60)})
+    for number in range(5):
+        for topic in ("chat", "old", "news"):
+            await one.publish(publication(number, topic=topic))
+
+    async def is_trimmed() -> bool:
+        return len(await kept(root="old")) == 2
+
+    await wait_until_async(is_trimmed)
+    await one.broker.stop()
+
+    two = await start(history=HISTORY)
+
+    [log] = two.logs
+    assert log.epoch == one.logs[0].epoch
+    assert [each.topic for _, each in log.publications].count("chat") == 3
+    assert dict(log.floors) == {"chat": 4}
+    # What the root that is gone had lost may be missing elsewhere now.
+    assert log.floor == 8
+    assert await kept(root="old") == []
+
+
+# Faults
+
+
+async def locked(using: str, seconds: float) -> None:
+    """Lock an SQLite database against those who write, for so long."""
+
+    def lock() -> None:
+        import time
+
+        from django.db import connections, transaction
+
+        with transaction.atomic(using):
+            LogState.objects.using(using).update(epoch="x")
+            holding.set_result(None)
+            time.sleep(seconds)
+            transaction.set_rollback(True, using)
+        connections[using].close()
+
+    loop = asyncio.get_running_loop()
+
+    class Holding:
+        def __init__(self) -> None:
+            self.event = asyncio.Event()
+
+        def set_result(self, _: None) -> None:
+            loop.call_soon_threadsafe(self.event.set)
+
+    holding = Holding()
+    tasks.add(asyncio.create_task(asyncio.to_thread(lock)))
+    await holding.event.wait()
+
+
+tasks: set[asyncio.Task[None]] = set()
+
+
+@pytest.fixture
+async def sqlite_member(sqlite_using: str) -> AsyncIterator[Member]:
+    member = Member(broker(sqlite_using))
+    await member.start()
+    yield member
+    await member.broker.stop()
+    if tasks:
+        await asyncio.wait(tasks)
+    tasks.clear()
+
+
+async def test_a_publish_waits_for_others_that_have_locked_the_database(
+    sqlite_member: Member,
+) -> None:
+    await locked(ALIAS, 0.5)
+    assert await sqlite_member.publish(publication(1)) == 1
+    assert sqlite_member.numbers == [1]
+
+
+async def test_a_publish_is_refused_if_the_database_is_locked_for_long(
+    sqlite_using: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "LOCK_TIMEOUT", 0.2)
+    caplog.set_level(logging.INFO, "dwsps_channels.broker")
+    member = Member(broker(sqlite_using))
+    await member.start()
+    await member.publish(publication(1))
+    await locked(ALIAS, 1.5)
+    with pytest.raises(Unavailable, match="cannot publish for now"):
+        await member.publish(publication(2))
+    with pytest.raises(Unavailable):  # at once: it is known
+        await member.publish(publication(3))
+    assert "database is locked" in caplog.text
+
+    await wait_until_async(lambda: member.broker.stats().connected)
+
+    assert await member.publish(publication(4)) == 2
+    assert (member.numbers, len(member.logs)) == ([1, 4], 1)
+    assert "can be written again" in caplog.text
+    await member.broker.stop()
+    await asyncio.wait(tasks)
+    tasks.clear()
+
+
+async def test_a_full_disk_refuses_and_nobody_has_it(
+    sqlite_using: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements = connection._STATEMENTS
+    limited = {"sqlite": (*statements["sqlite"], "PRAGMA max_page_count = 200")}
+    monkeypatch.setattr(connection, "_STATEMENTS", limited)
+    member = Member(broker(sqlite_using))
+    await member.start()
+    large = b'"' + b"x" * 50_000 + b'"'
+    while not await is_refused(member, large):
+        assert len(member.received) < 100
+    had = len(member.received)
+    assert await kept() == list(range(1, had + 1))
+
+    monkeypatch.setattr(connection, "_STATEMENTS", statements)
+
+    # Connections that were opened before have the limit yet.
+    async def is_published() -> bool:
+        return not await is_refused(member, large)
+
+    await wait_until_async(is_published)
+    assert await kept() == member.offsets == list(range(1, had + 2))
+    assert len(member.logs) == 1
+    await member.broker.stop()
+
+
+async def is_refused(member: Member, message: bytes) -> bool:
+    try:
+        await member.publish(publication(message))
+    except Unavailable:
+        return True
+    return False
+
+
+@pytest.fixture
+def empty_database(tmp_path: Path, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of a database without tables."""
+    url = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    with django_db_blocker.unblock(), database_at(url, empty=True) as alias:
+        yield alias
+
+
+async def test_tables_that_are_missing_are_told(
+    empty_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = await Member(broker(empty_database)).start()
+    with pytest.raises(Unavailable):
+        await member.publish(publication(1))
+    await member.broker.stop()
+    assert "run 'manage.py migrate'" in caplog.text
