@@ -6,7 +6,7 @@ SECRET_KEY               required, unless DEBUG is on
 DEBUG                    1 or 0, off by default; `make run` turns it on
 ALLOWED_HOSTS            comma-separated; with DEBUG on, localhost is always allowed
 DATABASE_URL             sqlite:///db.sqlite3 by default
-REDIS_URL                unset: one process; set: the processes that share it are one server
+REDIS_URL                unset: one process, with its log in the database; set: the processes that share it are one server
 DWSPS_SERVER_NAME        what this server calls itself
 DWSPS_SERVER_URL         where its websocket is, as others reach it
 DWSPS_ALLOWED_ORIGINS    comma-separated, such as https://example.org; same origin by default
@@ -124,9 +124,18 @@ def channel_layer() -> dict[str, Any]:
 
 CHANNEL_LAYERS = {"default": channel_layer()}
 
+
+def broker() -> dict[str, Any] | None:
+    # In the database, the log survives a restart.
+    if os.environ.get("REDIS_URL"):
+        return None
+    return {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}
+
+
 DWSPS: dict[str, Any] = {
     key: value
     for key, value in {
+        "BROKER": broker(),
         "SERVER_NAME": os.environ.get("DWSPS_SERVER_NAME", ""),
         "SERVER_URL": os.environ.get("DWSPS_SERVER_URL", ""),
         "ALLOWED_ORIGINS": environment.words("DWSPS_ALLOWED_ORIGINS"),

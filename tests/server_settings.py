@@ -9,6 +9,9 @@ from project.settings import CHANNEL_LAYERS, DWSPS, INSTALLED_APPS
 # It is there for `runserver` alone, and with Twisted a third of what it takes to start any process.
 INSTALLED_APPS.remove("daphne")
 
+# As without the key: most tests are not about the log, and several servers of one test share a database.
+DWSPS.pop("BROKER", None)
+
 DWSPS |= json.loads(os.environ.get("TEST_DWSPS", "{}"))
 
 if layer := os.environ.get("TEST_CHANNEL_LAYER"):

@@ -67,7 +67,9 @@ def test_defaults_are_those_of_one_closed_process(tmp_path: Path) -> None:
     assert default["DATABASES"]["default"]["NAME"] == str(ROOT / "db.sqlite3")
     backend = default["CHANNEL_LAYERS"]["default"]["BACKEND"]
     assert backend == "channels.layers.InMemoryChannelLayer"
-    assert default["DWSPS"] == {}
+    assert default["DWSPS"] == {
+        "BROKER": {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}
+    }
 
 
 @pytest.mark.processes

@@ -88,6 +88,11 @@ class BrokerBackend(ABC):
     joins_processes: ClassVar[bool] = False
     """True if processes that have it are one server."""
 
+    if_several: ClassVar[str] = (
+        "messages that are published in one do not reach the clients of the others"
+    )
+    """What happens if several processes that it does not join are started as one server."""
+
     keeps_log: ClassVar[bool] = False
     """True if the broker has a log: see ``Receiver.begin``."""
 
@@ -147,6 +152,7 @@ class DatabaseBackend(BrokerBackend):
     """One process is the whole server, and has its log in a database of the project's."""
 
     keeps_log = True
+    if_several = "one of them serves, and the others refuse all clients"
 
     class Options(Struct, frozen=True, forbid_unknown_fields=True):
         """The keys of ``OPTIONS``."""

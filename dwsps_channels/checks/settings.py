@@ -1,7 +1,7 @@
 """The system checks. docs/reference/checks.md has a line for each."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -9,11 +9,12 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import STATICFILES_STORAGE_ALIAS, settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import storages
+from django.db import DatabaseError, router
 
-from dwsps_channels.broker.backends import configured_backend
+from dwsps_channels.broker.backends import MemoryBackend, configured_backend
 from dwsps_channels.checks.application import CannotLoad, load, ways_of
 from dwsps_channels.conf import KEYS, conf, configured, describe, hint_for_unknown, problems
 from dwsps_channels.policies import AllowAll
@@ -154,6 +155,31 @@ def check_page_cursor(**kwargs: Any) -> list[CheckMessage]:
     return []
 
 
+@register("dwsps_channels", Tags.database)
+def check_peers(databases: Collection[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that what peers miss while they are away is kept. With ``check --database …`` only: it reads the peers."""
+    from dwsps_channels.models import Peer
+
+    try:
+        if not isinstance(configured_backend(), MemoryBackend):
+            return []
+        if (
+            router.db_for_read(Peer) not in (databases or ())
+            or not Peer.objects.forwarding().exists()
+        ):
+            return []
+    except (ImproperlyConfigured, DatabaseError):
+        return []  # others say so; or the tables are not there yet
+    return [
+        Info(
+            "what a peer misses while it is away is kept in the memory of the server's process, and lost with it",
+            hint="DWSPS['BROKER'] = {'BACKEND': 'dwsps_channels.broker.backends.DatabaseBackend'} keeps it in the database; "
+            "several processes keep it in Redis",
+            id="dwsps_channels.I002",
+        )
+    ]
+
+
 @register("dwsps_channels", Tags.security)
 def check_strangers(**kwargs: Any) -> list[CheckMessage]:
     """Check what strangers may do."""
@@ -230,16 +256,37 @@ def _unusable() -> list[CheckMessage]:
         found.append(Error(str(error), hint=describe("BROKER"), id="dwsps_channels.E010"))
     else:
         found.extend(backend.check())
+        if backend.keeps_log and not isinstance(backend, MemoryBackend):
+            found.extend(_small_log())
         if not backend.joins_processes and (reason := _several_processes()):
             found.append(
                 Warning(
-                    f"the server's processes cannot reach each other, but {reason} suggests that there are several",
+                    f"the server's processes cannot reach each other, but {reason} suggests that there are several: "
+                    f"{backend.if_several}",
                     hint="configure a channels_redis layer as 'default' in CHANNEL_LAYERS; or run one process and set "
                     "DWSPS['BROKER'] = {'BACKEND': 'dwsps_channels.broker.backends.MemoryBackend'}",
                     id="dwsps_channels.W002",
                 )
             )
     return found
+
+
+def _small_log() -> list[CheckMessage]:
+    """Check that the log outside of processes keeps what their memory may keep."""
+    below = [
+        f"DWSPS['LOG_{name}'] is below DWSPS['TAIL_{name}']"
+        for name in ("MESSAGES", "BYTES", "MAX_AGE")
+        if getattr(conf, f"LOG_{name}") < getattr(conf, f"TAIL_{name}")
+    ]
+    if not below:
+        return []
+    return [
+        Warning(
+            f"{'; '.join(below)}: a process that starts cannot load all that its memory may keep",
+            hint="let the log in Redis or the database keep at least as much as a process does",
+            id="dwsps_channels.W012",
+        )
+    ]
 
 
 def _contradictions() -> list[CheckMessage]:

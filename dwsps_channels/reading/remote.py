@@ -82,7 +82,7 @@ def _in_thread(read: Callable[[], ResultT]) -> ResultT:
 
 
 def _make_log(backend: BrokerBackend, url: str) -> RemoteLog:
-    if backend.joins_processes:
+    if backend.joins_processes or backend.make_reader() is not None:
         return RemoteLog(partial(connect, backend), None, type(backend).__name__)
     # Not at the top: models are needed only there.
     from dwsps_channels.reading.websocket import WebSocketLog

@@ -160,7 +160,7 @@ class Runtime:
             self._is_server_known = True
             warn_of_uvicorn(send, self.limits, holds_messages=not is_fastlane)
             if not self.backend.joins_processes:
-                warn_of_workers(send)
+                warn_of_workers(send, self.backend.if_several)
 
     def limits_of(self, role: Role) -> Limits:
         """Return the caps on a connection of this role."""

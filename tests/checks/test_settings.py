@@ -30,14 +30,17 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 from dwsps_channels import policies
 from dwsps_channels.auth import AuthMiddlewareStack as OurAuthMiddlewareStack
+from dwsps_channels.broker import backends
 from dwsps_channels.checks import settings as checks
 from dwsps_channels.conf import KEYS
 from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.models import Peer
 from dwsps_channels.routing import URLRouter as OurURLRouter
 from dwsps_channels.routing import websocket_urlpatterns
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANNEL_LAYER = "dwsps_channels.broker.backends.ChannelLayerBackend"
+DATABASE = "dwsps_channels.broker.backends.DatabaseBackend"
 MEMORY = {"BACKEND": "dwsps_channels.broker.backends.MemoryBackend"}
 
 IDS = sorted(
@@ -227,6 +230,13 @@ class TestSeveralProcesses:
     def test_several_workers_cannot_be_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WEB_CONCURRENCY", "2")
         assert ids(DWSPS={"BROKER": MEMORY}) == ["W002"]
+
+    def test_several_workers_cannot_share_the_log_in_the_database(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WEB_CONCURRENCY", "2")
+        message = found_only("W002", DWSPS={"BROKER": {"BACKEND": DATABASE}})
+        assert "the others refuse all clients" in message.msg
 
     @pytest.mark.parametrize("value", ["", "1"])
     def test_one_worker_is_one(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,6 +447,46 @@ class TestHistory:
         broker = {"BROKER": {"BACKEND": CHANNEL_LAYER}}
         assert ids(DWSPS=broker, CHANNEL_LAYERS=layers) == ["I001"]
         assert ids(DWSPS={}, CHANNEL_LAYERS=layers) == []
+
+
+class TestLog:
+    @pytest.mark.parametrize("key", ["MESSAGES", "BYTES", "MAX_AGE"])
+    def test_W012_it_keeps_less_than_a_process(self, key: str) -> None:
+        named = {"BROKER": {"BACKEND": DATABASE}, f"LOG_{key}": 2, f"TAIL_{key}": 3}
+        message = found_only("W012", DWSPS=named)
+        assert f"LOG_{key}" in message.msg
+        assert ids(DWSPS=named | {f"LOG_{key}": 3}) == []
+        # In memory there is only one bound.
+        assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
+
+    def test_E009_the_database_is_not_configured(self) -> None:
+        elsewhere = {"BACKEND": DATABASE, "OPTIONS": {"USING": "elsewhere"}}
+        assert "'elsewhere'" in found_only("E009", DWSPS={"BROKER": elsewhere}).msg
+
+    @pytest.mark.parametrize("name", [":memory:", "file:log?mode=memory&cache=shared"])
+    def test_E009_the_database_is_in_memory(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Django's test runner takes one, for a test that has the broker in memory.
+        database = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}}
+        named = {"BROKER": {"BACKEND": DATABASE}}
+        assert ids(DWSPS=named) == []
+        monkeypatch.setattr(backends, "is_under_test", lambda: False)
+        monkeypatch.setattr("django.conf.settings.DATABASES", database)
+        assert "in memory" in found_only("E009", DWSPS=named).msg
+
+    @pytest.mark.django_db
+    def test_I002_what_peers_miss_is_in_memory(self) -> None:
+        def infos(broker: Any, databases: list[str] | None) -> list[str]:
+            with override_settings(DWSPS={"BROKER": broker}):
+                messages = run_checks(tags=["dwsps_channels"], databases=databases)
+            return [str(each.id) for each in messages if each.level == INFO]
+
+        assert infos(MEMORY, ["default"]) == []
+        Peer.objects.create(name="south", url="ws://south.example/")
+        assert infos(MEMORY, ["default"]) == ["dwsps_channels.I002"]
+        assert infos(MEMORY, None) == []
+        assert infos({"BACKEND": DATABASE}, ["default"]) == []
 
 
 class TestPageCursor:

@@ -59,8 +59,8 @@ def warn_of_uvicorn(send: Any, limits: Limits, *, holds_messages: bool) -> None:
             return
 
 
-def warn_of_workers(send: Any) -> None:
-    """Say that the processes of a server whose broker is in memory cannot reach each other, if uvicorn or gunicorn runs several.
+def warn_of_workers(send: Any, consequence: str) -> None:
+    """Say that the server's broker is for one process, if uvicorn or gunicorn runs several, and what the ``consequence`` is.
 
     Once, for the ``send`` of the first websocket connection.
     """
@@ -69,10 +69,10 @@ def warn_of_workers(send: Any) -> None:
         if hasattr(config, "ws_max_size"):
             if (count := _workers_of(config)) > 1:
                 logger.warning(
-                    "this is one of %d processes, and they cannot reach each other: messages that are published in one do "
-                    "not reach the clients of the others. Configure a channels_redis layer in CHANNEL_LAYERS, or run "
-                    'one process (docs/how-to/deployment.md, "Several processes")',
+                    "this is one of %d processes, and they cannot reach each other: %s. Configure a channels_redis layer in "
+                    'CHANNEL_LAYERS, or run one process (docs/how-to/deployment.md, "Several processes")',
                     count,
+                    consequence,
                 )
             return
 
