@@ -91,7 +91,7 @@ class BrokerBackend(ABC):
     if_several: ClassVar[str] = (
         "messages that are published in one do not reach the clients of the others"
     )
-    """What happens if several processes that it does not join are started as one server."""
+    """The consequence of starting several processes that it does not join, as a clause."""
 
     keeps_log: ClassVar[bool] = False
     """True if the broker has a log: see ``Receiver.begin``."""

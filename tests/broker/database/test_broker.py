@@ -25,25 +25,12 @@ from tests.broker.contract import (
     publication,
 )
 from tests.broker.database.databases import ALIAS, broker, database_at
+from tests.broker.database.queries import in_thread
 from tests.processes import wait_until_async
 
 pytestmark = pytest.mark.processes
 
 Start = Callable[..., Any]
-
-
-async def in_thread(query: Callable[[], Any]) -> Any:
-    """Query the database as another process would: with a connection of its own, which is closed."""
-
-    def careful() -> Any:
-        from django.db import connections
-
-        try:
-            return query()
-        finally:
-            connections[ALIAS].close()
-
-    return await asyncio.to_thread(careful)
 
 
 @pytest.fixture

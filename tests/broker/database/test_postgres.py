@@ -1,0 +1,200 @@
+"""PostgreSQL and its connections fail under the broker."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from dwsps_channels.broker.database import broker as broker_module
+from dwsps_channels.broker.database.rows import decode
+from dwsps_channels.models import LogEntry
+from dwsps_channels.protocol.errors import Unavailable
+from tests.broker.contract import Member, publication
+from tests.broker.database.databases import ALIAS, broker, database_at
+from tests.broker.database.queries import in_thread
+from tests.processes import (
+    HOST,
+    Postgres,
+    base_environment,
+    manage,
+    postgres_server,
+    wait_until_async,
+)
+
+pytestmark = pytest.mark.processes
+
+
+class Line:
+    """A TCP proxy to PostgreSQL that can break in the middle of a commit."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self.port = 0
+        self.breaks: str = ""
+        """``"before"``: the next COMMIT does not arrive; ``"after"``: its reply does not."""
+        self.is_open = True
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> asyncio.Server:
+        server = await asyncio.start_server(self._serve, HOST, 0)
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_writer: asyncio.StreamWriter | None = None
+        with suppress(OSError):
+            if self.is_open:
+                far_reader, far_writer = await asyncio.open_connection(HOST, self._target)
+                back = asyncio.create_task(self._carry(far_reader, writer))
+                while data := await reader.read(65536):
+                    if self.breaks and b"COMMIT" in data:
+                        breaks, self.breaks = self.breaks, ""
+                        if breaks == "after":
+                            back.cancel()
+                            await asyncio.wait([back])
+                            far_writer.write(data)
+                            await far_reader.read(65536)
+                        break
+                    far_writer.write(data)
+                back.cancel()
+        for each in (writer, far_writer):
+            if each is not None:
+                each.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.transport.abort()
+
+
+@pytest.fixture
+def postgres_using(postgres: Postgres, django_db_blocker: Any) -> Iterator[str]:
+    """The alias of a database on PostgreSQL."""
+    with django_db_blocker.unblock(), database_at(postgres.url) as alias:
+        yield alias
+
+
+@pytest.fixture
+async def line(postgres: Postgres, postgres_using: str) -> AsyncIterator[Line]:
+    """Between the broker and PostgreSQL."""
+    line = Line(postgres.port)
+    server = await line.start()
+    connections.settings[ALIAS]["PORT"] = line.port
+    yield line
+    server.close()
+
+
+@pytest.fixture
+async def member(line: Line) -> AsyncIterator[Member]:
+    member = Member(broker(ALIAS))
+    await member.start()
+    yield member
+    await member.broker.stop()
+
+
+async def in_log() -> list[int]:
+    rows = LogEntry.objects.using(ALIAS).order_by("offset")
+    found: list[int] = await in_thread(lambda: list(rows.values_list("offset", flat=True)))
+    return found
+
+
+@pytest.mark.parametrize("breaks", ["before", "after"])
+async def test_a_commit_that_breaks_is_settled_once_the_database_is_back(
+    member: Member, line: Line, breaks: str
+) -> None:
+    await member.publish(publication(1))
+    line.breaks = breaks
+    outcomes = [member.broker.publish(publication(number), f"{number}") for number in (2, 3)]
+    assert [await each for each in outcomes if not isinstance(each, int)] == [2, 3]
+    assert await member.publish(publication(4), "2") == 2
+    assert await member.publish(publication(5)) == 4
+    assert (member.numbers, len(member.logs)) == ([1, 2, 3, 5], 1)
+    assert await in_log() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("breaks", ["before", "after"])
+async def test_a_commit_that_cannot_be_settled_in_time_has_an_unknown_outcome(
+    member: Member, line: Line, breaks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "OUTCOME_TIMEOUT", 0.3)
+    line.breaks = breaks
+    line.is_open = False
+    with pytest.raises(Unavailable, match="it is not known if the message was published"):
+        await member.publish(publication(1))
+    assert member.numbers == []
+
+    line.is_open = True
+    await wait_until_async(lambda: member.broker.stats().connected)
+
+    # It was not tried again; but what the log has is delivered.
+    expected = [1] if breaks == "after" else []
+    assert member.numbers == expected
+    assert await member.publish(publication(2)) == len(expected) + 1
+    assert len(member.logs) == 1
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path, django_db_blocker: Any) -> Iterator[Postgres]:
+    """A PostgreSQL for a test that ends it."""
+    with Postgres.all_closed() as servers:
+        server = postgres_server(tmp_path)
+        servers.append(server)
+        server.start()
+        environment = base_environment(Path()) | {"DATABASE_URL": server.url}
+        manage("migrate", "--verbosity", "0", env=environment)
+        with django_db_blocker.unblock(), database_at(server.url):
+            yield server
+
+
+async def test_what_was_acknowledged_survives_a_database_that_crashes(
+    own_postgres: Postgres,
+) -> None:
+    member = await Member(broker(ALIAS)).start()
+    accepted: dict[int, int] = {}
+    refused: set[int] = set()
+    unknown: set[int] = set()
+    numbers = iter(range(10**6))
+    stopping = False
+
+    async def publish_all() -> None:
+        while not stopping:
+            number = next(numbers)
+            try:
+                offset = await member.publish(publication(number))
+            except Unavailable as error:
+                (unknown if "not known" in error.problem else refused).add(number)
+                await asyncio.sleep(0.01)
+            else:
+                assert offset is not None
+                accepted[number] = offset
+
+    publishers = [asyncio.create_task(publish_all()) for _ in range(8)]
+    for _ in range(3):
+        before = len(accepted)
+        await wait_until_async(lambda before=before: len(accepted) > before + 200, 30)  # type: ignore[misc]
+        own_postgres.signal(signal.SIGQUIT)  # ends without a checkpoint, as if it had crashed
+        await asyncio.to_thread(own_postgres.wait)
+        await asyncio.to_thread(own_postgres.start)
+    before = len(accepted)
+    await wait_until_async(lambda: len(accepted) > before + 200, 30)
+    stopping = True
+    await asyncio.gather(*publishers)
+    await member.broker.stop()
+
+    rows = LogEntry.objects.using(ALIAS).order_by("offset")
+    found = await in_thread(lambda: list(rows.values_list("offset", "data")))
+    log = {int(bytes(decode(data).message)): offset for offset, data in found}
+    assert len(log) == len(found)  # nothing is there twice
+    assert accepted.items() <= log.items()
+    assert log.keys() - accepted.keys() <= unknown
+    assert not refused & log.keys()
+    assert refused | unknown  # it was away
+    # Everything was delivered, once, in order; the epoch is the first.
+    assert member.offsets == [offset for offset, _ in found]
+    assert len(member.logs) == 1
