@@ -1,9 +1,14 @@
-"""A process that is the whole server ends under load: its log ends with it, and every client is told so."""
+"""A process that is the whole server ends under load: its log ends with it, or is in the database."""
 
 import asyncio
+import random
 
-from tests.chaos.traffic import traffic
+import pytest
+
+from tests.chaos.traffic import FULL, traffic
 from tests.processes import ServerFactory
+
+DATABASE = {"BROKER": {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}}
 
 
 async def test_the_log_ends_with_the_process(server_kind: str, start_server: ServerFactory) -> None:
@@ -15,3 +20,19 @@ async def test_the_log_ends_with_the_process(server_kind: str, start_server: Ser
             await asyncio.to_thread(server.start)
             await flowing.flows()
             assert len(flowing.resets) > resets, "its log ends with it, and that is told"
+
+
+@pytest.mark.parametrize("kind", ["daphne", "fastlane"])
+async def test_the_log_in_the_database_outlives_the_process(
+    kind: str, start_server: ServerFactory, database_environment: dict[str, str]
+) -> None:
+    database = {"DATABASE_URL": database_environment["DATABASE_URL"]}
+    server = start_server(kind, dwsps=DATABASE, env=database)
+    moments = random.Random(kind)
+    async with traffic([server]) as flowing:
+        for end in [server.kill, server.kill, server.terminate] * (10 if FULL else 1):
+            await asyncio.sleep(moments.uniform(0.0, 0.5))
+            await asyncio.to_thread(end)
+            await asyncio.to_thread(server.start)
+            await flowing.flows()
+        assert flowing.resets == []
