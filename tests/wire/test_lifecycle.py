@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +182,31 @@ async def test_the_worker_gets_what_is_published_up_to_the_end(
         assert await ended == 0
 
 
+async def test_a_thread_that_publishes_until_the_end_loses_nothing_that_was_acknowledged(
+    start_server: ServerFactory, server_kind: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "acknowledged"
+    server = start_server(
+        server_kind,
+        env={"ACKNOWLEDGED": str(file)},
+        dwsps={"PUBLISH_TIMEOUT": 3},
+        application="tests.wire.background:application",
+    )
+    async with as_worker(server) as worker:
+        pages = [await next_page(worker)]
+        await wait_until_async(lambda: file.exists() and "100\n" in file.read_text())
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, 2 * DRAIN_TIMEOUT))
+        with suppress(ConnectionClosed):
+            while True:
+                pages.append(await next_page(worker, pages[-1]["cursor"], pages[-1]["at"]))
+        assert await ended == 0
+    *acknowledged, refused = file.read_text().split()
+    assert refused == "refused"
+    got = [message for page in pages for message in page["messages"]]
+    assert got == list(range(len(got)))
+    assert len(acknowledged) == len(got)
+
+
 async def test_a_worker_that_does_not_ask_cannot_hold_up_the_end(
     start_server: ServerFactory, server_kind: str
 ) -> None:
@@ -200,10 +226,13 @@ def as_worker(server: Server) -> Any:
 
 async def next_page(worker: WireClient, cursor: str = "", at: float = 2.0**40) -> dict[str, Any]:
     """Request a page, and return its ack with the messages in it."""
-    request = {"type": "feed", "cursor": cursor, "at": at, "messages": 7, "size": 2**20}
+    request = {"type": "feed", "cursor": cursor, "at": at, "messages": 100, "size": 2**20}
     await worker.send(request)
     messages = []
     while (answer := await worker.receive())["type"] == "entry":
         messages.append(answer["message"])
+    if answer["type"] == "error":
+        await worker.connection.wait_closed()
+        await worker.receive()  # raises
     assert (answer["type"], answer["action"]) == ("ack", "feed")
     return {**answer, "messages": messages}
