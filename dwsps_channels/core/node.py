@@ -7,7 +7,6 @@ from msgspec import Raw, Struct
 
 from dwsps_channels.core.broker import Broker, Repeated
 from dwsps_channels.core.deduplicator import Deduplicator, Key
-from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.log import Log, offset_of
@@ -15,13 +14,10 @@ from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES
 from dwsps_channels.core.page import OVERLAP, Page, Position
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
-from dwsps_channels.core.tail import Cursor, Tail
+from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
-
-Feed = Callable[[Entry], None]
-"""Takes each message published on this server."""
 
 # A process that starts again has a new origin: far more than a server has processes.
 MAX_OWN_ORIGINS = 4096
@@ -42,8 +38,8 @@ class NodeStats(Struct, frozen=True):
     """Publications in the tail."""
     remembered: int
     """Names of peers' publications by which a duplicate is recognised."""
-    feeds: int
-    """Workers that read the feed here."""
+    readers: int
+    """Readings of the log, by workers, that wait for the next publication."""
 
 
 class Node:
@@ -77,17 +73,15 @@ class Node:
         self._tail = Tail() if tail is None else tail
         self._replayer = Replayer(self._tail, replay_limits or ReplayLimits())
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
-        # The sequence of the last publication that was handed to the broker, and of the last that came back.
+        # The sequence of the last publication that was handed to the broker.
         self._published = 0
-        self._returned = 0
         self._offset: int | None = None
-        # The first and the last sequence of each of the server's other processes, as far as they have published.
-        self._others: dict[str, tuple[int, int]] = {}
+        # The server's processes that have published, this one and others.
+        self._own_origins = {origin}
         # What each peer has forwarded, and the broker has not accepted yet.
         self._relaying: set[tuple[str, Key]] = set()
-        self._feeds: set[Feed] = set()
-        # Readers that wait for the next publication.
-        self._waiting: list[Callable[[], None]] = []
+        # Readers that wait for the next publication. A dict, as it is in order.
+        self._waiting: dict[Callable[[], None], None] = {}
 
     def publish(
         self, topic: str, message: Raw, timestamp: str, publisher: str = "", key: str = ""
@@ -148,13 +142,8 @@ class Node:
         self.is_excluded = False
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch
-        _, reached = self.reached()
         self._replayer.reset()
         self._tail.begin(log, self._duplicates_in(log.publications))
-        # Workers are not to miss what this process has missed.
-        for feed in self._feeds:
-            for entry in self._tail.after(reached, 0.0):
-                feed(entry)
         self._wake()
         # At the start nobody is connected yet. If the broker could not read the log then, clients that came since
         # have missed what others published.
@@ -167,10 +156,7 @@ class Node:
         for offset, publication in publications:
             origin, sequence = publication.origin, publication.sequence
             if not publication.from_peer_server:
-                if origin == self._origin:
-                    self._returned = max(self._returned, sequence)
-                elif sequence > self._others.get(origin, (0, 0))[1]:
-                    self._remember_other(publication)
+                self._remember_origin(origin)
             elif origin:
                 # Those that this process has received before are in its memory already.
                 name = publication.publisher, (origin, sequence)
@@ -189,21 +175,17 @@ class Node:
                 self.hub.deliver(publication, offset)
                 self._tail.append(publication, offset)
             return
-        if publication.origin == self._origin:
-            self._returned = publication.sequence
-        else:
-            self._remember_other(publication)
+        if publication.origin not in self._own_origins:
+            self._remember_origin(publication.origin)
         self.hub.deliver(publication, offset)
-        entry = self._tail.append(publication, offset)
-        for feed in self._feeds:
-            feed(entry)
+        self._tail.append(publication, offset)
         if self._waiting:
             self._wake()
 
     def _is_own(self, origin: str) -> bool:
         # What was published on this server comes back if a link leads to the server itself. A peer that claims one of
         # our origins only has its own messages dropped: ours are never looked up here.
-        return origin == self._origin or origin in self._others
+        return origin in self._own_origins
 
     def _is_new(self, publication: Publication) -> bool:
         origin = publication.origin
@@ -212,12 +194,10 @@ class Node:
             and self._deduplicator.add(publication.publisher, (origin, publication.sequence))
         )
 
-    def _remember_other(self, publication: Publication) -> None:
-        origin, sequence = publication.origin, publication.sequence
-        known = self._others.get(origin)
-        if known is None and len(self._others) >= MAX_OWN_ORIGINS:
-            self._others = {}
-        self._others[origin] = sequence if known is None else known[0], sequence
+    def _remember_origin(self, origin: str) -> None:
+        if len(self._own_origins) >= MAX_OWN_ORIGINS:
+            self._own_origins = {self._origin}
+        self._own_origins.add(origin)
 
     def is_behind(self, since: str) -> bool:
         """Tell whether the cursor ``since`` is of this log, and beyond what this process has read of it so far."""
@@ -265,35 +245,16 @@ class Node:
 
         It is bound by the contract of ``Transport.send``.
         """
-        self._waiting.append(callback)
+        self._waiting[callback] = None
 
     def stop_waiting(self, callback: Callable[[], None]) -> None:
         """Undo ``wait``, if ``callback`` was not called yet."""
-        if callback in self._waiting:
-            self._waiting.remove(callback)
+        self._waiting.pop(callback, None)
 
     def _wake(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         for callback in waiting:
             callback()
-
-    def open_feed(self, feed: Feed, cursor: Cursor, since: float) -> None:
-        """Give ``feed`` what the tail holds beyond ``cursor`` (see ``Tail.after``), then all that comes.
-
-        It is bound by the contract of ``Transport.send``.
-        """
-        for entry in self._tail.after(cursor, since):
-            feed(entry)
-        self._feeds.add(feed)
-
-    def close_feed(self, feed: Feed) -> None:
-        """Undo ``open_feed``, if it was done."""
-        self._feeds.discard(feed)
-
-    def reached(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return, for each process of this server, the sequence of the first publication that came, and of the last."""
-        known = {**self._others, self._origin: (1, self._returned)}.items()
-        return {id: first for id, (first, _) in known}, {id: last for id, (_, last) in known}
 
     def stats(self) -> NodeStats:
         """Return the counters as they are now."""
@@ -304,5 +265,5 @@ class Node:
             lagging=len(self.hub.lagging),
             kept=len(self._tail),
             remembered=len(self._deduplicator),
-            feeds=len(self._feeds),
+            readers=len(self._waiting),
         )

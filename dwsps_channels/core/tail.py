@@ -1,7 +1,7 @@
 """The newest part of the log, in the memory of this process."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from heapq import merge
 from itertools import islice, takewhile
 from operator import attrgetter
@@ -20,9 +20,6 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.ring import Ring
 from dwsps_channels.protocol.topics import contexts
-
-Cursor = Mapping[str, int]
-"""The place up to which a worker has read: for each origin the sequence of its last publication."""
 
 # So many new entries are taken in at once: one by one would cost each publish more.
 MAX_FRESH: Final = 32
@@ -187,20 +184,6 @@ class Tail:
             return self._ring.after(offset, count)
         found = [ring.after(offset, count) for ring in (*self._rings, self._passing)]
         return list(islice(merge(*found, key=_by_offset), count))
-
-    def after(self, cursor: Cursor, since: float) -> Iterator[Entry]:
-        """Yield what was published on this server and is kept beyond ``cursor``, in order.
-
-        Of an origin that is not in it, that is what entered at or after ``since``.
-        """
-        self._settle()
-        for entry in merge(*(ring.entries for ring in self._rings), key=_by_offset):
-            publication = entry.publication
-            if publication.from_peer_server:
-                continue
-            reached = cursor.get(publication.origin)
-            if entry.at >= since if reached is None else publication.sequence > reached:
-                yield entry
 
     def __len__(self) -> int:
         """Return the number of publications that are kept."""

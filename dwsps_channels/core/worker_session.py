@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Final
 
 from msgspec import UNSET
 
-from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.pacing import Window
 from dwsps_channels.core.page import Logged, Page, Position
 from dwsps_channels.core.session import Session
@@ -21,7 +20,6 @@ from dwsps_channels.protocol.peer_messages import (
     FeedEntry,
     FeedRequest,
     HistoryRequest,
-    Reached,
 )
 from dwsps_channels.protocol.topics import check, contexts
 
@@ -106,11 +104,6 @@ class WorkerSession(PublisherSession):
     def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         if not isinstance(request, FeedRequest):
             return super()._perform(request, allowed)
-        if isinstance(request.cursor, dict):
-            self._node.close_feed(self._send_entry)
-            self._transport.send(encode(Reached(*self._node.reached())))
-            self._node.open_feed(self._send_entry, request.cursor, request.since)
-            return self._reply(partial(self._ack, request))
         if self._transport.buffered_bytes <= self._limits.buffered_bytes // 2:
             self._hand_over(request)
             return None
@@ -131,12 +124,10 @@ class WorkerSession(PublisherSession):
             self._waiting = [each for each in self._waiting if each.id != request.id]
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for what is published next")
-        assert isinstance(request.cursor, str)
         self._handed_over.pop(request.cursor, None)
         if not self._answer_feed(request):
-            if not self._waiting:
-                self._node.wait(self._answer_waiting)
             self._waiting.append(request)
+            self._node.wait(self._answer_waiting)
             self._end_if_read()
 
     def _answer_waiting(self) -> None:
@@ -156,7 +147,6 @@ class WorkerSession(PublisherSession):
         return True
 
     def _page(self, request: FeedRequest) -> Page:
-        assert isinstance(request.cursor, str)
         return self._node.page(
             Position(request.cursor, request.at),
             min(request.messages, MAX_PAGE_MESSAGES),
@@ -184,15 +174,11 @@ class WorkerSession(PublisherSession):
 
     def _leave(self) -> None:
         super()._leave()
-        self._node.close_feed(self._send_entry)
         self._node.stop_waiting(self._answer_waiting)
         self._waiting = []
 
-    def _send_entry(self, entry: Entry) -> None:
-        self._transport.send(_entry(entry))
 
-
-def _entry(entry: Logged | Entry) -> Frame:
+def _entry(entry: Logged) -> Frame:
     published = entry.publication
     return encode(
         FeedEntry(

@@ -42,19 +42,17 @@ class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
 
     action: ClassVar[Literal["feed"]] = "feed"
     topic: ClassVar[UnsetType] = UNSET
-    cursor: Since | dict[str, int] = {}
+    cursor: Since
     """The place that the page follows: see ``Position``."""
-    at: float = 0.0
+    at: float
     """When what is there was appended."""
-    messages: Annotated[int, Meta(ge=1)] = 1
+    messages: Annotated[int, Meta(ge=1)]
     """The number of messages in the page, at most; the server may have a lower limit."""
-    size: Annotated[int, Meta(ge=1)] = 1
+    size: Annotated[int, Meta(ge=1)]
     """Their bytes, nearly, at most; likewise. One message comes in any case."""
     wait: bool = True
     """False: the answer comes at once, with an empty page if nothing follows. A request with the same ``id`` that waits
     is answered by it."""
-    since: float = 0.0
-    """Of other origins: from this moment on, in seconds since the epoch."""
     id: Id | UnsetType = UNSET
 
 
@@ -75,15 +73,6 @@ class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
     server: str
     server_id: str
     version: str
-
-
-class Reached(Struct, frozen=True, gc=False, tag_field="type", tag="reached"):
-    """Server to worker: the reply to a feed request that comes before the entries. It shows what is missing."""
-
-    began: dict[str, int]
-    """For each origin that this process knows the sequence of the first message that it had."""
-    cursor: dict[str, int]
-    """And of the last one. What comes up to that comes before the ack of the request; the rest is kept no longer."""
 
 
 class FeedEntry(Struct, frozen=True, gc=False, tag_field="type", tag="entry"):

@@ -76,8 +76,8 @@ DRAIN_GRACE = SESSIONS_GRACE + EVENTS_GRACE + WORKERS_GRACE
 # What a forwarded message may have beyond what its publisher sent: origin, sequence, flag, timestamp.
 FORWARDING_BYTES = 1024
 
-# What a worker's cursor may take: an origin and a sequence for each of 256 runs of processes.
-FEED_REQUEST_BYTES = 32 * 1024
+# What a request for a page may have, whatever clients may send.
+FEED_REQUEST_BYTES = 1024
 
 
 SESSIONS: Final[dict[Role, type[Session]]] = {

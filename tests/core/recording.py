@@ -79,7 +79,7 @@ class RecordingTransport:
         self.frames.clear()
         return [
             one
-            if one["type"] in ("publish", "entry", "reached") or "missed" in one
+            if one["type"] in ("publish", "entry") or "missed" in one
             else without_timestamp(one)
             for one in taken
         ]

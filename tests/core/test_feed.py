@@ -22,10 +22,12 @@ from tests.core.recording import (
     BufferingTransport,
     Client,
     Message,
+    RecordingPolicy,
     World,
     is_error,
     peer,
     publish,
+    subscribe,
 )
 
 WORKER = Identity("worker", role=Role.WORKER)
@@ -257,6 +259,27 @@ def test_it_ends_with_the_session(client: Client, worker: Client) -> None:
     worker.session.closed()
     fill(client, 1)
     assert worker.transport.take() == []
+
+
+def test_a_client_that_floods_takes_no_place_of_others(logged: World, worker: Client) -> None:
+    logged.connect("honest").send(publish("orders", "important"))
+    flood = logged.connect("flood")
+    for _ in range(300):
+        flood.send(publish("junk", "x" * 60_000))
+    worker.session.receive(feed(messages=1000, size=2**30))
+    *entries, ack = worker.transport.take_whole()
+    assert [each["message"] for each in entries if each["topic"] == "orders"] == ["important"]
+    assert len(entries) + ack["missed"] == 301
+    assert ack["missed"] > 0
+
+
+def test_the_worker_publishes_past_the_policy(logged: World) -> None:
+    subscriber = logged.connect("reader")
+    subscriber.send(subscribe("news"))
+    policy = RecordingPolicy(lambda: False)
+    worker = logged.connect(identity=WORKER, policy=policy)
+    assert [each["type"] for each in worker.send(publish("news", 1))] == ["ack"]
+    assert [each["message"] for each in subscriber.transport.take()] == [1]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from dwsps_channels.broker.memory import MemoryBroker
-from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
+from dwsps_channels.core.page import Position
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.subscription import Subscriber
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
@@ -18,15 +18,13 @@ from tests.core.recording import STAMP, RecordingBroker, RecordingTransport, Wor
 
 @dataclass
 class Reader:
-    """A subscriber to ``news`` and a feed of one node."""
+    """A subscriber to ``news`` and a reader of the log of one node."""
 
     node: Node
     transport: RecordingTransport = field(default_factory=RecordingTransport)
-    entries: list[Entry] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.node.hub.subscribe(Subscriber(self.transport), "news")
-        self.node.open_feed(self.entries.append, {}, 0.0)
 
     @property
     def delivered(self) -> list[int]:
@@ -34,8 +32,9 @@ class Reader:
 
     @property
     def kept(self) -> list[int]:
-        """The sequences of its feed."""
-        return [entry.publication.sequence for entry in self.entries]
+        """The sequences of what a worker reads."""
+        page = self.node._tail.page(0, 0, messages=100, size=2**20)
+        return [each.publication.sequence for each in page.entries]
 
 
 @pytest.fixture
@@ -97,16 +96,6 @@ async def test_what_the_broker_refuses_at_once_leaves_no_gap_in_the_sequence(
     assert reader.kept == [1]
 
 
-async def test_a_worker_is_told_of_what_came_back_and_not_of_what_is_on_its_way(
-    world: World,
-) -> None:
-    publish(world, 1)
-    world.broker.answer = future()
-    publish(world, 2)
-    _, cursor = world.node.reached()
-    assert list(cursor.values()) == [1]
-
-
 def test_what_another_process_published_is_delivered_and_kept(world: World, reader: Reader) -> None:
     elsewhere = World(origin="elsewhere")
     publish(elsewhere, 1)
@@ -155,7 +144,9 @@ async def test_stats_are_what_was_counted() -> None:
         node.publish("news", Raw(b"1"), STAMP)
     stats = node.stats()
     assert (stats.published, stats.offset, stats.kept) == (3, 3, 3)
-    assert (stats.topics, stats.lagging, stats.feeds, stats.remembered) == (1, 1, 1, 0)
+    assert (stats.topics, stats.lagging, stats.readers, stats.remembered) == (1, 1, 0, 0)
+    node.wait(lambda: None)
+    assert node.stats().readers == 1
 
 
 class TestLog:
@@ -180,9 +171,8 @@ class TestLog:
         broker = MemoryBroker()
         node = Node("here", broker)
         await broker.start(node)
-        sequences: list[int] = []
-        node.open_feed(lambda entry: sequences.append(entry.publication.sequence), {}, 0)
         answers = [node.publish("news", Raw(b"1"), STAMP, key=key) for key in ("a", "a", "b")]
+        sequences = [each.publication.sequence for each in node.page(Position()).entries]
         assert (answers, sequences) == ([1, 1, 2], [1, 2])
 
     def test_what_peers_sent_before_is_recognised(self) -> None:
@@ -191,26 +181,10 @@ class TestLog:
         node.begin(Log("one", offset=1, publications=[(1, known)]))
         assert node.relay(known) is None
 
-    def test_a_worker_gets_what_this_process_has_missed(self) -> None:
+    def test_what_other_processes_published_is_recognised_if_a_peer_sends_it(self) -> None:
         node = Node("here", RecordingBroker())
-        node.begin(Log("one"))
-        sequences: list[tuple[str, int]] = []
-        node.open_feed(
-            lambda entry: sequences.append((entry.publication.origin, entry.publication.sequence)),
-            {},
-            0,
-        )
-        published = [
-            Publication("news", Raw(b"1"), STAMP, origin, sequence)
-            for sequence in (1, 2)
-            for origin in ("here", "there")
-        ]
-        of_a_peer = Publication("news", Raw(b"1"), STAMP, "far", 1, "paris", from_peer_server=True)
-        for offset, publication in enumerate(published[:2], 1):
-            node.receive(publication, offset)
-        node.begin(Log("one", 5, 0, list(enumerate([*published, of_a_peer], 1))))
-        assert sequences == [("here", 1), ("there", 1), ("here", 2), ("there", 2)]
-        assert node.reached() == ({"here": 1, "there": 1}, {"here": 2, "there": 2})
-        # The end of the log may be lost: what came from the others before counts all the same.
-        node.begin(Log("two", 1, 0, [(1, published[1])]))
-        assert node.reached()[1] == {"here": 2, "there": 2}
+        ours = [Publication("news", Raw(b"1"), STAMP, origin, 1) for origin in ("one", "two")]
+        node.begin(Log("one", offset=1, publications=[(1, ours[0])]))
+        node.receive(ours[1], 2)
+        for each in ours:
+            assert node.relay(replace(each, publisher="north", from_peer_server=True)) is None

@@ -1,18 +1,18 @@
-"""Sessions of peers and of the worker: relaying, and the feed."""
+"""Sessions of peers: relaying. test_feed.py has those of the worker."""
 
-import json
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.page import Position
 from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.protocol.errors import Unavailable
 from tests.core.recording import (
     ORIGIN,
     STAMP,
     Client,
+    RecordingPolicy,
     World,
     future,
     is_error,
@@ -34,14 +34,6 @@ def forwarded(number: int, topic: str = "news", origin: str = "far", **fields: A
         origin=origin,
         **fields,
     )
-
-
-def worker(world: World) -> Client:
-    return world.connect(identity=Identity("worker", role=Role.WORKER))
-
-
-def feed_request(**fields: Any) -> str:
-    return json.dumps({"type": "feed", "id": "feed", **fields})
 
 
 @pytest.fixture
@@ -112,16 +104,16 @@ class TestRelaying:
         [answer] = good.send(forwarded(1, origin="good's"))
         assert answer["type"] == "ack"
 
-    def test_a_peer_that_claims_an_origin_of_ours_harms_only_itself(self, world: World) -> None:
-        subscriber, receiver = reader(world), worker(world)
-        receiver.send(feed_request())
+    def test_a_peer_that_claims_an_origin_of_ours_harms_only_itself(self, logged: World) -> None:
+        world, subscriber = logged, reader(logged)
         link = world.connect(identity=peer("link"))
         for number in (1, 2, 3):
             link.send(forwarded(number, origin=ORIGIN))
         client = world.connect()
         for number in (1, 2, 3):
             client.send(publish("news", f"ours {number}"))
-        assert messages(subscriber) == messages(receiver) == ["ours 1", "ours 2", "ours 3"]
+        assert messages(subscriber) == ["ours 1", "ours 2", "ours 3"]
+        assert len(world.node.page(Position()).entries) == 3
 
     def test_what_a_dwsps_1_0_1_server_forwards_is_delivered_each_time(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
@@ -162,12 +154,13 @@ class TestRelaying:
         [answer] = world.connect().send(publish("news", 1, origin=5))
         assert answer["type"] == "ack"
 
-    def test_the_policy_is_not_asked_and_the_worker_is_not_told(self, world: World) -> None:
-        receiver = worker(world)
-        receiver.send(feed_request())
-        receiver.transport.take()
-        world.connect(identity=peer("link")).send(forwarded(1))
-        assert receiver.transport.take() == []
+    def test_the_policy_is_not_asked_and_workers_do_not_get_it(self, logged: World) -> None:
+        policy = RecordingPolicy(lambda: False)
+        link = logged.connect(identity=peer("link"), policy=policy)
+        assert [each["type"] for each in link.send(forwarded(1))] == ["ack"]
+        assert policy.asked == []
+        page = logged.node.page(Position())
+        assert (list(page.entries), page.end) == ([], 1)
 
     async def test_nobody_gets_it_before_the_broker_has_accepted_it(self, world: World) -> None:
         subscriber, link = reader(world), world.connect(identity=peer("link"))
@@ -315,108 +308,3 @@ class TestRelaying:
         [answer] = world.connect(identity=Identity("forger", role=role)).send(forwarded(1))
         assert answer["code"] == "forbidden"
         assert subscriber.transport.take() == []
-
-
-class TestFeed:
-    def test_it_gets_what_is_published_here_once_with_its_name(self, world: World) -> None:
-        receiver, client = worker(world), world.connect()
-        [_, answer] = receiver.send(feed_request())
-        assert (answer["type"], answer["action"], answer["id"]) == ("ack", "feed", "feed")
-        client.send(publish("news.uk", {"a": 1}, timestamp=STAMP))
-        [message] = receiver.transport.take()
-        assert message.pop("at") > 0
-        assert message == {
-            "type": "entry",
-            "offset": 1,
-            "origin": ORIGIN,
-            "sequence": 1,
-            "publisher": "one",
-            "topic": "news.uk",
-            "timestamp": STAMP,
-            "message": {"a": 1},
-        }
-
-    def test_it_resumes_after_its_position(self, world: World) -> None:
-        client, receiver = world.connect(), worker(world)
-        for number in range(5):
-            client.send(publish("news", number))
-        _, *answers = receiver.send(feed_request(cursor={ORIGIN: 3}))
-        assert [each.get("message") for each in answers] == [3, 4, None]
-
-    def test_of_an_origin_that_it_does_not_know_it_gets_what_came_since(self, world: World) -> None:
-        client, receiver = world.connect(), worker(world)
-        client.send(publish("news", "kept"))
-        _, *answers = receiver.send(feed_request(cursor={"elsewhere": 3}, since=0))
-        assert [each.get("message") for each in answers] == ["kept", None]
-        assert len(worker(world).send(feed_request(since=2**40))) == 2
-
-    def test_it_is_told_which_numbers_there_were_of_each_process(self, world: World) -> None:
-        receiver, elsewhere = worker(world), World()
-        [reached, _] = receiver.send(feed_request())
-        assert reached == {"type": "reached", "began": {ORIGIN: 1}, "cursor": {ORIGIN: 0}}
-        for number in range(3):
-            world.connect().send(publish("news", number))
-            elsewhere.connect().send(publish("news", number))
-        # This process heard of the other one from its second message on.
-        for publication in elsewhere.broker.taken[1:]:
-            world.receive(replace(publication, origin="other"))
-        receiver.transport.take()
-        reached, *_ = receiver.send(feed_request())
-        assert reached["began"] == {ORIGIN: 1, "other": 2}
-        assert reached["cursor"] == {ORIGIN: 3, "other": 3}
-
-    def test_a_client_that_floods_takes_no_place_of_others(self, world: World) -> None:
-        elsewhere = World()
-        for each in (world, elsewhere):
-            each.connect("honest").send(publish("orders", "important"))
-        flood = world.connect("flood"), elsewhere.connect("flood")
-        for _ in range(300):
-            for client in flood:
-                client.send(publish("junk", "x" * 60_000))
-        for publication in elsewhere.broker.taken:
-            world.receive(publication)
-        answers = worker(world).send(feed_request())
-        assert [each["message"] for each in answers if each.get("topic") == "orders"] == [
-            "important",
-            "important",
-        ]
-        assert sum(each.get("topic") == "junk" for each in answers) < 300
-
-    def test_a_second_request_does_not_double_the_feed(self, world: World) -> None:
-        client, receiver = world.connect(), worker(world)
-        receiver.send(feed_request())
-        receiver.send(feed_request())
-        client.send(publish("news", 1))
-        assert messages(receiver) == [1]
-
-    def test_it_gets_what_other_processes_publish(self, world: World) -> None:
-        receiver, elsewhere = worker(world), World()
-        receiver.send(feed_request())
-        elsewhere.connect().send(publish("news", 1))
-        world.receive(elsewhere.broker.taken[0])
-        assert messages(receiver) == [1]
-
-    def test_it_ends_with_the_session(self, world: World) -> None:
-        client, receiver = world.connect(), worker(world)
-        receiver.send(feed_request())
-        receiver.session.closed()
-        client.send(publish("news", 1))
-        assert receiver.transport.take() == []
-
-    @pytest.mark.parametrize(
-        "identity",
-        [
-            Identity("client"),
-            peer("link"),
-            Identity("task", role=Role.PUBLISHER),
-            Identity("page", role=Role.READER),
-        ],
-    )
-    def test_nobody_but_the_worker_gets_it(self, world: World, identity: Identity) -> None:
-        [answer] = world.connect(identity=identity).send(feed_request())
-        assert is_error(answer, "invalid_message", action="feed", id="feed")
-
-    def test_the_worker_publishes_past_the_policy(self, world: World) -> None:
-        subscriber = reader(world)
-        assert [each["type"] for each in worker(world).send(publish("news", 1))] == ["ack"]
-        assert messages(subscriber) == [1]

@@ -1,10 +1,10 @@
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from msgspec import Raw
 
+from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -19,34 +19,12 @@ def publication(
     return Publication("news", Raw(message), STAMP, origin, number, publisher)
 
 
-def kept(
-    tail: Tail, cursor: dict[str, int] | None = None, since: float = 0.0
-) -> list[tuple[str, int]]:
-    return [
-        (entry.publication.origin, entry.publication.sequence)
-        for entry in tail.after(cursor or {}, since)
-    ]
+def entries(tail: Tail) -> Sequence[Entry]:
+    return tail.last("news", 10**6)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), max_size=40),
-    st.dictionaries(st.sampled_from("abc"), st.integers(0, 20)),
-    st.integers(0, 120),
-)
-def test_what_comes_after_a_position_is_what_a_scan_finds(
-    published: list[tuple[str, int]], cursor: dict[str, int], since: int
-) -> None:
-    clock = Clock()
-    tail = Tail(clock=clock)
-    counts: dict[str, int] = {}
-    scan: list[tuple[str, int]] = []
-    for origin, pause in published:
-        clock.now += pause
-        counts[origin] = number = counts.get(origin, 0) + 1
-        tail.append(publication(origin, number))
-        if number > cursor[origin] if origin in cursor else clock.now >= 1000 + since:
-            scan.append((origin, number))
-    assert kept(tail, cursor, 1000.0 + since) == scan
+def kept(tail: Tail) -> list[tuple[str, int]]:
+    return [(each.publication.origin, each.publication.sequence) for each in entries(tail)]
 
 
 def test_the_oldest_go_when_there_are_too_many() -> None:
@@ -82,7 +60,7 @@ def test_who_publishes_without_end_takes_no_place_of_others(count: int, size: in
     assert set(others) <= set(found)
     assert found == sorted(found)
     assert len(tail) > 200
-    assert sum(entry.size for entry in tail.after({}, 0.0)) <= 16 * 1024 * 1024
+    assert sum(entry.size for entry in entries(tail)) <= 16 * 1024 * 1024
     assert len(tail) <= 10_000
 
 

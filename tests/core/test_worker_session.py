@@ -1,4 +1,4 @@
-"""Sessions of the server's own code: history, without a subscription. tests/core/test_peering.py has the feed."""
+"""Sessions of the server's own code: history, without a subscription. test_feed.py has the feed."""
 
 from typing import Any
 

@@ -212,14 +212,15 @@ class TestConnections:
 
     async def test_only_a_worker_may_request_the_feed(self) -> None:
         await create()
+        feed = {"type": "feed", "cursor": "", "at": 2.0**40, "messages": 1, "size": 1}
         for headers, answer in (
-            (bearer(await workers_credential()), "reached"),
+            (bearer(await workers_credential()), "ack"),
             (bearer(await workers_credential(Purpose.PUBLISH)), "error"),
             (bearer(SECRET), "error"),
             ([], "error"),
         ):
             async with PubSubCommunicator(headers=headers) as client:
-                await client.send_json_to({"type": "feed", "since": 2.0**40})
+                await client.send_json_to(feed)
                 frames = [await client.receive_json_from(5)]
                 if frames[0]["type"] == "hello":
                     frames.append(await client.receive_json_from(5))
