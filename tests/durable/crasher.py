@@ -1,0 +1,74 @@
+"""A program whose children publish durable messages and are killed on the way. It serves nothing, as a task queue's worker.
+
+Its arguments are the moments, one a child; child 0 publishes 0, and so on. It prints when each was killed: seconds since the
+epoch.
+"""
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import django
+
+BEFORE_COMMIT = "before-commit"
+BEFORE_HOOK = "before-hook"
+BEFORE_LOG = "before-log"
+BEFORE_DELETE = "before-delete"
+MOMENTS = (BEFORE_HOOK, BEFORE_LOG, BEFORE_DELETE)
+"""Those after which the message must come."""
+
+
+def die(*args: object, **kwargs: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def publish_and_die(number: int, moment: str) -> None:
+    from django.db import transaction
+
+    from dwsps_channels import publish
+
+    arm(moment)
+    with transaction.atomic():
+        if moment == BEFORE_HOOK:
+            transaction.on_commit(die)
+        publish("news", number, durable=True)
+        if moment == BEFORE_COMMIT:
+            die()
+
+
+async def apublish_and_die(number: int, moment: str) -> None:
+    from dwsps_channels import apublish
+
+    arm(moment)
+    await apublish("news", number, durable=True)
+
+
+def arm(moment: str) -> None:
+    """Have this process killed where it is about to hand over a message, or to delete a row."""
+    from dwsps_channels.publishing.choice import choose_publisher
+    from dwsps_channels.publishing.durable import StoredMessage
+
+    if moment == BEFORE_LOG:
+        publisher: Any = type(choose_publisher())
+        publisher.publish = publisher.apublish = die
+    if moment == BEFORE_DELETE:
+        StoredMessage.remove = die  # type: ignore[method-assign]
+
+
+def main() -> None:
+    django.setup()
+    for number, moment in enumerate(sys.argv[1:]):
+        child = os.fork()
+        if child == 0:
+            publish_and_die(number, moment)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        if not os.WIFSIGNALED(status):
+            sys.exit(f"the child at {moment} was not killed: {status}")
+        print(time.time(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
