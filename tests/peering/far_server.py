@@ -43,6 +43,8 @@ class FarServer:
         self.requests: list[Request] = []
         self.frames: list[Frame] = []
         """All that came in, over all connections."""
+        self.connections: list[list[Frame]] = []
+        """The frames of each connection, that of the first one first."""
         self.sessions: list[ServerConnection] = []
         """The connections that are open."""
         self._server: Server | None = None
@@ -106,12 +108,15 @@ class FarServer:
 
     async def _serve(self, session: ServerConnection) -> None:
         self.sessions.append(session)
+        received: list[Frame] = []
+        self.connections.append(received)
         try:
             if self.greeting is not None:
                 await _send(session, self.greeting)
             async for data in session:
                 frame = json.loads(data)
                 self.frames.append(frame)
+                received.append(frame)
                 if (answer := self.answer(frame)) is not None:
                     await _send(session, answer)
         except ConnectionClosed:
