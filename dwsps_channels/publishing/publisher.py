@@ -1,11 +1,10 @@
 """The contract of publishing: what a message is, where it goes, and what becomes of it."""
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from msgspec import Raw, Struct
 
-DURABLE_PREFIX: Final = "durable:"
-"""The beginning of a durable message's key, which brokers may remember for longer than others."""
+from dwsps_channels.core.keys import DURABLE_PREFIX
 
 
 class OutgoingMessage(Struct, frozen=True):

@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwsps_channels.core.keys import Keys
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.keys import DURABLE_KEYS, Keys, key_prefix, server_key
 from tests.clock import Clock
 
 
@@ -48,3 +49,23 @@ def test_forgets_those_that_are_too_old() -> None:
     keys.add("a", 3)
     assert keys.get("a") == 3
     assert len(keys) == 1
+
+
+def test_remembers_those_of_durable_messages_for_longer() -> None:
+    clock = Clock()
+    keys = Keys(keys=4, max_age=10, clock=clock, durable_max_age=1000)
+    durable = server_key("durable:1")
+    keys.add(durable, 1)
+    for number in range(8):  # however many others there are
+        keys.add(f"other {number}", number)
+    clock.now += 999
+    assert keys.get(durable) == 1
+    clock.now += 1001
+    assert keys.get(durable) is None
+    keys.add(durable, 9)
+    assert keys.get(durable) == 9
+
+
+def test_a_client_cannot_give_one_of_them() -> None:
+    for prefix in (key_prefix(Identity(client="c"), None), key_prefix(Identity(client="c"), "ada")):
+        assert not f"{prefix}durable:1".startswith(DURABLE_KEYS)

@@ -1,6 +1,7 @@
 """Loading a part of the log."""
 
 from collections.abc import Iterator
+from itertools import chain
 from time import time
 from typing import Final
 
@@ -8,7 +9,7 @@ from django.db.models import QuerySet
 
 from dwsps_channels.broker.database.roots import REST, Roots
 from dwsps_channels.broker.database.rows import decode
-from dwsps_channels.core.keys import MAX_AGE, MAX_KEYS
+from dwsps_channels.core.keys import DURABLE_KEYS, DURABLE_MAX_AGE, MAX_AGE, MAX_KEYS
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -58,8 +59,13 @@ def _read(data: bytes | memoryview) -> Publication | None:
 
 
 def load_keys(entries: "QuerySet[LogEntry]") -> Iterator[tuple[str, int]]:
-    """Yield the keys that are to be remembered, each with its offset, the oldest first."""
-    since = time() - MAX_AGE
+    """Return the keys that are to be remembered, each with its offset, the oldest first of either kind."""
+    durable = entries.filter(key__startswith=DURABLE_KEYS)
+    return chain(_load_keys(entries, MAX_AGE), _load_keys(durable, DURABLE_MAX_AGE))
+
+
+def _load_keys(entries: "QuerySet[LogEntry]", max_age: float) -> Iterator[tuple[str, int]]:
+    since = time() - max_age
     newest: list[tuple[str, int]] = []
     rows = entries.order_by("-offset").values_list("key", "offset", "at")
     for key, offset, at in rows.iterator(_CHUNK):

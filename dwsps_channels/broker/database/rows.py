@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from dwsps_channels.core.keys import DURABLE_KEYS
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol import surrogates
 
@@ -36,5 +37,11 @@ def decode(data: bytes | memoryview) -> Publication:
 
 
 def digest(key: str) -> str:
-    """Return what stands for a key in the database, which need not store every text; empty for none."""
-    return blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest() if key else ""
+    """Return what stands for a key in the database, which need not store every text; empty for none.
+
+    That of a durable message begins as the key does.
+    """
+    if not key:
+        return ""
+    prefix = DURABLE_KEYS if key.startswith(DURABLE_KEYS) else ""
+    return prefix + blake2b(key.encode(errors="surrogatepass"), digest_size=16).hexdigest()

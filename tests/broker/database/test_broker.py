@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models import F
 
 from dwsps_channels.broker.database import connection
 from dwsps_channels.broker.database.table import LEASE
 from dwsps_channels.core.broker import Repeated
+from dwsps_channels.core.keys import server_key
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.models import Lease, LogEntry, LogState
 from dwsps_channels.protocol.errors import Unavailable
@@ -108,6 +110,22 @@ async def test_the_log_survives_a_restart(start: Start) -> None:
     repeated = await two.publish(publication(1), "key-0")
     assert (repeated, isinstance(repeated, Repeated)) == (1, True)
     assert await two.publish(publication(2), "another") == len(sent) + 1
+
+
+async def test_the_keys_of_durable_messages_are_remembered_for_a_day(
+    start: Start, using: str
+) -> None:
+    one = await start()
+    durable, ordinary = server_key("durable:1"), server_key("1")
+    for key in (durable, ordinary):
+        await one.publish(publication(1), key)
+    await one.broker.stop()
+    await in_thread(lambda: LogEntry.objects.using(using).update(at=F("at") - 3600.0))
+
+    two = await start()
+
+    assert await two.publish(publication(1), durable) == Repeated(1)
+    assert await two.publish(publication(1), ordinary) == 3
 
 
 async def test_a_process_loads_what_its_tail_keeps(start: Start) -> None:
