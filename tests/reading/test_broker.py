@@ -95,7 +95,9 @@ def test_of_all_that_was_published(backend: RedisBackend) -> None:
     assert assert_same(backend, queries(epoch, 40)) > 0
 
 
-@override_settings(DWSPS={"TAIL_MAX_AGE": 0.001, "HISTORY": {"chat": {"seconds": 300}}})
+@override_settings(
+    DWSPS={"TAIL_MAX_AGE": 0.001, "LOG_MAX_AGE": 0.001, "HISTORY": {"chat": {"seconds": 300}}}
+)
 def test_after_the_log_has_aged(redis: Redis) -> None:
     backend = RedisBackend({"HOSTS": [redis.url]})
     epoch = fill(backend, 16)

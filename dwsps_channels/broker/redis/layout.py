@@ -105,7 +105,8 @@ class Layout:
         # In braces, by which Redis Cluster keeps them together.
         self.state = f"{{{name}}}:state"
         self.log = f"{{{name}}}:log"
-        self._keys = (self.state, self.log, f"{{{name}}}:keys", f"{{{name}}}:older-keys")
+        keys = ("keys", "older-keys", "durable-keys", "older-durable-keys")
+        self._keys = (self.state, self.log, *(f"{{{name}}}:{each}" for each in keys))
         self.bounds = bounds
         self.tail = bounds if tail is None else tail
         self._all_roots = roots or {}

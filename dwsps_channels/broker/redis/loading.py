@@ -1,6 +1,6 @@
 """Reading the kept part of the log, apart from the connection that it is read over."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from msgspec import Struct
@@ -39,6 +39,8 @@ class Search(Struct, frozen=True):
     """Take only what is after this offset."""
     limits: ReplayLimits | None = None
     """Take no more than that, or little more."""
+    is_late: Callable[[], bool] | None = None
+    """Tells whether to look no further."""
 
 
 class _Found(Struct):
@@ -167,6 +169,8 @@ def _newest(
             ):
                 return result()
             expected, place = entry.previous, f"({entry.id.decode()}"
+        if search.is_late is not None and search.is_late():
+            return result()
         if len(page) < count:
             if root is not None:
                 floor = 0  # as far as its stream goes

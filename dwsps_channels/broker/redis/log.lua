@@ -1,6 +1,7 @@
 -- The operations on the log of one server. Each call is one atomic step.
 --
 -- KEYS  1 the state, a hash   2 the log, a stream   3 the keys of publishes, a hash   4 the older ones, a hash
+--       5 the keys of durable publishes, a hash   6 the older ones, a hash
 -- ARGV  1 the operation   2... its arguments
 --
 -- Fields of the state:
@@ -9,22 +10,29 @@
 --   floor             every publication after this offset is in the log
 --   count, bytes      publications in the log, and the bytes of their entries
 --   roots             JSON: of each root whether it is kept; of those that are also floor:, last:, count:, bytes: and the name
---   keys_at, keys_n   since when the newer hash of keys is used, in ms, and how many it has
+--   keys_at, keys_n   since when the newer hash of keys is used, in ms, and how many it has; durable_at, durable_n: the same
 --   p:<process>       a process that reads: when it was last heard, in ms
 --   s:<process>       what became of its last batch: "<number> <first offset, or 0> <ms> <position:offset of known keys>"
 --   vote, v:<process> the Redis that processes vouch for, "<run> <since ms>"; for which one each process did
 --   heard             when a process that reads was last heard, in ms
 --   purged            when processes that are gone were last forgotten, in ms
-local state, log, newer, older = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local state, log = KEYS[1], KEYS[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-local KEY_AGE = 300000      -- ms for which a key is remembered at least, and three times as long at the most
-local KEYS_EACH = 50000     -- keys in each of the two hashes
+-- The keys of publishes, in two hashes, so that forgetting takes no look at single ones. A key is remembered for `age` ms
+-- at least, and for three times as long at the most, unless there are more than `each` in a hash. Those of durable
+-- publishes are apart: a row may be published again long after it was first, and clients that flood the server with keys
+-- must not push it out.
+local ordinary = {newer = KEYS[3], older = KEYS[4], name = 'keys', age = 300000, each = 50000}
+local durable = {newer = KEYS[5], older = KEYS[6], name = 'durable', age = 86400000, each = 200000}
+
+local DURABLE = 'server:durable:'   -- how the keys of durable publishes begin
+
 local GRACE = 10000         -- ms in which processes read what is over the bounds, before it may go
-local HARD = 4              -- times the bound of bytes that the log has at the most, read or not
+local SLACK = 33554432      -- bytes over its bound that the log has at the most, read or not; a small one three times its bound
 local ALIVE = 5000          -- ms: a process that was heard so long before the last that was heard counts
-local VOTE = 3000           -- ms in which all processes must have vouched for another Redis
+local VOTE = 6000           -- ms in which all processes must have vouched for another Redis: a connect may hang for 3 s
 local GONE = 600000         -- ms after which a process that is not heard is forgotten
 
 -- tostring would write 1e+15.
@@ -48,6 +56,11 @@ local function stream_of(root)
   return log .. ':' .. root
 end
 
+-- Return the bytes that a stream has at the most, whatever processes have yet to read.
+local function most(bytes)
+  return bytes + math.min(3 * bytes, SLACK)
+end
+
 -- Remove the oldest entries of a stream that is over its bounds, never the newest.
 local function trim(stream, suffix, messages, bytes, age, grace)
   local has, size = get('count' .. suffix, 'bytes' .. suffix)
@@ -60,7 +73,7 @@ local function trim(stream, suffix, messages, bytes, age, grace)
       local fields = entries[kept][2]
       local old = now - tonumber(fields[8])
       local is_over = has > messages or size > bytes or old > age
-      if not (is_over and (old >= grace or size > HARD * bytes)) then
+      if not (is_over and (old >= grace or size > most(bytes))) then
         break
       end
       has, size, kept = has - tonumber(fields[10]), size - #fields[14], kept + 1
@@ -109,6 +122,37 @@ local function keep_roots(roots, known, offset)
   redis.call('HSET', state, 'roots', roots)
 end
 
+-- Forget the oldest keys, if it is time. Once a call will do.
+local function turn(kind)
+  local since, count = get(kind.name .. '_at', kind.name .. '_n')
+  since, count = tonumber(since or 0), tonumber(count or 0)
+  if now - since >= kind.age or count >= kind.each then
+    redis.call('UNLINK', kind.older)
+    if now - since >= 2 * kind.age then
+      redis.call('UNLINK', kind.newer)
+    elseif redis.call('EXISTS', kind.newer) == 1 then
+      redis.call('RENAME', kind.newer, kind.older)
+    end
+    count = 0
+    redis.call('HSET', state, kind.name .. '_at', int(now))
+  end
+  kind.count = count
+end
+
+-- Return the offset of the publication that had this key. If there was none, remember that the key has `offset`.
+local function remember(key, offset)
+  local kind = string.sub(key, 1, #DURABLE) == DURABLE and durable or ordinary
+  if not kind.count then
+    turn(kind)
+  end
+  local found = redis.call('HGET', kind.newer, key) or redis.call('HGET', kind.older, key)
+  if not found then
+    redis.call('HSET', kind.newer, key, int(offset))
+    kind.count = kind.count + 1
+  end
+  return found
+end
+
 -- ARGV  2 epoch ('': any)  3 process  4 number of the batch  5 nonce  6 how many publications  7 they, encoded
 --       8 bound of bytes  9 roots, JSON  10 how many have a key  then of each: its place from 0, the key
 --       then how many kept roots are concerned  then of each: name, places, how many, they, bound of bytes
@@ -116,8 +160,8 @@ end
 -- last heard} or {'lost'}.
 local function append()
   local process, number, nonce = ARGV[3], ARGV[4], ARGV[5]
-  local epoch, offset, last, count, bytes, roots, sent, keys_at, keys_n, heard = get('epoch', 'offset', 'last',
-    'count', 'bytes', 'roots', 's:' .. process, 'keys_at', 'keys_n', 'heard')
+  local epoch, offset, last, count, bytes, roots, sent, heard = get('epoch', 'offset', 'last', 'count', 'bytes',
+    'roots', 's:' .. process, 'heard')
   local quiet = int(now - tonumber(heard or 0))
   if is_lost(epoch, last) then
     return {'lost'}
@@ -136,32 +180,19 @@ local function append()
   end
   local first = tonumber(offset) + 1
   local known, skipped, at = {}, {}, 11
-  local keyed = tonumber(ARGV[10])
-  if keyed > 0 then
-    keys_n = tonumber(keys_n or 0)
-    if now - tonumber(keys_at or 0) >= KEY_AGE or keys_n >= KEYS_EACH then
-      redis.call('DEL', older)
-      if now - tonumber(keys_at or 0) >= 2 * KEY_AGE then
-        redis.call('DEL', newer)
-      elseif redis.call('EXISTS', newer) == 1 then
-        redis.call('RENAME', newer, older)
-      end
-      keys_n = 0
-      redis.call('HSET', state, 'keys_at', int(now))
+  for _ = 1, tonumber(ARGV[10]) do
+    local place, key = ARGV[at], ARGV[at + 1]
+    at = at + 2
+    local found = remember(key, first + tonumber(place) - #skipped)
+    if found then
+      known[#known + 1] = place .. ':' .. found
+      skipped[#skipped + 1] = place
     end
-    for _ = 1, keyed do
-      local place, key = ARGV[at], ARGV[at + 1]
-      at = at + 2
-      local found = redis.call('HGET', newer, key) or redis.call('HGET', older, key)
-      if found then
-        known[#known + 1] = place .. ':' .. found
-        skipped[#skipped + 1] = place
-      else
-        redis.call('HSET', newer, key, int(first + tonumber(place) - #skipped))
-        keys_n = keys_n + 1
-      end
+  end
+  for _, kind in ipairs({ordinary, durable}) do
+    if kind.count then
+      redis.call('HSET', state, kind.name .. '_n', int(kind.count))
     end
-    redis.call('HSET', state, 'keys_n', int(keys_n))
   end
   local kept = tonumber(ARGV[6]) - #skipped
   known, skipped = table.concat(known, ','), table.concat(skipped, ',')
@@ -176,7 +207,7 @@ local function append()
       'n', int(kept), 'x', skipped, 'd', ARGV[7])
     redis.call('HSET', state, 'offset', int(offset), 'last', id, 'count', int(tonumber(count or 0) + kept),
       'bytes', int(bytes))
-    if bytes > HARD * tonumber(ARGV[8]) then
+    if bytes > most(tonumber(ARGV[8])) then
       trim(log, '', math.huge, tonumber(ARGV[8]), math.huge, math.huge)
     end
     local concerned = tonumber(ARGV[at])
@@ -195,7 +226,7 @@ local function append()
       size = tonumber(size or 0) + #ARGV[at + 3]
       redis.call('HSET', state, 'count' .. suffix, int(tonumber(has or 0) + ARGV[at + 2]), 'bytes' .. suffix,
         int(size), 'last' .. suffix, int(offset))
-      if size > HARD * bound then
+      if size > most(bound) then
         trim(stream_of(name), suffix, math.huge, bound, math.huge, math.huge)
       end
       at = at + 5
@@ -254,9 +285,9 @@ local function renew(epoch, run)
   local known, last, offset, roots = get('epoch', 'last', 'offset', 'roots')
   if is_lost(known, last) then
     for name in pairs(cjson.decode(roots or '{}')) do
-      redis.call('DEL', stream_of(name))
+      redis.call('UNLINK', stream_of(name))
     end
-    redis.call('DEL', log, newer, older, state)
+    redis.call('UNLINK', log, ordinary.newer, ordinary.older, durable.newer, durable.older, state)
     offset = offset or '0'
     redis.call('HSET', state, 'offset', offset, 'floor', offset, 'last', '0-0')
   end

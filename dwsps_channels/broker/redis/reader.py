@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from functools import partial
+from time import monotonic
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -53,16 +54,21 @@ class RedisReader:
         if last == 0:
             return Log(epoch, offset, offset)
         log = layout, epoch, offset, newest
-        search = Search(layout.bounds, topic, limits=self._limits)
+        # The newest part of the log, as a process that serves has it.
+        search = Search(layout.tail, topic, limits=self._limits)
+        # What is asked for may be further back. That is looked for until half of the time is over: in a log with many
+        # messages of other topics it may take long, and a part is better than nothing.
+        half = (monotonic() + self._connection.deadline) / 2
+        further = replace(search, bounds=layout.bounds, is_late=lambda: monotonic() > half)
         part = None
         if since is not None:
             after = offset_of(since, epoch)
             if after is None or after > offset:
                 return Log(epoch, offset, offset)  # no cursor of this log
-            part = self._hold(load_after(*log, replace(search, after=after)))
+            part = self._hold(load_after(*log, replace(further, after=after)))
         elif last is not None:
             limits = replace(self._limits, messages=min(last, self._limits.messages))
-            part = self._hold(load_newest(*log, replace(search, limits=limits)))
+            part = self._hold(load_newest(*log, replace(further, limits=limits)))
         if part is not None:
             return part
         return self._hold(load(*log, search, root=layout.root_that_has_all(topic)))

@@ -54,10 +54,15 @@ class Script:
         reply: list[Any] = await self._connection.run(call)
         return reply[:3]
 
-    async def load(self, root: str | None = None) -> Log:
+    async def load(self, root: str | None = None, **search: Any) -> Log:
         _, epoch, offset, last = await self._connection.run(self.layout.join("", RUN, "", "", b""))
         conversation = load(
-            self.layout, epoch.decode(), int(offset), last, Search(self.layout.tail), root=root
+            self.layout,
+            epoch.decode(),
+            int(offset),
+            last,
+            Search(self.layout.tail, **search),
+            root=root,
         )
         reply = None
         while True:
@@ -165,6 +170,22 @@ class TestKeys:
         assert await script.append(publication(), keys=["60000"]) == [b"ok", b"0", b"0:60001"]
         assert await script.append(publication(), keys=["0"]) == [b"ok", b"101001", b""]
 
+    async def test_the_keys_of_durable_publishes_outlive_a_flood_of_others(
+        self, script: Script
+    ) -> None:
+        durable = "server:durable:9d3f"
+        await script.append(publication(1), keys=[durable])
+        for start in range(0, 101_000, 1000):
+            keys = [f"user:1:7:durable:{key}" for key in range(start, start + 1000)]
+            await script.append(*[publication()] * 1000, keys=keys)
+        assert await script.append(publication(), keys=[keys[-1]]) == [b"ok", b"0", b"0:101001"]
+        assert await script.append(publication(2), keys=[durable]) == [b"ok", b"0", b"0:1"]
+        hours = 60 * 60 * 1000
+        seconds, _ = await script.client.time()
+        await script.set(durable_at=1000 * seconds - 25 * hours)
+        assert await script.append(publication(2), keys=["server:durable:another"])
+        assert await script.append(publication(2), keys=[durable]) == [b"ok", b"0", b"0:1"]
+
 
 CHAT = Retention(messages=3, bytes=100_000, seconds=3600)
 
@@ -219,13 +240,23 @@ class TestBounds:
         await script.beat()
         assert await script.client.xlen(script.layout.log) == 50
 
-    async def test_four_times_the_bytes_are_never_exceeded(self, script: Script) -> None:
+    async def test_four_times_the_bytes_of_a_small_log_are_never_exceeded(
+        self, script: Script
+    ) -> None:
         script.layout = layout(bounds=Retention(bytes=10_000))
         for _ in range(100):
             await script.append(publication(b'"' + b"x" * 1000 + b'"'))
         assert 30 <= await script.client.xlen(script.layout.log) <= 40
         log = await script.load()
         assert log.floor == log.offset - len(log.publications)
+
+    async def test_32_mib_more_than_the_bytes_of_a_large_log_are_never_exceeded(
+        self, script: Script
+    ) -> None:
+        script.layout = layout(bounds=Retention(bytes=16 * 1024 * 1024))
+        for _ in range(110):
+            await script.append(publication(b'"' + b"x" * 512 * 1024 + b'"'))
+        assert await script.client.xlen(script.layout.log) in (95, 96)
 
     async def test_what_is_too_old_is_not_loaded(
         self, script: Script, old: Callable[[], Any]
@@ -259,6 +290,12 @@ class TestBounds:
         log = await script.load()
         assert (log.floor, log.floors) == (95, {"chat": 0})
         assert [offset for offset, _ in log.publications] == [*range(1, 96, 2), *range(96, 101)]
+
+    async def test_a_search_that_takes_too_long_says_how_far_it_came(self, script: Script) -> None:
+        await self.fill(script, 50)
+        log = await script.load(is_late=lambda: True)
+        assert (log.offset, log.floor) == (50, 34)
+        assert [offset for offset, _ in log.publications] == list(range(35, 51))
 
     async def test_an_entry_that_is_missing_is_a_gap(self, script: Script) -> None:
         await self.fill(script, 50)
