@@ -19,7 +19,7 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
 
     ``processes`` are those of north, which serve and forward themselves if ``serve`` is true; else there are so many
     ``workers``. ``dwsps`` is what north's setting has beyond its broker; ``south_url`` is where north finds south,
-    which listens on ``south_port``.
+    which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
     """
     children: list[Child] = []
     with ExitStack() as stack:
@@ -34,12 +34,21 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
             dwsps: Mapping[str, object] | None = None,
             south_url: str = "",
             south_port: int | None = None,
+            south_broker: str = "memory",
         ) -> Deployment:
             north, south = stack.enter_context(
                 sites(tmp_path, migrated_database, "north", "south", timings=timings)
             )
             south.port = south_port or south.port
-            deployment = make_deployment(broker, north, south, tmp_path, children, dwsps or {})
+            deployment = make_deployment(
+                broker,
+                north,
+                south,
+                tmp_path,
+                children,
+                dwsps=dwsps or {},
+                south_broker=south_broker,
+            )
             await deployment.start(
                 processes=processes,
                 serve=serve,

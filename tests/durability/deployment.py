@@ -141,11 +141,14 @@ def make_deployment(
     south: Site,
     folder: Path,
     children: list[Child],
+    *,
     dwsps: Mapping[str, object],
+    south_broker: str,
 ) -> Deployment:
     """Return both without processes, but for the Redis or PostgreSQL."""
-    if not hasattr(backends, BACKENDS[broker]):
-        pytest.skip(f"there is no {BACKENDS[broker]} yet")
+    for name in (broker, south_broker):
+        if not hasattr(backends, BACKENDS[name]):
+            pytest.skip(f"there is no {BACKENDS[name]} yet")
     keeper: Redis | Postgres | None = None
     if broker == "redis":
         keeper = north.redis = KeepingRedis.make(folder)
@@ -159,7 +162,7 @@ def make_deployment(
         environment = base_environment(Path()) | {"DATABASE_URL": keeper.url}
         manage("migrate", "--verbosity", "0", env=environment)
     north.dwsps = {"BROKER": _backend(BACKENDS[broker]), **dwsps}
-    south.dwsps = {"BROKER": _backend("MemoryBackend")}
+    south.dwsps = {"BROKER": _backend(BACKENDS[south_broker])}
     return Deployment(north, south, broker, keeper)
 
 
