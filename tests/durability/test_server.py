@@ -43,6 +43,16 @@ async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) ->
         await flowing.flows()
 
 
+@pytest.mark.parametrize("broker", brokers("sqlite", full=("postgres",)))
+async def test_a_process_that_serves_and_forwards_is_killed(deploy: Deploy, broker: str) -> None:
+    deployment = await deploy(broker, serve=True)
+    async with traffic(deployment) as flowing:
+        for _ in range(times(2, 30)):
+            await deployment.pause(0.5, 4.0)
+            await deployment.kill(deployment.server)
+        await flowing.flows()
+
+
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)

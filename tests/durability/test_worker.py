@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.chaos.cluster import stopped
 from tests.durability.conftest import Deploy
 from tests.durability.traffic import FULL, brokers, times, traffic
 from tests.peering.site import QUICK
@@ -32,3 +33,17 @@ async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str)
             await asyncio.to_thread(worker.kill)
             await flowing.flows()
             await asyncio.to_thread(worker.start)
+
+
+@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+async def test_a_worker_that_is_stopped_past_its_lease_sends_nothing_twice(
+    deploy: Deploy, broker: str
+) -> None:
+    deployment = await deploy(broker, workers=2)
+    async with traffic(deployment) as flowing:
+        for number in range(times(1, 10)):
+            with stopped(deployment.workers[number % 2]):
+                # The other takes over.
+                await flowing.flows()
+                await deployment.pause(0.0, 1.0)
+            await flowing.flows()
