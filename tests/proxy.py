@@ -76,13 +76,18 @@ class Proxy:
                 if self.delay:
                     # Timers of the same moment have no order.
                     due = max(due + 1e-6, loop.time() + self.delay)
-                    loop.call_at(due, writer.write, data)
+                    loop.call_at(due, _write, writer, data)
                 else:
                     writer.write(data)
                     await writer.drain()
         # An end is passed on, too, but not by who was cut.
         await asyncio.sleep(max(0.0, due - loop.time()))
         writer.close()
+
+
+def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
+    if not writer.is_closing():
+        writer.write(data)
 
 
 async def _read(reader: asyncio.StreamReader, flows: asyncio.Event) -> bytes:

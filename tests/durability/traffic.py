@@ -125,11 +125,10 @@ class Traffic:
         found = [fault for client in clients for fault in client.faults]
         for subscriber in (self.stays, self.leaves):
             verdict = self._judge(subscriber)
+            lost = [one for one in verdict.lost if one not in self.expected_losses]
             if not deployment.keeps_log:
-                verdict = replace(
-                    verdict,
-                    lost=[one for one in verdict.lost if not self._ended_with(one, deployment)],
-                )
+                lost = [one for one in lost if not self._ended_with(one, deployment)]
+            verdict = replace(verdict, lost=lost)
             found += [*verdict.faults(subscriber.name), *subscriber.resets]
         return found
 

@@ -1,0 +1,61 @@
+"""A peer is away for as long as the log keeps messages, and for longer."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.durability.conftest import Deploy
+from tests.durability.test_link import HEARTBEATS
+from tests.durability.traffic import brokers, traffic
+from tests.peering.site import QUICK
+from tests.processes import free_port, wait_until_async
+from tests.proxy import proxy_to
+
+BY_COUNT = {"LOG_MESSAGES": 2_000, "TAIL_MESSAGES": 2_000}
+BY_AGE = {"LOG_MAX_AGE": 6.0, "TAIL_MAX_AGE": 6.0}
+
+
+@pytest.mark.parametrize("kept", [BY_COUNT, BY_AGE], ids=["messages", "seconds"])
+@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
+    deploy: Deploy, broker: str, kept: dict[str, Any]
+) -> None:
+    south_port = free_port()
+    async with proxy_to(south_port) as proxy:
+        deployment = await deploy(
+            broker,
+            timings=QUICK | HEARTBEATS,
+            dwsps=kept,
+            south_url=f"ws://127.0.0.1:{proxy.port}",
+            south_port=south_port,
+        )
+        async with traffic(deployment, publishers=10) as flowing:
+
+            async def be_away(part: float) -> None:
+                """Be away for so many times as long as messages are kept."""
+                proxy.cut()
+                if kept is BY_COUNT:
+                    count = flowing.acknowledged + int(part * kept["LOG_MESSAGES"])
+                    published = partial(flowing.has_acknowledged, count)
+                    await wait_until_async(published, 60, "published")
+                else:
+                    await asyncio.sleep(part * kept["LOG_MAX_AGE"])
+                proxy.mend()
+                await flowing.flows()
+
+            # With what the link needs to come back it is below the bound.
+            await be_away(0.3)
+            assert flowing.lost() == set()
+            await be_away(2.5)
+            lost = flowing.lost()
+            assert len(lost) > 0
+            flowing.expected_losses = lost
+        await wait_until_async(
+            lambda: deployment.status()["missed"] > 0, 10, "the status has the count"
+        )
+        status = deployment.status()
+        assert (status["missed"], status["dropped"]) == (len(lost), len(lost))
+        # The worker says it, with the number.
+        assert f"{len(lost)} " in deployment.worker.log, deployment.worker.log
