@@ -8,16 +8,25 @@ import pytest
 
 from tests.durability.conftest import Deploy
 from tests.durability.test_link import HEARTBEATS
-from tests.durability.traffic import brokers, traffic
+from tests.durability.traffic import FULL, brokers, traffic
 from tests.peering.site import QUICK
 from tests.processes import free_port, wait_until_async
 from tests.proxy import proxy_to
 
-BY_COUNT = {"LOG_MESSAGES": 2_000, "TAIL_MESSAGES": 2_000}
+MESSAGES = 2_000 if FULL else 1_200
+BY_COUNT = {"LOG_MESSAGES": MESSAGES, "TAIL_MESSAGES": MESSAGES}
 BY_AGE = {"LOG_MAX_AGE": 6.0, "TAIL_MAX_AGE": 6.0}
+BOUNDS = [
+    pytest.param(BY_COUNT, id="messages"),
+    *([pytest.param(BY_AGE, id="seconds")] if FULL else []),
+]
+# What is published a second must leave the link time to come back.
+PUBLISHERS = 10 if FULL else 4
+# Times as long as messages are kept.
+BELOW, ABOVE = (0.3, 2.5) if FULL else (0.2, 1.2)
 
 
-@pytest.mark.parametrize("kept", [BY_COUNT, BY_AGE], ids=["messages", "seconds"])
+@pytest.mark.parametrize("kept", BOUNDS)
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
     deploy: Deploy, broker: str, kept: dict[str, Any]
@@ -31,10 +40,9 @@ async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
             south_url=f"ws://127.0.0.1:{proxy.port}",
             south_port=south_port,
         )
-        async with traffic(deployment, publishers=10) as flowing:
+        async with traffic(deployment, publishers=PUBLISHERS) as flowing:
 
             async def be_away(part: float) -> None:
-                """Be away for so many times as long as messages are kept."""
                 proxy.cut()
                 if kept is BY_COUNT:
                     count = flowing.acknowledged + int(part * kept["LOG_MESSAGES"])
@@ -45,10 +53,9 @@ async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
                 proxy.mend()
                 await flowing.flows()
 
-            # With what the link needs to come back it is below the bound.
-            await be_away(0.3)
+            await be_away(BELOW)
             assert flowing.lost() == set()
-            await be_away(2.5)
+            await be_away(ABOVE)
             lost = flowing.lost()
             assert len(lost) > 0
             flowing.expected_losses = lost

@@ -106,7 +106,7 @@ class Traffic:
             Message(writer.outcomes.number, number)
             for writer in self.writers
             for number in writer.outcomes.acknowledged
-        }
+        } - self.expected_losses
         for subscriber in (self.stays, self.leaves):
             await self._has_all(subscriber, expected)
 
