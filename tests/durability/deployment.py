@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from dwsps_channels.broker import backends
 from tests.chaos.cluster import KeepingRedis
 from tests.peering.site import Site, Worker
 from tests.processes import (
@@ -146,9 +143,6 @@ def make_deployment(
     south_broker: str,
 ) -> Deployment:
     """Return both without processes, but for the Redis or PostgreSQL."""
-    for name in (broker, south_broker):
-        if not hasattr(backends, BACKENDS[name]):
-            pytest.skip(f"there is no {BACKENDS[name]} yet")
     keeper: Redis | Postgres | None = None
     if broker == "redis":
         keeper = north.redis = KeepingRedis.make(folder)
