@@ -125,11 +125,11 @@ class Site:
     def server(self) -> Server:
         return self._servers[0]
 
-    def start_worker(self) -> Worker:
+    def start_worker(self, *arguments: str) -> Worker:
         number = len(self.workers) + 1
         worker = Worker(
             f"worker-{self.name}-{number}",
-            [sys.executable, "manage.py", "runpubsub"],
+            [sys.executable, "manage.py", "runpubsub", *arguments],
             port=0,
             env=self.server.env,
             folder=self.folder,
