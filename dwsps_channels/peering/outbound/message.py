@@ -13,8 +13,11 @@ class ForwardedMessage(NamedTuple):
 
     origin: str
     sequence: int
-    position: Position
+    epoch: str
+    offset: int
     """Its place in the log."""
+    at: float
+    """The time at which it was appended to the log, in seconds since the epoch."""
     topic: str
     frame: bytes
 
@@ -33,15 +36,17 @@ class ForwardedMessage(NamedTuple):
         return cls(
             publication.origin,
             publication.sequence,
-            Position(f"{epoch}:{logged.offset}", logged.at),
+            epoch,
+            logged.offset,
+            logged.at,
             publication.topic,
             _encode(frame),
         )
 
     @property
-    def at(self) -> float:
-        """The time at which it was appended to the log, in seconds since the epoch."""
-        return self.position.at
+    def position(self) -> Position:
+        """The position of a reader that is done with it."""
+        return Position(f"{self.epoch}:{self.offset}", self.at)
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """The messages on their way to one peer: read ahead, or sent and not acknowledged."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final
 
 from dwsps_channels.core.page import Page, Position
@@ -48,12 +48,12 @@ class Window:
         # Bytes of those read ahead, and of those in flight.
         self._ahead = 0
         self._unacknowledged = 0
-        # The place up to which everything is done with, while something is kept.
-        self._done = position
+        # The place up to which everything is done with, while something is kept; or the last message that is.
+        self._done: Position | ForwardedMessage = position
         # The number of messages in the log beyond read_to, as far as known.
         self._unread = 0
-        # The names of the last messages that were put in; the values are not used.
-        self._names: dict[tuple[str, int], None] = {}
+        # The names of the last messages that were put in, the oldest first; the values are not used.
+        self._names: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._sent)
@@ -71,7 +71,9 @@ class Window:
     @property
     def position(self) -> Position:
         """The place up to which the peer has everything that is for it, or has refused it for good."""
-        return self._done if self._waiting or self._sent else self.read_to
+        if not self._waiting and not self._sent:
+            return self.read_to
+        return self._done if isinstance(self._done, Position) else self._done.position
 
     @property
     def lag(self) -> int:
@@ -96,11 +98,10 @@ class Window:
             return
         self._names[name] = None
         if len(self._names) > MAX_NAMES:
-            del self._names[next(iter(self._names))]
+            self._names.popitem(last=False)
         if not self._waiting and not self._sent:
             # Not read_to: what is missing between the two would be counted again by the next worker.
-            epoch, _, offset = message.position.cursor.rpartition(":")
-            self._done = Position(f"{epoch}:{int(offset) - 1}", self.read_to.at)
+            self._done = Position(f"{message.epoch}:{message.offset - 1}", self.read_to.at)
         self._waiting.append(message)
         self._ahead += len(message.frame)
 
@@ -137,7 +138,8 @@ class Window:
             self.resent += 1
         else:
             self.forwarded += 1
-        self._update_room()
+        if not self.room.is_set():
+            self._update_room()
         return message
 
     @property
@@ -149,7 +151,7 @@ class Window:
         """Drop the first message in flight: the peer has it, or has ``refused`` it for good."""
         done = self._sent.popleft()
         self._unacknowledged -= len(done.frame)
-        self._done = done.position
+        self._done = done
         if refused:
             self.dropped += 1
         else:

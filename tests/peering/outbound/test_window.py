@@ -25,8 +25,7 @@ PAGE, PAGE_SIZE = 4, 60
 def outgoing(
     offset: int, name: int | None = None, size: int = 10, epoch: str = "log"
 ) -> ForwardedMessage:
-    position = Position(f"{epoch}:{offset}", float(offset))
-    return ForwardedMessage("a", name or offset, position, "news", b"x" * size)
+    return ForwardedMessage("a", name or offset, epoch, offset, float(offset), "news", b"x" * size)
 
 
 def past(offset: int, *, end: int | None = None, missed: int = 0, epoch: str = "log") -> Page:
@@ -125,7 +124,7 @@ class Model(RuleBasedStateMachine):
         done = self.sent.pop(0)
         assert self.window.awaited is done
         self.window.acknowledge(refused=refused)
-        self.settled.add(offset_of(done.position))
+        self.settled.add(done.offset)
         self.counts["dropped" if refused else "acked"] += 1
         if not refused:
             self.delivered.append(done.sequence)
@@ -145,14 +144,14 @@ class Model(RuleBasedStateMachine):
         expected = max(self.sent, key=lambda message: message.size)
         assert largest is expected
         self.sent.remove(expected)
-        self.settled.add(offset_of(expected.position))
+        self.settled.add(expected.offset)
         self.counts["dropped"] += 1
 
     @rule(often=st.integers(0, 9))
     def clear(self, often: int) -> None:
         if often == 0:
             self.window.clear()
-            self.settled |= {offset_of(each.position) for each in self.sent + self.waiting}
+            self.settled |= {each.offset for each in self.sent + self.waiting}
             self.waiting, self.sent = [], []
 
     @invariant()
