@@ -8,6 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -323,6 +324,86 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
         "deduplication": [deduplicator.MAX_IDS, deduplicator.MAX_AGE // 60],
         "in flight": [window.IN_FLIGHT_MESSAGES, window.IN_FLIGHT_BYTES // mib],
     }
+
+
+# The rows of "When something breaks", each with the tests that show it.
+BREAKS = {
+    "the peer is down": (
+        "peering/test_sources.py::test_in_redis",
+        "peering/test_sources.py::test_in_the_database",
+        "peering/outbound/test_link.py::test_what_the_log_no_longer_has_is_counted",
+    ),
+    "the link is cut silently": (
+        "peering/test_cut.py::test_a_connection_that_is_cut_without_notice_loses_nothing",
+        "durability/test_link.py::test_a_link_that_is_cut_without_notice",
+    ),
+    "the peer answers heartbeats, but no message": (
+        "peering/outbound/test_link.py::test_a_server_that_answers_heartbeats_and_no_message_is_connected_to_anew",
+    ),
+    "the worker dies": (
+        "peering/test_killed.py::test_messages_wait_for_a_worker_that_was_killed",
+        "durability/test_worker.py::test_a_worker_that_is_killed_loses_nothing",
+    ),
+    "the worker dies, with a standby": (
+        "peering/test_killed.py::test_a_standby_takes_over_from_a_worker_that_was_killed",
+        "durability/test_worker.py::test_a_standby_takes_over_a_large_backlog",
+    ),
+    "the worker is stopped": (
+        "peering/test_stopped.py::test_nothing_is_lost_or_comes_twice_or_out_of_order",
+        "peering/test_stopped.py::test_it_sends_nothing_more_before_it_has_verified_its_lease",
+    ),
+    "the worker is cut off": (
+        "peering/test_killed.py::test_worker_survives_its_server",
+        "peering/outbound/test_forwarder.py::test_while_it_cannot_be_read_each_peer_says_so",
+    ),
+    "the worker ends": (
+        "peering/test_killed.py::test_a_worker_that_is_told_to_end_sends_what_it_has_and_ends_well",
+        "peering/outbound/test_forwarder.py::test_it_reads_to_the_end_of_the_log_first",
+    ),
+    "this server is killed": (
+        "durability/test_server.py::test_a_server_that_is_killed_loses_nothing_that_its_log_keeps",
+        "peering/outbound/test_forwarder.py::test_another_one_may_have_lost_what_was_not_read_of_the_first",
+    ),
+    "this server is restarted": (
+        "durability/test_server.py::test_a_server_that_ends_while_its_worker_is_away",
+    ),
+    "server and worker are killed together": (
+        "durability/test_server.py::test_server_and_worker_killed_together",
+        "durability/test_random_kills.py::test_each_acknowledged_message_survives",
+    ),
+    "the peer is killed": (
+        "peering/test_peer_killed.py::test_each_message_is_in_its_log_once_and_in_order",
+    ),
+    "one of the peer's processes is killed": (
+        "peering/test_killed_on_redis.py::test_every_process_of_a_server_knows_what_was_seen",
+    ),
+    "Redis is down, at the peer": (
+        "peering/outbound/test_link.py::test_an_error_that_may_pass_has_all_sent_again_in_order",
+    ),
+    "Redis is down, here": (
+        "durability/test_redis.py::test_redis_is_killed_with_three_processes_on_it",
+        "peering/outbound/test_link.py::test_what_a_log_that_began_again_repeats_is_not_sent_again",
+    ),
+    "the database is down": (
+        "peering/test_worker.py::test_meanwhile_what_is_connected_goes_on",
+        "durability/test_database.py::test_postgresql_is_killed",
+    ),
+}
+
+
+def test_each_event_that_is_described_has_its_tests() -> None:
+    text = section("reference/peering.md", "When something breaks")
+    rows = re.findall(r"^\| (\*\*.+?) \| ", text, re.MULTILINE)
+    assert len(rows) == len(BREAKS)
+    for row, event in zip(rows, BREAKS, strict=True):
+        assert row.replace("*", "").startswith(event)
+    missing = [
+        test
+        for test in chain.from_iterable(BREAKS.values())
+        if f"def {test.partition('::')[2]}("
+        not in (ROOT / "tests" / test.partition("::")[0]).read_text()
+    ]
+    assert missing == []
 
 
 def test_every_command_for_peers_is_named() -> None:

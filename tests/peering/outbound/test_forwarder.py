@@ -687,6 +687,33 @@ class TestFlush:
             await fars[0].say(fars[0].ack(frame))
         assert await flushing == 5  # those for the other one
 
+    async def test_it_reads_to_the_end_of_the_log_first(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        start_forwarder: StartForwarder,
+        client: Publisher,
+    ) -> None:
+        store.add(fars[0])
+        running = start_forwarder()
+        await running.has(LinkState.CONNECTED)
+        fars[0].answer = lambda frame: None
+        for number in range(2000):
+            client.publish("a", number)
+        await wait_until_async(lambda: len(fars[0].frames) == 256, 20)
+        flushing = asyncio.create_task(running.forwarder.flush(20))
+        await asyncio.sleep(0)
+        fars[0].answer = fars[0].ack
+        for frame in list(fars[0].frames):
+            await fars[0].say(fars[0].ack(frame))
+        assert await flushing == 0
+        assert messages(fars[0]) == list(range(2000))
+        # What is published from then on is the next worker's.
+        client.publish("a", 2000)
+        link = running.link()
+        assert link is not None
+        assert link.is_finished
+
     async def test_but_not_for_ever(
         self,
         store: MemoryStore,
