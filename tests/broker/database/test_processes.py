@@ -1,0 +1,100 @@
+"""Two processes with the log in one database: one of them is the server."""
+
+import asyncio
+import signal
+from typing import Any
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.processes import Server, ServerFactory, wait_until_async
+from tests.wire.client import WireClient, connected
+
+BROKER = {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}
+
+
+def dwsps(lease: float) -> dict[str, Any]:
+    return {
+        "BROKER": BROKER,
+        "TIMINGS": {"LEASE_TIMEOUT": lease, "LEASE_RENEW_INTERVAL": lease / 4},
+    }
+
+
+async def is_refused(server: Server) -> bool:
+    try:
+        async with connect(server.url):
+            return False
+    except InvalidStatus as error:
+        return error.response.status_code in (403, 503)  # Daphne knows no other than 403
+
+
+async def serves(server: Server) -> bool:
+    return not await is_refused(server)
+
+
+async def resumed(server: Server, topic: str, since: str) -> tuple[list[Any], Any]:
+    """Subscribe to ``topic`` since a cursor; return the messages and the ack."""
+    async with connected(server.url) as client:
+        await client.send({"type": "subscribe", "topic": topic, "since": since})
+        messages = []
+        while (frame := await client.receive())["type"] != "ack":
+            messages.append(frame["message"])
+        return messages, frame
+
+
+async def test_another_process_takes_over_at_once_from_one_that_was_killed(
+    server_kind: str, start_server: ServerFactory
+) -> None:
+    one = start_server(server_kind, dwsps=dwsps(lease=600))
+    async with connected(one.url) as client:
+        cursor = (await client.call("subscribe", "news"))["cursor"]
+        await client.publish_and_receive("news", 1)
+        two = start_server(server_kind, dwsps=dwsps(lease=600))
+        assert await is_refused(two)
+        assert "another process is this server" in two.log
+        await client.publish_and_receive("news", 2)
+        await asyncio.to_thread(one.kill)
+
+    await wait_until_async(lambda: serves(two), 10)
+
+    messages, ack = await resumed(two, "news", cursor)
+    assert (messages, ack["recovered"]) == ([1, 2], True)
+    async with connected(two.url) as client:
+        await client.publish("news", 3)
+
+
+async def test_a_process_that_stood_still_for_longer_than_its_lease_writes_nothing(
+    start_server: ServerFactory,
+) -> None:
+    one = start_server("fastlane", dwsps=dwsps(lease=1.0))
+    async with connected(one.url) as client:
+        cursor = (await client.call("subscribe", "news"))["cursor"]
+        await client.publish_and_receive("news", 1)
+        two = start_server("fastlane", dwsps=dwsps(lease=1.0))
+        assert await is_refused(two)
+        one.signal(signal.SIGSTOP)
+        await wait_until_async(lambda: serves(two), 10)
+        async with connected(two.url) as other:
+            await other.publish("news", 2)
+
+            await client.send({"type": "publish", "topic": "news", "message": "late", "id": 1})
+            one.signal(signal.SIGCONT)
+
+            # What it is told, if anything, is no ack; and then it is sent to the other process.
+            frames, code = await until_closed(client)
+            assert code == 4200
+            assert [frame for frame in frames if frame["type"] != "error"] == []
+            await wait_until_async(lambda: is_refused(one))
+            await other.publish("news", 3)
+        messages, ack = await resumed(two, "news", cursor)
+        assert (messages, ack["recovered"]) == ([1, 2, 3], True)
+
+
+async def until_closed(client: WireClient) -> tuple[list[Any], int]:
+    """Receive what comes until the connection is closed; return that, and the code."""
+    frames = []
+    try:
+        while True:
+            frames.append(await client.receive())
+    except ConnectionClosed as closed:
+        return frames, 0 if closed.rcvd is None else closed.rcvd.code
