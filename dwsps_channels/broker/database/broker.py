@@ -186,7 +186,7 @@ class DatabaseBroker:
     def resumed(self) -> None:
         """See ``Listener.resumed``."""
         if not self.connected and self._loop is not None and not self._stopping:
-            self.connected = True
+            self.connected, self._refusal = True, AWAY
             if self._settled.is_set():
                 away = self._loop.time() - self._away_since
                 logger.info("the log can be written again, after %.1f s", away)
@@ -214,7 +214,7 @@ class DatabaseBroker:
     def refused(self, batch: Batch) -> None:
         """See ``Listener.refused``."""
         self._forget(batch)
-        batch.refuse(AWAY)
+        batch.refuse(self._refusal)
         self._flush()
 
     def unknown(self, batch: Batch) -> None:

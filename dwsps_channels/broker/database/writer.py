@@ -123,14 +123,14 @@ class Writer:
                 self._open()
                 self._work()
             except (LeaseHeld, LeaseLost):
-                self._fail()
                 self._was_held = True
                 self._listener.held()
+                self._fail()
                 pause = HELD_PAUSE
             except Exception as error:
                 problem = self._describe(error)
-                self._fail()
                 self._listener.lost(problem)
+                self._fail()
                 is_new = monotonic() - began > MAX_RETRY_PAUSE
                 pause = RETRY_PAUSE if is_new else min(2 * pause, MAX_RETRY_PAUSE)
             else:

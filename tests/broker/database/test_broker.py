@@ -201,7 +201,7 @@ async def test_a_process_that_has_lost_the_lease_writes_nothing(start: Start) ->
         LogState.objects.using(ALIAS).update(holder="another")
 
     await in_thread(take)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="another process is this server"):
         await member.publish(publication(2))
 
     assert member.numbers == [1]
