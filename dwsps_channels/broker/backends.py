@@ -222,6 +222,19 @@ class DatabaseBackend(BrokerBackend):
                     id=UNUSABLE,
                 )
             ]
+        mode = described.get("OPTIONS", {}).get("transaction_mode") or ""
+        if described["ENGINE"].endswith("sqlite3") and mode.upper() not in (
+            "IMMEDIATE",
+            "EXCLUSIVE",
+        ):
+            return [
+                Info(
+                    f"the log is in the SQLite database '{alias}': a transaction of the project's that reads before it writes "
+                    "fails with 'database is locked' if the log was written in between",
+                    hint="set 'transaction_mode': 'IMMEDIATE' in its OPTIONS; or give the log a database of its own by USING",
+                    id="dwsps_channels.I003",
+                )
+            ]
         return []
 
 

@@ -9,13 +9,18 @@ from django.core.checks import INFO
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
+from dwsps_channels.broker import backends
 from dwsps_channels.broker.backends import (
     ChannelLayerBackend,
+    DatabaseBackend,
     MemoryBackend,
     RedisBackend,
     configured_backend,
 )
 from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
+from dwsps_channels.broker.database.broker import DatabaseBroker
+from dwsps_channels.broker.database.reader import DatabaseReader
+from dwsps_channels.broker.database.source import DatabaseSource
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.broker.redis.broker import RedisBroker
 
@@ -25,6 +30,7 @@ OWN = {"BACKEND": f"{__name__}.OwnLayer"}
 OTHER = {"BACKEND": f"{__name__}.OtherLayer"}
 IN_MEMORY = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 REDIS = "dwsps_channels.broker.backends.RedisBackend"
+DATABASE = "dwsps_channels.broker.backends.DatabaseBackend"
 CHANNEL_LAYER = "dwsps_channels.broker.backends.ChannelLayerBackend"
 MEMORY = "dwsps_channels.broker.backends.MemoryBackend"
 
@@ -144,6 +150,30 @@ class TestConfiguredBackend:
             pytest.raises(ImproperlyConfigured, match=problem),
         ):
             configured_backend()
+
+
+class TestDatabaseBackend:
+    named = {"BROKER": {"BACKEND": DATABASE}}  # noqa: RUF012
+
+    def test_the_log_is_in_the_database_that_routers_choose(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(backends, "is_under_test", lambda: False)
+        with override_settings(DWSPS=self.named):
+            backend = configured_backend()
+            assert isinstance(backend, DatabaseBackend)
+            assert backend.using == "default"
+            assert isinstance(backend.make_broker(), DatabaseBroker)
+            assert isinstance(backend.make_source(), DatabaseSource)
+            assert isinstance(backend.make_reader(), DatabaseReader)
+            assert backend.make_sender() is None
+        with override_settings(DWSPS=self.named, DATABASE_ROUTERS=["tests.routed_settings.Router"]):
+            assert DatabaseBackend({}).using == "main"
+            assert DatabaseBackend({"USING": "log"}).using == "log"
+
+    def test_under_test_it_is_in_memory(self) -> None:
+        with override_settings(DWSPS=self.named):
+            assert isinstance(configured_backend().make_broker(), MemoryBroker)
 
 
 class TestGroup:

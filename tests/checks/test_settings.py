@@ -470,10 +470,23 @@ class TestLog:
         # Django's test runner takes one, for a test that has the broker in memory.
         database = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}}
         named = {"BROKER": {"BACKEND": DATABASE}}
-        assert ids(DWSPS=named) == []
+        assert ids(DWSPS=named) == []  # whose transaction_mode is IMMEDIATE
         monkeypatch.setattr(backends, "is_under_test", lambda: False)
         monkeypatch.setattr("django.conf.settings.DATABASES", database)
         assert "in memory" in found_only("E009", DWSPS=named).msg
+
+    @pytest.mark.parametrize("mode", [None, "DEFERRED"])
+    def test_I003_transactions_on_sqlite_do_not_wait(
+        self, mode: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "log.sqlite3"}
+        options = {} if mode is None else {"OPTIONS": {"transaction_mode": mode}}
+        monkeypatch.setattr("django.conf.settings.DATABASES", {"default": database | options})
+        named = {"BROKER": {"BACKEND": DATABASE}}
+        assert "transaction_mode" in str(found_only("I003", DWSPS=named).hint)
+        immediate = database | {"OPTIONS": {"transaction_mode": "immediate"}}
+        monkeypatch.setattr("django.conf.settings.DATABASES", {"default": immediate})
+        assert ids(DWSPS=named) == []
 
     @pytest.mark.django_db
     def test_I002_what_peers_miss_is_in_memory(self) -> None:

@@ -90,6 +90,23 @@ async def test_a_process_that_stood_still_for_longer_than_its_lease_writes_nothi
         assert (messages, ack["recovered"]) == ([1, 2, 3], True)
 
 
+async def test_history_is_read_from_the_database_by_a_process_that_does_not_serve(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server("fastlane", dwsps={"BROKER": BROKER})
+    async with connected(server.url) as client:
+        for number in range(3):
+            await client.publish("news.uk", number)
+    await asyncio.to_thread(server.terminate)
+
+    read = "from dwsps_channels import history; h = history('news'); print([m.message for m in h.messages], h.cursor)"
+    printed = await asyncio.to_thread(server.manage, "shell", "--no-imports", "-c", read)
+
+    messages, _, cursor = printed.strip().rpartition(" ")
+    assert messages == "[0, 1, 2]"
+    assert cursor.endswith(":3")
+
+
 async def until_closed(client: WireClient) -> tuple[list[Any], int]:
     """Receive what comes until the connection is closed; return that, and the code."""
     frames = []
