@@ -110,7 +110,7 @@ RULES = [
         ),
     ),
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
-    Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"))),
+    Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"), room("durable"))),
     Rule(room("policies"), ours=(*PURE, THREADS)),
     Rule(
         room("server"),

@@ -1,4 +1,4 @@
-"""What the worker does beside forwarding, under its lease."""
+"""The worker's further task, under its lease."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
