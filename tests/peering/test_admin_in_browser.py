@@ -1,5 +1,6 @@
 """Peers in the admin, in a real browser, beside a real worker."""
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -146,3 +147,44 @@ def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
     north.server.kill()
     north.server.start()
     assert re.fullmatch(r"left \d+ (s|min) ago · 3 received", receiving())
+
+
+def test_an_operator_sees_what_waits_for_a_peer_that_is_away(
+    browser: Browser, make_sites: MakeSites
+) -> None:
+    north, south = make_sites("north", "south")
+    north.dwsps = {"TAIL_MESSAGES": 5}
+    north.start_server()
+    far = south.start_server()
+    north.add_peer("south", south.url)
+    south.add_peer("north", north.url, "--no-forward")
+    north.start_worker()
+    create_admin(north)
+    page = log_in(browser, north, [])
+
+    def shown(column: str) -> str:
+        page.goto(f"{north.server.http_url}/admin/dwsps_channels/peer/")
+        return page.locator(f".field-{column}").first.inner_text()
+
+    wait_until(lambda: "connected" in shown("sending"), 20, "the list says that it is connected")
+    assert shown("lag") == "0"
+    far.terminate()
+    with BlockingClient(north.url) as client:
+        for number in range(3):
+            client.publish("news", number)
+    wait_until(lambda: shown("lag").startswith("3 · oldest"), 20, "the list says how much waits")
+    [described] = json.loads(north.peers("list", "--json"))
+    assert described["lag"] == 3
+    assert described["lag_seconds"] >= 0
+    assert f"process {north.workers[0].pid}" in north.peers("list").splitlines()[0]
+
+    # More than half of what is kept waits.
+    wait_until(lambda: "will lose messages in" in shown("lag"), 20, "the list foretells a loss")
+    for width in (375, 1280):
+        page.set_viewport_size({"width": width, "height": 667})
+        assert page.evaluate(OVERFLOW) == 0
+
+    far.start()
+    wait_until(lambda: shown("lag") == "0", 30, "the list says that nothing waits any more")
+    assert "connected" in shown("sending")
+    assert shown("dropped") == "0"
