@@ -15,7 +15,7 @@ from dwsps_channels.broker.redis.broker import RedisBroker
 from dwsps_channels.broker.redis.hosts import async_pool
 from dwsps_channels.broker.redis.source import RedisSource
 from tests.broker.redis.account import Account
-from tests.broker.redis.brokers import broker, layout
+from tests.broker.redis.brokers import broker, layout, source_at
 from tests.broker.redis.follower import Follower
 from tests.broker.redis.proxy import Proxy
 from tests.processes import HOST, Child, Redis, free_port, redis_server, require, wait_until_async
@@ -199,7 +199,7 @@ async def test_a_redis_that_gets_its_first_replica_is_still_the_same(
     account: Account, redis: Redis, children: list[Child], tmp_path: Path
 ) -> None:
     """Redis then takes another replication id, and a process that starts is the first to see it."""
-    follower = Follower(RedisSource(partial(async_pool, {"address": redis.url}), layout()))
+    follower = Follower(source_at(redis.url))
     for _ in range(2):
         account.talk(await account.add(broker(redis)))
     await account.goes_on()

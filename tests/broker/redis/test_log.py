@@ -11,6 +11,7 @@ from dwsps_channels.broker.redis.connection import Connection
 from dwsps_channels.broker.redis.hosts import async_pool
 from dwsps_channels.broker.redis.layout import Layout
 from dwsps_channels.broker.redis.loading import Search, load
+from dwsps_channels.core.keys import DURABLE_KEYS
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
@@ -173,7 +174,7 @@ class TestKeys:
     async def test_the_keys_of_durable_publishes_outlive_a_flood_of_others(
         self, script: Script
     ) -> None:
-        durable = "server:durable:9d3f"
+        durable = f"{DURABLE_KEYS}9d3f"
         await script.append(publication(1), keys=[durable])
         for start in range(0, 101_000, 1000):
             keys = [f"user:1:7:durable:{key}" for key in range(start, start + 1000)]
@@ -183,7 +184,7 @@ class TestKeys:
         hours = 60 * 60 * 1000
         seconds, _ = await script.client.time()
         await script.set(durable_at=1000 * seconds - 25 * hours)
-        assert await script.append(publication(2), keys=["server:durable:another"])
+        assert await script.append(publication(2), keys=[f"{DURABLE_KEYS}another"])
         assert await script.append(publication(2), keys=[durable]) == [b"ok", b"0", b"0:1"]
 
 

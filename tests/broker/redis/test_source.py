@@ -4,7 +4,6 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from dwsps_channels.broker.redis.source import RedisSource
 from dwsps_channels.core.page import Page, Position
 from dwsps_channels.core.publication import Publication
 from tests.broker.contract import publication
-from tests.broker.redis.brokers import layout
+from tests.broker.redis.brokers import layout, source_at
 from tests.processes import Redis, wait_until_async
 
 START = Position()
@@ -58,10 +57,6 @@ async def log(redis: Redis) -> AsyncIterator[Log]:
     yield log
     await connection.close()
     await client.aclose()
-
-
-def source_at(url: str, **options: Any) -> RedisSource:
-    return RedisSource(partial(async_pool, {"address": url}), layout(**options))
 
 
 @pytest.fixture

@@ -2,25 +2,18 @@
 
 import signal
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis as Client
 
-from dwsps_channels.broker.redis.hosts import async_pool
-from dwsps_channels.broker.redis.source import RedisSource
 from dwsps_channels.core.page import Position
 from dwsps_channels.core.retention import Retention
 from tests.broker.redis.account import Account
-from tests.broker.redis.brokers import broker, layout
+from tests.broker.redis.brokers import broker, layout, source_at
 from tests.broker.redis.follower import Follower
 from tests.broker.redis.proxy import Proxy
 from tests.processes import Redis, wait_until_async
-
-
-def source_at(url: str) -> RedisSource:
-    return RedisSource(partial(async_pool, {"address": url}), layout())
 
 
 @pytest.fixture
