@@ -11,7 +11,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from dwsps_channels.broker.redis.batch import Batch
-from dwsps_channels.broker.redis.connection import Connection, problem_of
+from dwsps_channels.broker.redis.connection import Connection, is_refusal, problem_of
 from dwsps_channels.broker.redis.hosts import with_sentinels
 from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, Search, load
@@ -331,16 +331,20 @@ class RedisBroker:
 
     def _give_up(self) -> None:
         """Answer the publishers whose batch is on its way: no answer comes any more, or it does not come back."""
-        for batch in list(self._pending.values()):
-            if batch.first:
-                batch.accept()
+        # A Redis that was left may have lost what it took: it may come back without its data, or another in its place.
+        # Publishers with a key may publish again: if the log still has the first one, that changes nothing.
+        if self.connected:
+            for batch in self._pending.values():
+                if batch.first:
+                    batch.accept()
+            for offset, waiting in self._repeated:
+                accept(waiting.accepted, Repeated(offset))
+        refuse([waiting for _, waiting in self._repeated], UNKNOWN)
+        self._repeated.clear()
         for batch in (*self._pending.values(), *filter(None, [self._unanswered])):
-            batch.refuse(UNKNOWN if batch.is_uncertain else AWAY)
+            batch.refuse(UNKNOWN if batch.is_uncertain or batch.first else AWAY)
         self._pending.clear()
         self._unanswered = None
-        for offset, waiting in self._repeated:
-            accept(waiting.accepted, Repeated(offset))
-        self._repeated.clear()
 
     def _forget(self, batch: Batch) -> None:
         self._pending.pop(batch.number, None)
@@ -398,9 +402,8 @@ class RedisBroker:
         was_uncertain, batch.is_uncertain = batch.is_uncertain, True
         try:
             what, *outcome = await connection.run(batch.call)
-        except ResponseError:
-            # Redis did nothing: its memory or its disk is full, for example.
-            if not was_uncertain:
+        except ResponseError as error:
+            if is_refusal(error) and not was_uncertain:
                 self._forget(batch)
                 batch.refuse(AWAY)
             raise

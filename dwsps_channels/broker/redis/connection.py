@@ -1,7 +1,10 @@
 """A connection to Redis on the event loop."""
 
 import asyncio
+import re
 from typing import Any, Final
+
+from redis.exceptions import NoScriptError, ResponseError
 
 from dwsps_channels.broker.redis.layout import SCRIPT, SCRIPT_NAME, Argument, Call
 from dwsps_channels.broker.redis.server import RedisServer
@@ -10,6 +13,14 @@ from dwsps_channels.protocol.text import printable
 # Seconds for a connection to come about, and for a reply. Both are longer than Redis takes on a bad day.
 CONNECT_TIMEOUT: Final = 3.0
 REPLY_TIMEOUT: Final = 3.0
+
+# The codes of errors before the first write of a script. Redis 6 has them in the text: "ERR Error running script …: -OOM …".
+_REFUSAL: Final = re.compile(
+    r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY)\b"
+)
+
+# Classes for some of them, of which redis-py cuts off the code. Not all of its versions have all of them.
+_REFUSALS: Final = {"NoPermissionError", "OutOfMemoryError", "ReadOnlyError"}
 
 
 class Connection:
@@ -42,8 +53,6 @@ class Connection:
 
     async def run(self, call: Call) -> Any:
         """Call the script. Raises as ``call``."""
-        from redis.exceptions import NoScriptError
-
         try:
             return await self.call("EVALSHA", SCRIPT_NAME, *call)
         except NoScriptError:
@@ -56,6 +65,14 @@ class Connection:
     async def close(self) -> None:
         """Close it, without waiting for the other side."""
         await self._connection.disconnect(nowait=True)
+
+
+def is_refusal(error: ResponseError) -> bool:
+    """Return whether Redis did nothing of a call of the script: its memory or its disk is full, for example.
+
+    Other errors may come in the middle of it, or from a proxy that has not waited for the reply.
+    """
+    return type(error).__name__ in _REFUSALS or _REFUSAL.search(str(error)) is not None
 
 
 def problem_of(error: Exception) -> str:

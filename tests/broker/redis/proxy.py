@@ -17,6 +17,7 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._is_cut = False
+        self._replaced: tuple[bytes, bytes] | None = None
         self._server: asyncio.Server | None = None
         self.port = 0
         """The port to connect to."""
@@ -46,6 +47,14 @@ class Proxy:
         """Undo both."""
         self._is_cut = False
         self._flowing.set()
+
+    def replace(self, beginning: bytes, data: bytes) -> None:
+        """Send ``data`` instead of the next reply of Redis that begins so."""
+        self._replaced = beginning, data
+
+    @property
+    def has_replaced(self) -> bool:
+        return self._replaced is None
 
     async def stop(self) -> None:
         self.cut()
@@ -80,5 +89,7 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
+                if self._replaced is not None and data.startswith(self._replaced[0]):
+                    data, self._replaced = self._replaced[1], None
                 writer.write(data)
                 await writer.drain()

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis as Client
 
+from dwsps_channels.broker.redis import broker as broker_module
 from dwsps_channels.broker.redis.broker import UNKNOWN
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol.errors import Unavailable
-from tests.broker.contract import publication
+from tests.broker.contract import answered, publication
 from tests.broker.redis.account import Account
 from tests.broker.redis.brokers import broker, broker_at
 from tests.broker.redis.proxy import Proxy
@@ -302,3 +303,31 @@ async def test_a_redis_that_is_full_refuses_what_nobody_gets_then(
     await client.config_set("maxmemory", 0)
     await account.goes_on()
     account.check()
+
+
+async def test_an_error_of_a_proxy_is_no_refusal(account: Account, proxied: Proxy) -> None:
+    """Redis has the message nevertheless, which is found out when the batch is sent again."""
+    process = await account.add(broker_at(proxied.url))
+    await account.goes_on()
+    proxied.replace(b"*4\r\n$2\r\nok\r\n", b"-ERR upstream failure\r\n")
+    number = await account.publish(process)
+    assert proxied.has_replaced
+    assert number in account.acknowledged
+    await account.goes_on()
+    account.check()
+    assert process.numbers.count(number) == 1
+
+
+async def test_what_redis_took_and_did_not_bring_back_is_not_known_to_be_published(
+    account: Account, proxied: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis goes as soon as it has taken it, and may come back without it."""
+    monkeypatch.setattr(broker_module, "OUTCOME_TIMEOUT", 0.3)
+    process = await account.add(broker_at(proxied.url))
+    await account.goes_on()
+    proxied.replace(b"*1\r\n*2\r\n", b"")  # the reply of XREAD
+    answer = process.broker.publish(publication(0))
+    await wait_until_async(lambda: proxied.has_replaced and process.broker._unanswered is None)
+    proxied.cut()
+    with pytest.raises(Unavailable, match=UNKNOWN):
+        await answered(answer)
