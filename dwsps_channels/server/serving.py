@@ -12,17 +12,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import uvicorn
 from channels.routing import get_default_application
 from django.apps import apps
 from django.conf import settings
 
+from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.servers.options import message_bytes
+from dwsps_channels.core.log_source import LogSource
+from dwsps_channels.core.node import Node
 from dwsps_channels.peering.worker import LeasedTask, Worker
 from dwsps_channels.server import runtime
+from dwsps_channels.server.node_source import NodeSource
 from dwsps_channels.server.shutdown import end_signals
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -91,14 +95,6 @@ class Endpoint(NamedTuple):
             raise missing
         return found
 
-    @property
-    def url(self) -> str:
-        """The websocket's, for a worker on this machine. The path is that of ``DWSPS["SERVER_URL"]``."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        shown = f"[{host}]" if ":" in host else host
-        path = urlsplit(conf.SERVER_URL).path or "/"
-        return urlunsplit(("ws", f"{shown}:{self.port}", path, "", ""))
-
 
 def missing_for_speed() -> list[str]:
     """Return the packages of the fast lane that are not installed."""
@@ -112,10 +108,8 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def serve(
-    endpoint: Endpoint, listening: list[socket.socket], task: LeasedTask | None = None
-) -> None:
-    """Serve on ``listening``, which ``endpoint.listen`` gave, forward, and do the worker's ``task``, until told to end.
+def serve(listening: list[socket.socket], task: LeasedTask | None = None) -> None:
+    """Serve on ``listening``, which ``Endpoint.listen`` gave, forward, and do the worker's ``task``, until told to end.
 
     Raises:
         SystemExit: uvicorn could not start; its log says why.
@@ -142,7 +136,17 @@ def serve(
         )
     )
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(_serve(server, listening, Worker(endpoint.url, task)))
+        worker = Worker(_make_source, task, reads_from="this process")
+        runner.run(_serve(server, listening, worker))
+
+
+def _make_source() -> LogSource:
+    return NodeSource(_node, configured_backend().make_source())
+
+
+async def _node() -> Node:
+    """Return the node of the server in this process, which starts if it has not."""
+    return (await runtime.obtain()).node
 
 
 def application() -> Any:
@@ -168,7 +172,7 @@ async def _serve(server: "_Server", listening: list[socket.socket], worker: Work
         await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
     finally:
         server.stop()
-        # What was published to the last has come to the worker before its connection ends.
+        # The worker comes after the server, to read what was published to the last.
         await asyncio.wait([serving])
         worker.stop()
         await asyncio.wait([working])

@@ -1,6 +1,7 @@
 """``manage.py runpubsub --serve``: everything in one process."""
 
 import asyncio
+import itertools
 import json
 import shutil
 import signal
@@ -9,17 +10,26 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from django.test import override_settings
 from websockets.exceptions import ConnectionClosed
 
 from dwsps_channels.server.serving import Endpoint
 from tests.connections.fastlane.raw import raw_client
 from tests.peering.site import SECRET
 from tests.peering.traffic import Audience, publish
-from tests.processes import HOST, ROOT, Child, base_environment, free_port, manage, wait_until
+from tests.processes import (
+    HOST,
+    ROOT,
+    Child,
+    base_environment,
+    free_port,
+    manage,
+    wait_until,
+    wait_until_async,
+)
 from tests.wire.client import connected
 from tests.wire.test_floods import FLOODS, PUBLISH, answers_until, flood
 
@@ -201,6 +211,38 @@ async def test_it_forwards_to_its_peers_in_the_same_process(
     wait_until(lambda: states() == [("south", "connected")], 20)
 
 
+async def test_what_it_acknowledged_until_it_ended_reaches_its_peer(
+    serve: Serve, migrated_database: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copy(migrated_database, tmp_path / "other.sqlite3"))
+    north, south = serve("north"), serve("south", own_database=other)
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    for here, there, only in ((south, north, "--no-forward"), (north, south, "--no-accept")):
+        command = ("peers", "add", there.name, url(there), "--secret-file", str(secret), only)
+        manage(*command, env=here.env)
+    wait_until(lambda: "peer 'south': connected" in north.log, 20)
+    assert "read from this process" in north.log
+    acknowledged: list[int] = []
+    async with connected(url(south)) as subscriber, connected(url(north)) as publisher:
+        await subscriber.subscribe("news")
+
+        async def publish_on() -> None:
+            with suppress(ConnectionClosed):
+                for number in itertools.count():
+                    ack = await publisher.call("publish", "news", message=number)
+                    if ack["type"] == "ack":
+                        acknowledged.append(number)
+
+        publishing = asyncio.create_task(publish_on())
+        await wait_until_async(lambda: len(acknowledged) >= 300, 20)
+        assert await asyncio.to_thread(north.terminate, 20) == 0
+        await publishing
+        got = [(await subscriber.receive())["message"] for _ in acknowledged]
+        assert got == acknowledged
+        await subscriber.nothing_more()
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "problem"),
     [
@@ -251,17 +293,14 @@ def test_an_address_of_another_machine_cannot_be_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "endpoint", "worker_goes_to"),
+    ("text", "endpoint"),
     [
-        ("8000", ("127.0.0.1", 8000), "ws://127.0.0.1:8000/ws/pubsub/"),
-        ("127.0.0.1:81", ("127.0.0.1", 81), "ws://127.0.0.1:81/ws/pubsub/"),
-        ("0.0.0.0:8000", ("0.0.0.0", 8000), "ws://127.0.0.1:8000/ws/pubsub/"),
-        ("[::]:8000", ("::", 8000), "ws://[::1]:8000/ws/pubsub/"),
-        ("localhost:8000", ("localhost", 8000), "ws://localhost:8000/ws/pubsub/"),
+        ("8000", ("127.0.0.1", 8000)),
+        ("127.0.0.1:81", ("127.0.0.1", 81)),
+        ("0.0.0.0:8000", ("0.0.0.0", 8000)),
+        ("[::]:8000", ("::", 8000)),
+        ("localhost:8000", ("localhost", 8000)),
     ],
 )
-def test_where_it_listens(text: str, endpoint: tuple[str, int], worker_goes_to: str) -> None:
-    found = Endpoint.parse(text)
-    assert found == endpoint
-    with override_settings(DWSPS={}):
-        assert found.url == worker_goes_to
+def test_where_it_listens(text: str, endpoint: tuple[str, int]) -> None:
+    assert Endpoint.parse(text) == endpoint

@@ -99,7 +99,7 @@ class Command(BaseCommand):
             listening = endpoint.listen()
         except OSError as error:
             raise CommandError(f"--serve: cannot listen on {where}: {error.strerror}") from error
-        serving.serve(endpoint, listening, Sweeper(serving_publisher))
+        serving.serve(listening, Sweeper(serving_publisher))
 
 
 async def _run(worker: Worker) -> None:
