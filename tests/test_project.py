@@ -1,5 +1,6 @@
 """The demo project as its user starts it: its environment, and what it serves with DEBUG off."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -21,7 +22,16 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from project import environment
-from tests.processes import HOST, ROOT, Server, ServerFactory, base_environment, wait_until
+from tests.processes import (
+    HOST,
+    ROOT,
+    Server,
+    ServerFactory,
+    base_environment,
+    free_port,
+    wait_until,
+)
+from tests.wire.client import connected
 
 DEMO = {"DJANGO_SETTINGS_MODULE": "project.settings"}
 
@@ -242,6 +252,27 @@ def test_unknown_path_and_foreign_host_are_refused_without_details(server: Serve
     assert request(server, "GET", "/nothing-here")[0] == 404
     assert request(server, "GET", "/", headers={"Host": "elsewhere.example.org"})[0] == 400
     assert "DEBUG = True" not in request(server, "GET", "/nothing-here")[2]
+
+
+async def test_the_log_survives_a_restart(database: Path, tmp_path: Path) -> None:
+    """As `make run` serves it, and as it is killed."""
+    port = free_port()
+    command = [sys.executable, "manage.py", "runpubsub", "--serve", f"{HOST}:{port}"]
+    env = base_environment(database) | DEMO
+    with Server.all_closed() as servers:
+        server = Server("demo", command, port=port, env=env, folder=tmp_path)
+        servers.append(server)
+        server.start()
+        async with connected(server.url) as client:
+            cursor = (await client.call("subscribe", "news"))["cursor"]
+            await client.publish_and_receive("news", "before")
+
+        await asyncio.to_thread(server.restart)
+
+        async with connected(server.url) as client:
+            missed = await client.call("subscribe", "news", since=cursor)
+            assert missed["message"] == "before"
+            assert (await client.receive())["recovered"] is True
 
 
 def test_admin_user_made_on_the_command_line_can_log_in(

@@ -61,6 +61,11 @@ class LogTable:
         """The publications."""
         return LogEntry.objects.using(self.using)
 
+    def is_held(self, holder: str) -> bool:
+        """Return whether another process than ``holder`` has the lease, as far as can be known. It only reads."""
+        other = self._leases().holder_of(LEASE)
+        return other not in ("", holder) and not has_ended(other)
+
     def take(self, holder: str, seconds: float, known: Place) -> Place:
         """Take the lease for ``holder``; return the end of the log, which only this process writes to from now on.
 

@@ -9,8 +9,8 @@ from django.db.models import Count, Sum
 from dwsps_channels.broker.database.rows import Row
 from dwsps_channels.broker.database.table import LogTable
 
-# Rows that are removed in one go: more than a batch usually adds.
-STEP: Final = 1000
+# Rows that are removed in one go: more than the largest batch adds.
+STEP: Final = 2000
 
 # How much of its bound a root may have beyond it, so that not every batch removes some.
 SLACK: Final = 1 / 32

@@ -89,6 +89,8 @@ class Writer:
         # Has no outcome yet.
         self._batch: Batch | None = None
         self._place = Place()
+        # True while there is a connection that did not break.
+        self._is_prepared = False
         # True if another process had the lease meanwhile.
         self._was_held = False
         self._keys = Keys()
@@ -128,6 +130,7 @@ class Writer:
                 self._fail()
                 pause = HELD_PAUSE
             except Exception as error:
+                self._is_prepared = False
                 problem = self._describe(error)
                 self._listener.lost(problem)
                 self._fail()
@@ -178,7 +181,12 @@ class Writer:
     # With the lease
 
     def _open(self) -> None:
-        prepare(self._table.using)
+        if not self._is_prepared:
+            prepare(self._table.using)
+            self._is_prepared = True
+        # Looked at first: a process that waits for its turn is not to lock the database all the time.
+        if self._table.is_held(self._holder):
+            raise LeaseHeld
         place = self._table.take(self._holder, self._lease_seconds, self._place)
         batch, self._batch = self._batch, None
         if batch is not None and place.epoch != self._place.epoch:

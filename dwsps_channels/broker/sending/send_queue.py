@@ -44,7 +44,7 @@ class SendQueue:
         """Add ``publication``. The future fails with ``Unavailable`` if the queue is full, or if it cannot be sent."""
         size = len(memoryview(publication.message)) + len(publication.topic.encode()) + OVERHEAD
         if len(self._queue) >= self._max_publications or self._bytes + size > self._max_bytes:
-            return refused("the server's other processes cannot be told fast enough")
+            return refused("too many messages wait to be published")
         waiting = Waiting(publication, key, asyncio.get_running_loop().create_future(), size)
         self._queue.append(waiting)
         self._bytes += size
