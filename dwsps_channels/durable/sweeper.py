@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from channels.db import database_sync_to_async
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connections
 
@@ -99,6 +100,9 @@ class Sweeper:
         return False not in complete
 
     def _sweep_one(self, database: str, publisher: Publisher) -> bool:
+        connection = connections[database]
+        if not connection.in_atomic_block and not connection.get_autocommit():
+            connection.set_autocommit(True)  # DATABASES turns it off: nobody else would commit
         swept = sweep(database, publisher, is_stopping=self._stopping.is_set)
         if swept.sent:
             logger.info(
@@ -136,7 +140,7 @@ class Sweeper:
         """Call ``call``. If the database fails return ``None``: another one is not to wait for it."""
         try:
             return call()
-        except DatabaseError as error:
+        except (DatabaseError, ImproperlyConfigured) as error:
             if self._throttle.is_due(("query", database)):
                 logger.warning(
                     "the database '%s' cannot be asked for durable messages: %s",

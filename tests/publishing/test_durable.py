@@ -18,7 +18,7 @@ from dwsps_channels.publishing.losses import delays, losses
 from dwsps_channels.publishing.publisher import PublishResult
 from dwsps_channels.testing import PubSubCommunicator, capture_publishes, outbox, real_publishes
 from tests.processes import HOST, free_port
-from tests.publishing.test_api import FailingBroker, serving_with
+from tests.publishing.test_api import FailingBroker, SlowBroker, serving_with
 from tests.reached import reached
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -168,6 +168,15 @@ class TestKeys:
             assert [(await client.receive())["message"] for _ in range(2)] == ["first", "apart"]
             assert apart.offset != first.offset
             assert await client.received_nothing()
+
+
+async def test_without_a_log_it_is_removed_once_the_broker_has_accepted_it() -> None:
+    broker = SlowBroker()
+    broker.accepts.set_result(None)
+    async with serving_with(broker):
+        published = await in_thread(lambda: publish("news", 1, durable=True))
+    assert published == PublishResult(reached=0)
+    assert await in_thread(stored) == []
 
 
 class TestFailures:

@@ -147,6 +147,23 @@ def test_what_nobody_hears_is_counted_and_not_raised(
     assert "no process of the server was listening (1)" in caplog.text
 
 
+def test_a_durable_message_is_never_lost(server: Server, publisher: RemotePublisher) -> None:
+    def publish_durable() -> PublishResult:
+        message = OutgoingMessage("a", Raw(b"1"), "2020-01-21T17:03:13.625Z", durable_id="0a")
+        return publisher.publish(message)
+
+    nobody = "no process of the server was listening"
+    server.result = SendResult(lost=nobody)
+    with pytest.raises(Unavailable, match=nobody):
+        publish_durable()
+    server.result = SendResult(offset=7, lost=nobody)  # the log has it for those that come
+    assert publish_durable() == PublishResult(reached=0, offset=7)
+    server.problem = TimeoutError()
+    with pytest.raises(Unavailable, match="no answer within 2 s"):
+        publish_durable()
+    assert losses.total == 0
+
+
 def test_the_result_has_the_offset(server: Server, publisher: RemotePublisher) -> None:
     server.result = SendResult(offset=7)
     message = OutgoingMessage("a", Raw(b"1"), "2020-01-21T17:03:13.625Z")
