@@ -170,6 +170,11 @@ class DatabaseBackend(BrokerBackend):
         return self.options.USING or router.db_for_write(LogEntry)
 
     @property
+    def retention(self) -> Retention:
+        """See ``BrokerBackend.retention``."""
+        return conf.log_retention
+
+    @property
     def _roots(self) -> "Roots":
         # Not at the top: models cannot be imported before the apps are ready.
         from dwsps_channels.broker.database.roots import Roots

@@ -78,14 +78,28 @@ def test_a_peer_that_is_not_sent_to_has_none(row: PeerStatus | None) -> None:
     assert lag_of(row, RETENTION) is None
 
 
-def test_the_bounds_are_those_of_the_log_that_the_broker_keeps(settings: Any) -> None:
-    bounds = {"TAIL_MAX_AGE": 100, "LOG_MAX_AGE": 1000}
+BACKENDS = "dwsps_channels.broker.backends."
+
+
+@pytest.mark.parametrize(
+    ("broker", "seconds"),
+    [
+        ({"BACKEND": BACKENDS + "MemoryBackend"}, 100),
+        ({"BACKEND": BACKENDS + "DatabaseBackend"}, 1000),
+        (
+            {
+                "BACKEND": BACKENDS + "RedisBackend",
+                "OPTIONS": {"HOSTS": ["redis://127.0.0.1:1/"]},
+            },
+            1000,
+        ),
+    ],
+    ids=["memory", "database", "redis"],
+)
+def test_the_bounds_are_those_of_the_log_that_the_broker_keeps(
+    settings: Any, broker: dict[str, object], seconds: float
+) -> None:
+    bounds = {"TAIL_MAX_AGE": 100, "LOG_MAX_AGE": 1000, "BROKER": broker}
     settings.DWSPS = {**settings.DWSPS, **bounds}
-    assert lag(5, 90, None).loses_in == pytest.approx(10, abs=2)
-    redis = {
-        "BACKEND": "dwsps_channels.broker.backends.RedisBackend",
-        "OPTIONS": {"HOSTS": ["redis://127.0.0.1:1/"]},
-    }
-    settings.DWSPS = {**settings.DWSPS, "BROKER": redis}
-    assert lag(5, 90, None).loses_in is None
-    assert lag(5, 990, None).loses_in == pytest.approx(10, abs=2)
+    assert lag(5, seconds / 2 - 1, None).loses_in is None
+    assert lag(5, seconds - 10, None).loses_in == pytest.approx(10, abs=2)
