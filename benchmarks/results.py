@@ -40,6 +40,8 @@ class Figure:
     """Number of clients that missed something, of a load in which they recover, over all rounds."""
     memory_rise: float | None = None
     """Median of the bytes that the server has more after a recovery than before clients were cut off."""
+    server_each: float | None = None
+    """Median of the server's processor time for a client that connects, in seconds; of a storm or a recovery."""
 
 
 @dataclass
@@ -112,6 +114,11 @@ def _figure(load: Load, measurements: list[Measurement]) -> Figure:
             one["connections"] - one["recovered"] for one in measurements if "recovered" in one
         ),
         memory_rise=median(rises) if rises else None,
+        server_each=(
+            median(one["busy"]["server"] / one["rate"] for one in measurements)
+            if load.kind in ("storm", "recovery")
+            else None
+        ),
     )
 
 

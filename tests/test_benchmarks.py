@@ -952,9 +952,15 @@ def test_report_shows_who_was_recovered_and_what_it_took() -> None:
     results.add("fastlane", load, measured(4500) | recovery)
     results.add("daphne", load, measured(900) | recovery | {"recovered": 4998})
     text = report.text(results)
-    assert f"| **dwsps, fast lane** | {load.title} | 4.5 k | all | 3.0 |" in text
-    assert f"| **dwsps, Daphne** | {load.title} | 900 | all but 2 | 3.0 |" in text
+    assert f"| **dwsps, fast lane** | {load.title} | 4.5 k | 220 | all | 3.0 |" in text
+    assert f"| **dwsps, Daphne** | {load.title} | 900 | 1100 | all but 2 | 3.0 |" in text
     assert "≥ 4 k recoveries/s | — | 4.5 k recoveries/s | yes |" in text
+
+
+def test_report_shows_what_a_reconnect_costs_the_server() -> None:
+    text = report.text(results_of({"fastlane": [4400, 4500, 9900], "ws": [9000]}, load="storm"))
+    assert "| **dwsps, fast lane** | 4.5 k | 220 |" in text
+    assert "| Node ws | 9 k | 110 |" in text
 
 
 def test_report_compares_the_brokers_by_their_acks() -> None:
