@@ -83,7 +83,10 @@ class Broker(Protocol):
         """
 
     async def stop(self) -> None:
-        """Send what was accepted, stop receiving, and leave nothing behind. A second call changes nothing."""
+        """Send what was accepted, stop receiving, and leave nothing behind. A second call changes nothing.
+
+        Publications are refused from then on.
+        """
 
     def stats(self) -> BrokerStats:
         """Return the counters as they are now."""

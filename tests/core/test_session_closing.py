@@ -5,7 +5,7 @@ import pytest
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unavailable
-from tests.core.recording import World, is_error, publish, subscribe, unsubscribe
+from tests.core.recording import World, future, is_error, publish, subscribe, unsubscribe
 
 
 def test_before_it_closes_the_client_is_told_why(world: World) -> None:
@@ -53,6 +53,35 @@ def test_a_client_that_does_not_answer_pings_is_closed_to_come_back(world: World
     assert client.transport.discarded
     assert is_error(client.transport.final_frame, "unavailable")
     assert world.is_empty()
+
+
+async def test_before_the_end_the_broker_answers_what_the_client_has_published(
+    world: World,
+) -> None:
+    client, other = world.connect("one"), world.connect("other")
+    client.send(subscribe("news"))
+    world.broker.answer = accepted = future()
+    assert client.session.receive(publish("news", 1, id=1)) is None
+
+    answered = client.session.stop_receiving()
+    assert answered is not None
+    assert client.session.receive(publish("news", 2, id=2)) is None
+    accepted.set_result(1)
+    await answered
+    world.broker.answer = None
+    other.send(publish("news", 3))
+    client.session.close(CloseCode.GOING_AWAY, Unavailable("the server is going away"))
+
+    # It is subscribed until it is closed: what is before the cursor in its last frame was sent.
+    assert [each.get("message", each.get("id")) for each in client.transport.take()] == [1, 1, 3]
+    assert client.transport.code == 4200
+    assert [bytes(each.message) for each in world.broker.taken] == [b"1", b"3"]
+
+
+def test_there_is_nothing_to_wait_for_if_the_broker_has_answered(world: World) -> None:
+    client = world.connect()
+    client.send(publish("news", 1))
+    assert client.session.stop_receiving() is None
 
 
 @pytest.mark.parametrize("frame", [subscribe("news"), publish("news"), unsubscribe("news"), "{"])
