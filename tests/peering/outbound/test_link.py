@@ -283,7 +283,8 @@ class TestReading:
         monkeypatch.setattr(module, "LOOK_INTERVAL", 0.02)
         link = start_link(FarServer().url)
         link.put(*range(1, 1001))
-        await wait_until_async(lambda: link.link.status().lag == 1000)
+        await wait_until_async(lambda: not link.window.room.is_set())
+        assert link.link.status().lag == 1000
         assert PAGE_MESSAGES < len(link.window) <= 2 * PAGE_MESSAGES
         reads = len(link.log.reads)
         link.put(*range(1001, 2001))
@@ -901,8 +902,8 @@ class TestLoops:
         assert link.link.status().last_error == "leads to this server itself"
         await wait_until_async(lambda: link.has_read_all and len(link.window) == 0)
         link.put(3)
-        await wait_until_async(lambda: link.has_read_all)
-        assert (len(link.window), link.window.position.cursor) == (0, "log:3")
+        # While it looks whether it still is one, it may have read that.
+        await wait_until_async(lambda: link.window.position.cursor == "log:3")
         assert far.frames == []
         assert LinkState.CONNECTED not in link.states
 
@@ -915,6 +916,7 @@ class TestLoops:
         link.put(1)
         await link.has(LinkState.LOOP)
         assert link.link.status().last_error == "leads to the same server as 'other'"
+        await wait_until_async(lambda: link.has_read_all and len(link.window) == 0)
         claims.release(OTHER)
         await link.has(LinkState.CONNECTED)
         link.put(2)
