@@ -23,6 +23,7 @@ from dwsps_channels.broker.backends import ChannelLayerBackend
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.log import Log
 from dwsps_channels.exceptions import InvalidPayload, NotServing
+from dwsps_channels.models import DurableMessage
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
 from dwsps_channels.server import runtime
@@ -87,6 +88,17 @@ class TestCapturePublishes:
                 publish("a", 1)
                 assert published == []
             assert published == [("a", 1)]
+
+    @pytest.mark.django_db
+    def test_so_do_durable_messages(
+        self, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+    ) -> None:
+        with django_capture_on_commit_callbacks(execute=True):
+            publish("a", 1, durable=True)
+            assert DurableMessage.objects.count() == 1
+        assert outbox == [("a", 1)]
+        assert outbox[0].durable
+        assert DurableMessage.objects.count() == 0
 
     async def test_bad_topics_and_messages_raise_as_ever(self) -> None:
         with capture_publishes() as published:

@@ -121,7 +121,7 @@ async def apublish(
     ``key``, the result and the errors are those of ``publish`` in a thread. It waits for no transaction: those belong to
     synchronous code. A durable message is stored in the thread of Django's asynchronous queries, and then published. Only if
     synchronous code has a transaction open there, and has called this by ``async_to_sync``, is the message a part of it: it
-    is published on commit, and the result is ``None``.
+    is published on commit, and the result is ``None``. ``using`` is the database of a durable message.
     """
     outgoing = encode(topic, message, key)
     publisher = choose_publisher()

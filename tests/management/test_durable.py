@@ -38,6 +38,14 @@ def failure(*arguments: str) -> str:
     return str(caught.value)
 
 
+def test_without_a_table_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(durable, "databases_with_table", list)
+    for command in (["list"], ["list", "--json"], ["send"], ["remove", "--older-than", "1"]):
+        assert failure(*command) == (
+            "no database has the table of durable messages: run 'manage.py migrate'"
+        )
+
+
 class TestList:
     def test_nothing_waits(self) -> None:
         assert run("list") == "no durable message waits\n"

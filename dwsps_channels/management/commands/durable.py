@@ -82,7 +82,7 @@ class Command(BaseCommand):
         options["run"](**options)
 
     def list(self, *, ids: bool, json: bool, **options: Any) -> None:
-        databases = databases_with_table()
+        databases = _databases()
         waiting = waiting_by_topic(databases)
         if json:
             self.stdout.write(dumps([_described(each) for each in waiting], indent=2))
@@ -99,7 +99,7 @@ class Command(BaseCommand):
             )
 
     def send(self, **options: Any) -> None:
-        swept = [swept for database in databases_with_table() for swept in _send_all(database)]
+        swept = [swept for database in _databases() for swept in _send_all(database)]
         self.stdout.write(f"published {_messages(sum(each.sent for each in swept))}")
         for refusal in filter(None, (each.refusal for each in swept)):
             self.stderr.write(f"refused: {refusal}")
@@ -113,7 +113,7 @@ class Command(BaseCommand):
     def remove(self, *, ids: Sequence[UUID], older_than: float | None, **options: Any) -> None:
         removed = 0
         known: set[UUID] = set()
-        for database in databases_with_table():
+        for database in _databases():
             rows = DurableMessage.objects.using(database)
             chosen = rows.filter(pk__in=ids) if older_than is None else rows.older_than(older_than)
             known.update(chosen.values_list("pk", flat=True) if ids else ())
@@ -121,6 +121,13 @@ class Command(BaseCommand):
         self.stdout.write(f"removed {_messages(removed)}")
         if unknown := [str(each) for each in ids if each not in known]:
             raise CommandError(f"no message with this id waits: {', '.join(unknown)}")
+
+
+def _databases() -> Sequence[str]:
+    """Return the databases that have the table; fail if there is none."""
+    if found := databases_with_table():
+        return found
+    raise CommandError("no database has the table of durable messages: run 'manage.py migrate'")
 
 
 def _send_all(database: str) -> Iterator[Swept]:
