@@ -107,7 +107,7 @@ class Forwarder:
         return sum(link.window.lag for link in self.links)
 
     async def close(self, *, write: bool = True) -> None:
-        """End the links. Write their statuses and cursors, unless another worker does by now."""
+        """End the links. Write their statuses and positions, unless another worker does by now."""
         self._log_losses()
         statuses = {
             id: replace(status, last_error=status.last_error or "the worker has stopped")
@@ -158,15 +158,15 @@ class Forwarder:
     def _log_losses(self) -> None:
         """Log what the log no longer had, and that it has begun again: one line for all peers that lost as much."""
         missed: dict[int, list[str]] = {}
-        restarted: dict[int, list[str]] = {}
+        restarted: dict[int | None, list[str]] = {}
         for id, (link, _) in self._links.items():
             window, name = link.window, f"'{link.config.name}'"
             if count := window.missed - self._logged_missed.get(id, 0):
                 self._logged_missed[id] = window.missed
                 missed.setdefault(count, []).append(name)
-            if window.restart is not None:
-                restarted.setdefault(window.restart, []).append(name)
-                window.restart = None
+            if window.restarted_at is not None:
+                restarted.setdefault(window.left_unread, []).append(name)
+                window.restarted_at = None
         for count, peers in missed.items():
             logger.warning(
                 "%d messages are lost to %s: the log no longer had them when this worker read on",
@@ -174,16 +174,16 @@ class Forwarder:
                 ", ".join(peers),
             )
         for unread, peers in restarted.items():
-            if unread:
-                logger.warning(
-                    "the log of this server has begun again: of the old one %d messages were not read, and may be lost to %s",
-                    unread,
-                    ", ".join(peers),
-                )
-            else:
+            if unread == 0:
                 logger.info(
                     "the log of this server has begun again; the old one was read to its end, as far as known"
                 )
+                continue
+            logger.warning(
+                "the log of this server has begun again: %s messages of the old one that were not read may be lost to %s",
+                "the" if unread is None else unread,
+                ", ".join(peers),
+            )
 
     async def _reconcile(self) -> None:
         """Add, replace and remove links, as the rows say."""

@@ -39,8 +39,10 @@ class Window:
         self.resent = 0
         self.missed = 0
         """Of those dropped, the ones that the log no longer had."""
-        self.restart: int | None = None
-        """Set when the log has begun again: the number of messages of the old one that were not read."""
+        self.restarted_at: Position | None = None
+        """Set when the log has begun again: the place up to which the old one was read."""
+        self.left_unread: int | None = None
+        """The number of messages that the old one had beyond that; ``None``: it is not known."""
         self._waiting: deque[ForwardedMessage] = deque()
         self._sent: deque[ForwardedMessage] = deque()
         # The number of messages at the head of _waiting that were sent before.
@@ -50,8 +52,8 @@ class Window:
         self._unacknowledged = 0
         # The place up to which everything is done with, while something is kept; or the last message that is.
         self._done: Position | ForwardedMessage = position
-        # The number of messages in the log beyond read_to, as far as known.
-        self._unread = 0
+        # The number of messages in the log beyond read_to; None: nothing was read yet.
+        self._unread: int | None = None
         # The names of the last messages that were put in, the oldest first; the values are not used.
         self._names: OrderedDict[tuple[str, int], None] = OrderedDict()
 
@@ -78,12 +80,12 @@ class Window:
     @property
     def lag(self) -> int:
         """The number of messages in the log that are not acknowledged. Those not read yet need not be for the peer."""
-        return len(self) + self._unread
+        return len(self) + (self._unread or 0)
 
     @property
     def is_at_end(self) -> bool:
         """True if everything in the log was read, as far as known."""
-        return self._unread == 0
+        return not self._unread
 
     @property
     def oldest_at(self) -> float | None:
@@ -111,7 +113,7 @@ class Window:
             self.missed += page.missed
             self.dropped += page.missed
             if page.restarted and self.read_to.cursor:
-                self.restart = self._unread
+                self.restarted_at, self.left_unread = self.read_to, self._unread
         self.read_to = page.position
         self.measure(page)
         self._update_room()

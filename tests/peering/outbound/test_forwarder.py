@@ -520,7 +520,26 @@ class TestTheLog:
         log.begin_again("another")
         fars[0].answer = fars[0].ack
         fars[0].cut()
-        line = f"of the old one {unread} messages were not read, and may be lost to 'far'"
+        line = f"{unread} messages of the old one that were not read may be lost to 'far'"
+        await wait_until_async(lambda: line in caplog.text)
+
+    async def test_another_one_since_the_last_worker_may_have_lost_messages_as_well(
+        self,
+        store: MemoryStore,
+        fars: list[FarServer],
+        log: LogInMemory,
+        start_forwarder: StartForwarder,
+        client: Publisher,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        store.add(fars[0])
+        first = start_forwarder()
+        client.publish("a", 1)
+        await gets(fars[0], 1)
+        await first.end()
+        log.begin_again("another")
+        start_forwarder()
+        line = "the messages of the old one that were not read may be lost to 'far'"
         await wait_until_async(lambda: line in caplog.text)
 
     async def test_while_it_cannot_be_read_each_peer_says_so(

@@ -798,7 +798,7 @@ class TestNonsense:
             await far.say(delivery)
             return "sends too many unsolicited frames" in caplog.text
 
-        await wait_until_async(left)
+        await wait_until_async(left, 20)
         link.put(1)
         await link.is_done(1)
 

@@ -293,18 +293,24 @@ def test_names_are_forgotten_at_last() -> None:
 def test_what_a_log_that_began_again_leaves_unread_is_known() -> None:
     window = filled(1, 2, end=10)
     window.advance(Page((), "another:4", 4.0, 4, restarted=True))
-    assert window.restart == 8
+    assert (window.restarted_at, window.left_unread) == (Position("log:2", 2.0), 8)
+
+
+def test_what_a_log_leaves_unread_of_which_nothing_was_read_is_not_known() -> None:
+    window = Window(Position("log:2", 2.0))
+    window.advance(Page((), "another:4", 4.0, 4, restarted=True))
+    assert (window.restarted_at, window.left_unread) == (Position("log:2", 2.0), None)
 
 
 @pytest.mark.parametrize("position", [Position(), Position(at=5.0)])
 def test_where_nothing_was_read_yet_no_log_begins_again(position: Position) -> None:
     window = Window(position)
     window.advance(Page((), "log:4", 4.0, 4, restarted=True))
-    assert window.restart is None
+    assert window.restarted_at is None
 
 
 def test_what_is_not_for_the_peer_anyway_is_not_missing() -> None:
     window = filled(1)
     window.advance(past(20, missed=7), counts=False)
     window.advance(Page((), "another:4", 4.0, 4, restarted=True), counts=False)
-    assert (window.missed, window.dropped, window.restart) == (0, 0, None)
+    assert (window.missed, window.dropped, window.restarted_at) == (0, 0, None)
