@@ -73,11 +73,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._receive_in_time()
 
-    def connection_handed_on(self, transport: asyncio.Transport, ends: float) -> None:
-        """Be ``connection_made``, later: the head is to be complete at ``ends``, by the loop's clock."""
-        super().connection_made(transport)
-        self._since = ends - HEAD_TIMEOUT
-        self._call_in(max(0.0, ends - self.loop.time()), self._on_late)
+    def end_head_by(self, time: float) -> None:
+        """Expect the first head to be complete at ``time``, by the loop's clock: the connection is older than this object."""
+        self._since = time - HEAD_TIMEOUT
+        self._call_in(max(0.0, time - self.loop.time()), self._on_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

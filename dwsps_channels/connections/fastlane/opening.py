@@ -1,7 +1,7 @@
 """The first bytes of a connection: a websocket handshake is read here, any other request by ``HttpProtocol``.
 
-After a restart thousands of clients open a connection at once. An HTTP parser, and uvicorn's protocol around it, cost
-such a client more than everything else that is done for it.
+After a restart thousands of clients open a connection at once. To parse their requests by HTTP, and pass them on to a
+protocol that parses them again, takes a third of the time that they cost the server.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from dwsps_channels.connections.websocket.handshake import (
 
 
 class OpeningProtocol(asyncio.Protocol):
-    """For uvicorn's ``--http``: hands each connection on as soon as something comes."""
+    """For uvicorn's ``--http``: hands a connection over to ``WebSocketProtocol`` or ``HttpProtocol`` once something comes."""
 
     __slots__ = ("_app_state", "_config", "_loop", "_server_state", "_timer", "_transport")
 
@@ -60,7 +60,8 @@ class OpeningProtocol(asyncio.Protocol):
         else:
             protocol = HttpProtocol(*arguments)
             transport.set_protocol(protocol)
-            protocol.connection_handed_on(transport, self._timer.when())
+            protocol.connection_made(transport)
+            protocol.end_head_by(self._timer.when())
             protocol.data_received(data)
 
     def eof_received(self) -> None:

@@ -18,15 +18,29 @@ _PLAIN = re.compile(
     rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n)+"
     rb"\r\n"
 )
-# A handshake has no body.
-_BODY = re.compile(rb"\n(?:content-length|transfer-encoding|expect):", re.IGNORECASE)
+# The headers that decide what an HTTP server does with a request: for a handshake the first two alternatives, once each.
+_DECIDING = re.compile(
+    rb"\n(?:(connection):|(upgrade):[ \t]*websocket\r|"
+    rb"(?:upgrade|content-length|transfer-encoding|expect):)",
+    re.IGNORECASE,
+)
 
 _BREAK = re.compile(rb"[\r\n\0]")
 
 
 def is_plain(request: bytes) -> bool:
-    """Tell whether ``request`` is a well-formed GET, whole and without a body: an HTTP parser would find no more in it."""
-    return _PLAIN.fullmatch(request) is not None and _BODY.search(request) is None
+    """Tell whether ``request`` is a whole, well-formed GET that asks for a websocket and nothing else.
+
+    Then HTTP servers agree about it, and ``HandshakeRequest`` need not be preceded by an HTTP parser.
+    """
+    if _PLAIN.fullmatch(request) is None:
+        return False
+    deciding = _DECIDING.findall(request)
+    return (
+        len(deciding) == 2
+        and any(connection for connection, _ in deciding)
+        and any(upgrade for _, upgrade in deciding)
+    )
 
 
 class HandshakeRejected(Exception):

@@ -5,6 +5,8 @@ import gc
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -131,6 +133,10 @@ NO_HANDSHAKES = {
     "another upgrade": changed(b"Upgrade: websocket", b"Upgrade: h2c"),
     "no connection": changed(b"Connection: Upgrade\r\n", b""),
     "another connection": changed(b"Connection: Upgrade", b"Connection: keep-alive"),
+    "two connections": changed(b"X-Empty:", b"Connection: close"),
+    "a tab after it": changed(b"Upgrade: websocket", b"Upgrade: websocket\t"),
+    "two upgrades": changed(b"X-Empty:", b"Upgrade: h2c"),
+    "upgrades in one line": changed(b"Upgrade: websocket", b"Upgrade: websocket, h2c"),
     "another version": changed(b"Version: 13", b"Version: 8"),
     "no key": changed(KEY, b""),
     "many headers": changed(b"X-Empty:\r\n", b"X-Empty:\r\n" * MAX_HEADERS),
@@ -140,6 +146,8 @@ HANDSHAKES = {
     "plain": HANDSHAKE,
     "two subprotocols": changed(b"X-Empty:", b"Sec-WebSocket-Protocol: one, two"),
     "two lines of a list": changed(b"Connection: Upgrade", b"Connection: a\r\nConnection: Upgrade"),
+    "a list in one line": changed(b"Connection: Upgrade", b"connection: keep-alive, upgrade"),
+    "another case": changed(b"Upgrade: websocket", b"UPGRADE:WebSocket"),
     "many headers that fit": changed(b"X-Empty:\r\n", b"X-Empty:\r\n" * (MAX_HEADERS - 7)),
     "a large header that fits": changed(b"X-Empty:", b"X-Empty: " + b"a" * (MAX_HEAD_BYTES - 300)),
 }
@@ -154,6 +162,17 @@ async def test_any_other_request_is_answered_as_without_it(request_: bytes) -> N
 async def test_a_handshake_is_answered_as_without_it(request_: bytes) -> None:
     connection = await check_answers(request_)
     assert connection.answer.startswith(b"HTTP/1.1 101 ")
+
+
+@given(
+    start=st.integers(0, len(HANDSHAKE)),
+    size=st.integers(0, 3),
+    new=st.binary(max_size=3) | st.text("\r\n:; GETHTP/1.0,", max_size=4).map(str.encode),
+)
+def test_a_request_that_is_changed_anywhere_is_answered_as_without_it(
+    start: int, size: int, new: bytes
+) -> None:
+    asyncio.run(check_answers(HANDSHAKE[:start] + new + HANDSHAKE[start + size :]))
 
 
 async def check_answers(request: bytes) -> Opened:
