@@ -427,8 +427,9 @@ local function read()
     local is_before = offset_of(first[1]) + first[2][10] - 1 <= after
     place = (is_before and '(' or '') .. first[1]
   end
+  local ask = 1
   while not is_end and count < messages and size < bytes do
-    local entries = redis.call('XRANGE', log, place, '+', 'COUNT', 8)
+    local entries = redis.call('XRANGE', log, place, '+', 'COUNT', ask)
     local at = 1
     while at <= #entries and count < messages and size < bytes do
       local fields = entries[at][2]
@@ -437,7 +438,9 @@ local function read()
       count = count + math.min(tonumber(fields[10]), offset_of(entries[at][1]) + fields[10] - 1 - after)
       size, place, at = size + #fields[14], '(' .. entries[at][1], at + 1
     end
-    is_end = at > #entries and #entries < 8
+    is_end = at > #entries and #entries < ask
+    -- No more than will be needed: entries may be large, and Redis does nothing else meanwhile.
+    ask = math.max(1, math.min(2 * ask, 32, math.floor((bytes - size) * #found / (size + 1))))
   end
   return {'ok', epoch, offset, last, int(now), is_unknown and 1 or 0, int(after), found, is_end and 1 or 0}
 end

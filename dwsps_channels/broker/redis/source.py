@@ -31,7 +31,7 @@ READ_BLOCK: Final = 1.0
 READ_GRACE: Final = 2.0
 
 # Bytes that are read at once, however many a page may have: Redis does nothing else meanwhile.
-_MAX_READ: Final = 1024 * 1024
+_MAX_READ: Final = 256 * 1024
 
 # Places whose entries are remembered: of a worker with many peers, each where it is.
 _MAX_PLACES: Final = 4096
