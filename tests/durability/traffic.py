@@ -1,6 +1,8 @@
 """Publishers at one server and subscribers at its peer, and the verdict at the end.
 
-``make test`` runs a short form of the trials. ``DURABILITY=full`` runs all brokers and the numbers of a release: half an hour.
+``make test`` runs a short form of the trials. ``DURABILITY=full`` runs all brokers and the numbers of a release. That takes more than
+an hour, and some trials take longer than pytest lets a test: `-o faulthandler_timeout=900`. ``DURABILITY_FIGURES`` names a file
+that gets a line a trial.
 """
 
 import asyncio
@@ -170,6 +172,13 @@ class Traffic:
         }
 
 
+def _report(lines: list[str]) -> None:
+    if path := os.environ.get("DURABILITY_FIGURES"):
+        name = os.environ["PYTEST_CURRENT_TEST"].partition("::")[2].partition(" ")[0]
+        with open(path, "a") as file:
+            file.writelines(f"{name}: {line}\n" for line in lines)
+
+
 @asynccontextmanager
 async def traffic(
     deployment: Deployment,
@@ -218,8 +227,8 @@ async def traffic(
         await asyncio.gather(*(client.stop() for client in clients))
     figures = flowing.figures(deployment) | {"seconds": round(time.monotonic() - began)}
     line = ", ".join(f"{name} {value}" for name, value in figures.items())
-    print(line)
     faults = flowing.faults(deployment)
+    _report([line, *faults])
     assert not faults, "\n".join([line, *faults[:20]])
     assert flowing.stays.connections == 1 or not south_stays, "it has lost its connection"
     deployment.check()
