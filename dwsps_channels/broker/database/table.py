@@ -19,6 +19,9 @@ from dwsps_channels.models.lease import LeaseManager
 LEASE: Final = "log"
 """The name of the lease of the process that writes."""
 
+# Seconds that a time may lose on its way into a database and back.
+_AT_PRECISION: Final = 1e-3
+
 # Rows that are moved to other roots in one statement.
 _MOVED_AT_ONCE: Final = 500
 
@@ -111,7 +114,8 @@ class LogTable:
             state.offset = max(state.offset, last[0], known.offset)
 
     def _has(self, known: Place) -> bool:
-        return self.entries.filter(offset=known.offset, at=known.at).exists()
+        at = known.at - _AT_PRECISION, known.at + _AT_PRECISION
+        return self.entries.filter(offset=known.offset, at__range=at).exists()
 
     def _floors(self, floors: dict[str, int]) -> dict[str, int]:
         """Return the floors of the configured roots. Move what belongs to other ones than before."""
@@ -160,7 +164,7 @@ class LogTable:
         """Return whether ``rows``, whose outcome was uncertain, were added. Call ``take`` first."""
         row = rows[0]
         for at, data in self.entries.filter(offset=row.offset).values_list("at", "data"):
-            return bool(at == row.at and bytes(data) == row.data)
+            return abs(at - row.at) < _AT_PRECISION and bytes(data) == row.data
         return False
 
     def renew(self, holder: str, seconds: float) -> None:

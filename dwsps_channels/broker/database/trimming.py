@@ -35,7 +35,7 @@ class Trimmer:
         for root, count, size in counted.order_by():
             if root in self._counts:
                 self._counts[root] = count
-                self._sizes[root] = size
+                self._sizes[root] = int(size)  # MySQL sums to a Decimal
 
     def add(self, rows: Iterable[Row]) -> None:
         """Count what was appended."""
