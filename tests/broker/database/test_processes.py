@@ -2,6 +2,9 @@
 
 import asyncio
 import signal
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -63,6 +66,26 @@ async def test_another_process_takes_over_at_once_from_one_that_was_killed(
         await client.publish("news", 3)
 
 
+async def stand_still(server: Server, database: Path) -> None:
+    """Stop a process, but not in the middle of a commit: until that goes on nobody can write to the database."""
+
+    def is_stopped() -> bool:
+        server.signal(signal.SIGSTOP)
+        state = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state != "T":
+            return False  # not yet
+        with closing(sqlite3.connect(database, timeout=0.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                server.signal(signal.SIGCONT)
+                return False
+            connection.execute("ROLLBACK")
+            return True
+
+    await wait_until_async(is_stopped)
+
+
 async def test_a_process_that_stood_still_for_longer_than_its_lease_writes_nothing(
     start_server: ServerFactory,
 ) -> None:
@@ -72,7 +95,7 @@ async def test_a_process_that_stood_still_for_longer_than_its_lease_writes_nothi
         await client.publish_and_receive("news", 1)
         two = start_server("fastlane", dwsps=dwsps(lease=1.0))
         assert await is_refused(two)
-        one.signal(signal.SIGSTOP)
+        await stand_still(one, start_server.database)
         await wait_until_async(lambda: serves(two), 10)
         async with connected(two.url) as other:
             await other.publish("news", 2)
