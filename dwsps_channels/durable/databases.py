@@ -2,7 +2,7 @@
 
 from django.db import connections, router
 
-from dwsps_channels.models import DurableMessage
+from dwsps_channels.models import DurableMessage, DurableMessageQuerySet
 
 
 def databases_with_table() -> list[str]:
@@ -17,3 +17,12 @@ def has_table(database: str) -> bool:
     if connection.vendor == "unknown" or not router.allow_migrate_model(database, DurableMessage):
         return False
     return DurableMessage._meta.db_table in connection.introspection.table_names()
+
+
+def rows_of(database: str) -> DurableMessageQuerySet:
+    """Select the messages that ``database`` has, such that changes are committed at once."""
+    connection = connections[database]
+    # DATABASES may turn it off: then nobody else would commit.
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        connection.set_autocommit(True)
+    return DurableMessage.objects.using(database)

@@ -11,6 +11,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from dwsps_channels.conf import conf
+from dwsps_channels.durable.databases import rows_of
 from dwsps_channels.exceptions import NotServing
 from dwsps_channels.models import DurableMessage, DurableMessageQuerySet
 from dwsps_channels.protocol.errors import Unavailable
@@ -65,7 +66,7 @@ def sweep(
     Each has the key that its process publishes it with, so the log takes it once. It ends with the first message that the
     server does not take; a message that is refused for what it is holds up no other.
     """
-    rows = DurableMessage.objects.using(database)
+    rows = rows_of(database)
     chosen = rows.due() if only is None else rows.filter(pk__in=only)
     ids = list(chosen.order_by("due_at", "created_at").values_list("pk", flat=True)[:BATCH])
     # Written before anything is sent. So a replica, which takes no writes, sends nothing; and a message that kills the process
@@ -133,5 +134,5 @@ def _release(rows: DurableMessageQuerySet, left: Sequence[DurableMessage]) -> No
 
 def drop_old(database: str) -> int:
     """Delete the messages that are older than ``DWSPS["DURABLE_MAX_AGE"]``; return how many there were."""
-    dropped, _ = DurableMessage.objects.using(database).older_than(conf.DURABLE_MAX_AGE).delete()
+    dropped, _ = rows_of(database).older_than(conf.DURABLE_MAX_AGE).delete()
     return dropped

@@ -100,9 +100,6 @@ class Sweeper:
         return False not in complete
 
     def _sweep_one(self, database: str, publisher: Publisher) -> bool:
-        connection = connections[database]
-        if not connection.in_atomic_block and not connection.get_autocommit():
-            connection.set_autocommit(True)  # DATABASES turns it off: nobody else would commit
         swept = sweep(database, publisher, is_stopping=self._stopping.is_set)
         if swept.sent:
             logger.info(

@@ -8,4 +8,7 @@ from tests.server_settings import DATABASES
 ROOT_URLCONF = "tests.durable.site"
 
 if other := os.environ.get("TEST_OTHER_DATABASE"):
-    DATABASES["other"] = DATABASES["default"] | {"NAME": other}
+    DATABASES["other"] = DATABASES["default"] | {
+        "NAME": other,
+        "AUTOCOMMIT": "TEST_OTHER_BY_HAND" not in os.environ,
+    }

@@ -298,6 +298,31 @@ async def test_two_databases(server: Server, tmp_path: Path, children: list[Chil
     ]
 
 
+BY_HAND = """
+from django.db import connections, transaction
+from dwsps_channels import publish
+connections["other"].ensure_connection()
+publish("news", "committed", using="other", durable=True)
+transaction.commit(using="other")
+publish("news", "never", using="other", durable=True)
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("broker", "database_kind"), [(MEMORY, SQLITE)])
+async def test_a_database_that_commits_nothing_by_itself(
+    server: Server, tmp_path: Path, children: list[Child]
+) -> None:
+    server.env["DJANGO_SETTINGS_MODULE"] = "tests.durable.site_settings"
+    server.env["TEST_OTHER_DATABASE"] = str(tmp_path / "other.sqlite3")
+    manage("migrate", "--database", "other", "--verbosity", "0", env=server.env)
+    server.env["TEST_OTHER_BY_HAND"] = "1"
+    start_worker(server, tmp_path, children)
+    await asyncio.to_thread(manage, "shell", "-c", BY_HAND, env=server.env)
+    await wait_until_async(lambda: no_row_is_left(server), 30)
+    assert logged(server) == ["committed"]
+
+
 @pytest.mark.processes
 async def test_a_worker_that_serves_publishes_in_its_server(
     database: Path, tmp_path: Path, children: list[Child]

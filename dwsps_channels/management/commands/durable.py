@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from dwsps_channels.durable.databases import databases_with_table
+from dwsps_channels.durable.databases import databases_with_table, rows_of
 from dwsps_channels.durable.sweep import BATCH, Swept, sweep
 from dwsps_channels.durable.waiting import Waiting, lacks_worker, waiting_by_topic
 from dwsps_channels.management.table import table
@@ -114,7 +114,7 @@ class Command(BaseCommand):
         removed = 0
         known: set[UUID] = set()
         for database in _databases():
-            rows = DurableMessage.objects.using(database)
+            rows = rows_of(database)
             chosen = rows.filter(pk__in=ids) if older_than is None else rows.older_than(older_than)
             known.update(chosen.values_list("pk", flat=True) if ids else ())
             removed += chosen.delete()[0]
