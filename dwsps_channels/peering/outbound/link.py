@@ -167,8 +167,7 @@ class Link:
                 async with asyncio.timeout(LOOK_INTERVAL):
                     await self.window.room.wait()
             except TimeoutError:
-                page, _ = await self._source.read(self.window.read_to, messages=1)
-                self.window.measure(page)
+                self.window.measure(await self._source.look(self.window.read_to))
 
     def _take(self, read: MessagePage) -> None:
         """Take from a page what is for this peer."""

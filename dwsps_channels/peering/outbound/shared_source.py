@@ -4,9 +4,11 @@ import asyncio
 import logging
 from time import time
 
+from msgspec.structs import replace
+
 from dwsps_channels.client import Backoff
 from dwsps_channels.core.log_source import LogSource, SourceUnavailable
-from dwsps_channels.core.page import Position
+from dwsps_channels.core.page import Page, Position
 from dwsps_channels.peering.outbound.message import MessagePage
 from dwsps_channels.peering.outbound.window import PAGE_BYTES, PAGE_MESSAGES
 from dwsps_channels.protocol.text import printable
@@ -21,6 +23,10 @@ BACKOFF_CAP = 2.0
 ROUTINE_GRACE = 5.0
 
 
+# For so long a page tells where the log ends.
+LOOK_INTERVAL = 1.0
+
+
 class SharedSource:
     """Reads from a source for several links. Links that are at the same place share one read."""
 
@@ -28,6 +34,8 @@ class SharedSource:
         """Read from ``source``. ``close`` closes it."""
         self._source = source
         self._reads: dict[tuple[Position, int], _Read] = {}
+        # The page that was read last, without its entries, and when, by the loop's clock.
+        self._latest: tuple[Page, float] | None = None
         # The time since which nothing can be read, in seconds since the epoch, and the level and text of the last log line.
         self._failed_at: float | None = None
         self._logged: tuple[int, str] | None = None
@@ -61,6 +69,16 @@ class SharedSource:
                 if self._reads.get(key) is read:
                     del self._reads[key]
 
+    async def look(self, position: Position) -> Page:
+        """Return a page that tells where the log ends by now: one that some link has just read, or the next after ``position``.
+
+        So links that wait for their peers cost no more than one read a second together.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._latest is not None and now - self._latest[1] < LOOK_INTERVAL:
+            return self._latest[0]
+        return (await self.read(position, messages=1)).page
+
     async def close(self) -> None:
         """End the reads, and close the source."""
         tasks = [read.task for read in self._reads.values()]
@@ -84,6 +102,7 @@ class SharedSource:
                 self._note_failure(f"reading failed: {type(error).__name__}")
             else:
                 self._note_success()
+                self._latest = replace(page, entries=()), asyncio.get_running_loop().time()
                 return MessagePage.of(page)
             await asyncio.sleep(backoff.pause(backoff.attempt))
             backoff.attempt += 1

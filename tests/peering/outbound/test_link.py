@@ -16,7 +16,7 @@ from dwsps_channels.client import Backoff
 from dwsps_channels.core.page import Logged, Position
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.peering.outbound import link as module
-from dwsps_channels.peering.outbound import peer_connection
+from dwsps_channels.peering.outbound import peer_connection, shared_source
 from dwsps_channels.peering.outbound.claims import ServerClaims
 from dwsps_channels.peering.outbound.config import PeerConfig
 from dwsps_channels.peering.outbound.link import Link
@@ -281,6 +281,7 @@ class TestReading:
         self, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "LOOK_INTERVAL", 0.02)
+        monkeypatch.setattr(shared_source, "LOOK_INTERVAL", 0.02)
         link = start_link(FarServer().url)
         link.put(*range(1, 1001))
         await wait_until_async(lambda: not link.window.room.is_set())

@@ -155,6 +155,20 @@ async def test_a_defect_of_a_source_is_logged_once_and_shown(
     assert caplog.text.count("Traceback") == 1
 
 
+async def test_links_that_only_look_share_what_was_read_last(
+    log: LogInMemory, source: SharedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 10):
+        log.append(publication(number))
+    pages = [await source.look(Position(f"log:{offset}")) for offset in range(5)]
+    assert {page.end for page in pages} == {9}
+    assert log.reads == [START]
+    log.append(publication(10))
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 0.0)
+    assert (await source.look(Position("log:3"))).end == 10
+    assert log.reads == [START, Position("log:3")]
+
+
 async def test_closing_it_ends_the_reads_and_closes_the_source(log: LogInMemory) -> None:
     source = SharedSource(log)
     read = reading(source)
