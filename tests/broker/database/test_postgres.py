@@ -38,6 +38,9 @@ class Line:
         self.breaks: str = ""
         """``"before"``: the next COMMIT does not arrive; ``"after"``: its reply does not."""
         self.is_open = True
+        self.flows = asyncio.Event()
+        """Clear it to keep what is sent to PostgreSQL."""
+        self.flows.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> asyncio.Server:
@@ -52,6 +55,7 @@ class Line:
                 far_reader, far_writer = await asyncio.open_connection(HOST, self._target)
                 back = asyncio.create_task(self._carry(far_reader, writer))
                 while data := await reader.read(65536):
+                    await self.flows.wait()
                     if self.breaks and b"COMMIT" in data:
                         breaks, self.breaks = self.breaks, ""
                         if breaks == "after":
@@ -137,6 +141,29 @@ async def test_a_commit_that_cannot_be_settled_in_time_has_an_unknown_outcome(
     assert member.numbers == expected
     assert await member.publish(publication(2)) == len(expected) + 1
     assert len(member.logs) == 1
+
+
+async def test_a_database_that_does_not_answer_keeps_no_publisher_waiting(
+    member: Member,
+    line: Line,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(broker_module, "ANSWER_TIMEOUT", 0.3)
+    await member.publish(publication(1))
+    line.flows.clear()
+    with pytest.raises(Unavailable, match="it is not known if the message was published"):
+        await member.publish(publication(2))
+    with pytest.raises(Unavailable, match="cannot publish for now"):
+        await member.publish(publication(3))
+    assert "it has not answered for 0.3 s" in caplog.text
+
+    line.flows.set()
+
+    # It was on its way, and the log has it.
+    await wait_until_async(lambda: member.broker.stats().connected)
+    assert await member.publish(publication(4)) == 3
+    assert (member.numbers, len(member.logs)) == ([1, 2, 4], 1)
 
 
 @pytest.fixture
