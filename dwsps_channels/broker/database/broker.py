@@ -108,7 +108,8 @@ class DatabaseBroker:
         self._away_since = self._loop.time()
         self._writer = Writer(
             self._table,
-            _OnLoop(self, self._loop),
+            self,
+            self._call_on_loop,
             lease_seconds=self._timings.LEASE_TIMEOUT,
             renew_interval=self._timings.LEASE_RENEW_INTERVAL,
         )
@@ -127,6 +128,12 @@ class DatabaseBroker:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return answer
+
+    def _call_on_loop(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call ``function`` on the event loop. Any thread may do that."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(function, *arguments)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -269,39 +276,3 @@ class DatabaseBroker:
     def _forget(self, batch: Batch) -> None:
         if (timer := self._batches.pop(batch, None)) is not None:
             timer.cancel()
-
-
-class _OnLoop:
-    """Passes what the writer tells to the broker's event loop: see ``Listener``."""
-
-    def __init__(self, broker: DatabaseBroker, loop: asyncio.AbstractEventLoop) -> None:
-        self._broker = broker
-        self._loop = loop
-
-    def begun(self, log: Log) -> None:
-        self._call(self._broker.begun, log)
-
-    def resumed(self) -> None:
-        self._call(self._broker.resumed)
-
-    def committed(self, batch: Batch) -> None:
-        self._call(self._broker.committed, batch)
-
-    def refused(self, batch: Batch) -> None:
-        self._call(self._broker.refused, batch)
-
-    def unknown(self, batch: Batch) -> None:
-        self._call(self._broker.unknown, batch)
-
-    def held(self) -> None:
-        self._call(self._broker.held)
-
-    def lost(self, problem: str) -> None:
-        self._call(self._broker.lost, problem)
-
-    def ended(self) -> None:
-        self._call(self._broker.ended)
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(function, *arguments)

@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic, time
@@ -42,7 +43,7 @@ EXIT_TIMEOUT: Final = 1.0
 
 
 class Listener(Protocol):
-    """The receiving end of the writer. Every call is made on the writer's thread, in order."""
+    """The receiving end of the writer, whose calls are in order."""
 
     def begun(self, log: Log) -> None:
         """Take over ``log``: this process writes it, and what follows comes after it."""
@@ -76,10 +77,18 @@ class Writer:
     """
 
     def __init__(
-        self, table: LogTable, listener: Listener, *, lease_seconds: float, renew_interval: float
+        self,
+        table: LogTable,
+        listener: Listener,
+        tell: Callable[..., None],
+        *,
+        lease_seconds: float,
+        renew_interval: float,
     ) -> None:
+        """``tell`` calls a method of ``listener``, with arguments, on the thread that it belongs to."""
         self._table = table
         self._listener = listener
+        self._tell = tell
         self._lease_seconds = lease_seconds
         self._renew_interval = renew_interval
         self._holder = new_holder()
@@ -126,13 +135,13 @@ class Writer:
                 self._work()
             except (LeaseHeld, LeaseLost):
                 self._was_held = True
-                self._listener.held()
+                self._tell(self._listener.held)
                 self._fail()
                 pause = HELD_PAUSE
             except Exception as error:
                 self._is_prepared = False
                 problem = self._describe(error)
-                self._listener.lost(problem)
+                self._tell(self._listener.lost, problem)
                 self._fail()
                 is_new = monotonic() - began > MAX_RETRY_PAUSE
                 pause = RETRY_PAUSE if is_new else min(2 * pause, MAX_RETRY_PAUSE)
@@ -141,21 +150,21 @@ class Writer:
             self._pause(pause)
         self._leave()
         atexit.unregister(self._exit)
-        self._listener.ended()
+        self._tell(self._listener.ended)
 
     def _fail(self) -> None:
         """Refuse what waits; what is uncertain is settled once the database is back."""
         batch = self._batch
         if batch is not None and not batch.is_uncertain:
             self._batch = None
-            self._listener.refused(batch)
+            self._tell(self._listener.refused, batch)
         while True:
             try:
                 next_batch = self._waiting.get_nowait()
             except Empty:
                 return
             if next_batch is not None:
-                self._listener.refused(next_batch)
+                self._tell(self._listener.refused, next_batch)
 
     def _pause(self, seconds: float) -> None:
         ends = monotonic() + seconds
@@ -165,7 +174,7 @@ class Writer:
             except Empty:
                 return
             if batch is not None:
-                self._listener.refused(batch)
+                self._tell(self._listener.refused, batch)
 
     def _leave(self) -> None:
         try:
@@ -188,19 +197,27 @@ class Writer:
         if self._table.is_held(self._holder):
             raise LeaseHeld
         place = self._table.take(self._holder, self._lease_seconds, self._place)
-        batch, self._batch = self._batch, None
-        if batch is not None and place.epoch != self._place.epoch:
-            self._listener.unknown(batch)
-            batch = None
-        if batch is not None and self._table.has(batch.rows):
-            self._finish(batch)
-            batch = None
+        self._settle(place.epoch)
         if self._was_held or (place.epoch, place.offset) != (self._place.epoch, self._place.offset):
             self._begin(place)
         else:
-            self._listener.resumed()
-        if batch is not None and not batch.is_given_up:
-            self._write(batch)
+            self._tell(self._listener.resumed)
+        if self._batch is not None:
+            self._write(self._batch)
+
+    def _settle(self, epoch: str) -> None:
+        """Find out what became of the batch whose commit broke, if there is one. It stays if it is to be tried again."""
+        batch = self._batch
+        if batch is None:
+            return
+        is_known = epoch == self._place.epoch
+        if is_known and self._table.has(batch.rows):
+            self._finish(batch)
+        elif is_known and not batch.is_given_up:
+            batch.is_uncertain = False
+        else:
+            self._batch = None
+            self._tell(self._listener.unknown, batch)
 
     def _begin(self, place: Place) -> None:
         self._keys = Keys()
@@ -211,7 +228,7 @@ class Writer:
             self._table.entries, self._table.roots, place.epoch, place.offset, self._table.floors
         )
         self._place, self._was_held = place, False
-        self._listener.begun(log)
+        self._tell(self._listener.begun, log)
 
     def _work(self) -> None:
         """Write what comes, until this is to stop."""
@@ -281,7 +298,7 @@ class Writer:
                 if row.key:
                     self._keys.add(row.key, row.offset)
             self._trimmer.add(rows)
-        self._listener.committed(batch)
+        self._tell(self._listener.committed, batch)
 
     def _describe(self, error: Exception) -> str:
         if not isinstance(error, DatabaseError | CommitUncertain):

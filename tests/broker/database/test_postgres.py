@@ -140,6 +140,7 @@ async def test_a_commit_that_cannot_be_settled_in_time_has_an_unknown_outcome(
     expected = [1] if breaks == "after" else []
     assert member.numbers == expected
     assert await member.publish(publication(2)) == len(expected) + 1
+    assert member.broker.stats().waiting == 0
     assert len(member.logs) == 1
 
 

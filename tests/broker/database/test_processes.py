@@ -1,8 +1,11 @@
 """Two processes with the log in one database: one of them is the server."""
 
 import asyncio
+import json
 import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.processes import Server, ServerFactory, wait_until_async
+from tests.processes import ROOT, Server, ServerFactory, base_environment, wait_until_async
 from tests.wire.client import WireClient, connected
 
 BROKER = {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}
@@ -111,6 +114,35 @@ async def test_a_process_that_stood_still_for_longer_than_its_lease_writes_nothi
             await other.publish("news", 3)
         messages, ack = await resumed(two, "news", cursor)
         assert (messages, ack["recovered"]) == ([1, 2, 3], True)
+
+
+def test_a_process_that_ends_without_a_word_gives_the_lease_back(database: Path) -> None:
+    """As one that reloads its code, and need not be on a system that shows which processes run."""
+    code = """
+import asyncio
+from dwsps_channels.broker.backends import configured_backend
+from dwsps_channels.models import Lease
+
+class Receiver:
+    begin = exclude = receive = lambda *arguments: None
+
+asyncio.run(configured_backend().make_broker().start(Receiver()))
+print("holder:", Lease.objects.holder_of("log"))
+"""
+    env = base_environment(database) | {"TEST_DWSPS": json.dumps(dwsps(lease=600))}
+    ran = subprocess.run(
+        [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert len(ran.stdout.split()) == 2, ran.stdout  # it had the lease
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT name, holder FROM dwsps_channels_lease").fetchall()
+    assert rows == [("log", "")]
 
 
 async def test_history_is_read_from_the_database_by_a_process_that_does_not_serve(
