@@ -65,3 +65,18 @@ async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broke
             await asyncio.to_thread(deployment.server.start)
             await asyncio.to_thread(deployment.worker.start)
         await flowing.flows()
+
+
+@pytest.mark.parametrize("serve", [False, True], ids=["worker", "serve"])
+async def test_a_server_that_is_restarted_has_its_worker_read_everything(
+    deploy: Deploy, serve: bool
+) -> None:
+    """Its log is in its memory, and ends with it: all that was acknowledged reaches the peer before."""
+    deployment = await deploy("memory", serve=serve)
+    async with traffic(deployment) as flowing:
+        for _ in range(times(3, 20)):
+            await flowing.flows()
+            # Not by ``end``: there is no excuse for what is lost.
+            await asyncio.to_thread(deployment.server.terminate)
+            await asyncio.to_thread(deployment.server.start)
+        await flowing.flows()

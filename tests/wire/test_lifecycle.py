@@ -193,7 +193,7 @@ async def test_a_thread_that_publishes_until_the_end_loses_nothing_that_was_ackn
         application="tests.wire.background:application",
     )
     async with as_worker(server) as worker:
-        pages = [await next_page(worker)]
+        pages = [await next_page(worker, at=0.0)]
         await wait_until_async(lambda: file.exists() and "100\n" in file.read_text())
         ended = asyncio.create_task(asyncio.to_thread(server.terminate, 2 * DRAIN_TIMEOUT))
         with suppress(ConnectionClosed):
