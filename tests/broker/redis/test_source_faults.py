@@ -44,8 +44,8 @@ async def proxied(redis: Redis) -> AsyncIterator[Proxy]:
     await proxy.stop()
 
 
-async def talking(account: Account, redis: Redis) -> None:
-    for _ in range(2):
+async def talking(account: Account, redis: Redis, processes: int = 2) -> None:
+    for _ in range(processes):
         account.talk(await account.add(broker(redis)))
     await account.goes_on()
 
@@ -62,13 +62,15 @@ def assert_each_once(account: Account, follower: Follower) -> None:
 async def test_a_redis_that_keeps_everything_is_killed_again_and_again(
     account: Account, keeping: Redis, follower: Follower
 ) -> None:
-    await talking(account, keeping)
-    for _ in range(3):
+    await talking(account, keeping, processes=3)
+    for _ in range(6):
         keeping.restart()
         await account.goes_on()
     await account.hush()
+    account.check()
     await follower.has_all_of(account)
     assert_each_once(account, follower)
+    assert account.unknown == set()
     assert follower.problems
 
 
