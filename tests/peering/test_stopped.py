@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import sqlite3
+from contextlib import closing
 
 from dwsps_channels.peering.outbound.window import IN_FLIGHT_MESSAGES
 from tests.peering.conftest import MakeSites
@@ -26,6 +28,22 @@ async def start_two(north: Site, peer: str) -> tuple[Worker, Worker]:
     return active, standby
 
 
+async def stop(north: Site, worker: Worker) -> None:
+    """Stop a worker, but not in the middle of a transaction: nobody else could write to SQLite then."""
+
+    def is_stopped() -> bool:
+        worker.process.send_signal(signal.SIGSTOP)
+        try:
+            with closing(sqlite3.connect(north.database, timeout=1.0)) as database:
+                database.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            worker.process.send_signal(signal.SIGCONT)
+            return False
+        return True
+
+    await wait_until_async(lambda: asyncio.to_thread(is_stopped), 20, "it is stopped")
+
+
 async def taken_over(standby: Worker) -> None:
     await wait_until_async(lambda: "forwarding the publications" in standby.log, 20, "a take-over")
 
@@ -39,7 +57,7 @@ async def test_nothing_is_lost_or_comes_twice_or_out_of_order(make_sites: MakeSi
         await audience.has_so_many("north", 300)
         for stopped, other in ((active, standby), (standby, active)):
             before = other.log.count("forwarding the publications")
-            stopped.process.send_signal(signal.SIGSTOP)
+            await stop(north, stopped)
             await wait_until_async(
                 lambda: other.log.count("forwarding the publications") > before,  # noqa: B023
                 20,
@@ -67,7 +85,7 @@ async def test_it_sends_nothing_more_before_it_has_verified_its_lease(
         active, standby = await start_two(north, "far")
         await publish(north.url, "north", 3 * IN_FLIGHT_MESSAGES)
         await wait_until_async(lambda: len(far.frames) == IN_FLIGHT_MESSAGES, 20)
-        active.process.send_signal(signal.SIGSTOP)
+        await stop(north, active)
         # The acks wait for it: once it goes on, there is room in its window.
         for frame in list(far.frames):
             await far.say(far.ack(frame))
