@@ -69,7 +69,7 @@ SESSIONS_GRACE = 6.0
 EVENTS_GRACE = 1.0
 
 # Of the first, what the broker may take to answer clients' publishes; and, after all of it, workers to read what is left.
-REPLIES_GRACE = 2.0
+REPLIES_GRACE = 3.0
 WORKERS_GRACE = 2.0
 DRAIN_GRACE = SESSIONS_GRACE + EVENTS_GRACE + WORKERS_GRACE
 

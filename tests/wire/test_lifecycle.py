@@ -122,14 +122,18 @@ async def test_publishes_on_their_way_to_the_broker_are_acknowledged_before_the_
     start_server: ServerFactory, server_kind: str, redis: Redis
 ) -> None:
     server = start_server(server_kind, env={"REDIS_URL": redis.url})
-    async with connected(server.url) as writer:
+    async with connected(server.url) as writer, connected(server.url) as other:
         await writer.publish("news", 0)
         redis.signal(signal.SIGSTOP)
         try:
             for number in range(1, 6):
                 await writer.send({"type": "publish", "topic": "news", "message": 1, "id": number})
-            # The last of them is answered at once: the server has read those before it.
+            # Its reply waits for those before it.
             await writer.send({"type": "publish", "topic": "", "message": 1, "id": 6})
+            # The server has them, and each of the other client's requests gives it turns to handle them.
+            await (await writer.connection.ping())
+            for number in range(20):
+                await other.subscribe(f"other.{number}")
             ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
             await wait_until_async(lambda: "sessions closed, as the server is" in server.log)
         finally:
