@@ -86,7 +86,7 @@ class SendBuffer:
         self.pending: list[bytes] = []
         """The websocket frames of this turn; those of a replay are joined to pieces."""
         self.joined = 0
-        """The number of frames in ``pending`` beyond its length, at most: they were joined since the last ``flush``."""
+        """The number of frames in ``pending`` beyond its length: a piece has many."""
         self.is_open = True
         """False once the last frame is in."""
         self.blocked = False
@@ -250,6 +250,7 @@ class SendBuffer:
             pending = buffer.pending
             if pending:
                 buffer.pending = []
+                buffer.joined = 0
                 if pending != written:
                     written, data = pending, b"".join(pending)
                     is_small = len(data) <= SLICE_BYTES
@@ -307,6 +308,7 @@ class SendBuffer:
 
     def _clear(self) -> None:
         self.pending.clear()
+        self.joined = 0
         self._queued = None
         self._queued_bytes = 0
 

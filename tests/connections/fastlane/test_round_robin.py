@@ -67,6 +67,16 @@ class TestProtocol:
         assert len(handler.messages) == 5
         assert len(connection.frames()) == 5 * MAX_FRAMES_PER_TURN
 
+    async def test_a_replay_that_was_written_costs_no_further_turn(
+        self, handler: RecordingHandler, connection: PipeConnection
+    ) -> None:
+        assert handler.transport is not None
+        handler.transport.send_all(Frames([Frame(b"[]")] * 2 * MAX_FRAMES_PER_TURN))
+        await turns()
+        connection.receive(*[b"x"] * 5)
+        assert len(handler.messages) == 5
+        assert connection.pipe.is_reading()
+
     @pytest.mark.parametrize("opcode", [PING, PONG])
     async def test_control_frames_count(self, connection: PipeConnection, opcode: int) -> None:
         protocol: WebSocketProtocol = connection.protocol
