@@ -49,19 +49,19 @@ class AuthMiddlewareStack(AuthMiddleware):
         else:
             scope["session"] = _session(key)
             key = scope["session"].session_key
-        if "user" in scope:
-            pass  # a middleware around this one knows it
-        elif key is None:
-            scope["user"] = AnonymousUser()
+        if key is None:
+            user = AnonymousUser()
         else:
             connect = await receive()
             try:
-                scope["user"] = await while_connected(receive, look_up(_user_of, scope["session"]))
+                # This loads the session as well, which an async consumer could not do by looking at it.
+                user = await while_connected(receive, look_up(_user_of, scope["session"]))
             except ClientGone:
                 return None
             except (Busy, DatabaseError) as error:
                 return await unanswered.reject(scope, send, error)
             receive = ReplayedReceive(connect, receive)
+        scope.setdefault("user", user)  # a middleware around this one may know another
         inner: Any = self.inner
         return await inner(scope, receive, send)
 

@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import HttpCommunicator, WebsocketCommunicator
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.backends import ModelBackend
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.db import SessionStore
@@ -90,6 +91,11 @@ class TestScope:
         cookies = await logged_in(await User.objects.acreate(username="ann"))
         session = (await scope_of(stack, cookies))["session"]
         assert session.session_key == cookies[settings.SESSION_COOKIE_NAME]
+
+    async def test_the_session_is_loaded_though_the_user_is_known(self, stack: Any) -> None:
+        ann = await User.objects.acreate(username="ann")
+        session = (await scope_of(stack, await logged_in(ann), user=ann))["session"]
+        assert session[SESSION_KEY] == str(ann.pk)
 
     @pytest.mark.parametrize("cookies", [{}, {settings.SESSION_COOKIE_NAME: "short"}])
     async def test_a_client_without_one_has_a_new_session(
