@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from django.db import Error as DatabaseError
 from django.db import connections
 
+from dwsps_channels.broker.database.connection import commit_by_itself
 from dwsps_channels.broker.database.paging import End, NoLogYet, read_end, read_page
 from dwsps_channels.core.log import offset_of
 from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES, WAIT, SourceUnavailable
@@ -95,6 +96,9 @@ class DatabaseSource:
 
     def _careful(self, query: Callable[[], T]) -> T:
         try:
+            commit_by_itself(
+                self._using
+            )  # else it would look at one state of the database for ever
             return query()
         except DatabaseError:
             self._disconnect()

@@ -6,10 +6,11 @@ from secrets import token_hex
 from typing import Any, Final
 
 from django.db import Error as DatabaseError
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import QuerySet
 from msgspec import Struct
 
+from dwsps_channels.broker.database.connection import writing
 from dwsps_channels.broker.database.holder import has_ended
 from dwsps_channels.broker.database.roots import REST, Roots, around
 from dwsps_channels.broker.database.rows import Row, decode
@@ -78,7 +79,7 @@ class LogTable:
         Raises:
             LeaseHeld: another process has the lease.
         """
-        with transaction.atomic(self.using):
+        with writing(self.using):
             self._acquire(holder, seconds)
             # Waits until a commit of ours is done that the connection broke in.
             found = LogState.objects.using(self.using).select_for_update().filter(pk=1).first()
@@ -148,7 +149,7 @@ class LogTable:
         """
         is_committing = False
         try:
-            with transaction.atomic(self.using), self._connection.cursor() as cursor:
+            with writing(self.using) as cursor:
                 # Whoever takes the lease writes another holder to this row, before or after this transaction.
                 cursor.execute(self._advance, (rows[-1].offset, holder, after))
                 if cursor.rowcount != 1:
@@ -187,7 +188,7 @@ class LogTable:
             LeaseLost: ``holder`` has the lease no more: nothing was removed.
         """
         floors = {**self.floors, root: offset}
-        with transaction.atomic(self.using):
+        with writing(self.using):
             state = LogState.objects.using(self.using).filter(pk=1, holder=holder)
             if not state.update(floors=floors):
                 raise LeaseLost

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.db.models import F
 
 from dwsps_channels.broker.database import connection
@@ -110,6 +111,15 @@ async def test_the_log_survives_a_restart(start: Start) -> None:
     repeated = await two.publish(publication(1), "key-0")
     assert (repeated, isinstance(repeated, Repeated)) == (1, True)
     assert await two.publish(publication(2), "another") == len(sent) + 1
+
+
+async def test_what_is_acknowledged_is_committed_where_autocommit_is_off(
+    start: Start, using: str
+) -> None:
+    connections.settings[using]["AUTOCOMMIT"] = False
+    member = await start()
+    assert await member.publish(publication(1)) == 1
+    assert await kept() == [1]
 
 
 async def test_the_keys_of_durable_messages_are_remembered_for_a_day(
@@ -343,7 +353,7 @@ async def locked(using: str, seconds: float) -> None:
     def lock() -> None:
         import time
 
-        from django.db import connections, transaction
+        from django.db import transaction
 
         with transaction.atomic(using):
             LogState.objects.using(using).update(epoch="x")

@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 
 from dwsps_channels.broker.database import broker as broker_module
+from dwsps_channels.broker.database.connection import prepare, writing
 from dwsps_channels.broker.database.rows import decode
 from dwsps_channels.models import LogEntry
 from dwsps_channels.protocol.errors import Unavailable
@@ -165,6 +166,27 @@ async def test_a_database_that_does_not_answer_keeps_no_publisher_waiting(
     await wait_until_async(lambda: member.broker.stats().connected)
     assert await member.publish(publication(4)) == 3
     assert (member.numbers, len(member.logs)) == ([1, 2, 4], 1)
+
+
+async def test_what_the_log_needs_holds_for_its_transactions_alone(postgres_using: str) -> None:
+    """A pool, or a pgbouncer, gives the session to others afterwards."""
+    options = connections.settings[ALIAS].setdefault("OPTIONS", {})
+    options["options"] = "-c synchronous_commit=off"
+
+    def settings() -> list[str]:
+        with connections[ALIAS].cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('synchronous_commit'), current_setting('lock_timeout')"
+            )
+            return list(cursor.fetchone())
+
+    def look() -> tuple[list[str], list[str]]:
+        prepare(ALIAS)
+        with writing(ALIAS):
+            within = settings()
+        return within, settings()
+
+    assert await in_thread(look) == (["on", "5s"], ["off", "0"])
 
 
 @pytest.fixture
