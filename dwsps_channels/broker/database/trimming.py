@@ -12,7 +12,7 @@ from dwsps_channels.broker.database.table import LogTable
 # Rows that are removed in one go: more than the largest batch adds.
 STEP: Final = 2000
 
-# How much of its bound a root may have beyond it, so that not every batch removes some.
+# How far a root may be beyond its bounds, so that not every batch removes some.
 SLACK: Final = 1 / 32
 
 
@@ -22,13 +22,17 @@ class Trimmer:
     def __init__(self, table: LogTable, holder: str) -> None:
         self._table = table
         self._holder = holder
-        self._counts = dict.fromkeys(table.roots.log, 0)
-        self._sizes = dict.fromkeys(table.roots.log, 0)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counts = dict.fromkeys(self._table.roots.log, 0)
+        self._sizes = dict.fromkeys(self._table.roots.log, 0)
         # By root: no publication is older, as far as known.
-        self._oldest = dict.fromkeys(table.roots.log, 0.0)
+        self._oldest = dict.fromkeys(self._table.roots.log, 0.0)
 
     def begin(self) -> None:
         """Count what is there."""
+        self._forget()
         counted = self._table.entries.values_list("root").annotate(
             count=Count("offset"), size=Sum("size")
         )
@@ -44,12 +48,13 @@ class Trimmer:
             self._sizes[row.root] += row.size
 
     def over(self, slack: float = 0.0) -> Iterator[str]:
-        """Yield the roots that have more than their bounds, and this much of them, allow."""
+        """Yield the roots that are beyond their bounds by more than this part of them."""
+        now = time()
         for root, bounds in self._table.roots.log.items():
             if (
                 self._counts[root] > bounds.messages * (1 + slack)
                 or self._sizes[root] > bounds.bytes * (1 + slack)
-                or (self._counts[root] and self._oldest[root] < time() - bounds.seconds)
+                or (self._counts[root] and self._oldest[root] < now - bounds.seconds * (1 + slack))
             ):
                 yield root
 
