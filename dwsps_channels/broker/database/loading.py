@@ -34,8 +34,9 @@ def load_tail(
         ours = entries.filter(root=root, offset__lte=offset).order_by("-offset")
         floor = floors.get(root, offset)
         size = 0
-        rows = ours.values_list("offset", "at", "size", "data").iterator(_CHUNK)
-        for count, (its_offset, at, its_size, data) in enumerate(rows, 1):
+        # One more than is kept: it tells where that begins.
+        rows = ours.values_list("offset", "at", "size", "data")[: bounds.messages + 1]
+        for count, (its_offset, at, its_size, data) in enumerate(rows.iterator(_CHUNK), 1):
             size += its_size
             if _is_over(bounds, count, size, now - at) or (publication := _read(data)) is None:
                 floor = its_offset

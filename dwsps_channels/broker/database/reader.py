@@ -1,11 +1,12 @@
 """Reading the log from a process that does not serve."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from time import monotonic, time
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from django.db import Error as DatabaseError
+from django.db.models import QuerySet
 
 from dwsps_channels.broker.database.paging import NoLogYet, read_end
 from dwsps_channels.broker.database.roots import Roots
@@ -20,7 +21,8 @@ from dwsps_channels.threads.database import again_if_broken, leaving_none_open
 
 T = TypeVar("T")
 
-_CHUNK = 200
+# Rows that the first query asks for. Each further one asks for twice as many.
+_FIRST: Final = 200
 
 
 class DatabaseReader:
@@ -59,8 +61,7 @@ class DatabaseReader:
         rows = LogEntry.objects.using(self._using).filter(
             root__in=roots, offset__gt=after, offset__lte=end.offset
         )
-        newest = rows.order_by("-offset").values_list("offset", "at", "data")
-        for offset, at, data in newest.iterator(_CHUNK):
+        for offset, at, data in _newest_first(rows):
             if monotonic() > deadline:
                 raise TimeoutError
             publication = _read(data)
@@ -84,6 +85,22 @@ class DatabaseReader:
 
     def close(self) -> None:
         """Do nothing: the connection is the caller's."""
+
+
+def _newest_first(
+    entries: "QuerySet[LogEntry]",
+) -> Iterator[tuple[int, float, bytes | memoryview]]:
+    """Yield ``entries``, as far as they are asked for.
+
+    Not in one query: PostgreSQL would copy the whole log before the first row, and MySQL's client would keep it in memory.
+    """
+    rows = entries.order_by("-offset").values_list("offset", "at", "data")
+    count, some = _FIRST, list(rows[:_FIRST])
+    while some:
+        yield from some
+        last, is_end = some[-1][0], len(some) < count
+        count *= 2
+        some = [] if is_end else list(rows.filter(offset__lt=last)[:count])
 
 
 def _read(data: bytes | memoryview) -> Publication | None:

@@ -23,7 +23,7 @@ LEASE: Final = "log"
 # Seconds that a time may lose on its way into a database and back.
 _AT_PRECISION: Final = 1e-3
 
-# Rows that are moved to other roots in one statement.
+# Rows that are read at once, and moved to other roots in one statement.
 _MOVED_AT_ONCE: Final = 500
 
 
@@ -124,7 +124,8 @@ class LogTable:
         if not floors or names == set(floors):
             return {name: floors.get(name, 0) for name in names}
         moved: dict[str, list[int]] = {}
-        for offset, root, data in self.entries.values_list("offset", "root", "data"):
+        rows = self.entries.values_list("offset", "root", "data")
+        for offset, root, data in rows.iterator(_MOVED_AT_ONCE):
             try:
                 name = self.roots.root_of(decode(data).topic)
             except ValueError:

@@ -5,13 +5,16 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from django.db import connections
+from django.test.utils import CaptureQueriesContext
 
+from dwsps_channels.broker.database import reader as reader_module
 from dwsps_channels.broker.database.reader import DatabaseReader
 from dwsps_channels.broker.database.roots import Roots
 from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
 from tests.broker.contract import Member, publication
-from tests.broker.database.databases import ROOMY, broker
+from tests.broker.database.databases import ALIAS, ROOMY, broker
 from tests.broker.database.queries import in_thread
 
 pytestmark = pytest.mark.processes
@@ -75,6 +78,30 @@ async def test_finds_what_came_after_a_cursor(reader: DatabaseReader, epoch: str
 async def test_finds_the_newest(reader: DatabaseReader, epoch: str) -> None:
     assert (await load(reader, "news", last=3))[0] == [53, 55, 59]
     assert (await load(reader, "news", last=0))[0] == []
+
+
+async def test_what_is_read_portion_by_portion_has_no_gap(
+    reader: DatabaseReader, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_FIRST", 4)
+    monkeypatch.setattr(reader, "_limits", ReplayLimits())
+    news = [offset for offset in range(1, 61) if offset % 6 in (1, 5)]
+    # There are 30 to look at: 4, 8, 16, and 2.
+    assert await load(reader, "news") == (news, 0)
+
+
+async def test_few_of_many_are_found_without_reading_all(
+    reader: DatabaseReader, epoch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "_FIRST", 4)
+
+    def read() -> list[str]:
+        with CaptureQueriesContext(connections[ALIAS]) as queries:
+            log = reader.load("news", soon(), last=3)
+        assert [offset for offset, _ in log.publications] == [53, 55, 59]
+        return [query["sql"] for query in queries if "data" in query["sql"]]
+
+    assert len(await in_thread(read)) == 2
 
 
 async def test_what_is_more_than_may_be_sent_is_not_read(
