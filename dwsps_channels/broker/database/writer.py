@@ -8,8 +8,8 @@ from threading import Thread
 from time import monotonic, time
 from typing import Any, Final, Protocol
 
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
-from django.db import connections
 
 from dwsps_channels.broker.database.batch import Batch
 from dwsps_channels.broker.database.connection import prepare
@@ -306,7 +306,9 @@ class Writer:
             return type(error).__name__
         try:
             if self._lacks_tables():
-                return "its tables are missing; run 'manage.py migrate'"
+                using = self._table.using
+                option = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
+                return f"its tables are missing; run 'manage.py migrate{option}'"
         except Exception:
             logger.debug("the tables could not be looked up", exc_info=True)
         return printable(str(error)).strip().removesuffix(".") or type(error).__name__

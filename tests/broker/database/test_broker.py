@@ -472,4 +472,4 @@ async def test_tables_that_are_missing_are_told(
     with pytest.raises(Unavailable):
         await member.publish(publication(1))
     await member.broker.stop()
-    assert "run 'manage.py migrate'" in caplog.text
+    assert f"run 'manage.py migrate --database {ALIAS}'" in caplog.text
