@@ -217,8 +217,10 @@ class DatabaseBackend(BrokerBackend):
                 )
             ]
         described = settings.DATABASES[alias]
-        in_memory = ":memory:" in str(described["NAME"]) or "mode=memory" in str(described["NAME"])
-        if described["ENGINE"].endswith("sqlite3") and in_memory and not is_under_test():
+        is_sqlite = described["ENGINE"].endswith(("sqlite3", "spatialite"))
+        name = str(described.get("NAME"))
+        in_memory = ":memory:" in name or "mode=memory" in name
+        if is_sqlite and in_memory and not is_under_test():
             return [
                 Error(
                     f"DWSPS['BROKER'] cannot use the database '{alias}': an SQLite database in memory is another one "
@@ -228,10 +230,7 @@ class DatabaseBackend(BrokerBackend):
                 )
             ]
         mode = described.get("OPTIONS", {}).get("transaction_mode") or ""
-        if described["ENGINE"].endswith("sqlite3") and mode.upper() not in (
-            "IMMEDIATE",
-            "EXCLUSIVE",
-        ):
+        if is_sqlite and mode.upper() not in ("IMMEDIATE", "EXCLUSIVE"):
             return [
                 Info(
                     f"the log is in the SQLite database '{alias}': a transaction of the project's that reads before it writes "

@@ -476,10 +476,13 @@ class TestLog:
         assert "in memory" in found_only("E009", DWSPS=named).msg
 
     @pytest.mark.parametrize("mode", [None, "DEFERRED"])
+    @pytest.mark.parametrize(
+        "backend", ["db.backends.sqlite3", "contrib.gis.db.backends.spatialite"]
+    )
     def test_I003_transactions_on_sqlite_do_not_wait(
-        self, mode: str | None, monkeypatch: pytest.MonkeyPatch
+        self, backend: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        database = {"ENGINE": "django.db.backends.sqlite3", "NAME": "log.sqlite3"}
+        database = {"ENGINE": f"django.{backend}", "NAME": "log.sqlite3"}
         options = {} if mode is None else {"OPTIONS": {"transaction_mode": mode}}
         monkeypatch.setattr("django.conf.settings.DATABASES", {"default": database | options})
         named = {"BROKER": {"BACKEND": DATABASE}}
