@@ -276,6 +276,8 @@ async def test_a_log_that_was_left_in_order_is_not_vouched_for_by_those_who_come
     await second.broker.stop()
     keeping.restart()
     third = await account.add(broker(keeping))
+    # A Redis that still loads its data answers that it does.
+    await wait_until_async(lambda: third.broker.connected, 15)
     assert third.epoch != first.epoch
     assert [each.offset for each in third.logs] == [1]
 
