@@ -209,11 +209,13 @@ class RedisSource:
     async def _drop(self) -> None:
         """Close both connections, which are to lead to the same Redis."""
         await end(self._waiting)
-        for connection in (self._reader, self._waiter):
+        # Taken out first: another read may begin while they are closed.
+        connections = self._reader, self._waiter
+        self._reader = self._waiter = None
+        for connection in connections:
             if connection is not None:
                 with suppress(Exception):
                     await connection.close()
-        self._reader = self._waiter = None
 
     # Waiting
 
