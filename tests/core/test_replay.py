@@ -395,7 +395,7 @@ async def test_frames_are_encoded_once_for_those_who_have_missed_less(
 async def test_the_memory_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     def held() -> int:
         gc.collect()
-        return sum(isinstance(each, _Part) for each in gc.get_objects())
+        return sum(type(each) is _Part for each in gc.get_objects())
 
     before = held()
     monkeypatch.setattr(replay, "CACHE_BYTES", 20_000)
