@@ -18,7 +18,7 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
     """Call it with a broker to get both servers started and connected.
 
     ``processes`` are those of north, which serve and forward themselves if ``serve`` is true; else there are so many
-    ``workers``. ``dwsps`` is what north's setting has beyond its broker; ``south_url`` is where north finds south,
+    ``workers``. ``dwsps`` is what north's setting has beyond its broker, ``south_dwsps`` what south's has; ``south_url`` is where north finds south,
     which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
     """
     children: list[Child] = []
@@ -35,6 +35,7 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
             south_url: str = "",
             south_port: int | None = None,
             south_broker: str = "memory",
+            south_dwsps: Mapping[str, object] | None = None,
         ) -> Deployment:
             north, south = stack.enter_context(
                 sites(tmp_path, migrated_database, "north", "south", timings=timings)
@@ -48,6 +49,7 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
                 children,
                 dwsps=dwsps or {},
                 south_broker=south_broker,
+                south_dwsps=south_dwsps or {},
             )
             await deployment.start(
                 processes=processes,

@@ -141,6 +141,7 @@ def make_deployment(
     *,
     dwsps: Mapping[str, object],
     south_broker: str,
+    south_dwsps: Mapping[str, object],
 ) -> Deployment:
     """Return both without processes, but for the Redis or PostgreSQL."""
     keeper: Redis | Postgres | None = None
@@ -156,7 +157,7 @@ def make_deployment(
         environment = base_environment(Path()) | {"DATABASE_URL": keeper.url}
         manage("migrate", "--verbosity", "0", env=environment)
     north.dwsps = {"BROKER": _backend(BACKENDS[broker]), **dwsps}
-    south.dwsps = {"BROKER": _backend(BACKENDS[south_broker])}
+    south.dwsps = {"BROKER": _backend(BACKENDS[south_broker]), **south_dwsps}
     return Deployment(north, south, broker, keeper)
 
 
