@@ -119,15 +119,11 @@ class Worker:
 
     async def _forward(self, gate: SendGate) -> None:
         link_signals = LinkSignals()
-        own_id = await database_sync_to_async(server_id)()
-        forwarder = Forwarder(
-            store.DatabaseStore(self._holder),
-            server_id=own_id,
-            source=self._make_source(own_id),
-            gate=gate,
-            timings=self._timings,
-            on_change=link_signals.put,
-        )
+        try:
+            forwarder = await self._make_forwarder(gate, link_signals)
+        except BaseException:
+            await self._release()
+            raise
         logger.info("forwarding the publications of %s", self._shown)
         running = asyncio.create_task(forwarder.run())
         lost = asyncio.create_task(self._renew(gate))
@@ -156,6 +152,17 @@ class Worker:
             await _end(sending)
         if not running.cancelled():
             await running  # raises its error
+
+    async def _make_forwarder(self, gate: SendGate, link_signals: LinkSignals) -> Forwarder:
+        own_id = await database_sync_to_async(server_id)()
+        return Forwarder(
+            store.DatabaseStore(self._holder),
+            server_id=own_id,
+            source=self._make_source(own_id),
+            gate=gate,
+            timings=self._timings,
+            on_change=link_signals.put,
+        )
 
     def _make_source(self, own_id: str) -> LogSource:
         if isinstance(self._source, str):

@@ -16,6 +16,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from dwsps_channels import signals
+from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.models import Lease, Peer, PeerStatus, ServerIdentity
 from dwsps_channels.peering import lease, store, worker
 from dwsps_channels.peering.outbound.link import Link
@@ -243,6 +244,25 @@ class TestLease:
         await running.stop()
         assert "another worker" not in caplog.text
         assert "WARNING" not in caplog.text
+
+    async def test_a_worker_that_cannot_begin_to_forward_gives_it_back(
+        self, peer: Peer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        failed = asyncio.Event()
+
+        def make_source() -> LogSource:
+            failed.set()
+            raise ValueError("no such log")
+
+        failing = Worker(make_source)
+        running = asyncio.create_task(failing.run())
+        await failed.wait()
+        failing.stop()
+        async with asyncio.timeout(20):
+            await running
+        assert "forwarding is not possible for now" in caplog.text
+        assert await Lease.objects.aexists()
+        assert await holder() == ""
 
     async def test_a_standby_can_be_stopped(
         self, peer: Peer, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
