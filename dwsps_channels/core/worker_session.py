@@ -125,6 +125,10 @@ class WorkerSession(PublisherSession):
         if len(self._waiting) >= MAX_WAITING:
             raise Unavailable(f"{MAX_WAITING} requests wait for what is published next")
         self._handed_over.pop(request.cursor, None)
+        if not request.messages:
+            self._send_page(request, Page((), request.cursor, request.at))
+            self._end_if_read()
+            return
         if not self._answer_feed(request):
             self._waiting.append(request)
             self._node.wait(self._answer_waiting)

@@ -46,8 +46,9 @@ class FeedRequest(Struct, frozen=True, gc=False, tag_field="type", tag="feed"):
     """The place that the page follows: see ``Position``."""
     at: float
     """When what is there was appended."""
-    messages: Annotated[int, Meta(ge=1)]
-    """The number of messages in the page, at most; the server may have a lower limit."""
+    messages: Annotated[int, Meta(ge=0)]
+    """The number of messages in the page, at most; the server may have a lower limit. 0: the page is empty, and its reader
+    asks for nothing after it."""
     size: Annotated[int, Meta(ge=1)]
     """Their bytes, nearly, at most; likewise. One message comes in any case."""
     wait: bool = True

@@ -178,7 +178,7 @@ def test_what_is_missed_is_answered_at_once(logged: World, worker: Client) -> No
         {"cursor": 5},
         {"cursor": "x" * 129},
         {"at": "now"},
-        {"messages": 0},
+        {"messages": -1},
         {"messages": "all"},
         {"size": 0},
         {"size": None},
@@ -217,6 +217,15 @@ def test_requests_that_wait_are_bounded(worker: Client) -> None:
         assert ask(worker) == []
     [answer] = worker.send(feed())
     assert is_error(answer, "unavailable", action="feed", id="feed")
+
+
+def test_a_request_that_is_withdrawn_waits_no_more(client: Client, worker: Client) -> None:
+    for id in range(2 * MAX_WAITING):
+        assert ask(worker, id=id) == []
+        assert ask(worker, id=id, messages=0, wait=False) == [(id, [], "log:0")]
+    assert ask(worker, id="other") == []
+    client.send(publish("news", "next"))
+    assert pages(worker.transport.take_whole()) == [("other", ["next"], "log:1")]
 
 
 async def test_a_worker_that_does_not_read_its_pages_gets_no_more(
@@ -331,6 +340,14 @@ class TestEnd:
         self.end(worker)
         assert ask(worker, "log:2", id=1) == [(1, [3], "log:3")]
         assert ask(worker, "log:3", id=1) == [(2, [], "log:3"), (1, [], "log:3")]
+        assert worker.transport.code == CloseCode.GOING_AWAY
+
+    def test_a_reader_that_has_left_is_not_waited_for(self, client: Client, worker: Client) -> None:
+        fill(client, 2)
+        ask(worker, messages=1)
+        self.end(worker)
+        assert worker.transport.code is None
+        assert ask(worker, "log:1", messages=0, wait=False) == [("feed", [], "log:1")]
         assert worker.transport.code == CloseCode.GOING_AWAY
 
     def test_a_worker_that_reads_nothing_is_not_waited_for(self, worker: Client) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -63,6 +64,8 @@ class _FeedSession:
         self._entries: list[Logged] = []
         self._unreadable = 0
         self._has_replied = False
+        # Tasks that withdraw requests.
+        self._withdrawals: set[asyncio.Task[None]] = set()
         self._task = asyncio.create_task(self._run(sign))
 
     @property
@@ -98,6 +101,12 @@ class _FeedSession:
             return await reply
         except ConnectionClosed as closed:
             raise self._unavailable(printable(str(closed))) from None
+        except asyncio.CancelledError:
+            # Otherwise it would wait at the server for what is published next.
+            task = asyncio.create_task(_withdraw(connection, frame))
+            self._withdrawals.add(task)
+            task.add_done_callback(self._withdrawals.discard)
+            raise
         finally:
             # If this was cancelled, the reply is passed over.
             self._replies.pop(id, None)
@@ -167,6 +176,11 @@ class _Error(Struct, tag_field="type", tag="error"):
 _ServerFrame = FeedEntry | FeedAck | _Error
 _decoder: msgspec.json.Decoder[_ServerFrame] = msgspec.json.Decoder(_ServerFrame)
 _encode = msgspec.json.Encoder().encode
+
+
+async def _withdraw(connection: Connection, frame: dict[str, Any]) -> None:
+    with suppress(ConnectionClosed):
+        await connection.send(_encode(frame | {"messages": 0, "wait": False}))
 
 
 def _fail(future: asyncio.Future[Any], problem: Exception) -> None:

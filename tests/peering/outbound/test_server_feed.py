@@ -307,6 +307,18 @@ class TestOfAScriptedServer:
         await far.say(ack(ids["e:60"], 61))
         assert [each.offset for each in (await staying).entries] == [61]
 
+    async def test_a_read_that_is_cancelled_waits_no_more_at_the_server(
+        self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "WAIT", 20.0)
+        reading = asyncio.create_task(open_feed(far.url).read(START))
+        await wait_until_async(lambda: far.frames == [FIRST])
+        reading.cancel()
+        await asyncio.wait([reading])
+        await wait_until_async(
+            lambda: far.frames == [FIRST, FIRST | {"messages": 0, "wait": False}]
+        )
+
     async def test_a_connection_that_is_lost_ends_the_reads_and_the_next_one_connects(
         self, far: FarServer, open_feed: OpenFeed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
