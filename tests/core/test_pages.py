@@ -46,7 +46,9 @@ class Model:
     def epoch(self) -> str:
         return self.node.epoch or "here"
 
-    def publish(self, topic: str = "news", size: int = 1, *, of_peer: bool = False) -> int:
+    def publish(
+        self, topic: str = "news", size: int = 1, *, of_peer: bool = False, by: str = "ann"
+    ) -> int:
         self.offset = offset = self.offset + 1
         made = Publication(
             topic,
@@ -54,7 +56,7 @@ class Model:
             STAMP,
             "far" if of_peer else "here",
             offset,
-            "north" if of_peer else "ann",
+            "north" if of_peer else by,
             from_peer_server=of_peer,
         )
         if not of_peer:
@@ -125,6 +127,7 @@ steps = st.one_of(
         st.sampled_from(TOPICS),
         st.sampled_from([1, 1, 1, 3_000, 30_000]),
         st.booleans(),
+        st.sampled_from(["ann", "ann", "bob"]),
     ),
     st.tuples(st.just("repeat")),
     st.tuples(st.just("wait"), st.integers(0, 30)),
@@ -144,8 +147,8 @@ def test_pages_and_what_is_missed_are_all_that_was_published(
     positions = [Position(), Position()]
     for step, *values in [*told, *[("read", each, 4, 10**6) for each in (0, 1) for _ in range(20)]]:
         if step == "publish":
-            topic, size, of_peer = values
-            model.publish(topic, size, of_peer=of_peer)
+            topic, size, of_peer, by = values
+            model.publish(topic, size, of_peer=of_peer, by=by)
         elif step == "repeat":
             model.repeat()
         elif step == "wait":
@@ -215,6 +218,18 @@ def test_what_was_evicted_is_counted_without_what_was_a_peers(model: Model) -> N
     page = model.node.page(at(model, 0))
     assert len(page.entries) + page.missed == 20
     assert page.missed > 0
+
+
+def test_what_the_busiest_publisher_has_lost_is_counted_between_what_others_still_have(
+    model: Model,
+) -> None:
+    kept = [model.publish(by="bob") for _ in range(3)]
+    last = [model.publish() for _ in range(40)][-1]
+    model.publish(of_peer=True)
+    page = model.node.page(at(model, 0))
+    assert numbers(page)[:3] == kept
+    assert numbers(page)[-1] == last
+    assert page.missed == 43 - len(page.entries) > 0
 
 
 def test_what_is_not_in_a_log_that_is_loaded_is_missed(model: Model) -> None:
