@@ -111,7 +111,6 @@ async def nothing_left_running() -> AsyncIterator[None]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_connection, "HELLO_TIMEOUT", 0.1)
     monkeypatch.setattr(module, "LOOP_RETRY_INTERVAL", 0.02)
 
 
@@ -208,9 +207,8 @@ class TestForwarding:
     async def test_without_a_secret_nothing_goes_in_the_header(
         self, old: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(
-            peer_connection, "HELLO_TIMEOUT", 3600.0
-        )  # nor is a greeting waited for
+        # Nor is a greeting waited for.
+        monkeypatch.setattr(peer_connection, "HELLO_TIMEOUT", 3600.0)
         link = start_link(f"{old.url}?token=abc", secret="")
         await link.has(LinkState.CONNECTED)
         assert "Authorization" not in old.requests[0].headers
@@ -634,9 +632,10 @@ class TestRefusals:
         assert {LinkState.REFUSED, LinkState.BACKING_OFF} & set(link.states) == {state}
 
     async def test_a_peer_that_does_not_greet_is_red_and_loses_no_message(
-        self, far: FarServer, start_link: StartLink
+        self, far: FarServer, start_link: StartLink, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It takes us for an ordinary client, or it is a dwsps 1.0.1 server and its row does not say so."""
+        monkeypatch.setattr(peer_connection, "HELLO_TIMEOUT", 0.1)
         greeting, far.greeting = far.greeting, None
         link = start_link(far.url)
         link.put(1, 2)
