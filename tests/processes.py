@@ -37,10 +37,12 @@ KINDS = ("daphne", "uvicorn", "fastlane")
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 20.0
+# A busy machine may take some seconds for what usually takes milliseconds.
+WAIT_TIMEOUT = 20.0
 POLL_INTERVAL = 0.01
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = WAIT_TIMEOUT, what: str = "") -> T:
     """
     Call `condition` until it gives something true, and return that.
 
@@ -64,7 +66,7 @@ async def wait_until_async(
     condition: Callable[[], T], timeout: float = ..., what: str = ...
 ) -> T: ...
 async def wait_until_async(
-    condition: Callable[[], Any], timeout: float = 5.0, what: str = ""
+    condition: Callable[[], Any], timeout: float = WAIT_TIMEOUT, what: str = ""
 ) -> Any:
     """Do as `wait_until`, leaving the event loop free between the calls; `condition` may be async."""
     async with asyncio.timeout(timeout + 1.0):  # for a condition that never returns
@@ -215,6 +217,12 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def suspend(self) -> None:
+        """Stop it with SIGSTOP, until SIGCONT. Each of its threads has stopped then: a busy one runs on for a moment."""
+        self.signal(signal.SIGSTOP)
+        flags = os.WSTOPPED | os.WNOHANG
+        wait_until(lambda: os.waitid(os.P_PID, self.pid, flags), STOP_TIMEOUT, "it is stopped")
 
     def wait(self, timeout: float = STOP_TIMEOUT) -> int:
         """Wait for its end and return the exit status; AssertionError after `timeout` seconds."""

@@ -32,7 +32,7 @@ async def stop(north: Site, worker: Worker) -> None:
     """Stop a worker, but not in the middle of a transaction: nobody else could write to SQLite then."""
 
     def is_stopped() -> bool:
-        worker.process.send_signal(signal.SIGSTOP)
+        worker.suspend()
         try:
             with closing(sqlite3.connect(north.database, timeout=1.0)) as database:
                 database.execute("BEGIN EXCLUSIVE")

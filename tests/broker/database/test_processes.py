@@ -73,10 +73,7 @@ async def stand_still(server: Server, database: Path) -> None:
     """Stop a process, but not in the middle of a commit: until that goes on nobody can write to the database."""
 
     def is_stopped() -> bool:
-        server.signal(signal.SIGSTOP)
-        state = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state != "T":
-            return False  # not yet
+        server.suspend()
         with closing(sqlite3.connect(database, timeout=0.0, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
