@@ -18,8 +18,8 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
     """Call it with a broker to get both servers started and connected.
 
     ``processes`` are those of north, which serve and forward themselves if ``serve`` is true; else there are so many
-    ``workers``. ``dwsps`` is what north's setting has beyond its broker, ``south_dwsps`` what south's has; ``south_url`` is where north finds south,
-    which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
+    ``workers``. ``dwsps`` is what north's setting has beyond its broker, ``south_dwsps`` what south's has. ``south_url`` is
+    where north finds south, which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
     """
     children: list[Child] = []
     with ExitStack() as stack:
