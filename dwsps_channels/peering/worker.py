@@ -32,6 +32,9 @@ SIGNALS_GRACE = 1.0
 class LeasedTask(Protocol):
     """Further work that one worker at a time does: the one that has the lease."""
 
+    work: str
+    """What it does, for the log: "publishing …"."""
+
     async def is_wanted(self) -> bool:
         """Return whether there is work now. A worker without peers asks, to know whether it needs the lease."""
         ...
@@ -70,7 +73,7 @@ class Worker:
         self._timings = conf.TIMINGS
         self._holder = new_process_name()
         self._stopping = asyncio.Event()
-        # The last reason in the log for not forwarding, and the end of another worker's lease when last read.
+        # What the log says last: what this worker does, or why it does nothing. And the end of another worker's lease.
         self._logged = ""
         self._lease_end: datetime | None = None
 
@@ -83,14 +86,15 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 gate = SendGate(self._timings.LEASE_TIMEOUT)
-                wanted = await self._is_wanted()
-                if wanted and await database_sync_to_async(lease.acquire)(
+                work = await self._work()
+                if work and await database_sync_to_async(lease.acquire)(
                     self._holder, self._timings.LEASE_TIMEOUT
                 ):
                     self._logged, self._lease_end = "", None
+                    self._log_once(work)
                     await self._forward(gate)
                     continue
-                lease_end = await database_sync_to_async(lease.expiry)() if wanted else None
+                lease_end = await database_sync_to_async(lease.expiry)() if work else None
             except Exception:
                 # Usually the database is away. The lease was given back, as another worker may have better luck.
                 logger.exception("forwarding is not possible for now; trying again")
@@ -98,11 +102,13 @@ class Worker:
                 self._log_why_not(lease_end)
             await self._pause(self._timings.LEASE_RENEW_INTERVAL)
 
-    async def _is_wanted(self) -> bool:
-        """Return whether there are peers to forward to, or other work."""
+    async def _work(self) -> str:
+        """Describe what there is to do with the lease; empty: nothing."""
         if await database_sync_to_async(store.has_peers)():
-            return True
-        return self._task is not None and await self._task.is_wanted()
+            return f"forwarding the publications of {self._shown}"
+        if self._task is not None and await self._task.is_wanted():
+            return f"no peer to forward to; {self._task.work}"
+        return ""
 
     def _log_why_not(self, lease_end: datetime | None) -> None:
         """Log once why this worker does not forward: another has the lease, or there are no peers (``None``)."""
@@ -113,9 +119,12 @@ class Worker:
             if before is None or lease_end <= before:
                 # Perhaps nobody renews it: it may be left from a killed worker, and then ends by itself.
                 return
-        if reason != self._logged:
-            self._logged = reason
-            logger.info(reason)
+        self._log_once(reason)
+
+    def _log_once(self, what: str) -> None:
+        if what != self._logged:
+            self._logged = what
+            logger.info(what)
 
     async def _forward(self, gate: SendGate) -> None:
         link_signals = LinkSignals()
@@ -124,7 +133,6 @@ class Worker:
         except BaseException:
             await self._release()
             raise
-        logger.info("forwarding the publications of %s", self._shown)
         running = asyncio.create_task(forwarder.run())
         lost = asyncio.create_task(self._renew(gate))
         watching = asyncio.create_task(gate.watch())
@@ -186,8 +194,9 @@ class Worker:
                 ):
                     return False
                 gate.verify(asked_at)
-                if not await self._is_wanted():
+                if not (work := await self._work()):
                     return True
+                self._log_once(work)
             except Exception:
                 # While the database is away, no other worker can take the lease.
                 gate.fail()

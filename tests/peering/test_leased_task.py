@@ -1,6 +1,7 @@
 """The worker's further task, under its lease."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -8,7 +9,7 @@ from channels.db import database_sync_to_async
 from django.conf import settings
 from django.test import override_settings
 
-from dwsps_channels.models import Lease
+from dwsps_channels.models import Lease, Peer
 from dwsps_channels.peering import lease
 from dwsps_channels.peering.worker import Worker
 from tests.processes import HOST, free_port, wait_until_async
@@ -24,6 +25,8 @@ def short_leases() -> Iterator[None]:
 
 
 class Task:
+    work = "tidying up"
+
     def __init__(self) -> None:
         self.wanted = False
         self.asked = 0
@@ -73,6 +76,32 @@ async def test_it_runs_while_it_is_wanted(task: Task) -> None:
         return not await worker_is_running()
 
     await wait_until_async(released)
+
+
+async def test_the_log_says_what_the_worker_does(
+    task: Task, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dwsps_channels.worker")
+    waits, works = "no peer to forward to; waiting for one", "no peer to forward to; tidying up"
+    await wait_until_async(lambda: waits in caplog.messages)
+    task.wanted = True
+    await wait_until_async(lambda: works in caplog.messages)
+    # A peer that comes while it has the lease for the other work.
+    asked = task.asked
+    peer = await Peer.objects.acreate(name="far", url=f"ws://{HOST}:{free_port()}/", forward=True)
+    await wait_until_async(lambda: "forwarding the publications" in caplog.text)
+    await peer.adelete()
+    await wait_until_async(lambda: task.asked > asked + 3)
+    task.wanted = False
+    await wait_until_async(lambda: caplog.messages.count(waits) == 2)
+    said = [each for each in caplog.messages if each.startswith(("no peer", "forwarding"))]
+    assert [each.split(" of ")[0] for each in said] == [
+        waits,
+        works,
+        "forwarding the publications",
+        works,
+        waits,
+    ]
 
 
 async def test_it_ends_with_the_lease(task: Task) -> None:
