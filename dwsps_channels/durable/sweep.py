@@ -134,5 +134,6 @@ def _release(rows: DurableMessageQuerySet, left: Sequence[DurableMessage]) -> No
 
 def drop_old(database: str) -> int:
     """Delete the messages that are older than ``DWSPS["DURABLE_MAX_AGE"]``; return how many there were."""
-    dropped, _ = rows_of(database).older_than(conf.DURABLE_MAX_AGE).delete()
-    return dropped
+    old = rows_of(database).older_than(conf.DURABLE_MAX_AGE)
+    # A replica refuses to delete even nothing.
+    return old.delete()[0] if old.exists() else 0

@@ -182,3 +182,12 @@ def test_what_is_too_old_is_dropped(publisher: ScriptedPublisher) -> None:
         assert drop_old("default") == 1
         assert drop_old("default") == 0
     assert topics() == ["young"]
+
+
+def test_a_replica_with_nothing_too_old_is_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> tuple[int, dict[str, int]]:
+        raise OperationalError("cannot execute DELETE in a read-only transaction")
+
+    leave("young")
+    monkeypatch.setattr(DurableMessageQuerySet, "delete", fail)
+    assert drop_old("default") == 0
