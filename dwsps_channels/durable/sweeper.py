@@ -15,10 +15,9 @@ from django.db import Error as DatabaseError
 from django.db import connections
 
 from dwsps_channels.conf import conf
-from dwsps_channels.durable.databases import has_table
+from dwsps_channels.durable.databases import has_table, rows_of
 from dwsps_channels.durable.sweep import drop_old, sweep
 from dwsps_channels.logs.throttle import LogThrottle
-from dwsps_channels.models import DurableMessage
 from dwsps_channels.protocol.text import printable
 from dwsps_channels.publishing.publisher import Publisher
 
@@ -35,6 +34,8 @@ T = TypeVar("T")
 
 class Sweeper:
     """Sweeps each database that has the table, once a second while something is due."""
+
+    work = "publishing durable messages that were left behind"
 
     def __init__(self, publisher: Callable[[], Awaitable[Publisher]]) -> None:
         """Publish with what ``publisher`` returns, which is called for each sweep."""
@@ -83,7 +84,7 @@ class Sweeper:
 
     def _has_due(self) -> bool:
         return any(
-            self._guarded(database, DurableMessage.objects.using(database).due().exists)
+            self._guarded(database, partial(_has_due, database))
             for database in self._databases_with_table()
         )
 
@@ -128,13 +129,18 @@ class Sweeper:
     def _databases_with_table(self) -> list[str]:
         if monotonic() - self._looked_at >= CARE_INTERVAL:
             self._looked_at = monotonic()
+            known = self._databases
             self._databases = [
-                alias for alias in connections if self._guarded(alias, partial(has_table, alias))
+                alias
+                for alias in connections
+                # A database that fails now has not lost its table.
+                if (has := self._guarded(alias, partial(has_table, alias)))
+                or (has is None and alias in known)
             ]
         return self._databases
 
     def _guarded(self, database: str, call: Callable[[], T]) -> T | None:
-        """Call ``call``. If the database fails return ``None``: another one is not to wait for it."""
+        """Call ``call``. If the database fails return ``None``: the others must not wait for it."""
         try:
             return call()
         except (DatabaseError, ImproperlyConfigured) as error:
@@ -145,3 +151,7 @@ class Sweeper:
                     printable(str(error)),
                 )
             return None
+
+
+def _has_due(database: str) -> bool:
+    return rows_of(database).due().exists()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from channels.db import database_sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.models.functions import Now
 from django.test import override_settings
 
@@ -94,6 +94,37 @@ async def test_it_is_wanted_if_something_is_due() -> None:
     assert not await sweeper.is_wanted()
     await in_thread(lambda: leave("due"))
     assert await sweeper.is_wanted()
+
+
+async def test_a_database_that_fails_is_not_taken_for_one_without_the_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweeper = sweeper_with(ScriptedPublisher())
+    assert not await sweeper.is_wanted()
+
+    def fail(database: str) -> bool:
+        raise OperationalError("gone away")
+
+    monkeypatch.setattr(sweeper_module, "CARE_INTERVAL", 0.0)
+    monkeypatch.setattr(sweeper_module, "has_table", fail)
+    await in_thread(lambda: leave("due"))
+    assert await sweeper.is_wanted()
+
+
+async def test_a_look_leaves_no_transaction_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a database whose settings turn autocommit off, the next look would see what this one saw."""
+    sweeper = sweeper_with(ScriptedPublisher())
+    commits: list[bool] = []
+    due = DurableMessageQuerySet.due
+
+    def looking(rows: DurableMessageQuerySet) -> DurableMessageQuerySet:
+        commits.append(connection.get_autocommit())
+        return due(rows)
+
+    monkeypatch.setattr(DurableMessageQuerySet, "due", looking)
+    monkeypatch.setitem(connection.settings_dict, "AUTOCOMMIT", False)
+    assert not await sweeper.is_wanted()
+    assert commits == [True]
 
 
 async def test_a_server_that_is_away_is_logged_once(
