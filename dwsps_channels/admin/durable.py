@@ -53,7 +53,9 @@ class DurableMessageAdmin(_ModelAdmin):
 
     @admin.display(description="message")
     def content(self, message: DurableMessage) -> str:
-        return json.dumps(json.loads(bytes(message.message)), indent=2, ensure_ascii=False)
+        text = json.dumps(json.loads(bytes(message.message)), indent=2, ensure_ascii=False)
+        # JSON may have half of a surrogate pair, a page may not.
+        return text.encode("utf-8", "backslashreplace").decode()
 
     @admin.action(description="Publish selected messages now", permissions=["publish"])
     def publish_now(self, request: HttpRequest, queryset: QuerySet[DurableMessage]) -> None:

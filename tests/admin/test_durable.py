@@ -50,6 +50,13 @@ def test_a_message_is_shown_and_cannot_be_changed(admin_client: Client) -> None:
     assert topics() == ["orders.7"]
 
 
+def test_a_message_with_half_of_a_surrogate_pair_is_shown(admin_client: Client) -> None:
+    row = leave("orders.7")
+    DurableMessage.objects.update(message=rb'"half \ud83d"')
+    url = reverse("admin:dwsps_channels_durablemessage_change", args=[row.pk])
+    assert r"half \ud83d" in page(admin_client, url)
+
+
 def test_one_is_published_now(admin_client: Client) -> None:
     row = leave("a", due_at=Now() + timedelta(hours=1))
     response = admin_client.post(
