@@ -164,7 +164,8 @@ def _by_topic(waiting: Sequence[Waiting]) -> Iterator[tuple[str, ...]]:
 def _by_id(databases: Sequence[str]) -> Iterator[tuple[str, ...]]:
     yield ("ID", "TOPIC", "STORED", "ATTEMPTS", "LAST ERROR")
     for database in databases:
-        for row in DurableMessage.objects.using(database).order_by("created_at"):
+        rows = DurableMessage.objects.using(database).order_by("created_at")
+        for row in rows.defer("message").iterator():
             yield (
                 str(row.id),
                 printable(row.topic),
