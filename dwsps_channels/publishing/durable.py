@@ -59,6 +59,7 @@ async def apublish_durable(
     except (NotServing, Unavailable) as error:
         delays.add(error.problem)
         return None
+    delays.report_if_due()
     await sync_to_async(stored.remove)()
     return result
 
