@@ -32,7 +32,8 @@ LOG_TAIL = 10_000  # characters: enough for the last traceback
 LONG_FIRST = (
     "tests/test_page.py",
     "tests/chaos",
-    "tests/durable/test_crashes.py",
+    "tests/durable/test_killed",
+    "tests/durable/test_transactions.py",
     "tests/durability",
     "tests/wire/test_limits.py",
     "tests/peering/test_mesh.py",

@@ -1,0 +1,155 @@
+"""Processes that are killed between the commit of a durable message and the end of its row.
+
+The short form has six kills for each pair of broker and database; ``CHAOS=full`` has a hundred.
+"""
+
+import asyncio
+import http.client
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos.traffic import FULL
+from tests.durable.crasher import BEFORE_COMMIT, MOMENTS
+from tests.peering.site import Worker
+from tests.processes import ROOT, Child, Server, manage, wait_until_async
+from tests.wire.client import WireClient, connected
+
+KILLS = 99 if FULL else 6
+
+SENT_WITHIN = 10.0
+"""Seconds from the kill to the delivery, as docs/how-to/publishing.md promises."""
+
+MEMORY, DATABASE, REDIS = "MemoryBackend", "DatabaseBackend", "RedisBackend"
+SQLITE, POSTGRES = "sqlite", "postgres"
+
+
+def start_worker(server: Server, folder: Path, children: list[Child], *arguments: str) -> Worker:
+    number = len(children) + 1
+    command = [sys.executable, "manage.py", "runpubsub", *arguments]
+    worker = Worker(f"worker-{number}", command, port=0, env=server.env, folder=folder)
+    children.append(worker)
+    return worker.start()
+
+
+class Received:
+    """The messages that a subscriber of ``news`` has received, with the time of each."""
+
+    def __init__(self, client: WireClient) -> None:
+        self.messages: list[Any] = []
+        self.times: dict[Any, float] = {}
+        self._reading = asyncio.create_task(self._read(client))
+
+    async def _read(self, client: WireClient) -> None:
+        while True:
+            frame = await client.receive(600)
+            if frame["type"] == "publish":
+                self.messages.append(frame["message"])
+                self.times.setdefault(frame["message"], time.time())
+
+    def end(self) -> None:
+        self._reading.cancel()
+
+
+async def run_crasher(env: dict[str, str], moments: Sequence[str]) -> list[float]:
+    """Return when each child was killed."""
+    crasher = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.durable.crasher", *moments),
+        cwd=ROOT,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(crasher.communicate(), 120)
+    assert crasher.returncode == 0
+    return [float(line) for line in out.split()]
+
+
+async def rows(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        await asyncio.to_thread(manage, "durable", "list", "--json", env=server.env)
+    )
+    return found
+
+
+async def no_row_is_left(server: Server) -> bool:
+    return await rows(server) == []
+
+
+async def crash_page(url: str) -> None:
+    """Get a page whose process is killed."""
+
+    def get() -> None:
+        # URLError, if it cannot connect, and HTTPError, an answer, are others.
+        with (
+            pytest.raises(http.client.RemoteDisconnected),
+            urllib.request.urlopen(url, timeout=10),
+        ):
+            pass
+
+    await asyncio.to_thread(get)
+
+
+def logged(server: Server) -> list[Any]:
+    """All messages of the log, the duplicates included."""
+    source = "import json; from dwsps_channels import history; print(json.dumps([each.message for each in history('news').messages]))"
+    found: list[Any] = json.loads(manage("shell", "-c", source, env=server.env).splitlines()[-1])
+    return found
+
+
+async def sent_once_within_ten_seconds(server: Server, folder: Path, children: list[Child]) -> None:
+    """Kill processes that publish and serve nothing, and see to what a subscriber gets."""
+    start_worker(server, folder, children)
+    async with connected(server.url) as client:
+        await client.subscribe("news")
+        received = Received(client)
+        moments = [MOMENTS[number % len(MOMENTS)] for number in range(KILLS)]
+        # What is never committed never comes.
+        killed_at = await run_crasher(server.env, [*moments, BEFORE_COMMIT])
+        await wait_until_async(lambda: len(set(received.messages)) >= KILLS, 30)
+        # What the log had before its process died is swept as well, if it were to come twice.
+        await wait_until_async(lambda: no_row_is_left(server), 30)
+        manage(
+            "shell",
+            "-c",
+            "from dwsps_channels import publish; publish('news', 'end')",
+            env=server.env,
+        )
+        await wait_until_async(lambda: "end" in received.messages)
+        received.end()
+    assert sorted(received.messages[:-1]) == list(range(KILLS))
+    delays = [received.times[number] - killed_at[number] for number in range(KILLS)]
+    assert max(delays) < SENT_WITHIN, delays
+
+
+async def pages_killed(server: Server, folder: Path, children: list[Child]) -> None:
+    """Kill a server in its own pages. The log outlives it, and the log's memory of keys."""
+    server.terminate()
+    server.env["DJANGO_SETTINGS_MODULE"] = "tests.durable.site_settings"
+    server.command = [*server.command[:-1], "tests.durable.site:asgi"]
+    server.start()
+    start_worker(server, folder, children)
+    pages = [*(f"crash/{each}" for each in MOMENTS), *(f"acrash/{each}" for each in MOMENTS[1:])]
+    for number, page in enumerate(pages):
+        await crash_page(f"{server.http_url}/{page}/{number}")
+        server.wait()
+        server.start()
+    await wait_until_async(lambda: no_row_is_left(server), 30)
+    assert sorted(logged(server)) == list(range(len(pages)))
+
+
+async def server_and_worker_killed(server: Server, folder: Path, children: list[Child]) -> None:
+    """Kill what publishes, then the worker and the server."""
+    worker = start_worker(server, folder, children)
+    await run_crasher(server.env, MOMENTS)
+    worker.kill()
+    server.kill()
+    server.start()
+    worker.start()
+    await wait_until_async(lambda: no_row_is_left(server), 30)
+    assert sorted(logged(server)) == [0, 1, 2]

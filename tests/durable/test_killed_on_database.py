@@ -1,0 +1,36 @@
+"""Processes killed while they publish durable messages; the log is in the database."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.durable.killing import (
+    DATABASE,
+    POSTGRES,
+    SQLITE,
+    pages_killed,
+    sent_once_within_ten_seconds,
+    server_and_worker_killed,
+)
+from tests.processes import Child, Server
+
+pytestmark = [pytest.mark.processes, pytest.mark.parametrize("broker", [DATABASE])]
+
+
+@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES])
+async def test_what_was_committed_is_sent_once_within_ten_seconds(
+    server: Server, tmp_path: Path, children: list[Child]
+) -> None:
+    await sent_once_within_ten_seconds(server, tmp_path, children)
+
+
+@pytest.mark.parametrize("database_kind", [SQLITE])
+async def test_a_process_that_serves(server: Server, tmp_path: Path, children: list[Child]) -> None:
+    await pages_killed(server, tmp_path, children)
+
+
+@pytest.mark.parametrize("database_kind", [POSTGRES])
+async def test_the_server_and_the_worker_as_well(
+    server: Server, tmp_path: Path, children: list[Child]
+) -> None:
+    await server_and_worker_killed(server, tmp_path, children)
