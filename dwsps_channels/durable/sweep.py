@@ -59,16 +59,22 @@ def sweep(
     database: str,
     publisher: Publisher,
     only: Sequence[UUID] | None = None,
+    *,
+    limit: int | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Swept:
-    """Publish the oldest messages that are due, or ``only`` these: at most ``BATCH``, for ``DWSPS["PUBLISH_TIMEOUT"]`` or so.
+    """Publish the oldest messages that are due, or ``only`` these, for ``DWSPS["PUBLISH_TIMEOUT"]`` or so.
+
+    They are ``limit`` at most, and ``BATCH`` without it.
 
     Each has the key that its process publishes it with, so the log takes it once. It ends with the first message that the
     server does not take; a message that is refused for what it is holds up no other.
     """
     rows = rows_of(database)
     chosen = rows.due() if only is None else rows.filter(pk__in=only)
-    ids = list(chosen.order_by("due_at", "created_at").values_list("pk", flat=True)[:BATCH])
+    ids = list(
+        chosen.order_by("due_at", "created_at").values_list("pk", flat=True)[: limit or BATCH]
+    )
     # Written before anything is sent. So a replica, which takes no writes, sends nothing; and a message that kills the process
     # is not the first again.
     claim = timedelta(seconds=2 * conf.PUBLISH_TIMEOUT + MARGIN)

@@ -44,6 +44,8 @@ class Sweeper:
         self._thread = ThreadPoolExecutor(1, "dwsps-durable")
         self._stopping = threading.Event()
         self._databases: list[str] = []
+        # Those whose last sweep ended early, as the server took nothing.
+        self._failing: set[str] = set()
         self._looked_at = float("-inf")
         self._dropped_at = float("-inf")
         self._throttle = LogThrottle()
@@ -101,7 +103,12 @@ class Sweeper:
         return False not in complete
 
     def _sweep_one(self, database: str, publisher: Publisher) -> bool:
-        swept = sweep(database, publisher, is_stopping=self._stopping.is_set)
+        # While the server is away one message finds out: claiming a batch for it would write to all its rows each second.
+        limit = 1 if database in self._failing else None
+        swept = sweep(database, publisher, limit=limit, is_stopping=self._stopping.is_set)
+        self._failing.discard(database)
+        if swept.problem:
+            self._failing.add(database)
         if swept.sent:
             logger.info(
                 "published durable messages that their process had not published: %d", swept.sent

@@ -15,9 +15,10 @@ from django.db.models.functions import Now
 from django.test import override_settings
 
 from dwsps_channels.durable import sweeper as sweeper_module
+from dwsps_channels.durable.sweep import Swept, sweep
 from dwsps_channels.durable.sweeper import Sweeper
 from dwsps_channels.exceptions import MessageTooLarge, Unavailable
-from dwsps_channels.models import DurableMessageQuerySet
+from dwsps_channels.models import DurableMessage, DurableMessageQuerySet
 from dwsps_channels.publishing.publisher import Publisher
 from tests.durable.publishers import ScriptedPublisher
 from tests.durable.rows import leave, topics
@@ -141,6 +142,37 @@ async def test_a_server_that_is_away_is_logged_once(
     assert await in_thread(topics) == ["a", "b"]
 
 
+async def test_while_the_server_is_away_one_message_at_a_time_is_tried(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[int] = []
+    is_away = True
+
+    def does(message: object) -> None:
+        if is_away:
+            raise Unavailable("nobody is there")
+
+    def noting(*args: Any, **kwargs: Any) -> Swept:
+        swept = sweep(*args, **kwargs)
+        claimed.append(swept.sent + bool(swept.problem) + len(swept.left))
+        return swept
+
+    monkeypatch.setattr(sweeper_module, "sweep", noting)
+    publisher = ScriptedPublisher(does)
+    await in_thread(lambda: [leave(f"n{number}", age=60 - number) for number in range(20)])
+    run(publisher)
+    await wait_until_async(lambda: len(claimed) >= 4)
+    assert claimed[:4] == [20, 1, 1, 1]
+    is_away = False
+
+    async def none_is_left_that_is_due() -> bool:
+        return not await in_thread(DurableMessage.objects.due().exists)
+
+    # The first answer ends it.
+    await wait_until_async(none_is_left_that_is_due)
+    assert max(claimed[4:]) > 10
+
+
 async def test_what_is_refused_is_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     def refuse(message: object) -> None:
         raise MessageTooLarge(20, 10)
@@ -206,13 +238,15 @@ async def test_a_server_that_cannot_start_is_tried_again(caplog: pytest.LogCaptu
     assert lines(caplog)[0] == "durable messages wait, as they cannot be published"
 
 
-async def test_cancelled_it_ends_after_the_message_that_is_being_published(run: Run) -> None:
+async def test_cancelled_it_ends_after_the_message_that_is_being_published() -> None:
     goes_on = threading.Event()
     publisher = ScriptedPublisher(lambda message: goes_on.wait(10))
     await in_thread(lambda: [leave("a", age=20), leave("b", age=10)])
-    task = run(publisher)
+    sweeper = sweeper_with(publisher)
+    task = asyncio.create_task(sweeper.run())
     await wait_until_async(lambda: publisher.topics == ["a"])
     task.cancel()
+    await wait_until_async(sweeper._stopping.is_set)
     goes_on.set()
     await asyncio.wait([task])
     assert task.cancelled()
