@@ -49,12 +49,15 @@ def arm(moment: str) -> None:
     """Have this process killed where it is about to hand over a message, or to delete a row."""
     from dwsps_channels.publishing.choice import choose_publisher
     from dwsps_channels.publishing.durable import StoredMessage
+    from dwsps_channels.publishing.losses import delays
 
     if moment == BEFORE_LOG:
         publisher: Any = type(choose_publisher())
         publisher.publish = publisher.apublish = die
     if moment == BEFORE_DELETE:
         StoredMessage.remove = die  # type: ignore[method-assign]
+        # On a busy machine the server may answer too late: then the row would stay without a kill.
+        delays.add = die  # type: ignore[method-assign]
 
 
 def main() -> None:
