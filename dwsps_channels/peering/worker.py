@@ -33,7 +33,7 @@ class LeasedTask(Protocol):
     """Further work that one worker at a time does: the one that has the lease."""
 
     work: str
-    """What it does, for the log: "publishing …"."""
+    """The words for it in the log: "publishing …"."""
 
     async def is_wanted(self) -> bool:
         """Return whether there is work now. A worker without peers asks, to know whether it needs the lease."""
