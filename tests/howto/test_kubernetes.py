@@ -199,10 +199,10 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
     run(*inside("python", "manage.py", "shell", "-c", publish), folder=project.folder)
     state = ("python", "manage.py", "peers", "list", "--json")
 
-    def queued() -> bool:
+    def waits() -> bool:
         [peer] = yaml.safe_load(run(*inside(*state), folder=project.folder))
-        return bool(peer["queued"] == 1)
+        return bool(peer["lag"] == 1)
 
-    wait_until(queued, 20.0, "the worker has the message for the peer")
+    wait_until(waits, 20.0, "the worker has the message for the peer")
     assert apart.terminate() == 0
     assert web.terminate() == 0
