@@ -33,6 +33,7 @@ local GRACE = 10000         -- ms in which processes read what is over the bound
 local SLACK = 33554432      -- bytes over its bound that the log has at the most, read or not; a small one three times its bound
 local ALIVE = 5000          -- ms: a process that was heard so long before the last that was heard counts
 local VOTE = 6000           -- ms in which all processes must have vouched for another Redis: a connect may hang for 3 s
+local PAGES = 1000          -- of 8 entries, that one call looks at to trim: Redis does nothing else meanwhile
 local GONE = 600000         -- ms after which a process that is not heard is forgotten
 
 -- tostring would write 1e+15.
@@ -61,12 +62,11 @@ local function most(bytes)
   return bytes + math.min(3 * bytes, SLACK)
 end
 
--- Remove the oldest entries of a stream that is over its bounds, never the newest.
+-- Remove the oldest entries of a stream that is over its bounds, never the newest. What is left over the next calls remove.
 local function trim(stream, suffix, messages, bytes, age, grace)
   local has, size = get('count' .. suffix, 'bytes' .. suffix)
   has, size = tonumber(has or 0), tonumber(size or 0)
-  local more = true
-  while more do
+  for _ = 1, PAGES do
     local entries = redis.call('XRANGE', stream, '-', '+', 'COUNT', 8)
     local kept = 1
     while kept < #entries do
@@ -84,7 +84,9 @@ local function trim(stream, suffix, messages, bytes, age, grace)
       redis.call('HSET', state, 'count' .. suffix, int(has), 'bytes' .. suffix, int(size),
         'floor' .. suffix, int(offset_of(first) - 1))
     end
-    more = kept > 1 and kept == #entries and #entries == 8
+    if kept == 1 or kept < #entries or #entries < 8 then
+      break
+    end
   end
 end
 
