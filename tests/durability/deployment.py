@@ -3,13 +3,17 @@
 import asyncio
 import json
 import random
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from tests.chaos.cluster import KeepingRedis
 from tests.peering.site import Site, Worker
+from tests.peering.test_stopped import stop
 from tests.processes import (
     Child,
     Postgres,
@@ -19,6 +23,7 @@ from tests.processes import (
     free_port,
     manage,
     postgres_server,
+    wait_until_async,
 )
 
 BACKENDS = {
@@ -87,6 +92,24 @@ class Deployment:
             self._away_since = now
         elif victim in self.servers:
             self.unread.append(((self._away_since or now) - READ_WITHIN, now))
+
+    async def suspend(self, worker: Worker) -> None:
+        """Stop a worker, but not in the middle of a transaction: its locks would last for as long as it is stopped."""
+        if self.broker != "postgres":
+            await stop(self.north, worker)
+            return
+
+        def is_suspended() -> bool:
+            worker.suspend()
+            try:
+                with psycopg.connect(self.north.database_url) as connection:
+                    connection.execute("SELECT FROM dwsps_channels_lease FOR UPDATE NOWAIT")
+            except psycopg.errors.LockNotAvailable:
+                worker.signal(signal.SIGCONT)
+                return False
+            return True
+
+        await wait_until_async(lambda: asyncio.to_thread(is_suspended), 20, "it is stopped")
 
     async def end(self, process: Child) -> None:
         """Have a process end with SIGTERM."""

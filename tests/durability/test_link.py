@@ -48,7 +48,8 @@ async def test_a_link_that_is_cut_without_notice(deploy: Deploy, broker: str) ->
             south_url=f"ws://127.0.0.1:{proxy.port}",
             south_port=south_port,
         )
-        async with traffic(deployment, publishers=6) as flowing:
+        # No more than the log in memory keeps: 10 000 messages.
+        async with traffic(deployment, publishers=6, rate=20) as flowing:
             proxy.cut()
             await asyncio.sleep(CUT)
             proxy.mend()

@@ -1,10 +1,10 @@
 """The worker is killed, or a standby takes over from it."""
 
 import asyncio
+import signal
 
 import pytest
 
-from tests.chaos.cluster import stopped
 from tests.durability.conftest import Deploy
 from tests.durability.traffic import FULL, brokers, times, traffic
 from tests.peering.site import QUICK
@@ -44,8 +44,10 @@ async def test_a_worker_that_is_stopped_past_its_lease_sends_nothing_twice(
     deployment = await deploy(broker, workers=2)
     async with traffic(deployment) as flowing:
         for number in range(times(1, 10)):
-            with stopped(deployment.workers[number % 2]):
-                # The other takes over.
-                await flowing.flows()
-                await deployment.pause(0.0, 1.0)
+            worker = deployment.workers[number % 2]
+            await deployment.suspend(worker)
+            # The other takes over.
+            await flowing.flows()
+            await deployment.pause(0.0, 1.0)
+            worker.signal(signal.SIGCONT)
             await flowing.flows()
