@@ -1,6 +1,7 @@
 """docs/how-to/kubernetes.md: its files are valid, and say what the processes in the pods need; the worker apart runs."""
 
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,10 +103,6 @@ def test_names_lead_somewhere(page: Page, objects: dict[tuple[str, str], Any]) -
     assert page.command("kubectl create secret tls")[4] == tls["secretName"]
     assert objects["ConfigMap", "myproject"]["data"]["ALLOWED_HOSTS"] == rule["host"]
 
-    [url] = [
-        word for word in container(objects, "Deployment", "worker")["command"] if "ws:" in word
-    ]
-    assert url == "ws://web:8000/ws/pubsub/"
     written = {word for command in page.commands for word in re.findall(r"k8s/\S+", command)}
     assert written == set(page.files)
 
@@ -188,12 +185,10 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
     placed = {"--host=0.0.0.0": f"--host={HOST}", "--port=8000": f"--port={port}"}
     assert placed.keys() <= set(patch["command"])
     web = start(port, *(placed.get(word, word) for word in patch["command"]))
-    command = container(objects, "Deployment", "worker")["command"]
-    url = f"ws://{HOST}:{port}/ws/pubsub/"
     apart = start(
         port,
-        *(url if word.startswith("ws:") else word for word in command),
-        ready=f"forwarding the publications of {url}",
+        *container(objects, "Deployment", "worker")["command"],
+        ready="forwarding the publications of this server, read from RedisBackend",
     )
     publish = "from dwsps_channels import publish; publish('news', 'Hello')"
     run(*inside("python", "manage.py", "shell", "-c", publish), folder=project.folder)
@@ -205,4 +200,5 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
 
     wait_until(waits, 20.0, "the worker has the message for the peer")
     assert apart.terminate() == 0
-    assert web.terminate() == 0
+    # No websocket came to it: uvicorn then ends by the signal itself.
+    assert web.terminate() == -signal.SIGTERM
