@@ -368,7 +368,7 @@ BREAKS = {
         "durability/test_server.py::test_a_server_that_ends_while_its_worker_is_away",
     ),
     "server and worker are killed together": (
-        "durability/test_server.py::test_server_and_worker_killed_together",
+        "durability/test_server_and_worker.py::test_server_and_worker_killed_together",
         "durability/test_random_kills.py::test_each_acknowledged_message_survives",
     ),
     "the peer is killed": (
