@@ -73,6 +73,9 @@ STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: needs time to have passed since the first test")
+    config.addinivalue_line(
+        "markers", "full_form: left out by `make test`; DURABILITY=full runs it"
+    )
     config.addinivalue_line("markers", "processes: starts processes; left out by `make test-fast`")
     sys.addaudithook(forbid_processes)
 

@@ -38,6 +38,7 @@ async def test_a_slow_link_that_is_reset_again_and_again(deploy: Deploy, broker:
         assert proxy.accepted > SECONDS / RESET_EVERY / 2
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
 async def test_a_link_that_is_cut_without_notice(deploy: Deploy, broker: str) -> None:
     south_port = free_port()

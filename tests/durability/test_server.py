@@ -8,7 +8,7 @@ from tests.durability.conftest import Deploy
 from tests.durability.traffic import brokers, times, traffic
 
 
-@pytest.mark.parametrize("broker", brokers("memory", "sqlite", full=("postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("memory", full=("sqlite", "postgres", "redis")))
 async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
     deploy: Deploy, broker: str
 ) -> None:

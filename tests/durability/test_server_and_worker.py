@@ -21,6 +21,7 @@ async def test_worker_and_server_killed_a_second_apart(deploy: Deploy, broker: s
         await flowing.flows()
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)

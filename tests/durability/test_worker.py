@@ -13,6 +13,7 @@ from tests.peering.site import QUICK
 LEASE = {"LEASE_TIMEOUT": 6.0, "LEASE_RENEW_INTERVAL": 1.5} if FULL else {}
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
@@ -37,6 +38,7 @@ async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str)
             await asyncio.to_thread(worker.start)
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_a_worker_that_is_stopped_past_its_lease_sends_nothing_twice(
     deploy: Deploy, broker: str

@@ -1,6 +1,6 @@
 """Processes that are killed between the commit of a durable message and the end of its row.
 
-The short form has six kills for each pair of broker and database; ``CHAOS=full`` has a hundred.
+The short form has six kills for each broker, on one database; ``CHAOS=full`` has a hundred for each pair of them.
 """
 
 import asyncio

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.traffic import FULL
 from tests.durable.crasher import MOMENTS
 from tests.durable.killing import (
     MEMORY,
@@ -30,7 +31,8 @@ from tests.processes import (
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("broker", "database_kind"), [(MEMORY, SQLITE), (MEMORY, POSTGRES)])
+@pytest.mark.parametrize("broker", [MEMORY])
+@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if FULL else [SQLITE])
 async def test_what_was_committed_is_sent_once_within_ten_seconds(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:

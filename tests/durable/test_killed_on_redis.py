@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.traffic import FULL
 from tests.durable.killing import (
     POSTGRES,
     REDIS,
@@ -17,7 +18,7 @@ from tests.processes import Child, Server
 pytestmark = [pytest.mark.processes, pytest.mark.parametrize("broker", [REDIS])]
 
 
-@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES])
+@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if FULL else [SQLITE])
 async def test_what_was_committed_is_sent_once_within_ten_seconds(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:

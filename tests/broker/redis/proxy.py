@@ -89,7 +89,8 @@ class Proxy:
         with suppress(OSError):
             while data := await reader.read(65536):
                 await self._flowing.wait()
-                if self._replaced is not None and data.startswith(self._replaced[0]):
-                    data, self._replaced = self._replaced[1], None
+                # Perhaps behind another reply.
+                if self._replaced is not None and (at := data.find(self._replaced[0])) >= 0:
+                    data, self._replaced = data[:at] + self._replaced[1], None
                 writer.write(data)
                 await writer.drain()
