@@ -216,6 +216,8 @@ class LogTable:
     def _insert(self) -> str:
         operations = self._connection.ops
         columns = ", ".join(map(operations.quote_name, Row._fields))
-        values = ["%s"] * (len(Row._fields) - 1) + [operations.binary_placeholder_sql(b"")]
+        # As Django's own BinaryField writes it. Its function for that takes other arguments in each version.
+        data = "_binary %s" if self._connection.vendor == "mysql" else "%s"
+        values = ["%s"] * (len(Row._fields) - 1) + [data]
         table = operations.quote_name(LogEntry._meta.db_table)
         return f"INSERT INTO {table} ({columns}) VALUES ({', '.join(values)})"
