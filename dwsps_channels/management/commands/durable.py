@@ -1,16 +1,16 @@
 """``manage.py durable``: the durable messages that wait in the database."""
 
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from json import dumps
 from typing import Any
 from uuid import UUID
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError
 
 from dwsps_channels.durable.databases import databases_with_table, rows_of
 from dwsps_channels.durable.sweep import BATCH, Swept, sweep
 from dwsps_channels.durable.waiting import Waiting, lacks_worker, waiting_by_topic
+from dwsps_channels.management.subcommands import AddSubcommand, CommandWithSubcommands
 from dwsps_channels.management.table import table
 from dwsps_channels.models import DurableMessage
 from dwsps_channels.peering.units import duration
@@ -29,7 +29,7 @@ found, and 2 if the command line is wrong.
 """
 
 
-class Command(BaseCommand):
+class Command(CommandWithSubcommands):
     # Broken into lines by hand, as the formatter keeps the lines of the examples.
     help = (
         "Look at the durable messages that wait in the database: those that a process\n"
@@ -37,25 +37,9 @@ class Command(BaseCommand):
         "runpubsub', publishes them by itself."
     )
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            prog_name,
-            subcommand,
-            epilog=EPILOG,
-            formatter_class=RawDescriptionHelpFormatter,
-            **kwargs,
-        )
+    epilog = EPILOG
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-        def add(name: str, run: Callable[..., None], text: str) -> CommandParser:
-            command: CommandParser = commands.add_parser(
-                name, help=text, description=f"{text[0].upper()}{text[1:]}."
-            )
-            command.set_defaults(run=run)
-            return command
-
+    def add_subcommands(self, add: AddSubcommand) -> None:
         listing = add("list", self.list, "list how many messages wait, by topic")
         form = listing.add_mutually_exclusive_group()
         form.add_argument("--ids", action="store_true", help="list each message, with its id")
@@ -77,9 +61,6 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help="all that were stored more than so many seconds ago",
         )
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        options["run"](**options)
 
     def list(self, *, ids: bool, json: bool, **options: Any) -> None:
         databases = _databases()
@@ -124,7 +105,7 @@ class Command(BaseCommand):
 
 
 def _databases() -> Sequence[str]:
-    """Return the databases that have the table; fail if there is none."""
+    """Return the databases that have the table; fail if none has it."""
     if found := databases_with_table():
         return found
     raise CommandError("no database has the table of durable messages: run 'manage.py migrate'")

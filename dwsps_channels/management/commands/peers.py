@@ -1,17 +1,17 @@
 """``manage.py peers``: manages peers on the command line."""
 
 import sys
-from argparse import RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from json import dumps
 from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from dwsps_channels.broker.backends import configured_backend
+from dwsps_channels.management.subcommands import AddSubcommand, CommandWithSubcommands
 from dwsps_channels.management.table import table
 from dwsps_channels.models import Peer, PeerQuerySet, PeerStatus, secrets
 from dwsps_channels.models.process_name import shown_process
@@ -49,7 +49,7 @@ the command line is wrong.
 """
 
 
-class Command(BaseCommand):
+class Command(CommandWithSubcommands):
     # Broken into lines by hand, as the formatter keeps the lines of the examples.
     help = (
         "Manage peers: the servers that this server exchanges messages with. Each\n"
@@ -57,25 +57,9 @@ class Command(BaseCommand):
         "and workers apply changes within 2 seconds."
     )
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return super().create_parser(
-            prog_name,
-            subcommand,
-            epilog=EPILOG,
-            formatter_class=RawDescriptionHelpFormatter,
-            **kwargs,
-        )
+    epilog = EPILOG
 
-    def add_arguments(self, parser: CommandParser) -> None:
-        commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-        def add(name: str, run: Callable[..., None], text: str) -> CommandParser:
-            command: CommandParser = commands.add_parser(
-                name, help=text, description=f"{text[0].upper()}{text[1:]}."
-            )
-            command.set_defaults(run=run)
-            return command
-
+    def add_subcommands(self, add: AddSubcommand) -> None:
         _add_arguments(add("add", self.add, "add a peer"))
         listing = add("list", self.list, "list all peers and their status")
         listing.add_argument("--json", action="store_true", help="print a JSON array of objects")
@@ -88,9 +72,6 @@ class Command(BaseCommand):
             ("remove", self.remove, "delete peers"),
         ):
             add(name, run, text).add_argument("names", nargs="+", metavar="NAME")
-
-    def handle(self, *args: Any, **options: Any) -> None:
-        options["run"](**options)
 
     def add(
         self,
