@@ -1,8 +1,27 @@
 """Fixtures for tests of the log in Redis."""
 
-import pytest
+from collections.abc import AsyncIterator
+from typing import Any
 
+import pytest
+from redis.asyncio import Redis as Client
+
+from tests.broker.redis.account import Account
 from tests.processes import Redis
+
+
+@pytest.fixture
+async def account() -> AsyncIterator[Account]:
+    account = Account()
+    yield account
+    await account.stop()
+
+
+@pytest.fixture
+async def client(redis: Redis) -> AsyncIterator[Any]:
+    client = Client.from_url(redis.url)
+    yield client
+    await client.aclose()
 
 
 @pytest.fixture

@@ -126,13 +126,6 @@ async def pair(redis: Redis, children: list[Child], tmp_path: Path) -> AsyncIter
 
 
 @pytest.fixture
-async def account() -> AsyncIterator[Account]:
-    account = Account()
-    yield account
-    await account.stop()
-
-
-@pytest.fixture
 async def follower(pair: Pair) -> AsyncIterator[Follower]:
     """A worker that reads from the beginning."""
     follower = Follower(pair.source())

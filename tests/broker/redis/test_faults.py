@@ -17,20 +17,6 @@ from tests.broker.redis.proxy import Proxy
 from tests.processes import Redis, wait_until_async
 
 
-@pytest.fixture
-async def account() -> AsyncIterator[Account]:
-    account = Account()
-    yield account
-    await account.stop()
-
-
-@pytest.fixture
-async def client(redis: Redis) -> AsyncIterator[Client]:
-    client = Client.from_url(redis.url)
-    yield client
-    await client.aclose()
-
-
 async def talking(account: Account, redis: Redis) -> None:
     """Have two processes publish, and wait until both are heard."""
     for _ in range(2):

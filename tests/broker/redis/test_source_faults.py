@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis as Client
 
 from dwsps_channels.core.page import Position
 from dwsps_channels.core.retention import Retention
@@ -14,20 +13,6 @@ from tests.broker.redis.brokers import broker, layout, source_at
 from tests.broker.redis.follower import Follower
 from tests.broker.redis.proxy import Proxy
 from tests.processes import Redis, wait_until_async
-
-
-@pytest.fixture
-async def account() -> AsyncIterator[Account]:
-    account = Account()
-    yield account
-    await account.stop()
-
-
-@pytest.fixture
-async def client(redis: Redis) -> AsyncIterator[Any]:
-    client = Client.from_url(redis.url)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture
