@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from dwsps_channels.broker.database.rows import Row
-from dwsps_channels.broker.sending.send_queue import Waiting, accept, refuse
+from dwsps_channels.broker.sending.send_queue import Waiting, refuse
 
 
 class Batch:
@@ -26,11 +26,6 @@ class Batch:
     def numbered(self) -> Iterator[tuple[Waiting, int]]:
         """Yield each with its offset."""
         return zip(self.waiting, self.offsets, strict=True)
-
-    def accept(self) -> None:
-        """Answer the publishers: the log has it."""
-        for each, offset in self.numbered():
-            accept(each.accepted, offset)
 
     def refuse(self, problem: str) -> None:
         """Answer the publishers that have no answer yet with ``Unavailable``. ``problem`` is its text."""
