@@ -11,9 +11,16 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from dwsps_channels.broker.redis.batch import Batch
-from dwsps_channels.broker.redis.connection import Connection, is_refusal, problem_of
+from dwsps_channels.broker.redis.connection import (
+    IDENTIFY_INTERVAL,
+    READ_BLOCK,
+    READ_GRACE,
+    Connection,
+    is_refusal,
+    problem_of,
+)
 from dwsps_channels.broker.redis.hosts import with_sentinels
-from dwsps_channels.broker.redis.layout import Entry, Layout, numbers, parse
+from dwsps_channels.broker.redis.layout import VOTE_PAUSE, Entry, Layout, numbers, parse
 from dwsps_channels.broker.redis.loading import Conversation, Search, load
 from dwsps_channels.broker.redis.server import RedisServer
 from dwsps_channels.broker.sending.send_queue import (
@@ -35,13 +42,6 @@ logger = logging.getLogger("dwsps_channels.broker")
 # Seconds between two signs of life. Redis does the housekeeping of the log with them.
 BEAT_INTERVAL: Final = 1.0
 
-# Seconds between two looks at which Redis it is, over a connection that did not break.
-IDENTIFY_INTERVAL: Final = 60.0
-
-# Seconds for which Redis keeps a read waiting for something to read, and what the network may add to it.
-READ_BLOCK: Final = 1.0
-READ_GRACE: Final = 2.0
-
 # Entries that are read at once, each a batch.
 READ_COUNT: Final = 16
 
@@ -62,9 +62,6 @@ MAX_BATCH_BYTES: Final = 256 * 1024
 # Seconds between two attempts to connect, the first and the longest.
 RETRY_PAUSE: Final = 0.05
 MAX_RETRY_PAUSE: Final = 1.0
-
-# Seconds between two questions if all have vouched.
-_VOTE_PAUSE: Final = 0.05
 
 # The id of no entry, before all others.
 _NOWHERE: Final = b"0-1"
@@ -254,7 +251,7 @@ class RedisBroker:
             what, epoch, offset, last = await writer.run(call)
             if what != b"wait":
                 break
-            await asyncio.sleep(_VOTE_PAUSE)
+            await asyncio.sleep(VOTE_PAUSE)
         if what == b"begin":
             search = Search(self._layout.tail)
             loading = load(self._layout, epoch.decode(), int(offset), last, search)

@@ -14,6 +14,13 @@ from dwsps_channels.protocol.text import printable
 CONNECT_TIMEOUT: Final = 3.0
 REPLY_TIMEOUT: Final = 3.0
 
+# Seconds between two looks at which Redis it is, over a connection that did not break.
+IDENTIFY_INTERVAL: Final = 60.0
+
+# Seconds for which Redis keeps a read waiting for something to read, and what the network may add to it.
+READ_BLOCK: Final = 1.0
+READ_GRACE: Final = 2.0
+
 # The codes of errors before the first write of a script. Redis 6 has them in the text: "ERR Error running script …: -OOM …".
 _REFUSAL: Final = re.compile(
     r"(?:^|-)(?:BUSY|LOADING|MASTERDOWN|MISCONF|NOPERM|NOREPLICAS|OOM|READONLY)\b"

@@ -21,6 +21,9 @@ SCRIPT: Final = (Path(__file__).parent / "log.lua").read_text()
 SCRIPT_NAME: Final = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 """The name by which Redis knows the script."""
 
+VOTE_PAUSE: Final = 0.05
+"""Seconds between two questions if the processes of the server have vouched for the log."""
+
 Argument = str | bytes | int
 Call = tuple[Argument, ...]
 """The arguments of the script, keys and all: what follows ``EVALSHA`` and the name of the script."""

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from dwsps_channels.broker.redis.blocking import BlockingConnection
 from dwsps_channels.broker.redis.hosts import Host
-from dwsps_channels.broker.redis.layout import Call, Layout, numbers
+from dwsps_channels.broker.redis.layout import VOTE_PAUSE, Call, Layout, numbers
 from dwsps_channels.core.broker import SendResult
 from dwsps_channels.core.publication import Publication
 
@@ -15,9 +15,6 @@ NOBODY: Final = "no process of the server was listening"
 
 # Seconds without any process of the server after which that is said: a restart is shorter.
 QUIET: Final = 60
-
-# Seconds between two questions if the processes of the server have vouched for the log.
-_VOTE_PAUSE: Final = 0.05
 
 
 class RedisSender:
@@ -68,4 +65,4 @@ def open_log(connection: BlockingConnection, layout: Layout) -> tuple[str, int, 
             return epoch.decode(), int(offset), last
         if monotonic() > connection.deadline:
             raise TimeoutError
-        sleep(_VOTE_PAUSE)
+        sleep(VOTE_PAUSE)

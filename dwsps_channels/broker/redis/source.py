@@ -11,9 +11,15 @@ from uuid import uuid4
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
-from dwsps_channels.broker.redis.connection import Connection, problem_of
+from dwsps_channels.broker.redis.connection import (
+    IDENTIFY_INTERVAL,
+    READ_BLOCK,
+    READ_GRACE,
+    Connection,
+    problem_of,
+)
 from dwsps_channels.broker.redis.hosts import with_sentinels
-from dwsps_channels.broker.redis.layout import Entry, Layout, detached, parse
+from dwsps_channels.broker.redis.layout import VOTE_PAUSE, Entry, Layout, detached, parse
 from dwsps_channels.broker.sending.tasks import end
 from dwsps_channels.core.log import offset_of
 from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES, WAIT, SourceUnavailable
@@ -23,21 +29,11 @@ from dwsps_channels.logs.throttle import LogThrottle
 
 logger = logging.getLogger("dwsps_channels.broker")
 
-# Seconds between two looks at which Redis it is, over a connection that did not break.
-IDENTIFY_INTERVAL: Final = 60.0
-
-# Seconds for which Redis keeps a read waiting for something to read, and what the network may add to it.
-READ_BLOCK: Final = 1.0
-READ_GRACE: Final = 2.0
-
 # Bytes that are read at once, however many a page may have: Redis does nothing else meanwhile.
 _MAX_READ: Final = 256 * 1024
 
 # Places whose entries are remembered: of a worker with many peers, each where it is.
 _MAX_PLACES: Final = 4096
-
-# Seconds between two questions if the processes of the server have vouched for the log.
-_VOTE_PAUSE: Final = 0.05
 
 
 class RedisSource:
@@ -146,14 +142,14 @@ class RedisSource:
             await self._join(self._reader)
 
     async def _join(self, connection: Connection) -> None:
-        """Wait until the processes of the server have vouched for the log, or begin another epoch. Begin a log if there is none."""
+        """Wait until the processes of the server have vouched for the log, or begin another epoch. If Redis has no log, begin it."""
         candidate = uuid4().hex[:16]
         call = self._layout.join("", self._run, candidate, "", b"0-0")
         while True:
             what = (await connection.run(call))[0]
             if what != b"wait":
                 return
-            await asyncio.sleep(_VOTE_PAUSE)
+            await asyncio.sleep(VOTE_PAUSE)
 
     def _made(self, reply: Any, messages: int, size: int) -> Page:
         _, epoch, offset, last, now, is_unknown, after, replies, is_end = reply
