@@ -130,7 +130,7 @@ class BrokerBackend(ABC):
         return None
 
     def make_source(self) -> LogSource | None:
-        """Make a source for a worker. ``None``: only the server can read the log, or there is none."""
+        """Make a source for a worker. ``None``: only the server can read the log, or the broker keeps no log."""
         return None
 
     def check(self) -> list[CheckMessage]:

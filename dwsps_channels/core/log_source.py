@@ -28,8 +28,8 @@ class LogSource(Protocol):
     ) -> Page:
         """Return what follows ``position``: so many ``messages`` at most, whose JSON has ``size`` bytes at most.
 
-        One message comes in any case, however large it is. If there is none, this waits for it, up to ``WAIT`` seconds,
-        and then returns an empty page. Several reads may be under way. A read can be cancelled.
+        The first message comes however large it is. If nothing follows, this waits up to ``WAIT`` seconds for a message, and
+        then returns an empty page. Several reads may be under way. A read can be cancelled.
 
         Raises:
             SourceUnavailable: the log cannot be read for now.

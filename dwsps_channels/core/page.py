@@ -16,7 +16,7 @@ class Position(Struct, frozen=True):
     """A place in the log: everything before it has been dealt with."""
 
     cursor: str = ""
-    """``<epoch>:<offset>`` of the last publication; empty: there is none yet."""
+    """``<epoch>:<offset>`` of the last publication; empty: nothing was dealt with yet."""
     at: float = 0.0
     """When that one was appended, in seconds since the epoch. Reading goes on from this time if the log does not know
     the cursor."""

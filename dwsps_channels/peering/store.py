@@ -70,7 +70,7 @@ def config_of(peer: Peer) -> PeerConfig:
 
 
 def load_position(peer: PeerConfig) -> Position:
-    """Load the position of ``peer``. If there is none from after the peer was last enabled, it begins at that moment."""
+    """Load the position of ``peer``: the last that was written since it was enabled, else the moment when it was enabled."""
     written = PeerStatus.objects.filter(peer_id=peer.id, seen_at__gte=F("peer__enabled_at"))
     status = written.only("position", "position_at").first()
     if status is None or not status.position_at:

@@ -30,7 +30,7 @@ def read_end(using: str) -> End:
     """Read the end of the log in the database ``using``.
 
     Raises:
-        NoLogYet: there is none.
+        NoLogYet: no process has ever written the log.
     """
     found = LogState.objects.using(using).filter(pk=1).values_list("epoch", "offset").first()
     if found is None:

@@ -45,7 +45,7 @@ class Place(Struct, frozen=True):
     epoch: str = ""
     offset: int = 0
     at: float = 0.0
-    """When its last publication was appended; 0: not known, or there is none."""
+    """When its last publication was appended; 0: not known, or nothing was published yet."""
 
 
 class LogTable:
