@@ -17,7 +17,7 @@ from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.frames import Frame
-from dwsps_channels.protocol.topics import contexts
+from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
 # A process that starts again has a new origin: far more than a server has processes.
 MAX_OWN_ORIGINS = 4096
@@ -110,6 +110,8 @@ class Node:
             Unavailable: the peer has sent it before, and it is not known yet what becomes of that.
         """
         contexts(publication.topic)
+        if publication.topic == NOTICES:
+            check(publication.topic)
         if not publication.origin:
             # A dwsps 1.0.1 server sends nothing by which its messages could be recognised.
             return self._hand_over(publication)

@@ -15,7 +15,7 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import Requests, Subject
 from dwsps_channels.protocol.peer_messages import PEER_REQUESTS, ForwardedPublish
 from dwsps_channels.protocol.timestamps import now
-from dwsps_channels.protocol.topics import contexts
+from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
 
 class PeerSession(Session):
@@ -58,6 +58,8 @@ class PeerSession(Session):
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
         if _is_forwarded(request):
             contexts(request.topic)
+            if request.topic == NOTICES:
+                check(request.topic)
             return True
         return super()._allowed(request)
 

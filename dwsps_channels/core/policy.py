@@ -3,7 +3,21 @@
 from collections.abc import Awaitable
 from typing import Protocol
 
+from msgspec import Struct
+
 from dwsps_channels.core.identity import Identity
+
+
+class Decision(Struct, frozen=True):
+    """A policy's answer that says more than yes or no."""
+
+    allowed: bool
+    reason: str = ""
+    """One sentence for the client's developer, for the ``forbidden`` error."""
+    denied: tuple[str, ...] = ()
+    """Topics below the subscription's topic that it does not get, with all below them. Others are ignored."""
+    recheck_after: float | None = None
+    """Seconds after which the policy is asked again about the subscription; ``None``: only when something changes."""
 
 
 class Policy(Protocol):

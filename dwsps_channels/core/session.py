@@ -20,11 +20,12 @@ from dwsps_channels.core.recovery import Gather, RecoveringEndpoint, one_by_one
 from dwsps_channels.core.reply_queue import ReplyQueue
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.errors import Forbidden, Unavailable
+from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
     CLIENT_REQUESTS,
     Ack,
+    Authenticate,
     Publish,
     Requests,
     Resume,
@@ -35,7 +36,7 @@ from dwsps_channels.protocol.messages import (
     subject_of,
 )
 from dwsps_channels.protocol.timestamps import now
-from dwsps_channels.protocol.topics import check, contexts
+from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
 
 class Session(RecoveringEndpoint):
@@ -97,7 +98,10 @@ class Session(RecoveringEndpoint):
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
         """Ask the policy, about a resume later. Raises a ``WireError`` for what it need not be asked about."""
         if isinstance(request, Publish):
-            contexts(request.topic)  # as ``check``, but remembered, and the hub asks for them next
+            # As ``check``, but remembered, and the hub asks for them next.
+            contexts(request.topic)
+            if request.topic == NOTICES:
+                check(request.topic)
             if request.from_peer_server:
                 raise Forbidden(
                     "send fromPeerServer: this connection is not an authenticated peer's"
@@ -106,6 +110,8 @@ class Session(RecoveringEndpoint):
         if isinstance(request, Resume):
             self._knows_reset = True
             return True
+        if isinstance(request, Authenticate):
+            raise Unauthorized("this server takes no tokens")
         check(request.topic)
         if isinstance(request, Subscribe):
             if request.since is not UNSET or request.last is not UNSET:

@@ -21,7 +21,7 @@ from dwsps_channels.protocol.peer_messages import (
     FeedRequest,
     HistoryRequest,
 )
-from dwsps_channels.protocol.topics import check, contexts
+from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
 # The most that is in one page, whatever the worker asks for. To send it takes some milliseconds.
 MAX_PAGE_MESSAGES: Final = 1024
@@ -42,6 +42,8 @@ class PublisherSession(Session):
     def _allowed(self, request: Any) -> bool | Awaitable[bool]:
         if isinstance(request, Publish) and not request.from_peer_server:
             contexts(request.topic)
+            if request.topic == NOTICES:
+                check(request.topic)
             return True
         return super()._allowed(request)
 

@@ -78,11 +78,24 @@ class TooManySubscriptions(WireError):
 
 
 class Forbidden(WireError):
+    """The client may not do ``what``; ``why`` is empty if the policy gave no reason."""
+
     code = "forbidden"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"not allowed to {what}")
+    def __init__(self, what: str, why: str = "") -> None:
+        super().__init__(f"not allowed to {what}" + (f": {why}" if why else ""))
         self.what = what
+        self.why = why
+
+
+class Unauthorized(WireError):
+    """The client has no valid token, or none any more; ``problem`` says why."""
+
+    code = "unauthorized"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
 
 
 class RateLimited(WireError):

@@ -20,7 +20,7 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.timestamps import RFC3339, now
 from dwsps_channels.protocol.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish", "resume", "feed", "history"]
+Action = Literal["subscribe", "unsubscribe", "publish", "resume", "authenticate", "feed", "history"]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1
@@ -37,6 +37,11 @@ Last = Annotated[int, Meta(ge=0, le=MAX_INTEGER_ID)]
 
 MAX_KEY: Final = 64
 
+# Room for any token that fits into a handshake's headers, and for any grant that a server makes.
+MAX_TOKEN: Final = 8192
+MAX_GRANT: Final = 2048
+Grant = Annotated[str, Meta(min_length=1, max_length=MAX_GRANT)]
+
 
 class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"):
     """Client to server. At most one of ``since`` and ``last`` is there."""
@@ -47,6 +52,8 @@ class Subscribe(Struct, frozen=True, gc=False, tag_field="type", tag="subscribe"
     """The cursor from which on messages are replayed."""
     last: Last | UnsetType = UNSET
     """The number of messages to replay, the newest."""
+    grant: Grant | UnsetType = UNSET
+    """A signed permission for the topic, in place of the policy's."""
     id: Id | UnsetType = UNSET
 
     def __post_init__(self) -> None:
@@ -61,6 +68,17 @@ class Resume(Struct, frozen=True, gc=False, tag_field="type", tag="resume"):
     topic: ClassVar[UnsetType] = UNSET
     since: Since
     topics: list[str]
+    grants: dict[str, Grant] | UnsetType = UNSET
+    """By topic, as in ``Subscribe``. Those of other topics are ignored."""
+    id: Id | UnsetType = UNSET
+
+
+class Authenticate(Struct, frozen=True, gc=False, tag_field="type", tag="authenticate"):
+    """Client to server: a token that tells the user of the connection, or renews the one before."""
+
+    action: ClassVar[Action] = "authenticate"
+    topic: ClassVar[UnsetType] = UNSET
+    token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)]
     id: Id | UnsetType = UNSET
 
 
@@ -122,7 +140,7 @@ class Resumed(Struct, frozen=True, gc=False, kw_only=True):
     error: TopicError | UnsetType = UNSET
 
 
-class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ack"):
+class Ack(Struct, frozen=True, gc=False, kw_only=True, rename="camel", tag_field="type", tag="ack"):
     """Server to client: the action took effect."""
 
     action: Action
@@ -137,6 +155,25 @@ class Ack(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="ac
     """Of a resume."""
     offset: int | UnsetType = UNSET
     """Of a publish: its place in the log, if there is one and the message is not a peer's duplicate."""
+    expires_in: int | UnsetType = UNSET
+    """Of an authenticate: the seconds until the token expires, if it does."""
+
+
+class Expiring(Struct, frozen=True, gc=False, rename="camel", tag_field="type", tag="expiring"):
+    """Server to client: the token expires soon, and the connection ends then, if the client does not authenticate again."""
+
+    timestamp: str
+    expires_in: int
+    """In seconds."""
+
+
+class Unsubscribed(Struct, frozen=True, gc=False, tag_field="type", tag="unsubscribed"):
+    """Server to client: the server has ended the subscription to ``topic``. ``code`` and ``reason`` are those of an error."""
+
+    timestamp: str
+    topic: str
+    code: str
+    reason: str
 
 
 class Reset(Struct, frozen=True, gc=False, tag_field="type", tag="reset"):
@@ -160,7 +197,7 @@ class Error(Struct, frozen=True, gc=False, kw_only=True, tag_field="type", tag="
     """As in ``Ack``, before a close that discards nothing."""
 
 
-Request = Subscribe | Unsubscribe | Publish | Resume
+Request = Subscribe | Unsubscribe | Publish | Resume | Authenticate
 
 Requests = msgspec.json.Decoder[Any]
 """A decoder of the requests that a connection may send. Each has ``action``, ``topic`` and ``id``."""
@@ -220,8 +257,15 @@ def _refuse_surrogates(request: Any) -> None:
         raise InvalidMessage("id", _EXPECTED["id"])
     if isinstance(request, Publish) and not surrogates.is_text(request.key):
         raise InvalidMessage("key", _EXPECTED["key"])
-    if isinstance(request, Resume) and not all(map(surrogates.is_text, request.topics)):
-        raise InvalidMessage("topics", _EXPECTED["topics"])
+    if isinstance(request, Resume):
+        if not all(map(surrogates.is_text, request.topics)):
+            raise InvalidMessage("topics", _EXPECTED["topics"])
+        if request.grants and not all(map(surrogates.is_text, request.grants.values())):
+            raise InvalidMessage("grants", _EXPECTED["grants"])
+    if isinstance(request, Subscribe) and request.grant and not surrogates.is_text(request.grant):
+        raise InvalidMessage("grant", _EXPECTED["grant"])
+    if isinstance(request, Authenticate) and not surrogates.is_text(request.token):
+        raise InvalidMessage("token", _EXPECTED["token"])
 
 
 def encode(message: Struct) -> Frame:
@@ -255,7 +299,7 @@ def error_frame(error: WireError, subject: Subject | None = None, cursor: str = 
 
 
 _EXPECTED = {
-    "type": "one of 'subscribe', 'unsubscribe', 'publish', 'resume'",
+    "type": "one of 'subscribe', 'unsubscribe', 'publish', 'resume', 'authenticate'",
     "topic": "a string",
     "message": "there: any JSON value, null included",
     "timestamp": "a time as in RFC 3339",
@@ -270,6 +314,9 @@ _EXPECTED = {
     "wait": "true or false",
     "topics": "an array of strings of Unicode characters",
     "key": f"a string of 1 to {MAX_KEY} characters",
+    "token": f"a string of 1 to {MAX_TOKEN} characters",
+    "grant": f"a string of 1 to {MAX_GRANT} characters",
+    "grants": f"an object of strings of 1 to {MAX_GRANT} characters",
 }
 
 

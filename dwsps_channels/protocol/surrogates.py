@@ -64,6 +64,8 @@ def _restored(value: T, mask: str) -> T:
     restored: Any = value
     if isinstance(value, list):
         restored = [_restored(element, mask) for element in value]
+    elif isinstance(value, dict):
+        restored = {_restored(name, mask): _restored(each, mask) for name, each in value.items()}
     elif isinstance(value, str):
         restored = re.sub(mask + "(.{4})", _surrogate, value)
     elif isinstance(value, Raw):

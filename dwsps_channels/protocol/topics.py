@@ -5,11 +5,18 @@ Grammar: docs/reference/protocol.md, "Topics".
 
 import re
 from functools import lru_cache
+from typing import Final
 
 from dwsps_channels.protocol.errors import InvalidTopic
 
 MAX_BYTES = 255
 MAX_LEVELS = 32
+
+# The root of the topics that the servers use themselves.
+RESERVED: Final = "$dwsps"
+NOTICES: Final = f"{RESERVED}.notice"
+"""The topic of what a server's processes tell each other."""
+_BELOW_RESERVED: Final = f"{RESERVED}."
 
 # What a level may not hold: the separator, white space, control characters (C0, DEL, C1), surrogates.
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -24,10 +31,13 @@ def contexts(topic: str) -> tuple[str, ...]:
     >>> contexts("news.uk.london")
     ('news.uk.london', 'news.uk', 'news')
 
+    ``NOTICES`` has contexts, as the log has it: refuse it, if ``topic`` comes from outside.
+
     Raises:
-        InvalidTopic: it does not fit the grammar.
+        InvalidTopic: it does not fit the grammar, or is reserved.
     """
-    check(topic)
+    if topic != NOTICES:
+        check(topic)
     found = [topic]
     end = topic.rfind(".")
     while end != -1:
@@ -42,7 +52,7 @@ def size(topic: str) -> int:
 
 
 def check(topic: str) -> None:
-    """Raise ``InvalidTopic``, with what is wrong, unless ``topic`` fits the grammar."""
+    """Raise ``InvalidTopic``, with what is wrong, unless ``topic`` fits the grammar and is not reserved."""
     if not topic:
         raise InvalidTopic(topic, "is empty")
     # The cheap bound first: the pattern is never run over a text that is too long anyway.
@@ -56,3 +66,5 @@ def check(topic: str) -> None:
         raise InvalidTopic(topic, f"has more than {MAX_LEVELS} levels")
     if topic[0] == "." or topic[-1] == "." or ".." in topic:
         raise InvalidTopic(topic, "has an empty level")
+    if topic[0] == "$" and (topic == RESERVED or topic.startswith(_BELOW_RESERVED)):
+        raise InvalidTopic(topic, f"is reserved: '{RESERVED}' and all below it is the server's")

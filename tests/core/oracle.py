@@ -42,6 +42,7 @@ def is_topic(text: str) -> bool:
         and 1 <= len(text.encode("utf-8")) <= 255
         and len(levels) <= 32
         and all(levels)
+        and levels[0] != "$dwsps"
     )
 
 
@@ -113,6 +114,10 @@ def is_key(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= 64 and not _has_surrogates(value)
 
 
+def is_signed(value: object, length: int) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= length and not _has_surrogates(value)
+
+
 def answer(frame: str | bytes) -> str:
     """Return the answer of a client's session under a policy that allows everything: ack, or an error's code."""
     try:
@@ -124,11 +129,20 @@ def answer(frame: str | bytes) -> str:
         "unsubscribe",
         "publish",
         "resume",
+        "authenticate",
     ):
         return "invalid_message"
     if not is_id(request.get("id", 0)):
         return "invalid_message"
+    if request["type"] == "authenticate":
+        # No session takes tokens by itself.
+        return "unauthorized" if is_signed(request.get("token"), 8192) else "invalid_message"
     if request["type"] == "resume":
+        grants = request.get("grants", {})
+        if not isinstance(grants, dict) or not all(
+            is_signed(grant, 2048) for grant in grants.values()
+        ):
+            return "invalid_message"
         topics = request.get("topics")
         are_texts = isinstance(topics, list) and all(
             isinstance(topic, str) and not _has_surrogates(topic) for topic in topics
@@ -141,6 +155,8 @@ def answer(frame: str | bytes) -> str:
         if not is_since(request.get("since", "")) or not is_last(request.get("last", 0)):
             return "invalid_message"
         if "since" in request and "last" in request:
+            return "invalid_message"
+        if not is_signed(request.get("grant", "x"), 2048):
             return "invalid_message"
     if request["type"] == "publish":
         if not is_key(request.get("key", "x")):

@@ -29,7 +29,8 @@ def topic_like() -> st.SearchStrategy[str]:
         st.integers(30, 34),
         st.sampled_from(["", ".", "a"]),
     )
-    return st.one_of(short, topics(), long, deep)
+    reserved = st.sampled_from(["$dwsps", "$dwsps.notice", "$dwsps.a.b", "$dwspsx", "a.$dwsps"])
+    return st.one_of(short, topics(), long, deep, reserved)
 
 
 _white_space = st.text(" \t\r\n", max_size=2)
@@ -103,11 +104,17 @@ _values: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )
 
+
+def _signed(length: int) -> st.SearchStrategy[str]:
+    return st.sampled_from(["t", "", "x" * length, "x" * (length + 1), "\ud800"])
+
+
 _requests = st.fixed_dictionaries(
     {},
     optional={
         "type": st.one_of(
-            st.sampled_from(["subscribe", "unsubscribe", "publish", "resume"] * 3), _values
+            st.sampled_from(["subscribe", "unsubscribe", "publish", "resume", "authenticate"] * 3),
+            _values,
         ),
         "topic": st.one_of(topics(), topics(), topic_like(), _values),
         "message": _values,
@@ -132,6 +139,11 @@ _requests = st.fixed_dictionaries(
             st.lists(st.one_of(topics(), topic_like()), max_size=3), st.lists(_values, max_size=2)
         ),
         "key": st.one_of(st.sampled_from(["k", "", "x" * 64, "x" * 65, "\ud800"]), _values),
+        "token": st.one_of(_signed(8192), _values),
+        "grant": st.one_of(_signed(2048), _values),
+        "grants": st.one_of(
+            st.dictionaries(topics(), st.one_of(_signed(2048), _values), max_size=2), _values
+        ),
         "context": _values,
         "else": _values,
     },

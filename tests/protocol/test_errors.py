@@ -47,6 +47,13 @@ EVERY_KIND: list[tuple[errors.WireError, str, bool, str]] = [
         "a connection may have 8 bytes of topics",
     ),
     (errors.Forbidden("publish to 'a'"), "forbidden", False, "not allowed to publish to 'a'"),
+    (
+        errors.Forbidden("publish to 'a'", "it is closed"),
+        "forbidden",
+        False,
+        "not allowed to publish to 'a': it is closed",
+    ),
+    (errors.Unauthorized("the token expired"), "unauthorized", False, "the token expired"),
     (errors.RateLimited(2.5), "rate_limited", True, "a connection may send 2.5 messages a second"),
     (
         errors.RateLimited(5, "bytes"),

@@ -16,6 +16,7 @@ from dwsps_channels.protocol.errors import (
 )
 from dwsps_channels.protocol.messages import (
     Ack,
+    Authenticate,
     Publish,
     Resume,
     Subscribe,
@@ -73,6 +74,45 @@ def test_requests_of_recovery_are_decoded() -> None:
     assert decode(resume(["news", "", "news"], since="", id=3), LIMIT, DEPTH) == Resume(
         since="", topics=["news", "", "news"], id=3
     )
+
+
+def test_requests_with_credentials_are_decoded() -> None:
+    assert decode(subscribe("news", grant="g"), LIMIT, DEPTH) == Subscribe("news", grant="g")
+    assert decode(
+        resume(["news"], since="", grants={"news": "g", "x": "h"}), LIMIT, DEPTH
+    ) == Resume(since="", topics=["news"], grants={"news": "g", "x": "h"})
+    assert decode('{"type":"authenticate","token":"t","id":1}', LIMIT, DEPTH) == Authenticate(
+        "t", id=1
+    )
+
+
+NO_TOKEN: list[Any] = ["", "x" * 8193, None, 1, ["x"], "\ud800"]
+NO_GRANT: list[Any] = ["", "x" * 2049, None, 1, ["x"], "\ud800"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        *((subscribe("a", grant=grant), "grant") for grant in NO_GRANT),
+        *((resume(["a"], since="", grants={"a": grant}), "grants") for grant in NO_GRANT),
+        (resume(["a"], since="", grants=["g"]), "grants"),
+        *((json.dumps({"type": "authenticate", "token": token}), "token") for token in NO_TOKEN),
+        ('{"type":"authenticate"}', "token"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_credentials_that_cannot_be_name_the_field(frame: str, field: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        decode(frame, LIMIT, DEPTH)
+
+    assert caught.value.field == field
+    assert caught.value.reason.startswith(f"'{field}' must be ")
+
+
+def test_half_a_surrogate_pair_in_the_topic_of_a_grant_is_kept() -> None:
+    frame = '{"type":"resume","since":"","topics":["a"],"grants":{"\\ud800":"g"}}'
+
+    assert decode(frame, LIMIT, DEPTH).grants == {"\ud800": "g"}
 
 
 NO_SINCE: list[Any] = ["x" * 129, None, 1, ["log:1"], {}]

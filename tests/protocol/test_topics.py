@@ -35,6 +35,8 @@ def test_the_grammar_is_that_of_the_protocol(text: str) -> None:
         "a/b",
         "*",
         "$SYS",
+        "$dwspsx",
+        "a.$dwsps",
         "a" * 255,
         "é" * 127,
         ".".join("a" * 32),
@@ -64,6 +66,9 @@ def test_an_ordinary_topic_is_taken(topic: str) -> None:
         ("a\u00a0b", "has a space, a control character or a lone surrogate"),
         ("a\u2028b", "has a space, a control character or a lone surrogate"),
         ("a\u3000b", "has a space, a control character or a lone surrogate"),
+        ("$dwsps", "is reserved: '$dwsps' and all below it is the server's"),
+        ("$dwsps.notice", "is reserved: '$dwsps' and all below it is the server's"),
+        ("$dwsps.a.b", "is reserved: '$dwsps' and all below it is the server's"),
         ("a\ud800", "has a space, a control character or a lone surrogate"),
     ],
 )
@@ -87,6 +92,12 @@ def test_contexts_of_no_topic_are_refused_every_time() -> None:
     for _ in range(2):
         with pytest.raises(InvalidTopic):
             contexts("news..uk")
+
+
+def test_the_topic_of_notices_has_contexts_since_it_is_in_the_log() -> None:
+    assert contexts("$dwsps.notice") == ("$dwsps.notice", "$dwsps")
+    with pytest.raises(InvalidTopic):
+        contexts("$dwsps.notice.below")
 
 
 def test_contexts_are_remembered_for_a_bounded_number_of_topics() -> None:
