@@ -11,6 +11,14 @@ from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.log import Log, offset_of
 from dwsps_channels.core.log_source import PAGE_BYTES, PAGE_MESSAGES
+from dwsps_channels.core.notice import (
+    Dated,
+    Notice,
+    OnNotice,
+    is_notice,
+    notice_in,
+    publication_of,
+)
 from dwsps_channels.core.page import OVERLAP, Page, Position
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import NO_REPLAY, Replay, Replayer, ReplayLimits
@@ -47,6 +55,9 @@ class Node:
 
     ``origin`` names this run of this process among all servers. Start ``broker`` with the node. ``on_reset`` is called
     whenever continuity is lost: subscribers may have missed publications. ``on_exclude`` is to send all clients away.
+    ``on_notice`` is called with each notice of this server's processes, in its place among the publications;
+    ``on_begin`` with those that the log still has when it begins: if that is not the first time, others may have been
+    missed.
     """
 
     def __init__(
@@ -59,6 +70,8 @@ class Node:
         deduplicator: Deduplicator | None = None,
         on_reset: Callable[[], None] = lambda: None,
         on_exclude: Callable[[], None] = lambda: None,
+        on_notice: OnNotice = lambda notice: None,
+        on_begin: Callable[[Sequence[Dated]], None] = lambda notices: None,
     ) -> None:
         self.hub = Hub()
         """The subscriptions in this process."""
@@ -70,6 +83,8 @@ class Node:
         """True while another process is this server: see ``Receiver.exclude``."""
         self._on_reset = on_reset
         self._on_exclude = on_exclude
+        self._on_notice = on_notice
+        self._on_begin = on_begin
         self._tail = Tail() if tail is None else tail
         self._replayer = Replayer(self._tail, replay_limits or ReplayLimits())
         self._deduplicator = Deduplicator() if deduplicator is None else deduplicator
@@ -101,6 +116,10 @@ class Node:
         elif has_failed(answer):
             self._published -= 1  # it never left: no gap in the sequence
         return answer
+
+    def notify(self, notice: Notice) -> int | Future:
+        """Send ``notice`` to every process of the server, this one included. The answer is as that of ``publish``."""
+        return self._hand_over(publication_of(notice))
 
     def relay(self, publication: Publication) -> int | Future | None:
         """Publish what a peer, its ``publisher``, has forwarded; ``None``: it is a duplicate.
@@ -145,20 +164,23 @@ class Node:
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch
         self._replayer.reset()
-        self._tail.begin(log, self._duplicates_in(log.publications))
+        self._tail.begin(log, self._left_out_of(log.publications))
         self._wake()
+        self._on_begin([notice_in(each) for _, each in log.publications if is_notice(each)])
         # At the start nobody is connected yet. If the broker could not read the log then, clients that came since
         # have missed what others published.
         self._on_reset()
 
-    def _duplicates_in(self, publications: Sequence[tuple[int, Publication]]) -> set[int]:
-        """Return the offsets of what peers sent twice; remember the rest."""
+    def _left_out_of(self, publications: Sequence[tuple[int, Publication]]) -> set[int]:
+        """Return the offsets of notices, and of what peers sent twice; remember the rest."""
         found = set()
         names = set()
         for offset, publication in publications:
             origin, sequence = publication.origin, publication.sequence
             if not publication.from_peer_server:
                 self._remember_origin(origin)
+            elif is_notice(publication):
+                found.add(offset)
             elif origin:
                 # Those that this process has received before are in its memory already.
                 name = publication.publisher, (origin, sequence)
@@ -173,7 +195,9 @@ class Node:
         """Deliver what comes from the broker: this process's own publications, and those of the others."""
         self._offset = offset
         if publication.from_peer_server:
-            if self._is_new(publication):
+            if publication.topic == NOTICES:
+                self._on_notice(notice_in(publication))
+            elif self._is_new(publication):
                 self.hub.deliver(publication, offset)
                 self._tail.append(publication, offset)
             return

@@ -1,0 +1,143 @@
+"""Notices between the processes of a server, as the node takes and sends them."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from msgspec import Raw
+from msgspec.structs import replace
+
+from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.log import Log
+from dwsps_channels.core.node import Node
+from dwsps_channels.core.notice import (
+    EVERYTHING,
+    Dated,
+    Disconnect,
+    Notice,
+    Permission,
+    Rules,
+    Verify,
+    decode,
+    encode,
+    publication_of,
+)
+from dwsps_channels.core.page import Position
+from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.subscription import Subscriber
+from dwsps_channels.protocol.errors import InvalidTopic
+from dwsps_channels.protocol.topics import NOTICES
+from tests.core.recording import STAMP, RecordingTransport, World, peer, publish, subscribe
+
+ALL: list[Notice] = [
+    Verify(),
+    Verify("7"),
+    Disconnect(user="7"),
+    Disconnect(session="abc"),
+    Permission(),
+    Permission(user="7", topic="news.uk"),
+    Rules(),
+]
+
+
+@dataclass
+class Listener:
+    """A node, and what it says of notices."""
+
+    heard: list[Notice] = field(default_factory=list)
+    begun: list[list[Notice]] = field(default_factory=list)
+
+    async def node(self) -> Node:
+        broker = MemoryBroker()
+        node = Node(
+            "one",
+            broker,
+            on_notice=lambda dated: self.heard.append(dated.notice),
+            on_begin=lambda dated: self.begun.append([each.notice for each in dated]),
+        )
+        await broker.start(node)
+        return node
+
+
+@pytest.mark.parametrize("notice", ALL)
+def test_a_notice_is_read_as_it_was_written(notice: Notice) -> None:
+    assert decode(encode(notice)) == notice
+
+
+async def test_a_node_hears_its_own_notices_in_the_order_of_the_publications() -> None:
+    listener, transport = Listener(), RecordingTransport()
+    node = await listener.node()
+    node.hub.subscribe(Subscriber(transport), "news")
+
+    assert node.publish("news", Raw(b"1"), STAMP) == 1
+    assert node.notify(Verify("7")) == 2
+    assert node.publish("news", Raw(b"2"), STAMP) == 3
+
+    assert listener.heard == [Verify("7")]
+    assert [each["offset"] for each in transport.take_whole()] == [1, 3]
+
+
+async def test_a_notice_says_when_it_was_sent(world: World) -> None:
+    heard: list[Dated] = []
+    node = Node("one", world.broker, on_notice=heard.append)
+    publication = replace(publication_of(Rules()), timestamp="1970-01-01T00:01:00.500Z")
+    node.receive(publication, 1)
+    assert heard == [Dated(Rules(), 60.5)]
+
+
+async def test_a_notice_is_neither_kept_for_clients_nor_given_to_workers() -> None:
+    node = await Listener().node()
+    node.publish("news", Raw(b"1"), STAMP)
+    node.notify(Rules())
+    node.publish("news", Raw(b"2"), STAMP)
+
+    page = node.page(Position(f"{node.epoch}:0", 0.0))
+
+    assert [each.offset for each in page.entries] == [1, 3]
+    assert page.missed == 0
+    assert node.stats().kept == 2
+
+
+async def test_a_log_that_begins_gives_back_the_notices_that_it_has() -> None:
+    listener = Listener()
+    node = await listener.node()
+    publications = [
+        Publication("news", Raw(b"1"), STAMP, "other", 1),
+        publication_of(Disconnect(session="abc")),
+        publication_of(Verify("7")),
+    ]
+    node.begin(Log("a1", 3, 0, list(enumerate(publications, 1))))
+
+    assert listener.begun[-1] == [Disconnect(session="abc"), Verify("7")]
+    assert listener.heard == []
+    assert node.stats().kept == 1
+    assert node.page(Position("a1:0", 0.0)).missed == 0
+
+
+async def test_what_cannot_be_read_stands_for_everything() -> None:
+    listener = Listener()
+    node = await listener.node()
+    for message in (b'{"type":"of another version"}', b"1"):
+        node.receive(Publication(NOTICES, Raw(message), STAMP, from_peer_server=True), 1)
+    assert listener.heard == [EVERYTHING, EVERYTHING]
+
+
+def test_a_client_can_neither_send_nor_hear_one(world: World) -> None:
+    client = world.connect()
+    for frame in (
+        publish(NOTICES, {"type": "rules"}),
+        subscribe(NOTICES),
+        subscribe("$dwsps"),
+        subscribe("$dwsps.notice.below"),
+    ):
+        [error] = client.send(frame)
+        assert error["code"] == "invalid_topic"
+    assert world.broker.taken == []
+
+
+def test_a_peer_cannot_send_one(world: World) -> None:
+    client = world.connect(identity=peer("north"))
+    [error] = client.send(publish(NOTICES, {"type": "rules"}, fromPeerServer=True))
+    assert error["code"] == "invalid_topic"
+    with pytest.raises(InvalidTopic):
+        world.node.relay(publication_of(Rules()))
+    assert world.broker.taken == []
