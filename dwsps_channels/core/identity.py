@@ -22,7 +22,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client as the server knows it. It does not change during the session. Policies get it."""
+    """A client as the server knows it. A session replaces it when the client authenticates. Policies get it."""
 
     client: str
     """The server's id for this connection: 16 hexadecimal digits."""
@@ -34,6 +34,9 @@ class Identity:
 
     peer: str | None = None
     """The peer's name, if ``role`` is ``Role.PEER``."""
+
+    session: str = ""
+    """A salted hash of the key of the client's Django session; empty: it came without one."""
 
     @property
     def is_authenticated(self) -> bool:

@@ -55,7 +55,7 @@ class PeerSession(Session):
         # What becomes of the last one that it may take.
         self._last: Future | None = None
 
-    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+    def _allowed(self, request: Any) -> Any:
         if _is_forwarded(request):
             contexts(request.topic)
             if request.topic == NOTICES:

@@ -20,6 +20,11 @@ class Decision(Struct, frozen=True):
     """Seconds after which the policy is asked again about the subscription; ``None``: only when something changes."""
 
 
+def is_allowed(answer: object) -> bool:
+    """Tell whether a policy's answer, or what it raised, is a yes."""
+    return answer is True or (isinstance(answer, Decision) and answer.allowed is True)
+
+
 class Policy(Protocol):
     """Decides before each subscribe and publish. Returning a ``bool`` is faster than returning an awaitable."""
 

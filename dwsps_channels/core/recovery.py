@@ -5,10 +5,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from dwsps_channels.core.endpoint import Endpoint
+from dwsps_channels.core.grants import CheckGrant
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
@@ -21,7 +22,7 @@ from dwsps_channels.core.pacing import (
     Window,
     has_room,
 )
-from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.policy import Decision, Policy, is_allowed
 from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
@@ -35,8 +36,9 @@ MAX_QUESTIONS: Final = 32
 # What is published while a replay is sent is sent after it, and so on: so often, until the rest fits.
 MAX_ROUNDS: Final = 16
 
-Ask = Callable[[str], bool | Awaitable[bool]]
-Decisions = dict[str, bool | Exception]
+Ask = Callable[[str], Any]
+"""Returns a decision, or an awaitable of one."""
+Decisions = dict[str, bool | Decision | Exception]
 """By topic the policy's answer, or what it raised."""
 
 Gather = Callable[..., Awaitable[list[Any]]]
@@ -54,7 +56,7 @@ def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Decisions | Awa
     rest = iter(topics)
     for topic in rest:
         answer = _ask(ask, topic)
-        if not isinstance(answer, bool | Exception):
+        if not isinstance(answer, bool | Decision | Exception):
             return _ask_on(ask, decisions, (topic, answer), rest, gather)
         decisions[topic] = answer
     return decisions
@@ -85,11 +87,12 @@ def _ask(ask: Ask, topic: str) -> Any:
         return error
 
 
-async def _settle(answer: Any) -> bool | Exception:
-    if isinstance(answer, bool | Exception):
+async def _settle(answer: Any) -> bool | Decision | Exception:
+    if isinstance(answer, bool | Decision | Exception):
         return answer
     try:
-        return bool(await answer)
+        decided = await answer
+        return decided if isinstance(decided, Decision) else bool(decided)
     except Exception as error:
         return error
 
@@ -105,7 +108,7 @@ async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
 class RecoveringEndpoint(Endpoint):
     """The part of a session that lets a client have what it missed (docs/reference/protocol.md, "Recovery")."""
 
-    __slots__ = ("_gather", "_pause", "_policy")
+    __slots__ = ("_check_grant", "_gather", "_pause", "_policy")
 
     def __init__(
         self,
@@ -118,14 +121,24 @@ class RecoveringEndpoint(Endpoint):
         clock: Callable[[], float],
         gather: Gather,
         pause: Pause,
+        check_grant: CheckGrant,
     ) -> None:
         super().__init__(node, transport, identity, limits, observers, clock)
         self._policy = policy
+        self._check_grant = check_grant
         self._gather = gather
         self._pause = pause
 
-    def _subscribe(self, topic: str) -> None:
-        if self._hub.subscribe(self._subscriber, topic):
+    def _may_subscribe(self, topic: str, grant: str | UnsetType) -> Any:
+        """Ask the policy; if the client brings a grant, ask about that."""
+        if grant is UNSET:
+            return self._policy.may_subscribe(self.identity, topic)
+        return self._check_grant(self.identity, topic, grant)
+
+    def _subscribe(self, topic: str, grant: str | UnsetType = UNSET) -> None:
+        is_new = self._hub.subscribe(self._subscriber, topic)
+        self._subscriber.subscriptions[topic].grant = grant or ""
+        if is_new:
             for observer in self._observers:
                 observer.subscribed(self.identity, topic)
 
@@ -143,14 +156,15 @@ class RecoveringEndpoint(Endpoint):
         """Ask the policy about each topic of a resume, then let it take effect, and reply."""
         quota = SubscriptionQuota(self._subscriber, self._limits)
 
-        def ask(topic: str) -> bool | Awaitable[bool]:
+        def ask(topic: str) -> Any:
             if self._closing:
                 # Otherwise a client could leave a thousand questions behind, and come again.
                 raise Unavailable("the connection is closing")
             check(topic)
             quota.admit(topic)
-            return self._policy.may_subscribe(self.identity, topic)
+            return self._may_subscribe(topic, grants.get(topic, UNSET))
 
+        grants = request.grants or {}
         decisions = ask_each(ask, dict.fromkeys(request.topics), self._gather)
         if isinstance(decisions, dict):
             return self._resume_allowed(request, decisions)
@@ -163,7 +177,7 @@ class RecoveringEndpoint(Endpoint):
             if isinstance(decision, Exception) and not isinstance(decision, WireError):
                 failure = failure or self._wire_error(decision)
                 decisions[topic] = failure
-        topics = [topic for topic, decision in decisions.items() if decision is True]
+        topics = [topic for topic, decision in decisions.items() if is_allowed(decision)]
         return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
 
     def _recover(
@@ -247,22 +261,33 @@ class RecoveringEndpoint(Endpoint):
                 raise Unavailable("the client is too far behind for a replay")
             replay = NO_REPLAY
         self._transport.send_all(replay.frames)
-        for topic, decision in decisions.items():
-            if decision is True:
-                self._subscribe(topic)
         if isinstance(request, Resume):
+            grants = request.grants or {}
+            for topic, decision in decisions.items():
+                if is_allowed(decision):
+                    self._subscribe(topic, grants.get(topic, UNSET))
             topics = {
                 topic: self._resumed(topic, decision, replay)
                 for topic, decision in decisions.items()
             }
             return self._reply(partial(self._ack, request, topics=topics))
+        self._subscribe(request.topic, request.grant)
         if request.since is UNSET:
             return self._reply(partial(self._ack, request))
         return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
 
-    def _resumed(self, topic: str, decision: bool | Exception, replay: Replay) -> Resumed:
+    def _resumed(
+        self, topic: str, decision: bool | Decision | Exception, replay: Replay
+    ) -> Resumed:
         """Return the outcome of one topic of a resume."""
-        if decision is True:
+        if is_allowed(decision):
             return Resumed(recovered=topic in replay.recovered)
-        error = self._wire_error(decision or Forbidden(f"subscribe to '{topic}'"))
+        error = self._forbidden(topic, decision)
         return Resumed(error=TopicError(error.code, error.reason, error.retryable))
+
+    def _forbidden(self, topic: str, decision: bool | Decision | Exception) -> WireError:
+        """Return the error for a client that may not subscribe."""
+        if isinstance(decision, Exception):
+            return self._wire_error(decision)
+        why = decision.reason if isinstance(decision, Decision) else ""
+        return Forbidden(f"subscribe to '{topic}'", why)

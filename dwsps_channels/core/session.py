@@ -1,14 +1,17 @@
 """The server's side of a client's connection: a frame in, decisions, frames out. The same on every server."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import UNSET, Raw, UnsetType
 
+from dwsps_channels.core.authenticator import Authentication, Authenticator
 from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future, has_failed
+from dwsps_channels.core.grants import CheckGrant, no_grants
 from dwsps_channels.core.identity import FindUser, Identity, user_id_of
 from dwsps_channels.core.keys import key_prefix
 from dwsps_channels.core.limits import Limits
@@ -16,16 +19,20 @@ from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import Pause, no_pause
 from dwsps_channels.core.policy import Policy
-from dwsps_channels.core.recovery import Gather, RecoveringEndpoint, one_by_one
+from dwsps_channels.core.rechecking import OnIdentity, RecheckingEndpoint
+from dwsps_channels.core.recovery import Gather, one_by_one
 from dwsps_channels.core.reply_queue import ReplyQueue
+from dwsps_channels.core.scheduler import NEVER, Scheduler, Timer
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
     CLIENT_REQUESTS,
     Ack,
     Authenticate,
+    Expiring,
     Publish,
     Requests,
     Resume,
@@ -38,15 +45,18 @@ from dwsps_channels.protocol.messages import (
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
+# The seconds before a token's expiry at which the client is warned.
+EXPIRY_NOTICE: Final = 60.0
 
-class Session(RecoveringEndpoint):
+
+class Session(RecheckingEndpoint):
     """Handles the frames of one connection, one after the other.
 
     Call ``open`` once the connection is accepted, ``receive`` for each frame, ``closed`` when it is gone: the last
     one always, whatever happened before.
     """
 
-    __slots__ = ("_find_user", "_key_prefix")
+    __slots__ = ("_authenticator", "_expiry", "_find_user", "_key_prefix")
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -66,9 +76,29 @@ class Session(RecoveringEndpoint):
         gather: Gather = one_by_one,
         pause: Pause = no_pause,
         find_user: FindUser = user_id_of,
+        authenticator: Authenticator | None = None,
+        check_grant: CheckGrant = no_grants,
+        scheduler: Scheduler = NEVER,
+        on_identity: OnIdentity = lambda session: None,
     ) -> None:
-        super().__init__(node, transport, identity, policy, limits, observers, clock, gather, pause)
+        super().__init__(
+            node,
+            transport,
+            identity,
+            policy,
+            limits,
+            observers,
+            clock,
+            gather,
+            pause,
+            check_grant,
+            scheduler,
+            on_identity,
+        )
         self._find_user = find_user
+        self._authenticator = authenticator
+        # Of the token that the client came with, or has sent.
+        self._expiry: Timer | None = None
         # Made for the first key.
         self._key_prefix = ""
 
@@ -95,7 +125,7 @@ class Session(RecoveringEndpoint):
             return self._report(error, subject_of(frame))
         return self._continue(request, allowed, partial(self._handle, request))
 
-    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+    def _allowed(self, request: Any) -> Any:
         """Ask the policy, about a resume later. Raises a ``WireError`` for what it need not be asked about."""
         if isinstance(request, Publish):
             # As ``check``, but remembered, and the hub asks for them next.
@@ -111,12 +141,12 @@ class Session(RecoveringEndpoint):
             self._knows_reset = True
             return True
         if isinstance(request, Authenticate):
-            raise Unauthorized("this server takes no tokens")
+            return True
         check(request.topic)
         if isinstance(request, Subscribe):
             if request.since is not UNSET or request.last is not UNSET:
                 self._knows_reset = True
-            return self._policy.may_subscribe(self.identity, request.topic)
+            return self._may_subscribe(request.topic, request.grant)
         return True  # to unsubscribe takes no right
 
     def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
@@ -124,6 +154,8 @@ class Session(RecoveringEndpoint):
         if not isinstance(request, Publish):
             if isinstance(request, Resume):
                 return self._resume(request)
+            if isinstance(request, Authenticate):
+                return self._authenticate(request)
             return self._perform(request, allowed)
         # Not a method of its own: this is the way of every publish.
         topic = request.topic
@@ -181,6 +213,76 @@ class Session(RecoveringEndpoint):
                 return
             await caught_up
 
+    def _authenticate(self, request: Authenticate) -> Awaitable[None] | None:
+        """Ask whom a token stands for, let it take effect, and reply."""
+        if self._authenticator is None:
+            raise Unauthorized("this server takes no tokens")
+        found = self._authenticator(request.token)
+        return self._continue(
+            request, found, partial(self._authenticated, request, self._generation)
+        )
+
+    def _authenticated(
+        self, request: Authenticate, generation: int, found: Authentication | None
+    ) -> Awaitable[None] | None:
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        if found is None:
+            raise Unauthorized("the token is not valid")
+        if generation != self._generation:
+            return self._authenticate(request)
+        identity = replace(self.identity, user=found.user)
+        expires_in = (
+            UNSET if found.expires_at is None else found.expires_at - self._scheduler.time()
+        )
+        if expires_in is not UNSET and expires_in <= 0:
+            raise Unauthorized("the token has expired")
+        if not identity.is_authenticated:
+            raise Unauthorized("the token stands for nobody")
+        if self.identity.is_authenticated and self._find_user(identity) != self._find_user(
+            self.identity
+        ):
+            raise Unauthorized("the token is another user's")
+        self.expire_at(found.expires_at)
+        self._key_prefix = ""
+        self._identify(identity, generation)
+        self._answer(
+            encode(
+                Ack(
+                    action="authenticate",
+                    timestamp=now(),
+                    id=request.id,
+                    expires_in=UNSET if expires_in is UNSET else int(expires_in),
+                )
+            )
+        )
+        return self.recheck(None)
+
+    def expire_at(self, expires_at: float | None) -> None:
+        """End the connection at this time, in seconds since 1970, and warn the client before; ``None``: do not."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if expires_at is not None:
+            left = expires_at - self._scheduler.time()
+            self._expiry = self._scheduler.call_later(
+                max(0.0, left - EXPIRY_NOTICE), partial(self._warn_of_expiry, expires_at)
+            )
+
+    def _warn_of_expiry(self, expires_at: float) -> None:
+        left = max(0.0, expires_at - self._scheduler.time())
+        self._transport.send(encode(Expiring(now(), int(left))))
+        self._expiry = self._scheduler.call_later(left, self._expire)
+
+    def _expire(self) -> None:
+        self.close(CloseCode.UNAUTHORIZED, Unauthorized("the token has expired"))
+
+    def _leave(self) -> None:
+        super()._leave()
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
     def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
         """Let a request take effect that is no publish, and reply."""
         topic = request.topic
@@ -192,7 +294,7 @@ class Session(RecoveringEndpoint):
             SubscriptionQuota(self._subscriber, self._limits).admit(topic)
             if request.since is not UNSET or request.last is not UNSET:
                 return self._subscribe_with_replay(request)
-            self._subscribe(topic)
+            self._subscribe(topic, request.grant)
         elif self._hub.unsubscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.unsubscribed(self.identity, topic)

@@ -25,11 +25,13 @@ class Subscriber:
 class Subscription:
     """A subscriber's subscription to a topic. There is at most one for a topic."""
 
-    __slots__ = ("subscriber", "topic")
+    __slots__ = ("grant", "subscriber", "topic")
 
     def __init__(self, subscriber: Subscriber, topic: str) -> None:
         self.subscriber: Final = subscriber
         self.topic: Final = topic
+        self.grant = ""
+        """The grant that it was allowed by; empty: the policy did."""
 
 
 class SubscriptionQuota:

@@ -39,7 +39,7 @@ class PublisherSession(Session):
     # What it sends is of many publishers: readers of one topic are not to hold up the others.
     waits_for_readers: ClassVar[bool] = False
 
-    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+    def _allowed(self, request: Any) -> Any:
         if isinstance(request, Publish) and not request.from_peer_server:
             contexts(request.topic)
             if request.topic == NOTICES:
@@ -100,7 +100,7 @@ class WorkerSession(PublisherSession):
         # Set once nothing is published any more.
         self._ending = False
 
-    def _allowed(self, request: Any) -> bool | Awaitable[bool]:
+    def _allowed(self, request: Any) -> Any:
         return isinstance(request, FeedRequest) or super()._allowed(request)
 
     def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:

@@ -1,0 +1,18 @@
+"""The contract of grants: a signed permission for a topic, which a client brings with its subscribe."""
+
+from collections.abc import Awaitable, Callable
+
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.policy import Decision
+from dwsps_channels.protocol.errors import Forbidden
+
+CheckGrant = Callable[[Identity, str, str], bool | Decision | Awaitable[bool | Decision]]
+"""Decides whether a client may subscribe to a topic because of a grant: identity, topic, grant.
+
+It raises ``Forbidden`` with the reason if the grant is bad. ``Decision.recheck_after`` is the time that the grant lasts.
+"""
+
+
+def no_grants(identity: Identity, topic: str, grant: str) -> bool:
+    """Refuse any: the ``CheckGrant`` of those who make none."""
+    raise Forbidden(f"subscribe to '{topic}'", "this server makes no grants")

@@ -1,0 +1,52 @@
+"""The contract of schedulers, by which sessions have something done later."""
+
+from collections.abc import Awaitable, Callable, Collection
+from time import time
+from typing import Final, Protocol
+
+
+class Recheckable(Protocol):
+    """A session, as far as a scheduler knows it."""
+
+    def recheck(self, topics: Collection[str] | None) -> Awaitable[None] | None: ...
+
+
+class Timer(Protocol):
+    """A call that is due later. ``asyncio.TimerHandle`` is one."""
+
+    def cancel(self) -> object:
+        """Cancel the call, if it was not made yet."""
+
+
+class Scheduler(Protocol):
+    """Does later what sessions ask for. One serves all sessions of a process."""
+
+    def time(self) -> float:
+        """Return the seconds since 1970."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call ``callback`` after so many seconds."""
+
+    def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
+        """Await ``session.recheck((topic,))`` after so many seconds, in turn with other rechecks.
+
+        A topic that is scheduled already is due at the earlier of the two times. Drop it if the session is closed.
+        """
+
+
+class _Never:
+    def time(self) -> float:
+        return time()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return self
+
+    def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
+        pass
+
+    def cancel(self) -> None:
+        pass
+
+
+NEVER: Final = _Never()
+"""The ``Scheduler`` of those whose policy and tokens know no time: it does nothing."""
