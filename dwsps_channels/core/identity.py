@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 
@@ -57,3 +58,12 @@ def user_id_of(identity: Identity) -> Hashable | None:
     """Return the user's primary key."""
     user: Hashable | None = identity.user_id
     return user
+
+
+def hash_session_key(session_key: str) -> str:
+    """Return what stands for a Django session in ``Identity.session``: 32 hexadecimal digits, the same in every process.
+
+    The key itself logs its user in, so it must not reach the broker, a log or a page. It is too long to be guessed from
+    this.
+    """
+    return sha256(f"dwsps_channels.session:{session_key}".encode()).hexdigest()[:32]

@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.identity import Identity, Role, hash_session_key
 
 
 class User:
@@ -24,3 +24,11 @@ def test_it_is_an_ordinary_client_unless_it_is_said_to_be_more() -> None:
 def test_it_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         Identity("one").client = "two"  # type: ignore[misc]
+
+
+def test_a_session_is_known_by_a_hash_of_its_key() -> None:
+    key = "k3x0v6x1l0w5r3c4x7m8p9q2z1y6t5u4"
+
+    assert hash_session_key(key) == hash_session_key(key)
+    assert hash_session_key(key) != hash_session_key(key[:-1] + "5")
+    assert key not in hash_session_key(key)
