@@ -105,6 +105,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         ),
     ] = "dwsps_channels.policies.AllowAll"
 
+    GRANT_MAX_AGE: Annotated[
+        Positive,
+        _must_be(
+            A_POSITIVE,
+            "Seconds after which a grant expires, and for which its revocation is remembered.",
+        ),
+    ] = 3600.0
+
     LOOKUP_THREADS: Annotated[
         Count,
         _must_be(

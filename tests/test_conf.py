@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "PUBLIC_URL": None,
     "ALLOWED_ORIGINS": None,
     "POLICY": "dwsps_channels.policies.AllowAll",
+    "GRANT_MAX_AGE": 3600.0,
     "LOOKUP_THREADS": 4,
     "POLICY_THREADS": 8,
     "BROKER": None,
@@ -81,6 +82,7 @@ GOOD: list[tuple[str, Any]] = [
     ("RATE_LIMIT_BYTES", 10_000.5),
     ("RATE_BURST_BYTES", 1),
     ("TAIL_MAX_AGE", 0.5),
+    ("GRANT_MAX_AGE", 0.5),
 ]
 
 COUNTS = [
@@ -159,6 +161,7 @@ BAD: list[tuple[str, Any]] = [
     ),
     *(("LOG_MAX_AGE", value) for value in (0, -1, "1 day", True, None, float("nan"))),
     *(("DURABLE_MAX_AGE", value) for value in (0, -1, "1 day", True, None, float("nan"))),
+    *(("GRANT_MAX_AGE", value) for value in (0, -1, "1 h", True, None, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(
         ("HISTORY", value)

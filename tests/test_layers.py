@@ -112,6 +112,7 @@ RULES = [
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
     Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"), room("durable"))),
     Rule(room("policies"), ours=(*PURE, THREADS)),
+    Rule(room("grants"), ours=(*PURE, CONF, THREADS)),
     Rule(
         room("server"),
         ours=(
@@ -124,6 +125,7 @@ RULES = [
             room("broker"),
             room("connections"),
             room("fastlane"),
+            room("grants"),
             room("peering"),
             room("policies"),
             room("signals"),
