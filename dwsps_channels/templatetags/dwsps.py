@@ -14,14 +14,19 @@ and `page.js` begins with
     const client = new PSClient(url)
 
 `{% dwsps_preload %}` may be left out: it only saves time. With `CursorMiddleware` the URL carries the page's cursor.
+`{% dwsps_grant "orders" order.pk %}` signs that the page's reader may subscribe to `orders.42`.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urljoin
 
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
 from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.template import Context, Library
 from django.templatetags.static import static
 from django.urls import get_script_prefix
@@ -30,6 +35,7 @@ from django.utils.safestring import SafeString
 
 import dwsps_channels
 from dwsps_channels.conf import conf
+from dwsps_channels.grants import make_grant
 
 register = Library()
 
@@ -54,9 +60,7 @@ def dwsps_url(context: Context, path: str | None = None, *, since: str | None = 
     """
     url = websocket_url(path)
     if since is None:
-        # The context knows it without a context processor, and inside of `{% include … only %}`.
-        request = getattr(context, "request", None) or context.get("request")
-        since = getattr(request, "dwsps_cursor", "")
+        since = getattr(_request_in(context), "dwsps_cursor", "")
     if not since:
         return url
     address, mark, fragment = url.partition("#")
@@ -110,3 +114,71 @@ def _part_urls() -> list[str]:
         # The storage has written its own names into the script.
         return [static(f"dwsps_channels/{PARTS}/{name}") for name in names]
     return [urljoin(dwsps_script(), f"{PARTS}/{name}") for name in names]
+
+
+@register.simple_tag(takes_context=True)
+def dwsps_grant(
+    context: Context, topic: str, *levels: object, expires: float | timedelta | None = None
+) -> str:
+    """Write a grant for the page's reader: the right to subscribe to a topic and what is below it.
+
+    `{% dwsps_grant "orders" order.pk %}` is for `orders.42`. The policy is not asked about it, so use it only in a page
+    whose view has decided that its reader may see this. It is for the user who is logged in; for a visitor it is bound to
+    the session, which is created if there is none.
+
+    Args:
+        topic: the topic, or its beginning.
+        levels: further levels, of which none has a dot.
+        expires: seconds, or a `timedelta`; see `make_grant`.
+
+    Raises:
+        ValueError: a level is missing, or the topic or the expiry is wrong.
+        ImproperlyConfigured: the page has neither a user nor a session.
+    """
+    names = [_level(topic, 1), *(_level(each, place) for place, each in enumerate(levels, 2))]
+    if any("." in name for name in names[1:]):
+        raise ValueError(f"{{% dwsps_grant %}}: a level has a dot, in {names!r}")
+    return make_grant(".".join(names), **_reader_of(_request_in(context)), expires=expires)
+
+
+def _level(value: object, place: int) -> str:
+    # A variable that is not in the context is an empty text. A grant for "orders.None" would only be refused later.
+    if value is None or value == "":
+        raise ValueError(f"{{% dwsps_grant %}}: argument {place} is {value!r}, no level of a topic")
+    return str(value)
+
+
+def _reader_of(request: Any) -> dict[str, Any]:
+    """Return who reads the page, as ``make_grant`` takes it."""
+    if request is None:
+        raise ImproperlyConfigured(
+            "{% dwsps_grant %} is for the page's reader: render the template with a request"
+        )
+    try:
+        user = getattr(request, "user", None)
+        if getattr(user, "is_authenticated", False):
+            return {"user": user}
+        return {"session_key": _session_key_of(request)}
+    except SynchronousOnlyOperation as error:
+        raise SynchronousOnlyOperation(
+            "{% dwsps_grant %} looks up the user or the session of the page. In an async view, render in a thread, "
+            "as with sync_to_async(render), or make the grant in the view, with make_grant()"
+        ) from error
+
+
+def _session_key_of(request: Any) -> str:
+    session = getattr(request, "session", None)
+    if session is None or isinstance(session, CookieSession):
+        raise ImproperlyConfigured(
+            "{% dwsps_grant %} needs a user who is logged in, or a session that is kept on the server"
+        )
+    session.get("")  # loads it: the key of one that is gone is dropped
+    if session.session_key is None:
+        session.create()
+    key: str = session.session_key
+    return key
+
+
+def _request_in(context: Context) -> Any:
+    # The context knows it without a context processor, and inside of `{% include … only %}`.
+    return getattr(context, "request", None) or context.get("request")
