@@ -100,11 +100,12 @@ export class TestServer extends Server {
     const { type, topic, id } = frame
     if (type === 'subscribe') this.sessions.get(socket)?.add(topic)
     else if (type === 'unsubscribe') this.sessions.get(socket)?.delete(topic)
-    else this.deliver({ type, timestamp: frame.timestamp ?? now(), topic, message: frame.message })
+    else if (type === 'publish') this.deliver({ type, timestamp: frame.timestamp ?? now(), topic, message: frame.message })
     this.send(socket, { type: 'ack', action: type, timestamp: now(), topic, id })
   }
 
   invalid({ type, topic, ...frame }) {
+    if (type === 'authenticate') return
     if (!['subscribe', 'unsubscribe', 'publish'].includes(type)) {
       return { code: 'invalid_message', reason: 'unknown type' }
     }

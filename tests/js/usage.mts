@@ -5,6 +5,11 @@ const client: PSClient = new Default('/ws/pubsub/')
 new PSClient(new URL('wss://example.org'), { WebSocket, timeout: 1, queueSize: 0, minDelay: 1, maxDelay: 2 })
 new PSClient(() => '/ws/pubsub/', { keepAlive: 0, dwsps1: true })
 new PSClient(async () => new URL('wss://example.org/?token=' + (await Promise.resolve('x'))))
+new PSClient('/', { token: 'x' })
+new PSClient('/', { token: async () => (await fetch('/token/')).text() })
+new PSClient('/', { token: () => null })
+// @ts-expect-error a function that gives no token
+new PSClient('/', { token: () => 7 })
 // @ts-expect-error a function that gives no address
 new PSClient(() => 7)
 // @ts-expect-error unknown option
@@ -18,6 +23,7 @@ client
   .on('ack', (ack) => ack.action satisfies 'subscribe' | 'unsubscribe' | 'publish')
   .on('message', ({ topic, context, timestamp }) => [topic, context, timestamp] satisfies string[])
   .on('reset', ({ topics }) => topics.map((topic) => topic.toUpperCase()))
+  .on('unsubscribed', ({ topic, code, reason }) => [topic, code, reason] satisfies string[])
   .on('reconnecting', ({ attempt, delay }) => attempt + delay)
   .on('error', (error) => {
     if (error.code === 'rate_limited' || error.code === 'a code of tomorrow') error.retryable satisfies boolean
@@ -35,6 +41,10 @@ client.subscribe('quotes', async (quote: PSMessage<Quote>) => quote.message.pric
 client.subscribe('quotes')
 client.subscribe('quotes', null, { last: 10, onReset: ({ topic }) => topic.toUpperCase() })
 client.subscribe('quotes', ({ offset }) => offset?.toFixed(), { since: client.cursor })
+client.subscribe('quotes', null, { grant: 'g', onUnsubscribed: ({ topic, reason }) => topic + reason })
+client.subscribe('quotes', null, { grant: async () => 'g' })
+// @ts-expect-error a grant is a string
+client.subscribe('quotes', null, { grant: 7 })
 // @ts-expect-error a cursor is a string
 client.subscribe('quotes', null, { since: 7 })
 // @ts-expect-error no such field in a Quote

@@ -31,7 +31,21 @@ export interface PSAck<A extends Action = Action> {
   offset?: number
 }
 
-/** Where a subscription starts, with `since` or `last` but not both, and what it does if messages may be missing. */
+/**
+ * A token or a grant, or a function that returns one or a promise of one, for each connection. An empty text, null or
+ * undefined stand for none.
+ */
+export type PSCredential = string | (() => string | null | undefined | PromiseLike<string | null | undefined>)
+
+/** The server has ended a subscription that it had acknowledged. The client does not ask for it again by itself. */
+export interface PSUnsubscribed {
+  topic: string
+  code: ServerErrorCode | (string & {})
+  /** For people. */
+  reason: string
+}
+
+/** Where a subscription starts, with `since` or `last` but not both; what allows it; and what follows a loss or an end. */
 export interface PSSubscribeOptions {
   /** A cursor: what was published after it comes first. An empty one counts as none. */
   since?: string | null
@@ -39,6 +53,10 @@ export interface PSSubscribeOptions {
   last?: number | null
   /** Called if messages may be missing: load your state again. */
   onReset?: (event: { topic: string }) => unknown
+  /** What allows the subscription, apart from the server's policy: what `{% dwsps_grant %}` or `make_grant` wrote. */
+  grant?: PSCredential | null
+  /** Called if the server ends the subscription. */
+  onUnsubscribed?: (event: PSUnsubscribed) => unknown
 }
 
 /**
@@ -63,17 +81,26 @@ export type ServerErrorCode =
   | 'message_too_large'
   | 'too_many_subscriptions'
   | 'forbidden'
+  | 'unauthorized'
   | 'rate_limited'
   | 'unavailable'
 
 /** The client's own codes (docs/reference/javascript.md). It also uses `invalid_message` and `invalid_topic`. */
-export type ClientErrorCode = 'connection_lost' | 'timeout' | 'queue_full' | 'cancelled' | 'closed' | 'invalid_frame'
+export type ClientErrorCode =
+  | 'connection_lost'
+  | 'timeout'
+  | 'queue_full'
+  | 'cancelled'
+  | 'closed'
+  | 'invalid_frame'
+  | 'no_grant'
+  | 'no_token'
 
 export class PSError extends Error {
   constructor(
     code: string,
     reason: string,
-    details?: { retryable?: boolean; action?: Action; topic?: string; cause?: unknown },
+    details?: { retryable?: boolean; action?: Action | 'authenticate'; topic?: string; cause?: unknown },
   )
   readonly name: 'PSError'
   /** Servers may add codes: if you do not know one, rely on `retryable`. */
@@ -82,7 +109,7 @@ export class PSError extends Error {
   /** The same call may succeed later. */
   readonly retryable: boolean
   /** The call that failed; absent if the error is about the connection. */
-  readonly action?: Action
+  readonly action?: Action | 'authenticate'
   readonly topic?: string
 }
 
@@ -125,6 +152,7 @@ export interface PSEvents {
   error: PSError
   reconnecting: PSReconnecting
   reset: PSReset
+  unsubscribed: PSUnsubscribed
 }
 
 export type PSListener<E extends keyof PSEvents> = (event: PSEvents[E]) => unknown
@@ -145,6 +173,11 @@ export interface WebSocketLike {
 export interface PSOptions {
   /** Default: `globalThis.WebSocket`. */
   WebSocket?: new (url: string) => WebSocketLike
+  /**
+   * Who the user is: the first frame of each connection. A function is called for each connection and before the token
+   * expires. Default: none; in a page, the user of its cookies.
+   */
+  token?: PSCredential | null
   /**
    * For programs written for dwsps 1.0.1: handlers, 'message' and 'ack' listeners get the frame as text, and the
    * subscriptions that an 'open' listener makes replace those of its earlier run. Default: false.

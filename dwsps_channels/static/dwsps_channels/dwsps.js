@@ -7,9 +7,11 @@
  * lines, for which it needs their semicolons.
  */
 import { LONGEST_CURSOR } from './client-0.1.0/address.js';
+import { Authentication } from './client-0.1.0/authentication.js';
 import './client-0.1.0/backoff.js';
 import { Call, IGNORE, localAck, Requests } from './client-0.1.0/calls.js';
 import { Connection } from './client-0.1.0/connection.js';
+import './client-0.1.0/credentials.js';
 import './client-0.1.0/cursor.js';
 import { PSError } from './client-0.1.0/errors.js';
 import { decode, encodeMessage, isAboutConnection } from './client-0.1.0/frames.js';
@@ -44,6 +46,7 @@ export class PSClient {
   #queue = [] // publish calls that wait for a connection, or behind others that wait
   #unsettled = [] // publish calls that a lost connection has left without an answer, until all are known
   #keys = new PublishKeys()
+  #authentication
   #hasLog = false // the server gave a cursor or an offset, so it knows keys
   #listeners = new Listeners()
   #connection
@@ -55,12 +58,13 @@ export class PSClient {
    * Connect at once. Listeners added in the same turn miss nothing.
    * @param {string | URL | function} url  ws(s), http(s), or relative to the page; or a function that returns one, or a
    *   promise of one, for each connection
-   * @param {object} [options]  `WebSocket`, `dwsps1`, and those of DEFAULTS
+   * @param {object} [options]  `WebSocket`, `token`, `dwsps1`, and those of DEFAULTS
    * @throws {TypeError} there is no WebSocket, an option is bad, or the URL cannot be resolved
    */
-  constructor(url, { WebSocket = globalThis.WebSocket, dwsps1 = false, ...given } = {}) {
+  constructor(url, { WebSocket = globalThis.WebSocket, token = '', dwsps1 = false, ...given } = {}) {
     if (typeof WebSocket !== 'function') throw new TypeError('no WebSocket here, pass one: { WebSocket }')
-    const options = (this.#options = { dwsps1 })
+    checkCredential('token', token)
+    const options = (this.#options = { dwsps1, token })
     for (const [name, standard] of Object.entries(DEFAULTS)) {
       options[name] = given[name] ?? standard
       if (!(options[name] >= 0)) throw new TypeError(`${name} is a number, and not negative`)
@@ -68,7 +72,7 @@ export class PSClient {
     const onWork = () => this.#pump()
     const listeners = this.#listeners
     const connection = (this.#connection = new Connection(url, WebSocket, options, {
-      opened: () => this.#restore(),
+      opened: (token) => this.#authentication.send(token),
       received: (data) => this.#receive(data),
       silent: () => this.#probe(),
       lost: (event) => this.#lost(event),
@@ -79,6 +83,8 @@ export class PSClient {
     const onRestored = () => this.#opened()
     const parts = { connection, requests, pacer, listeners, options, onWork, onRestored }
     this.#subscriptions = new Subscriptions(parts)
+    const onAuthenticated = () => connection.isReady || this.#restore()
+    this.#authentication = new Authentication({ ...parts, onAuthenticated })
     connection.open()
   }
 
@@ -119,15 +125,18 @@ export class PSClient {
 
   /**
    * Subscribe to a topic and its sub-topics, across reconnections, until `unsubscribe`.
-   * @param {object} [options]  `since`, a cursor, or `last`, a number: which earlier messages come first; `onReset`,
-   *   called if messages may be missing
+   * @param {object} [options]  `since`, a cursor, or `last`, a number: which earlier messages come first;
+   *   `grant`, what allows it, or a function that returns it or a promise of it; `onReset`, called if messages may be
+   *   missing; `onUnsubscribed`, called if the server ends the subscription
    * @returns a promise of the ack, which is a handle as well: its `unsubscribe()` takes back this call alone. If it
    *   rejects, the handler is not attached.
    * @throws {TypeError} the handler or an option is bad
    */
-  subscribe(topic, handler, { since, last, onReset } = {}) {
+  subscribe(topic, handler, { since, last, grant, onReset, onUnsubscribed } = {}) {
     checkFunction('a handler', handler)
     checkFunction('onReset', onReset)
+    checkFunction('onUnsubscribed', onUnsubscribed)
+    checkCredential('grant', grant)
     checkStart(since, last)
     const call = new Call('subscribe', topic, this.#listeners)
     const unsubscribe = () => {
@@ -137,7 +146,8 @@ export class PSClient {
     if (this.#refuses(call)) return call.promise
     const { resolve } = call // an awaited handle still has `unsubscribe`
     call.resolve = (ack) => resolve({ ...ack, unsubscribe })
-    Object.assign(call, { handler, onReset, since: since ?? '', last: last ?? undefined, opening: this.#listeners.opening })
+    Object.assign(call, { handler, grant, onReset, onUnsubscribed, since: since ?? '', last: last ?? undefined })
+    call.opening = this.#listeners.opening
     call.isEarly = this.#isNew && (!this.#connection.isReady || this.#connection.pageCursor !== '')
     this.#subscriptions.add(call)
     return call.promise
@@ -228,6 +238,7 @@ export class PSClient {
 
   /** Subscribe again on a new connection, then send what waits. */
   #restore() {
+    this.#connection.begin()
     this.#pacer.reset()
     const count = this.#subscriptions.restore()
     this.#pump()
@@ -252,6 +263,7 @@ export class PSClient {
     const wasOpen = this.#state === 'open'
     const requests = this.#requests.clear()
     this.#pacer.stop()
+    this.#authentication.stop()
     this.#subscriptions.disconnect()
     this.#state = 'reconnecting'
     const why = code === 1006 ? reason : `${code} ${reason}`.trimEnd()
@@ -271,6 +283,7 @@ export class PSClient {
     const sent = this.#requests.clear().flatMap(({ calls }) => calls)
     const unanswered = [...sent, ...this.#subscriptions.clear(), ...this.#queue.splice(0)]
     this.#pacer.stop()
+    this.#authentication.stop()
     this.#state = 'closed'
     unanswered.forEach(reject)
     this.#listeners.emit('close', { code, reason, willReconnect: false })
@@ -290,13 +303,15 @@ export class PSClient {
     else if (frame.type === 'ack') this.#acknowledge(frame, event)
     else if (frame.type === 'error') this.#complain(frame)
     else if (frame.type === 'reset') this.#subscriptions.restart(frame.cursor)
+    else if (frame.type === 'unsubscribed') this.#subscriptions.end(frame)
+    else if (frame.type === 'expiring') this.#authentication.expire(frame.expiresIn)
     // Other types belong to a later protocol.
   }
 
   #acknowledge(frame, event) {
     const { action, cursor, offset } = frame
     const request = this.#requests.take(frame)
-    this.#hasLog = cursor !== undefined || offset !== undefined
+    if (action !== 'authenticate') this.#hasLog = cursor !== undefined || offset !== undefined
     // A resume says more than a cursor, and is answered first. A publish says nothing of what was delivered.
     if (action === 'subscribe' || action === 'unsubscribe') this.#subscriptions.hear(cursor)
     if (!request?.isHidden) this.#listeners.emit('ack', event)
@@ -318,6 +333,10 @@ export class PSClient {
 
 function checkFunction(name, value) {
   if (value != null && typeof value !== 'function') throw new TypeError(`${name} is a function`)
+}
+
+function checkCredential(name, value) {
+  if (value != null && !['string', 'function'].includes(typeof value)) throw new TypeError(`${name} is a string or a function`)
 }
 
 function checkStart(since, last) {

@@ -1,5 +1,8 @@
 // Ranges of close codes tell the client what to do (docs/reference/protocol.md, "Closing").
 const isFinal = (code) => code >= 4000 && code <= 4099
+/** The close code of a server that does not know, or no longer knows, who the client is. */
+export const UNAUTHORIZED = 4001
+
 const isImmediate = (code) => code >= 4200 && code <= 4299
 
 /**
@@ -15,8 +18,9 @@ export class Backoff {
   #options
   #attempt = 0 // reconnections since the last stable connection
   #wasImmediate = false // one of them had no delay
+  #wasRenewal = false // one of them was for a new token
 
-  /** @param {{ minDelay: number, maxDelay: number }} options  ceilings in ms */
+  /** @param {object} options  `minDelay`, `maxDelay`: ceilings in ms; `token`: a function of the user can renew it */
   constructor(options) {
     this.#options = options
   }
@@ -24,7 +28,7 @@ export class Backoff {
   /** Start from the shortest delay again. */
   reset() {
     this.#attempt = 0
-    this.#wasImmediate = false
+    this.#wasImmediate = this.#wasRenewal = false
   }
 
   /**
@@ -32,9 +36,11 @@ export class Backoff {
    * @returns {{ attempt: number, delay: number } | null} the delay in ms; null: the server forbids reconnecting
    */
   next(code) {
-    if (isFinal(code)) return null
+    const isRenewal = code === UNAUTHORIZED && typeof this.#options.token === 'function' && !this.#wasRenewal
+    if (isFinal(code) && !isRenewal) return null
+    this.#wasRenewal ||= isRenewal
     // Only once, so that a server that closes every connection with such a code is not called without pause.
-    const delay = isImmediate(code) && !this.#wasImmediate ? 0 : jitter(this.#attempt, this.#options)
+    const delay = isRenewal || (isImmediate(code) && !this.#wasImmediate) ? 0 : jitter(this.#attempt, this.#options)
     this.#wasImmediate ||= isImmediate(code)
     return { attempt: ++this.#attempt, delay }
   }

@@ -1,5 +1,6 @@
 import { resolveAddress, takeCursor } from './address.js';
 import { Backoff } from './backoff.js';
+import { obtain } from './credentials.js';
 import { Timer } from './timer.js';
 
 /** A connection that lasts for so many ms is stable: the next delays start at `minDelay` again. */
@@ -16,6 +17,7 @@ export class Connection {
   #backoff
   #current = null // identifies the current attempt and its socket; events of an older one are ignored
   #socket = null
+  #isOpen = false
   #isReady = false
   #problem = '' // why this connection ends, as far as known; used if the close itself gives no reason
   #heardAt = 0
@@ -24,8 +26,8 @@ export class Connection {
   #silenceTimer = new Timer()
 
   /**
-   * @param {object} options  `timeout`, `keepAlive`, `minDelay`, `maxDelay`, in ms
-   * @param {object} handlers  `opened()`, `received(data)`, `silent()`, `lost({ code, reason, attempt, delay })`,
+   * @param {object} options  `timeout`, `keepAlive`, `minDelay`, `maxDelay`, in ms; `token`, a string or a function
+   * @param {object} handlers  `opened(token)`, `received(data)`, `silent()`, `lost({ code, reason, attempt, delay })`,
    *   `ended(code, reason)`; nothing comes after the last one
    * @throws {TypeError} the URL cannot be resolved
    */
@@ -49,6 +51,11 @@ export class Connection {
   }
 
   /** Whether `send` may be called. */
+  get isOpen() {
+    return this.#isOpen
+  }
+
+  /** Whether the user's requests may go out: see `begin`. */
   get isReady() {
     return this.#isReady
   }
@@ -64,6 +71,11 @@ export class Connection {
     globalThis.document?.addEventListener('visibilitychange', this.#wake)
   }
 
+  /** Let the user's requests go out: the server knows who the user is. */
+  begin() {
+    this.#isReady = true
+  }
+
   send(text) {
     this.#socket.send(text)
   }
@@ -73,10 +85,14 @@ export class Connection {
     this.#problem = reason
   }
 
-  /** Give up a silent socket without waiting for its closing handshake, which may take minutes, and reconnect. */
-  abandon(reason) {
+  /**
+   * Give up a socket without waiting for its closing handshake, which may take minutes, and reconnect, unless the code
+   * forbids it.
+   */
+  abandon(reason, code = 1006) {
+    if (!this.#current) return // a listener has closed the client
     const socket = this.#socket
-    this.#lose(1006, reason)
+    this.#lose(code, reason)
     socket?.close()
   }
 
@@ -90,20 +106,24 @@ export class Connection {
   #connect() {
     const current = (this.#current = {})
     this.#problem = ''
-    if (this.#locate) this.#locateAndDial(current)
-    else this.#dial(current)
-    this.#connectTimer.start(this.#options.timeout, () => {
-      this.abandon(this.#socket ? 'the server did not accept the connection' : 'the function gave no URL in time')
+    const { timeout, token } = this.#options
+    if (this.#locate || typeof token === 'function') this.#prepareAndDial(current)
+    else this.#dial(current, token)
+    this.#connectTimer.start(timeout, () => {
+      const missing = [this.#locate && 'URL', typeof token === 'function' && 'token'].filter(Boolean).join(' or ')
+      this.abandon(this.#socket ? 'the server did not accept the connection' : `the function gave no ${missing} in time`)
     })
   }
 
-  async #locateAndDial(current) {
+  async #prepareAndDial(current) {
     await null // so that listeners added in this turn hear of an immediate failure
+    const { timeout, token: source } = this.#options
     try {
-      const url = await this.#locate.call(null)
+      const url = await this.#locate?.call(null)
+      const token = await obtain(source, 'token', timeout)
       if (this.#current !== current) return
-      this.#resolve(url)
-      this.#dial(current)
+      if (this.#locate) this.#resolve(url)
+      this.#dial(current, token)
     } catch (error) {
       if (this.#current === current) this.#lose(1006, `no connection: ${error?.message ?? error}`)
     }
@@ -115,14 +135,14 @@ export class Connection {
     this.#pageCursor ||= since
   }
 
-  #dial(current) {
+  #dial(current, token) {
     const socket = new this.#WebSocket(this.#url)
     const ifCurrent = (handle) => (event) => {
       if (this.#current === current) handle(event)
     }
     this.#socket = socket
     socket.binaryType = 'arraybuffer'
-    socket.onopen = ifCurrent(() => this.#opened())
+    socket.onopen = ifCurrent(() => this.#opened(token))
     socket.onmessage = ifCurrent((event) => {
       this.#heardAt = performance.now()
       this.#handlers.received(event.data)
@@ -131,13 +151,13 @@ export class Connection {
     socket.onclose = ifCurrent((event) => this.#lose(event.code, event.reason))
   }
 
-  #opened() {
-    this.#isReady = true
+  #opened(token) {
+    this.#isOpen = true
     this.#heardAt = performance.now()
     this.#connectTimer.stop()
     this.#stableTimer.start(STABLE_AFTER, () => this.#backoff.reset())
     this.#watch()
-    this.#handlers.opened()
+    this.#handlers.opened(token)
   }
 
   /** Report a silence of `keepAlive`, again and again: browsers neither send nor show pings. */
@@ -153,7 +173,7 @@ export class Connection {
   #wake = ({ type }) => {
     if (type === 'visibilitychange' && globalThis.document.visibilityState !== 'visible') return
     if (!this.#current) this.#reconnect()
-    else if (this.#isReady && this.#options.keepAlive) this.#handlers.silent() // the machine may have slept
+    else if (this.#isOpen && this.#options.keepAlive) this.#handlers.silent() // the machine may have slept
   }
 
   #reconnect() {
@@ -179,7 +199,7 @@ export class Connection {
   #release() {
     for (const timer of [this.#connectTimer, this.#stableTimer, this.#silenceTimer]) timer.stop()
     this.#current = this.#socket = null
-    this.#isReady = false
+    this.#isOpen = this.#isReady = false
   }
 
   #stop() {

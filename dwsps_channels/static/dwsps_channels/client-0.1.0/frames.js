@@ -6,13 +6,14 @@ const STRINGS = new Map([
   ['ack', ['action', 'topic', 'cursor']],
   ['error', ['code', 'reason', 'action', 'topic', 'cursor']],
   ['reset', ['cursor']],
+  ['unsubscribed', ['topic', 'code', 'reason']],
 ])
 
 /** If an error with one of these codes names no request, the server is about to close the connection because of it. */
-const CLOSING_ERRORS = new Set(['unavailable', 'forbidden', 'rate_limited'])
+const CLOSING_ERRORS = new Set(['unavailable', 'unauthorized', 'forbidden', 'rate_limited'])
 
 /**
- * Write a request. A resume has no topic.
+ * Write a request. A resume or an authenticate has no topic.
  * @param {string} fields  more members, as JSON with a leading comma
  */
 export function encodeRequest({ action, topic, fields = '' }, id) {

@@ -1,6 +1,9 @@
 import { PSError } from './errors.js';
 
-/** At most so many bytes of topics, and 3 for each, go into one frame, which servers read as a whole. */
+/**
+ * At most so many bytes go into one frame, which servers read as a whole: those of each topic, and 3; for its grant those
+ * of both, and 6.
+ */
 const MAX_BYTES = 32_000
 
 const utf8 = new TextEncoder()
@@ -17,7 +20,9 @@ export function takeTogether(subscriptions, sinceOf) {
   for (const subscription of subscriptions) {
     since ||= sinceOf(subscription)
     if (sinceOf(subscription) !== since) continue
-    size += utf8.encode(subscription.topic).length + 3
+    const { length } = utf8.encode(subscription.topic)
+    const { grant } = subscription
+    size += length + 3 + (grant ? length + utf8.encode(grant).length + 6 : 0)
     if (together.length && size > MAX_BYTES) break
     together.push(subscription)
   }
@@ -29,9 +34,17 @@ export function encodeSince(since) {
   return `,"since":${JSON.stringify(since)}`
 }
 
-/** Write the topics of a resume. */
+/** Write the topics of a resume, and the grants of those that have one. */
 export function encodeTopics(together) {
-  return `,"topics":${JSON.stringify(together.map(({ topic }) => topic))}`
+  const granted = together.filter(({ grant }) => grant)
+  const grants = Object.fromEntries(granted.map(({ topic, grant }) => [topic, grant]))
+  const topics = `,"topics":${JSON.stringify(together.map(({ topic }) => topic))}`
+  return granted.length ? `${topics},"grants":${JSON.stringify(grants)}` : topics
+}
+
+/** Write the grant of a subscription, if it has one. */
+export function encodeGrant({ grant }) {
+  return grant && `,"grant":${JSON.stringify(grant)}`
 }
 
 /**

@@ -14,9 +14,27 @@ export class Subscription {
   since = '' // the cursor to resume from; empty: that of the client
   isBroken = false // messages may be missing, and a reset is due
   position = new Position() // of the last delivery
+  grants = [] // calls that brought a grant, or a function that returns one
+  fetching = null // identifies the call of such a function that is not answered
+  #fetched = '' // what it returned last
 
   constructor(topic) {
     this.topic = topic
+  }
+
+  /** A function that returns the grant; undefined if there is none to call. */
+  get fetchGrant() {
+    const { grant } = this.grants.at(-1) ?? {}
+    return typeof grant === 'function' ? grant : undefined
+  }
+
+  /** What allows the subscription, apart from the server's policy; empty if nothing does. */
+  get grant() {
+    return this.fetchGrant ? this.#fetched : (this.grants.at(-1)?.grant ?? '')
+  }
+
+  set grant(fetched) {
+    this.#fetched = fetched
   }
 
   get calls() {
@@ -35,6 +53,7 @@ export class Subscription {
   attach(call) {
     this.holders.set(call.handler, (this.holders.get(call.handler) ?? new Set()).add(call))
     this.waiting.push(call)
+    if (call.grant) this.grants.push(call)
     if (call.since || call.last || call.isEarly) this.replays.set(call, new Map())
     else call.isJoined = this.isLive // and gets at once what the others get
   }
@@ -45,6 +64,7 @@ export class Subscription {
     const wasAttached = calls?.delete(call) ?? false
     if (calls?.size === 0) this.holders.delete(call.handler)
     this.replays.delete(call)
+    this.grants = this.grants.filter((other) => other !== call)
     return wasAttached
   }
 

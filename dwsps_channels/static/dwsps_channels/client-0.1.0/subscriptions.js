@@ -1,9 +1,10 @@
 import { jitter } from './backoff.js';
 import { IGNORE, localAck } from './calls.js';
+import { obtain } from './credentials.js';
 import { Position } from './cursor.js';
 import { PSError } from './errors.js';
 import { guard } from './listeners.js';
-import { encodeSince, encodeTopics, refusal, resultOf, takeTogether } from './resume.js';
+import { encodeGrant, encodeSince, encodeTopics, refusal, resultOf, takeTogether } from './resume.js';
 import { Subscription } from './subscription.js';
 import { Timer } from './timer.js';
 
@@ -123,6 +124,19 @@ export class Subscriptions {
     this.#tellResets()
   }
 
+  /** Note that the server has ended a subscription. Calls that it has not answered wait on: their answers decide. */
+  end({ topic, code, reason }) {
+    const subscription = this.#byTopic.get(topic)
+    if (!subscription) return
+    const ended = subscription.calls.filter(({ isGranted }) => isGranted)
+    for (const call of ended) subscription.detach(call)
+    if (subscription.holders.size) {
+      Object.assign(subscription, { isLive: false, wasGranted: false, isBroken: false, since: '' })
+    } else this.#forget(topic)
+    this.#tellEnd(ended, { topic, code, reason })
+    if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
+  }
+
   // Connections
 
   /** Mark all to be resumed, or asked for, on a new connection; return how many they are. */
@@ -149,7 +163,7 @@ export class Subscriptions {
     this.#unasked.clear()
     this.#resumes = 0
     for (const subscription of this.#byTopic.values()) {
-      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0 })
+      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0, fetching: null })
     }
     for (const call of this.#leaving.splice(0)) call.resolve(localAck(call.topic))
   }
@@ -176,9 +190,34 @@ export class Subscriptions {
   }
 
   #enqueue(subscription) {
-    const { wasGranted, isLive, isBroken } = subscription
-    const queue = wasGranted && !isLive && !isBroken ? this.#unresumed : this.#unasked
-    queue.add(subscription)
+    const { wasGranted, isLive, isBroken, fetchGrant } = subscription
+    const toResume = wasGranted && !isLive && !isBroken
+    if (fetchGrant) this.#fetchGrant(subscription, toResume)
+    else this.#queueOf(toResume).add(subscription)
+  }
+
+  #queueOf(toResume) {
+    return toResume ? this.#unresumed : this.#unasked
+  }
+
+  /** Ask the user's function for the grant of a subscription, then enqueue it. */
+  async #fetchGrant(subscription, toResume) {
+    const { connection, options, onWork } = this.#parts
+    if (!connection.isReady || subscription.fetching) return
+    const { topic } = subscription
+    const fetching = (subscription.fetching = {})
+    if (toResume) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
+    let problem
+    try {
+      subscription.grant = await obtain(subscription.fetchGrant, 'grant', options.timeout)
+    } catch (cause) {
+      problem = new PSError('no_grant', String(cause?.message ?? cause), { retryable: true, action: 'subscribe', topic, cause })
+    }
+    if (subscription.fetching !== fetching || this.#byTopic.get(topic) !== subscription) return
+    subscription.fetching = null
+    if (problem) return this.#refuse(subscription, subscription.waiting.splice(0), problem, subscription.since)
+    this.#queueOf(toResume).add(subscription)
+    onWork()
   }
 
   /** Resume subscriptions from before the connection, as many as one request can name. */
@@ -206,7 +245,7 @@ export class Subscriptions {
       }
     }
     const request = this.#isOneByOne
-      ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) }
+      ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) + encodeGrant(together[0]) }
       : { action: 'resume', fields: encodeSince(since) + encodeTopics(together) }
     const outcome = pacer.pace({
       done: (ack) => {
@@ -240,7 +279,7 @@ export class Subscriptions {
     if (recovered === undefined) return this.#askAfresh(subscription)
     Object.assign(subscription, { isLive: true, since: '' })
     subscription.position.raise(ack.cursor)
-    if (subscription.waiting.length) this.#unasked.add(subscription)
+    if (subscription.waiting.length) this.#enqueue(subscription)
     if (!recovered && isResetUntold) this.#reset(subscription)
     this.#settle(subscription)
   }
@@ -260,12 +299,13 @@ export class Subscriptions {
     const isWanted = () => this.#byTopic.get(topic) === subscription
     if (!subscription.waiting.length) this.#unasked.delete(subscription)
     subscription.asked++
-    requests.send({ action: 'subscribe', topic, fields }, calls, pacer.pace({
+    requests.send({ action: 'subscribe', topic, fields: fields + encodeGrant(subscription) }, calls, pacer.pace({
       done: (ack) => {
         subscription.asked--
         subscription.isLive = subscription.wasGranted = true
         subscription.position.raise(ack.cursor)
         for (const call of calls) {
+          call.isGranted = true
           subscription.finishReplay(call, ack)
           call.resolve(ack)
         }
@@ -319,12 +359,22 @@ export class Subscriptions {
       if (!this.#retryTimer.isRunning) this.#retryTimer.start(jitter(this.#refusals++, options), () => this.#retry())
     } else if (!isSuperseded) {
       this.#forget(topic)
+      this.#tellEnd(subscription.calls, { topic, code: error.code, reason: error.reason })
       // The server may still grant it later, and would deliver what nobody here wants.
       if (error.code === 'timeout') requests.send({ action: 'unsubscribe', topic }, [], IGNORE)
     }
     listeners.emit('error', error)
     if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
     else this.#tellResets()
+  }
+
+  /** Tell the calls of a subscription that the server has ended it. */
+  #tellEnd(calls, end) {
+    if (!calls.length) return
+    for (const onUnsubscribed of new Set(calls.map(({ onUnsubscribed }) => onUnsubscribed))) {
+      if (onUnsubscribed) guard(onUnsubscribed, end)
+    }
+    this.#parts.listeners.emit('unsubscribed', end)
   }
 
   #retry() {
@@ -363,7 +413,7 @@ export class Subscriptions {
 
   /** Tell listeners of all resets at once, when the answers to what was restored are there. */
   #tellResets() {
-    const isAsked = (each) => each.asked > 0 || each.isResuming || this.#unresumed.has(each) || this.#unasked.has(each)
+    const isAsked = (each) => each.asked > 0 || each.isResuming || each.fetching || this.#unresumed.has(each) || this.#unasked.has(each)
     if (!this.#resetTopics.size || [...this.#restoring].some(isAsked)) return
     const topics = [...this.#resetTopics].filter((topic) => this.#byTopic.has(topic))
     this.#resetTopics.clear()
