@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from django.db import connections
 from hypothesis import HealthCheck, settings
 
 from tests.processes import (
@@ -122,6 +123,15 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         for child in Child.known:
             report.sections.append((f"log of {child.name}", child.log[-LOG_TAIL:]))
     return report
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The tests' own database in a file. In memory, threads share one cache: there a query fails at once while another thread writes, and in a file it waits."""
+    connection = connections["default"]
+    connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("tests") / "db.sqlite3")
 
 
 @pytest.fixture(scope="session")
