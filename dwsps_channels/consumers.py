@@ -24,6 +24,7 @@ from dwsps_channels.connections.handshakes import (
 )
 from dwsps_channels.connections.servers.daphne import DaphneTransport
 from dwsps_channels.connections.servers.detection import connection_of, transport_on
+from dwsps_channels.connections.throttle import TooManyFailures
 from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.asgi import AsgiTransport
 from dwsps_channels.connections.transports.server_connection import ServerConnection
@@ -31,7 +32,6 @@ from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.peering.inbound import authentication
-from dwsps_channels.peering.inbound.throttle import TooManyFailures
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.text import printable
@@ -219,7 +219,7 @@ async def _authenticate_in_turn(
     if credential.is_workers:
         # Nobody guesses a signature.
         return await authentication.authenticate(credential, server.workers)
-    async with server.throttle.turn(_host(scope)) as failed:
+    async with server.throttle.turn(_host(scope), credential.token) as failed:
         answer = await authentication.authenticate(credential, server.workers)
         if isinstance(answer, authentication.Rejected):
             failed()

@@ -30,6 +30,7 @@ from dwsps_channels.connections.servers.options import (
     warn_of_workers,
 )
 from dwsps_channels.connections.stats import ConnectionStats, connection_stats
+from dwsps_channels.connections.throttle import Throttle
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.core.broker import BrokerStats
 from dwsps_channels.core.identity import Identity, Role
@@ -50,7 +51,6 @@ from dwsps_channels.core.worker_session import (
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.reporter import InboundReporter
-from dwsps_channels.peering.inbound.throttle import Throttle
 from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
 from dwsps_channels.protocol.close_codes import CloseCode

@@ -15,6 +15,7 @@ from django.contrib.auth.models import User
 from django.test import override_settings
 from django.utils.crypto import constant_time_compare
 
+from dwsps_channels.connections.throttle import FREE, Throttle
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
 from dwsps_channels.peering.inbound.authentication import (
@@ -25,7 +26,6 @@ from dwsps_channels.peering.inbound.authentication import (
     authenticate,
     credential_in,
 )
-from dwsps_channels.peering.inbound.throttle import FREE, Throttle
 from dwsps_channels.peering.inbound.worker_credentials import (
     Purpose,
     WorkerCredentials,
@@ -243,9 +243,9 @@ class TestConnections:
         await create()
         # One runtime for all of them: it is what remembers.
         async with PubSubCommunicator():
-            for _ in range(FREE + 3):
+            for number in range(FREE + 3):
                 with pytest.raises(Closed):
-                    async with PubSubCommunicator(headers=bearer(OTHER)):
+                    async with PubSubCommunicator(headers=bearer(f"{OTHER}-{number}")):
                         pass
             assert waits == [0.25, 0.5, 1.0]
             # A worker has no turn to wait for, nor has a client without credentials.
@@ -261,15 +261,15 @@ class TestConnections:
     ) -> None:
         await create()
 
-        async def is_refused() -> bool:
+        async def is_refused(number: int) -> bool:
             try:
-                async with PubSubCommunicator(headers=bearer(OTHER)):
+                async with PubSubCommunicator(headers=bearer(f"{OTHER}-{number}")):
                     return False
             except Closed:
                 return True
 
         async with PubSubCommunicator():
-            assert all(await asyncio.gather(*(is_refused() for _ in range(30))))
+            assert all(await asyncio.gather(*(is_refused(number) for number in range(30))))
         attempts = caplog.text.count("wrong secret")
         assert FREE < attempts < 10
         assert 0 < caplog.text.count("too many false credentials from this address") <= attempts

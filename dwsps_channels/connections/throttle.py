@@ -1,16 +1,18 @@
-"""The throttle against guessing secrets: each failure of an address delays its next attempt."""
+"""The throttle against guessing: each false credential of an address delays its next attempt."""
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from secrets import token_bytes
 from time import monotonic
 
 from dwsps_channels.connections.addresses import network_of
 
 FREE = 3
-"""This many failures cost nothing: a mistyped secret is no attack."""
+"""This many false credentials cost nothing: a mistyped secret is no attack."""
 FIRST_DELAY = 0.25
 # Servers limit the handshake, Daphne to 5 s: even the slowest answer has to fit into that.
 MAX_DELAY = 2.0
@@ -19,6 +21,10 @@ WAIT_TIMEOUT = 3.0
 MAX_WAITING = 100
 FORGET_TIMEOUT = 300.0
 MAX_ADDRESSES = 10_000
+MAX_KNOWN = 100
+"""The false credentials of an address that are recognised: the newest."""
+KNOWN_INTERVAL = 1.0
+"""The time between two checks of the same false credential, which may have become right meanwhile."""
 
 
 class TooManyFailures(Exception):
@@ -36,7 +42,9 @@ class TooManyFailures(Exception):
 class _Record:
     """The failures of one address."""
 
+    turn: asyncio.Semaphore
     failures: int = 0
+    """The false credentials, each counted once."""
     last: float = 0.0
     """The time of the last failure."""
     ready_at: float = 0.0
@@ -45,13 +53,15 @@ class _Record:
     """Attempts that have their turn or wait for it."""
     is_reported: bool = False
     """True if an attempt was rejected unchecked since the last turn."""
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    known: OrderedDict[bytes, float] = field(default_factory=OrderedDict)
+    """The newest false credentials, hashed, and the time of the last check of each."""
 
 
 class Throttle:
-    """Checks the credentials of an address one at a time, with pauses that grow with its failures.
+    """Checks the credentials of an address a few at a time, with pauses that grow with its failures.
 
-    So parallel connections gain nothing. An address is forgotten five minutes after its last failure; if there are too
+    So parallel connections gain nothing. The same false credential counts once, and is checked at most once a second: a
+    client that does not notice that its token has expired guesses nothing. An address is forgotten five minutes after its last failure; if there are too
     many addresses, the oldest is forgotten first. An IPv6 /64 counts as one address: it usually belongs to one host.
     """
 
@@ -59,49 +69,76 @@ class Throttle:
         self,
         clock: Callable[[], float] = monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        *,
+        free: int = FREE,
+        parallel: int = 1,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
+        """Let the first ``free`` failures of an address cost nothing, and check ``parallel`` credentials of it at a time."""
         self._clock = clock
         self._sleep = sleep
+        self._free = free
+        self._parallel = parallel
+        self._max_waiting = max_waiting
         # By network; the one that failed latest last.
         self._records: OrderedDict[str, _Record] = OrderedDict()
+        # Credentials are kept as hashes that mean nothing outside of this process.
+        self._key = token_bytes(16)
 
     @asynccontextmanager
-    async def turn(self, address: str) -> AsyncIterator[Callable[[], None]]:
-        """Wait until a credential from ``address`` may be checked. Call what is yielded if it is false.
+    async def turn(self, address: str, credential: str) -> AsyncIterator[Callable[[], None]]:
+        """Wait until ``credential`` from ``address`` may be checked. Call what is yielded if it is false.
 
         Raises:
-            TooManyFailures: the address would have to wait too long.
+            TooManyFailures: the address would have to wait too long, or this credential was false a moment ago.
         """
         network = network_of(address)
+        hashed = self._hash(credential)
         now = self._clock()
         record = self._records.get(network)
         if record is None or (now - record.last > FORGET_TIMEOUT and not record.waiting):
-            record = self._records[network] = _Record(last=now)
+            record = _Record(asyncio.Semaphore(self._parallel), last=now)
+            self._records[network] = record
         deadline = now + WAIT_TIMEOUT
-        if record.waiting >= MAX_WAITING or record.ready_at > deadline:
+        if record.waiting >= self._max_waiting or record.ready_at > deadline:
             raise self._rejection(record)
         record.waiting += 1
         try:
             async with record.turn:
-                if record.ready_at > deadline:
+                if record.ready_at > deadline or self._is_known(record, hashed):
                     raise self._rejection(record)
                 if (pause := record.ready_at - self._clock()) > 0:
                     await self._sleep(pause)
                 record.is_reported = False
-                yield lambda: self._failed(network, record)
+                yield lambda: self._failed(network, record, hashed)
         finally:
             record.waiting -= 1
             # Meanwhile it may have been forgotten, and replaced.
             if self._records.get(network) is record and not (record.failures or record.waiting):
                 del self._records[network]
 
-    def _failed(self, network: str, record: _Record) -> None:
+    def _hash(self, credential: str) -> bytes:
+        data = credential.encode(errors="surrogatepass")
+        return blake2b(data, key=self._key, digest_size=16).digest()
+
+    def _is_known(self, record: _Record, hashed: bytes) -> bool:
+        checked = record.known.get(hashed)
+        return checked is not None and self._clock() - checked < KNOWN_INTERVAL
+
+    def _failed(self, network: str, record: _Record, hashed: bytes) -> None:
         now = self._clock()
+        is_new = hashed not in record.known
+        record.known[hashed] = now
+        record.known.move_to_end(hashed)
+        if not is_new:
+            return
+        if len(record.known) > MAX_KNOWN:
+            record.known.popitem(last=False)
         record.failures += 1
         record.last = now
-        if record.failures >= FREE:
+        if record.failures >= self._free:
             # A bounded exponent, so that the power cannot overflow.
-            doublings = min(record.failures - FREE, 10)
+            doublings = min(record.failures - self._free, 10)
             record.ready_at = now + min(MAX_DELAY, FIRST_DELAY * 2.0**doublings)
         self._records[network] = record
         self._records.move_to_end(network)

@@ -1,15 +1,19 @@
 """The throttle of credential guessing."""
 
 import asyncio
+from itertools import count
 
 import pytest
 
-from dwsps_channels.peering.inbound import throttle as module
-from dwsps_channels.peering.inbound.throttle import (
+from dwsps_channels.connections import throttle as module
+from dwsps_channels.connections.throttle import (
+    FIRST_DELAY,
     FORGET_TIMEOUT,
     FREE,
+    KNOWN_INTERVAL,
     MAX_ADDRESSES,
     MAX_DELAY,
+    MAX_KNOWN,
     MAX_WAITING,
     WAIT_TIMEOUT,
     Throttle,
@@ -25,15 +29,16 @@ class Guesser:
         self.clock = Clock()
         self.throttle = Throttle(self.clock, self._sleep)
         self.admitted = 0
+        self._credentials = (f"credential-{number}" for number in count())
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
         self.clock.now += seconds
 
-    async def wrong(self, address: str = "a") -> float:
-        """Try a false one; the seconds until the answer."""
+    async def wrong(self, address: str = "a", credential: str = "") -> float:
+        """Try a false one, another each time unless it is given; the seconds until the answer."""
         began = self.clock.now
-        async with self.throttle.turn(address) as failed:
+        async with self.throttle.turn(address, credential or next(self._credentials)) as failed:
             self.admitted += 1
             await asyncio.sleep(0)
             failed()
@@ -41,7 +46,7 @@ class Guesser:
 
     async def right(self, address: str = "a") -> float:
         began = self.clock.now
-        async with self.throttle.turn(address):
+        async with self.throttle.turn(address, "right"):
             self.admitted += 1
             await asyncio.sleep(0)
         return self.clock.now - began
@@ -122,7 +127,7 @@ async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(
     never = asyncio.Event()
 
     async def hang() -> None:
-        async with guesser.throttle.turn("a"):
+        async with guesser.throttle.turn("a", "right"):
             await never.wait()
 
     hanging, waiting = asyncio.create_task(hang()), asyncio.create_task(guesser.wrong())
@@ -138,7 +143,7 @@ async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it
     guesser: Guesser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ADDRESSES", 1)
-    async with guesser.throttle.turn("a"):
+    async with guesser.throttle.turn("a", "right"):
         await guesser.wrong("b")
         for _ in range(FREE):
             await guesser.wrong("a")
@@ -155,3 +160,43 @@ async def test_many_addresses_cost_no_more_memory_than_some(guesser: Guesser) ->
     assert len(guesser.throttle._records) == MAX_ADDRESSES
     assert await guesser.wrong("regular") > 0
     assert await guesser.wrong("address-0") == 0.0
+
+
+async def test_the_same_false_one_counts_once(guesser: Guesser) -> None:
+    for _ in range(20):
+        assert await guesser.wrong(credential="expired") == 0.0
+        guesser.clock.now += KNOWN_INTERVAL
+    assert [await guesser.wrong() for _ in range(FREE)] == [0.0] * (FREE - 1) + [FIRST_DELAY]
+
+
+async def test_the_same_false_one_is_not_checked_all_the_time(guesser: Guesser) -> None:
+    tries = [guesser.wrong(credential="expired") for _ in range(30)]
+    answers = await asyncio.gather(*tries, return_exceptions=True)
+    assert guesser.admitted == 1
+    assert [type(each) for each in answers[1:]] == [TooManyFailures] * 29
+    guesser.clock.now += KNOWN_INTERVAL
+    await guesser.wrong(credential="expired")
+
+
+async def test_it_remembers_a_bounded_number_of_them(guesser: Guesser) -> None:
+    for _ in range(MAX_KNOWN + 50):
+        await guesser.wrong()
+    [record] = guesser.throttle._records.values()
+    assert len(record.known) == MAX_KNOWN
+
+
+async def test_clients_with_tokens_that_share_an_address_are_checked_side_by_side() -> None:
+    throttle = Throttle(free=20, parallel=8, max_waiting=1000)
+    checked, most, active = 0, 0, 0
+
+    async def check(number: int) -> None:
+        nonlocal checked, most, active
+        async with throttle.turn("a", f"token-{number}"):
+            active += 1
+            most = max(most, active)
+            await asyncio.sleep(0)
+            active -= 1
+            checked += 1
+
+    await asyncio.gather(*map(check, range(900)))
+    assert (checked, most) == (900, 8)
