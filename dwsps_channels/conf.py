@@ -7,6 +7,7 @@ again after ``override_settings`` replaced it.
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 from urllib.parse import urlsplit
 
@@ -105,6 +106,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         ),
     ] = "dwsps_channels.policies.AllowAll"
 
+    AUTHENTICATOR: Annotated[
+        str | None,
+        _must_be(
+            "a dotted path, or None",
+            "The callable that tells the user of a token, or its class, as a dotted path: "
+            "'dwsps_channels.tokens.SignedToken'. None: no token is accepted.",
+        ),
+    ] = None
+
     GRANT_MAX_AGE: Annotated[
         Positive,
         _must_be(
@@ -117,7 +127,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Count,
         _must_be(
             A_COUNT,
-            "Threads of a process that look up the user of a session and the peer of a secret.",
+            "Threads of a process that look up the user of a session or of a token, and the peer of a secret.",
         ),
     ] = 4
 
@@ -283,12 +293,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Raises:
             ImproperlyConfigured: it cannot be imported, or has no ``may_subscribe`` and ``may_publish``.
         """
-        try:
-            policy = import_string(self.POLICY)
-        except (ImportError, TypeError, ValueError) as error:  # the latter two for '.policies.Mine'
-            raise improper(
-                "POLICY", f"the dotted path of a class that can be imported ({error})"
-            ) from error
+        policy = _imported("POLICY", self.POLICY, "a class")
         if not (
             isinstance(policy, type)
             and callable(getattr(policy, "may_subscribe", None))
@@ -299,6 +304,28 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
                 f"a class with may_subscribe and may_publish, which '{self.POLICY}' is not",
             )
         return policy
+
+    @cached_property
+    def authenticator(self) -> Callable[[str, Any], Any] | None:
+        """The callable that ``AUTHENTICATOR`` names, or an instance of the class that it names; ``None``: it is not set.
+
+        Raises:
+            ImproperlyConfigured: it cannot be imported, or called with a token and a scope.
+        """
+        if self.AUTHENTICATOR is None:
+            return None
+        named = _imported("AUTHENTICATOR", self.AUTHENTICATOR, "a callable")
+        try:
+            authenticator = named() if isinstance(named, type) else named
+            signature(authenticator).bind("token", {})
+        except (TypeError, ValueError) as error:
+            raise improper(
+                "AUTHENTICATOR",
+                "a callable that takes a token and a scope, or a class of such without arguments, "
+                f"which '{self.AUTHENTICATOR}' is not ({error})",
+            ) from error
+        called: Callable[[str, Any], Any] = authenticator
+        return called
 
     @property
     def limits(self) -> Limits:
@@ -378,7 +405,7 @@ def convert(value: dict[str, Any]) -> Settings:
 
 
 def problems(value: dict[str, Any]) -> dict[str, ImproperlyConfigured]:
-    """Return the error of each key of a ``DWSPS`` dict that has one. ``POLICY`` and ``BROKER`` are not imported."""
+    """Return the error of each key of a ``DWSPS`` dict that has one. What ``POLICY``, ``AUTHENTICATOR`` and ``BROKER`` name is not imported."""
     return {
         str(key): error for key, each in value.items() if (error := _problem(key, each)) is not None
     }
@@ -398,6 +425,13 @@ def hint_for_unknown(key: object) -> str:
     """Return the known key that ``key`` is probably meant to be, or all of them."""
     close = get_close_matches(str(key).upper(), KEYS, 1)
     return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(KEYS)}"
+
+
+def _imported(key: str, path: str, kind: str) -> Any:
+    try:
+        return import_string(path)
+    except (ImportError, TypeError, ValueError) as error:  # the latter two for '.policies.Mine'
+        raise improper(key, f"the dotted path of {kind} that can be imported ({error})") from error
 
 
 def _problem(key: object, value: Any) -> ImproperlyConfigured | None:

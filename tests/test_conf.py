@@ -12,6 +12,8 @@ from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.policies import AllowAll, ReadOnly
+from dwsps_channels.tokens import SignedToken
+from tests.tokens import authenticators
 
 DEFAULTS: dict[str, Any] = {
     "SERVER_NAME": "dwsps",
@@ -19,6 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "PUBLIC_URL": None,
     "ALLOWED_ORIGINS": None,
     "POLICY": "dwsps_channels.policies.AllowAll",
+    "AUTHENTICATOR": None,
     "GRANT_MAX_AGE": 3600.0,
     "LOOKUP_THREADS": 4,
     "POLICY_THREADS": 8,
@@ -61,6 +64,7 @@ GOOD: list[tuple[str, Any]] = [
     ("ALLOWED_ORIGINS", ("https://example.com",)),
     ("ALLOWED_ORIGINS", ("https://example.com", "http://[::1]:8000")),
     ("ALLOWED_ORIGINS", ("*",)),
+    ("AUTHENTICATOR", None),
     ("BROKER", None),
     ("PUBLISH_TIMEOUT", 0.1),
     ("PUBLISH_TIMEOUT", 10),
@@ -142,6 +146,8 @@ BAD: list[tuple[str, Any]] = [
         )
     ),
     *(("POLICY", value) for value in (None, AllowAll, 1)),
+    ("AUTHENTICATOR", AllowAll),
+    ("AUTHENTICATOR", 1),
     *(
         ("BROKER", value)
         for value in [1, "a.b", [], {}, {"OPTIONS": {}}, {"BACKEND": 1}, {"BACKEND": "a.b", "X": 1}]
@@ -190,6 +196,18 @@ NO_POLICY = [
     "dwsps_channels.conf.Settings",
     "tests.test_conf.an_instance",
     "tests.test_conf.HalfAPolicy",
+]
+
+NO_AUTHENTICATOR = [
+    "",
+    "SignedToken",
+    ".tokens.Mine",
+    "no.such.module",
+    "dwsps_channels.tokens.NoSuchClass",
+    "dwsps_channels.conf.Settings",
+    "tests.tokens.authenticators.not_callable",
+    "tests.tokens.authenticators.one_argument",
+    "tests.tokens.authenticators.WithArgument",
 ]
 
 an_instance = AllowAll()
@@ -305,6 +323,24 @@ class TestValues:
             assert conf.SERVER_NAME == "dwsps"
             with pytest.raises(ImproperlyConfigured, match=r"DWSPS\['POLICY'\] must be "):
                 _ = conf.policy_class
+
+    def test_no_authenticator_is_the_default(self) -> None:
+        with override_settings(DWSPS={}):
+            assert conf.authenticator is None
+
+    def test_an_authenticator_is_a_callable_or_its_class(self) -> None:
+        with override_settings(DWSPS={"AUTHENTICATOR": "tests.tokens.authenticators.by_name"}):
+            assert conf.authenticator is authenticators.by_name
+        with override_settings(DWSPS={"AUTHENTICATOR": "dwsps_channels.tokens.SignedToken"}):
+            assert isinstance(conf.authenticator, SignedToken)
+            assert conf.authenticator is conf.authenticator
+
+    @pytest.mark.parametrize("path", NO_AUTHENTICATOR)
+    def test_another_path_to_one_is_refused_when_it_is_needed(self, path: str) -> None:
+        with override_settings(DWSPS={"AUTHENTICATOR": path}):
+            assert conf.SERVER_NAME == "dwsps"
+            with pytest.raises(ImproperlyConfigured, match=r"DWSPS\['AUTHENTICATOR'\] must be "):
+                _ = conf.authenticator
 
     def test_a_snapshot_does_not_change(self) -> None:
         with pytest.raises(AttributeError):

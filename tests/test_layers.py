@@ -110,6 +110,7 @@ RULES = [
         ),
     ),
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
+    Rule(room("tokens"), ours=(*PURE, THREADS)),
     Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"), room("durable"))),
     Rule(room("policies"), ours=(*PURE, THREADS)),
     Rule(room("grants"), ours=(*PURE, CONF, THREADS)),

@@ -240,16 +240,24 @@ def _bad_values(keys: dict[str, Any]) -> list[CheckMessage]:
     ]
 
 
-_ID_OF_BAD_VALUE = {"POLICY": "dwsps_channels.E004", "BROKER": "dwsps_channels.E010"}
+_ID_OF_BAD_VALUE = {
+    "POLICY": "dwsps_channels.E004",
+    "BROKER": "dwsps_channels.E010",
+    "AUTHENTICATOR": "dwsps_channels.E011",
+}
 
 
 def _unusable() -> list[CheckMessage]:
-    """Check what values name: the policy and the broker."""
+    """Check what values name: the policy, the authenticator and the broker."""
     found: list[CheckMessage] = []
     try:
         _ = conf.policy_class
     except ImproperlyConfigured as error:
         found.append(Error(str(error), hint=describe("POLICY"), id="dwsps_channels.E004"))
+    try:
+        _ = conf.authenticator
+    except ImproperlyConfigured as error:
+        found.append(Error(str(error), hint=describe("AUTHENTICATOR"), id="dwsps_channels.E011"))
     try:
         backend = configured_backend()
     except ImproperlyConfigured as error:

@@ -6,6 +6,7 @@ import secrets
 from django.core.exceptions import ValidationError
 
 from dwsps_channels.models.encryption import PREFIX
+from dwsps_channels.protocol.tokens import is_signed
 
 MIN_LENGTH = 16
 MAX_LENGTH = 256
@@ -40,3 +41,5 @@ def validate_secret(secret: str) -> None:
         raise ValidationError(
             f"a secret does not begin with '{WORKER_PREFIX}' or '{PREFIX}'", code="prefix"
         )
+    if is_signed(secret):
+        raise ValidationError("a secret does not have the form of a token", code="token")

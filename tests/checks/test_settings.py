@@ -50,6 +50,8 @@ IDS = sorted(
         for id in re.findall(r"dwsps_channels\.[EIW]\d{3}", path.read_text())
     }
 )
+# The keys whose bad values have an id of their own.
+OWN_IDS = ("POLICY", "AUTHENTICATOR", "BROKER")
 LEVELS = {"E": ERROR, "W": WARNING, "I": INFO}
 SHARED = {
     "default": {
@@ -117,7 +119,7 @@ class TestSettings:
         assert message.hint == hint
         assert str(key) in message.msg
 
-    @pytest.mark.parametrize("key", [key for key in KEYS if key not in ("POLICY", "BROKER")])
+    @pytest.mark.parametrize("key", [key for key in KEYS if key not in OWN_IDS])
     def test_E003_a_value_is_bad(self, key: str) -> None:
         message = found_only("E003", DWSPS={key: ["bad"]})
         assert f"DWSPS['{key}']" in message.msg
@@ -127,6 +129,15 @@ class TestSettings:
     )
     def test_E004_the_policy_cannot_be_used(self, path: Any) -> None:
         assert ids(DWSPS={"POLICY": path}) == ["E004"]
+
+    @pytest.mark.parametrize(
+        "path", ["no.such.function", "tests.tokens.authenticators.one_argument", ".tokens.Mine", 1]
+    )
+    def test_E011_the_authenticator_cannot_be_used(self, path: Any) -> None:
+        assert ids(DWSPS={"AUTHENTICATOR": path}) == ["E011"]
+
+    def test_the_authenticator_of_the_package_is_fine(self) -> None:
+        assert ids(DWSPS={"AUTHENTICATOR": "dwsps_channels.tokens.SignedToken"}) == []
 
     def test_all_that_is_wrong_is_said_at_once(self) -> None:
         wrong = {"POLICIES": 1, "SERVER_NAME": "", "MAX_MESSAGE_BYTES": 0, "POLICY": 1}

@@ -20,6 +20,8 @@ from tests.models.test_peer import make, problems
         ("correct-horse-battery\n", "characters"),
         ("worker.correct-horse-battery", "prefix"),
         ("aesgcm:correct-horse-battery", "prefix"),
+        ("dwspst_correct-horse-battery", "token"),
+        ("eyJhbGciOiJIUzI1NiJ9.correct-horse.battery", "token"),
     ],
 )
 def test_some_secrets_are_refused_and_not_repeated(db: None, secret: str, code: str) -> None:

@@ -1,0 +1,133 @@
+"""The call of the project's authenticator."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import Error as DatabaseError
+
+from dwsps_channels.protocol.messages import MAX_TOKEN
+from dwsps_channels.threads.pools import Busy
+from dwsps_channels.tokens import Authentication, project
+from dwsps_channels.tokens.project import MAX_CALLS, AuthenticatorFailed, ProjectAuthenticator
+from tests.tokens import authenticators
+
+db = pytest.mark.django_db(transaction=True)
+
+
+async def ask(authenticator: Any, token: str = "ann") -> Authentication | None:
+    return await ProjectAuthenticator(authenticator).authenticate(token, {"path": "/ws/ann/"})
+
+
+@db
+@pytest.mark.parametrize(
+    "authenticator",
+    [
+        authenticators.by_name,
+        authenticators.by_name_async,
+        authenticators.handed_on,
+        authenticators.ByName(),
+        authenticators.ByNameAsync(),
+        authenticators.by_path,
+    ],
+)
+async def test_plain_ones_and_async_ones_tell_the_user(authenticator: Any) -> None:
+    ann = await User.objects.acreate(username="ann")
+    assert await ask(authenticator) == Authentication(ann)
+
+
+@db
+@pytest.mark.parametrize("authenticator", [authenticators.by_name, authenticators.by_name_async])
+async def test_or_that_there_is_none(authenticator: Any) -> None:
+    assert await ask(authenticator, "bob") is None
+
+
+async def test_when_it_expires_is_handed_on() -> None:
+    ann = User(pk=1, username="ann")
+    assert await ask(lambda token, scope: Authentication(ann, 5.0)) == Authentication(ann, 5.0)
+
+
+async def test_a_deactivated_user_and_nobody_are_refused_whatever_it_says() -> None:
+    assert await ask(authenticators.deactivated) is None
+    assert await ask(lambda token, scope: AnonymousUser()) is None
+
+
+@pytest.mark.parametrize(
+    "token", ["", "a b", "\x00", "é", "\ud800", "a\r\nb", "x" * (MAX_TOKEN + 1)]
+)
+async def test_what_cannot_be_a_token_is_not_asked_about(token: str) -> None:
+    assert await ask(authenticators.failing, token) is None
+
+
+@pytest.mark.parametrize(
+    "authenticator",
+    [authenticators.failing, authenticators.failing_async, authenticators.a_tuple],
+)
+async def test_a_failure_is_logged_without_the_token(
+    authenticator: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(AuthenticatorFailed) as caught:
+        await ask(authenticator, "secret-token")
+    [record] = [each for each in caplog.records if each.name == "dwsps_channels.tokens"]
+    assert record.levelno == logging.ERROR
+    assert "the authenticator failed" in record.getMessage()
+    assert "Traceback" in record.getMessage()
+    assert "secret-token" not in caplog.text
+    assert "secret-token" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_tuple_is_no_user_and_the_log_says_what_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(AuthenticatorFailed):
+        await ask(authenticators.a_tuple)
+    assert "returns a user, an Authentication or None, not tuple" in caplog.text
+
+
+async def test_a_database_that_is_away_is_the_callers_to_answer() -> None:
+    with pytest.raises(DatabaseError):
+        await ask(authenticators.without_database)
+
+
+async def test_async_calls_are_bounded_and_one_that_hangs_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(project, "CALL_TIMEOUT", 0.2)
+    active, most = 0, 0
+
+    async def hang(token: str, scope: Any) -> Any:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            active -= 1
+
+    asked = ProjectAuthenticator(hang)
+    calls = [asked.authenticate("token", {}) for _ in range(MAX_CALLS + 4)]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(each) for each in answers} == {AuthenticatorFailed}
+    assert (active, most) == (0, MAX_CALLS)
+
+
+async def test_who_waits_too_long_for_a_call_is_told_that_the_server_is_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(project, "MAX_WAIT", 0.01)
+    end = asyncio.Event()
+
+    async def hang(token: str, scope: Any) -> Any:
+        await end.wait()
+
+    asked = ProjectAuthenticator(hang)
+    calls = [asyncio.ensure_future(asked.authenticate("token", {})) for _ in range(MAX_CALLS)]
+    await asyncio.sleep(0)
+    with pytest.raises(Busy):
+        await asked.authenticate("token", {})
+    end.set()
+    assert await asyncio.gather(*calls) == [None] * MAX_CALLS
