@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 from asgiref.sync import iscoroutinefunction
 
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.policy import Answer, Decision, Policy, answer_of
 from dwsps_channels.threads.database import Refresher
 from dwsps_channels.threads.pools import ask
 
 __all__ = [
     "AllowAll",
     "AuthenticatedOnly",
+    "Decision",
     "Identity",
     "Policy",
     "ReadOnly",
@@ -73,7 +74,7 @@ class ReadOnly:
         return False
 
 
-Question = Callable[[Identity, str], bool | Awaitable[bool]]
+Question = Callable[[Identity, str], Answer | Awaitable[Answer]]
 
 
 class ThreadOffloadingPolicy:
@@ -96,22 +97,22 @@ class ThreadOffloadingPolicy:
         return partial(_in_thread, question)
 
     async def _await(
-        self, question: Callable[[Identity, str], Awaitable[bool]], identity: Identity, topic: str
-    ) -> bool:
+        self, question: Callable[[Identity, str], Awaitable[Answer]], identity: Identity, topic: str
+    ) -> Answer:
         await self._connections.refresh()
         try:
-            return bool(await question(identity, topic))
+            return answer_of(await question(identity, topic))
         except Exception:
             self._connections.suspect()
             raise
 
 
-def _at_once(question: Question, identity: Identity, topic: str) -> bool | Awaitable[bool]:
+def _at_once(question: Question, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
     answer = question(identity, topic)
-    return answer if isawaitable(answer) else bool(answer)
+    return answer if isawaitable(answer) else answer_of(answer)
 
 
-async def _in_thread(question: Question, identity: Identity, topic: str) -> bool:
+async def _in_thread(question: Question, identity: Identity, topic: str) -> Answer:
     answer = await ask(question, identity, topic)
     # A plain method may hand on what an ``async def`` one returns.
-    return bool(await answer) if isawaitable(answer) else bool(answer)
+    return answer_of(await answer) if isawaitable(answer) else answer_of(answer)

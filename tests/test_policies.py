@@ -14,6 +14,7 @@ from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.policies import (
     AllowAll,
     AuthenticatedOnly,
+    Decision,
     Identity,
     Policy,
     ReadOnly,
@@ -231,7 +232,42 @@ class TestWhereItRuns:
             assert await answer(question(NOBODY, "no")) is False
 
 
+class Deciding:
+    """Answers with decisions: at once, from a thread and from a coroutine."""
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> Decision:
+        return Decision(topic == "open", "it is closed")
+
+    def may_subscribe(self, identity: Identity, topic: str) -> Any:
+        if topic == "later":
+            return self.decide()
+        return Decision(topic == "open", "it is closed", denied=("open.staff",))
+
+    async def decide(self) -> Decision:
+        return Decision(False, "it is late")
+
+
 class TestAnswers:
+    @policy("Deciding")
+    async def test_a_decision_reaches_the_client(self) -> None:
+        async with PubSubCommunicator() as client:
+            await client.subscribe("open")
+            for call, reason in (
+                (client.subscribe("shut"), "not allowed to subscribe to 'shut': it is closed"),
+                (client.subscribe("later"), "not allowed to subscribe to 'later': it is late"),
+                (client.publish("shut", 1), "not allowed to publish to 'shut': it is closed"),
+            ):
+                with pytest.raises(Refused) as caught:
+                    await call
+                assert (caught.value.code, caught.value.reason) == ("forbidden", reason)
+
+    async def test_a_decision_is_handed_on_as_it_is(self) -> None:
+        asked = ThreadOffloadingPolicy(Deciding())
+        expected = Decision(True, "it is closed", denied=("open.staff",))
+        assert await answer(asked.may_subscribe(NOBODY, "open")) == expected
+        assert asked.may_publish(NOBODY, "open") == Decision(True, "it is closed")
+
     @policy("Loose")
     async def test_whatever_is_true_allows(self) -> None:
         async with PubSubCommunicator() as client:

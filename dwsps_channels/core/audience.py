@@ -5,15 +5,22 @@ from collections.abc import Collection, KeysView, ValuesView
 from dwsps_channels.core.subscription import Subscription
 from dwsps_channels.core.transport import Broadcaster, Transport
 from dwsps_channels.protocol.frames import Frame
+from dwsps_channels.protocol.topics import contexts
+
+# The parts of an audience that are kept: those of the denied topics that are published to now.
+MAX_PARTS = 16
 
 # Below this number of subscribers a ``send`` to each is cheaper than a broadcast.
 MIN_BROADCAST = 8
 
 
 class Audience:
-    """The subscriptions to a topic, in the order in which they came. Many are delivered to by their broadcasters."""
+    """The subscriptions to a topic, in the order in which they came. Many are delivered to by their broadcasters.
 
-    __slots__ = ("_groups", "_transports")
+    If ``denying`` is not empty, deliver to ``allowed(topic)`` instead.
+    """
+
+    __slots__ = ("_groups", "_parts", "_transports", "denying")
 
     def __init__(self) -> None:
         # What a delivery needs is at hand: the transports.
@@ -21,14 +28,61 @@ class Audience:
         # The transports of each broadcaster; those without one are under None. Made when needed, and dropped, never
         # changed, when a subscriber comes or goes: a broadcaster may keep the group that it was given.
         self._groups: list[tuple[Broadcaster | None, Collection[Transport]]] | None = None
+        self.denying: dict[str, set[Subscription]] | None = None
+        """By denied sub-topic the subscriptions that do not get it; empty or ``None``: all get everything."""
+        # By the deepest denied topic on a publication's way the others. Dropped, and made again, as groups are.
+        self._parts: dict[str, Audience] | None = None
 
     def add(self, subscription: Subscription) -> None:
         self._transports[subscription] = subscription.subscriber.transport
-        self._groups = None
+        self._groups = self._parts = None
+        if subscription.denied:
+            self._note_denied(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         del self._transports[subscription]
-        self._groups = None
+        self._groups = self._parts = None
+        if subscription.denied:
+            self._forget_denied(subscription)
+
+    def deny(self, subscription: Subscription, denied: frozenset[str]) -> None:
+        """Replace what a subscription does not get. It keeps its place."""
+        self._forget_denied(subscription)
+        subscription.denied = denied
+        self._note_denied(subscription)
+        self._parts = None
+
+    def _note_denied(self, subscription: Subscription) -> None:
+        denying = self.denying
+        if denying is None:
+            denying = self.denying = {}
+        for topic in subscription.denied:
+            denying.setdefault(topic, set()).add(subscription)
+
+    def _forget_denied(self, subscription: Subscription) -> None:
+        if denying := self.denying:
+            for topic in subscription.denied:
+                denying[topic].discard(subscription)
+                if not denying[topic]:
+                    del denying[topic]
+
+    def allowed(self, topic: str) -> "Audience":
+        """Return the part of the audience that gets what is published to ``topic``, perhaps all of it. Do not change it."""
+        denying = self.denying
+        hit = [each for each in contexts(topic) if each in denying] if denying else ()
+        if not denying or not hit:
+            return self
+        parts = self._parts
+        if parts is None or len(parts) >= MAX_PARTS:
+            parts = self._parts = {}
+        # The deepest one tells which others there are.
+        part = parts.get(hit[0])
+        if part is None:
+            part = parts[hit[0]] = Audience()
+            part._transports = self._transports.copy()
+            for subscription in set().union(*map(denying.__getitem__, hit)):
+                del part._transports[subscription]
+        return part
 
     def __len__(self) -> int:
         return len(self._transports)

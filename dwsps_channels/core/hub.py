@@ -20,17 +20,29 @@ class Hub:
         """Return the number of topics that have subscriptions."""
         return len(self._audiences)
 
-    def subscribe(self, subscriber: Subscriber, topic: str) -> bool:
-        """Subscribe to a valid topic; ``False``: it already was."""
-        if topic in subscriber.subscriptions:
+    def subscribe(
+        self, subscriber: Subscriber, topic: str, denied: frozenset[str] = frozenset()
+    ) -> bool:
+        """Subscribe to a valid topic, but for the sub-topics ``denied``; ``False``: it already was.
+
+        If it was, ``denied`` replaces what was denied until now.
+        """
+        subscription = subscriber.subscriptions.get(topic)
+        if subscription is not None:
+            self.deny(subscription, denied)
             return False
-        subscription = subscriber.subscriptions[topic] = Subscription(subscriber, topic)
+        subscription = subscriber.subscriptions[topic] = Subscription(subscriber, topic, denied)
         subscriber.size += size(topic)
         audience = self._audiences.get(topic)
         if audience is None:
             audience = self._audiences[topic] = Audience()
         audience.add(subscription)
         return True
+
+    def deny(self, subscription: Subscription, denied: frozenset[str]) -> None:
+        """Replace the sub-topics that a subscription does not get, from the next delivery on."""
+        if denied != subscription.denied:
+            self._audiences[subscription.topic].deny(subscription, denied)
 
     def unsubscribe(self, subscriber: Subscriber, topic: str) -> bool:
         """Undo ``subscribe``, for this very topic; ``False``: there was nothing to undo."""
@@ -60,6 +72,8 @@ class Hub:
         for context in contexts(publication.topic):
             audience = audiences.get(context)
             if audience is not None:
+                if audience.denying and not (audience := audience.allowed(publication.topic)):
+                    continue
                 audience.deliver(publication.frame(context, offset))
 
     def behind(self, topic: str) -> Transport | None:
@@ -69,20 +83,25 @@ class Hub:
             audience = self._audiences.get(context)
             if audience is None:
                 continue
+            subscriptions = audience.allowed(topic).subscriptions()
             # Look through the smaller of the two.
-            if len(lagging) < len(audience):
+            if len(lagging) < len(subscriptions):
                 for subscriber in lagging:
-                    if context in subscriber.subscriptions:
+                    if subscriber.subscriptions.get(context) in subscriptions:
                         return subscriber.transport
             else:
-                for subscription in audience.subscriptions():
+                for subscription in subscriptions:
                     if subscription.subscriber in lagging:
                         return subscription.subscriber.transport
         return None
 
     def reach(self, topic: str) -> int:
         """Return how many subscribers a publish to ``topic`` reaches, each counted once."""
-        matching = [found for context in contexts(topic) if (found := self._audiences.get(context))]
+        matching = [
+            found.allowed(topic)
+            for context in contexts(topic)
+            if (found := self._audiences.get(context))
+        ]
         if len(matching) == 1:
             return len(matching[0])
         return len(set().union(*(audience.transports() for audience in matching)))

@@ -1,6 +1,6 @@
 """One process of a server: what it publishes, relays for peers, and receives from its broker."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from msgspec import Raw, Struct
@@ -230,19 +230,25 @@ class Node:
         after = offset_of(since, self.epoch) if self.epoch else None
         return after is not None and after > (self._offset or 0)
 
-    def replay(self, topics: Sequence[str], since: str) -> Replay:
+    def replay(
+        self, topics: Sequence[str], since: str, denied: Mapping[str, frozenset[str]] = {}
+    ) -> Replay:
         """Return what was published at and below valid ``topics`` after the cursor ``since``.
 
+        ``denied`` has for some of the topics the sub-topics that are left out, with all below them.
         Subscribe to the topics that are recovered in the same call of the event loop: then nothing is missing.
         """
         after = offset_of(since, self.epoch) if self.epoch else None
         if after is None or after > (self._offset or 0):
             return NO_REPLAY
-        return self._replayer.recover(topics, after)
+        return self._replayer.recover(topics, after, denied)
 
-    def replay_last(self, topic: str, count: int) -> Replay:
-        """Return the last ``count`` that are kept at and below a valid topic; ``recovered`` is empty."""
-        return self._replayer.last(topic, count) if self.epoch else NO_REPLAY
+    def replay_last(self, topic: str, count: int, denied: frozenset[str] = frozenset()) -> Replay:
+        """Return the last ``count`` that are kept at and below a valid topic, but not at and below ``denied``.
+
+        ``recovered`` is empty.
+        """
+        return self._replayer.last(topic, count, denied) if self.epoch else NO_REPLAY
 
     def encode(self, replay: Replay) -> Iterator[Frame]:
         """Yield the frames of ``replay`` in their order: see ``Replayer.encode``."""

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from dwsps_channels.core.deduplicator import Key
 from dwsps_channels.core.futures import Future, has_failed
+from dwsps_channels.core.policy import Answer
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.errors import Unavailable
@@ -55,7 +56,7 @@ class PeerSession(Session):
         # What becomes of the last one that it may take.
         self._last: Future | None = None
 
-    def _allowed(self, request: Any) -> Any:
+    def _allowed(self, request: Any) -> Answer | Awaitable[Answer]:
         if _is_forwarded(request):
             contexts(request.topic)
             if request.topic == NOTICES:
@@ -63,7 +64,7 @@ class PeerSession(Session):
             return True
         return super()._allowed(request)
 
-    def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+    def _handle(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         if not _is_forwarded(request):
             return super()._handle(request, allowed)
         answer = self._relay(request)

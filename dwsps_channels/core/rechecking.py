@@ -9,7 +9,7 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import Pause
-from dwsps_channels.core.policy import Decision, Policy, is_allowed
+from dwsps_channels.core.policy import Decision, Policy, denied_below, is_allowed
 from dwsps_channels.core.recovery import Decisions, Gather, RecoveringEndpoint, ask_each
 from dwsps_channels.core.scheduler import Scheduler
 from dwsps_channels.core.transport import Transport
@@ -146,6 +146,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
                     self._end(topic, decision)
 
     def _keep(self, topic: str, decision: Any) -> None:
+        self._hub.deny(self._subscriber.subscriptions[topic], denied_below(topic, decision))
         if isinstance(decision, Decision) and decision.recheck_after is not None:
             self._scheduler.recheck_later(self, topic, decision.recheck_after)
 

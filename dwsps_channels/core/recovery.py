@@ -22,7 +22,17 @@ from dwsps_channels.core.pacing import (
     Window,
     has_room,
 )
-from dwsps_channels.core.policy import Decision, Policy, is_allowed
+from dwsps_channels.core.policy import (
+    ANSWERS,
+    NONE_DENIED,
+    Answer,
+    DeniedTopics,
+    Policy,
+    answer_of,
+    denied_below,
+    is_allowed,
+    reason_of,
+)
 from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
@@ -36,9 +46,8 @@ MAX_QUESTIONS: Final = 32
 # What is published while a replay is sent is sent after it, and so on: so often, until the rest fits.
 MAX_ROUNDS: Final = 16
 
-Ask = Callable[[str], Any]
-"""Returns a decision, or an awaitable of one."""
-Decisions = dict[str, bool | Decision | Exception]
+Ask = Callable[[str], Answer | Awaitable[Answer]]
+Decisions = dict[str, Answer | Exception]
 """By topic the policy's answer, or what it raised."""
 
 Gather = Callable[..., Awaitable[list[Any]]]
@@ -56,7 +65,7 @@ def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Decisions | Awa
     rest = iter(topics)
     for topic in rest:
         answer = _ask(ask, topic)
-        if not isinstance(answer, bool | Decision | Exception):
+        if not isinstance(answer, (*ANSWERS, Exception)):
             return _ask_on(ask, decisions, (topic, answer), rest, gather)
         decisions[topic] = answer
     return decisions
@@ -65,7 +74,7 @@ def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Decisions | Awa
 async def _ask_on(
     ask: Ask,
     decisions: Decisions,
-    first: tuple[str, Awaitable[bool]],
+    first: tuple[str, Awaitable[Answer]],
     rest: Iterator[str],
     gather: Gather,
 ) -> Decisions:
@@ -87,14 +96,31 @@ def _ask(ask: Ask, topic: str) -> Any:
         return error
 
 
-async def _settle(answer: Any) -> bool | Decision | Exception:
-    if isinstance(answer, bool | Decision | Exception):
+async def _settle(answer: Any) -> Answer | Exception:
+    if isinstance(answer, (*ANSWERS, Exception)):
         return answer
     try:
-        decided = await answer
-        return decided if isinstance(decided, Decision) else bool(decided)
+        return answer_of(await answer)
     except Exception as error:
         return error
+
+
+def _allowed(decisions: Decisions) -> dict[str, Answer]:
+    """Return the topics that are allowed, with the answers."""
+    return {
+        topic: decision
+        for topic, decision in decisions.items()
+        if not isinstance(decision, Exception) and is_allowed(decision)
+    }
+
+
+def _denied(decisions: Decisions) -> dict[str, DeniedTopics]:
+    """Return what is denied below those topics that are allowed but for that."""
+    return {
+        topic: denied
+        for topic, answer in _allowed(decisions).items()
+        if (denied := denied_below(topic, answer))
+    }
 
 
 async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
@@ -129,34 +155,28 @@ class RecoveringEndpoint(Endpoint):
         self._gather = gather
         self._pause = pause
 
-    def _may_subscribe(self, topic: str, grant: str | UnsetType) -> Any:
+    def _may_subscribe(self, topic: str, grant: str | UnsetType) -> Answer | Awaitable[Answer]:
         """Ask the policy; if the client brings a grant, ask about that."""
         if grant is UNSET:
             return self._policy.may_subscribe(self.identity, topic)
         return self._check_grant(self.identity, topic, grant)
 
-    def _subscribe(self, topic: str, grant: str | UnsetType = UNSET) -> None:
-        is_new = self._hub.subscribe(self._subscriber, topic)
+    def _subscribe(self, topic: str, answer: Answer, grant: str | UnsetType = UNSET) -> None:
+        is_new = self._hub.subscribe(self._subscriber, topic, denied_below(topic, answer))
         self._subscriber.subscriptions[topic].grant = grant or ""
         if is_new:
             for observer in self._observers:
                 observer.subscribed(self.identity, topic)
 
-    def _subscribe_with_replay(self, request: Subscribe) -> Awaitable[None] | None:
+    def _subscribe_with_replay(self, request: Subscribe, answer: Answer) -> Awaitable[None] | None:
         """Subscribe to a topic that is allowed, from a cursor on or with the last messages, and reply."""
-        topic = request.topic
-        if request.since is not UNSET:
-            take = partial(self._node.replay, (topic,), request.since)
-        else:
-            assert request.last is not UNSET
-            take = partial(self._node.replay_last, topic, request.last)
-        return self._recover(request, take, {topic: True})
+        return self._recover(request, {request.topic: answer})
 
     def _resume(self, request: Resume) -> Awaitable[None] | None:
         """Ask the policy about each topic of a resume, then let it take effect, and reply."""
         quota = SubscriptionQuota(self._subscriber, self._limits)
 
-        def ask(topic: str) -> Any:
+        def ask(topic: str) -> Answer | Awaitable[Answer]:
             if self._closing:
                 # Otherwise a client could leave a thousand questions behind, and come again.
                 raise Unavailable("the connection is closing")
@@ -177,35 +197,38 @@ class RecoveringEndpoint(Endpoint):
             if isinstance(decision, Exception) and not isinstance(decision, WireError):
                 failure = failure or self._wire_error(decision)
                 decisions[topic] = failure
-        topics = [topic for topic, decision in decisions.items() if is_allowed(decision)]
-        return self._recover(request, partial(self._node.replay, topics, request.since), decisions)
+        return self._recover(request, decisions)
 
-    def _recover(
-        self, request: Any, take: Callable[[], Replay], decisions: Decisions
-    ) -> Awaitable[None] | None:
-        """Send what ``take`` gives, subscribe to the topics that are allowed, and reply: one step, without an await.
+    def _recover(self, request: Any, decisions: Decisions) -> Awaitable[None] | None:
+        """Send what is asked for, subscribe to the topics that are allowed, and reply: one step, without an await.
 
         It waits for this process to have read what the client has had, and for the client's buffer to have room.
         """
         if request.since is not UNSET and self._node.is_behind(request.since):
             read = wait_for_log(partial(self._node.is_behind, request.since), self._pause)
-            return self._continue(
-                request, read, lambda _: self._send_replay(request, take, decisions)
-            )
-        return self._send_replay(request, take, decisions)
+            return self._continue(request, read, lambda _: self._send_replay(request, decisions))
+        return self._send_replay(request, decisions)
 
-    def _send_replay(
-        self, request: Any, take: Callable[[], Replay], decisions: Decisions
-    ) -> Awaitable[None] | None:
-        replay = take()
+    def _take(self, request: Any, decisions: Decisions) -> Replay:
+        """Return what a request asks for, as far as it is allowed."""
+        denied = _denied(decisions)
+        if isinstance(request, Subscribe) and request.since is UNSET:
+            assert request.last is not UNSET
+            return self._node.replay_last(
+                request.topic, request.last, denied.get(request.topic, NONE_DENIED)
+            )
+        return self._node.replay(tuple(_allowed(decisions)), request.since, denied)
+
+    def _send_replay(self, request: Any, decisions: Decisions) -> Awaitable[None] | None:
+        replay = self._take(request, decisions)
         if not replay.unencoded and has_room(
             self._transport.buffered_bytes, self._limits.buffered_bytes, replay.size
         ):
             return self._replay(request, decisions, replay)
-        end = self._send_but_the_end(request, take)
+        end = self._send_but_the_end(request, decisions)
         return self._continue(request, end, partial(self._replay, request, decisions))
 
-    async def _send_but_the_end(self, request: Any, take: Callable[[], Replay]) -> Replay | None:
+    async def _send_but_the_end(self, request: Any, decisions: Decisions) -> Replay | None:
         """Send a replay, and what is published meanwhile. Return the end of it: send that before the next ``await``.
 
         Return ``None`` if nothing was sent, because the client does not read. A recovery is never partial: if something
@@ -214,7 +237,7 @@ class RecoveringEndpoint(Endpoint):
         node = self._node
         window = Window(self._transport, self._limits.buffered_bytes, self._pause)
         # Taken here, in one step with the cursor below: a coroutine may begin later than it is made.
-        replay = take()
+        replay = self._take(request, decisions)
         recovered = replay.recovered
         topics = frozenset((request.topic,)) if request.since is UNSET else recovered
         for _ in range(MAX_ROUNDS):
@@ -222,8 +245,8 @@ class RecoveringEndpoint(Endpoint):
             if not await self._send_in_bursts(window, replay):
                 if node.epoch == epoch:
                     return None
-                return await self._send_but_the_end(request, take)
-            since = node.replay(tuple(topics), cursor)
+                return await self._send_but_the_end(request, decisions)
+            since = node.replay(tuple(topics), cursor, _denied(decisions))
             if since.recovered != topics:
                 raise self._give_up("what it missed was lost while it was sent the first part")
             replay = replace(since, recovered=recovered)
@@ -263,31 +286,28 @@ class RecoveringEndpoint(Endpoint):
         self._transport.send_all(replay.frames)
         if isinstance(request, Resume):
             grants = request.grants or {}
-            for topic, decision in decisions.items():
-                if is_allowed(decision):
-                    self._subscribe(topic, grants.get(topic, UNSET))
+            for topic, answer in _allowed(decisions).items():
+                self._subscribe(topic, answer, grants.get(topic, UNSET))
             topics = {
                 topic: self._resumed(topic, decision, replay)
                 for topic, decision in decisions.items()
             }
             return self._reply(partial(self._ack, request, topics=topics))
-        self._subscribe(request.topic, request.grant)
+        [answer] = _allowed(decisions).values()
+        self._subscribe(request.topic, answer, request.grant)
         if request.since is UNSET:
             return self._reply(partial(self._ack, request))
         return self._reply(partial(self._ack, request, recovered=request.topic in replay.recovered))
 
-    def _resumed(
-        self, topic: str, decision: bool | Decision | Exception, replay: Replay
-    ) -> Resumed:
+    def _resumed(self, topic: str, decision: Answer | Exception, replay: Replay) -> Resumed:
         """Return the outcome of one topic of a resume."""
         if is_allowed(decision):
             return Resumed(recovered=topic in replay.recovered)
         error = self._forbidden(topic, decision)
         return Resumed(error=TopicError(error.code, error.reason, error.retryable))
 
-    def _forbidden(self, topic: str, decision: bool | Decision | Exception) -> WireError:
+    def _forbidden(self, topic: str, decision: Answer | Exception) -> WireError:
         """Return the error for a client that may not subscribe."""
         if isinstance(decision, Exception):
             return self._wire_error(decision)
-        why = decision.reason if isinstance(decision, Decision) else ""
-        return Forbidden(f"subscribe to '{topic}'", why)
+        return Forbidden(f"subscribe to '{topic}'", reason_of(decision))

@@ -1,6 +1,6 @@
 """The deliveries that are sent again to a client that resumes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import accumulate, chain, takewhile
 from operator import itemgetter
@@ -12,6 +12,7 @@ from dwsps_channels.core.entry import Entry
 from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.frames import Frame, Frames
+from dwsps_channels.protocol.topics import contexts
 from dwsps_channels.protocol.topics import size as size_of
 
 # The deliveries that are encoded in one go, and their bytes: it takes a few milliseconds, in which nobody else is served.
@@ -94,14 +95,22 @@ class Replayer:
         """Forget what was made: offsets mean something else from now on."""
         self._frames, self._parts, self._cached = {}, {}, 0
 
-    def recover(self, topics: Iterable[str], after: int) -> Replay:
+    def recover(
+        self, topics: Iterable[str], after: int, denied: Mapping[str, frozenset[str]] = {}
+    ) -> Replay:
         """Return what was published at and below ``topics`` after the offset ``after``.
 
+        ``denied`` has for some of the topics what is left out: the sub-topics, with all below them.
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
         found = self._tail.recover(dict.fromkeys(topics), after)
+        if denied:
+            found = [(topic, _without(entries, denied.get(topic))) for topic, entries in found]
+        # Those parts are shared from which nothing is left out.
         known = {
-            topic: self._known_part(topic, after, entries) for topic, entries in found if entries
+            topic: None if topic in denied else self._known_part(topic, after, entries)
+            for topic, entries in found
+            if entries
         }
         if None in known.values() and _is_large(found):
             return self._unencoded(found)
@@ -112,7 +121,11 @@ class Replayer:
             if entries:
                 if len(entries) > messages:
                     continue
-                part = known[topic] or self._make_part(topic, after, entries, size)
+                part = known[topic]
+                if part is None:
+                    part = self._make_part(topic, after, entries, size)
+                    if part is not None and topic not in denied:
+                        self._parts[topic] = part
                 if part is None or part.size > size:
                     continue
                 parts.append(part)
@@ -121,10 +134,13 @@ class Replayer:
             recovered.append(topic)
         return Replay(_merged(parts), self._limits.bytes - size, frozenset(recovered))
 
-    def last(self, topic: str, count: int) -> Replay:
-        """Return the last ``count`` that are kept at and below ``topic``, or as many of them as the limits allow."""
+    def last(self, topic: str, count: int, denied: frozenset[str] = frozenset()) -> Replay:
+        """Return the last ``count`` that are kept at and below ``topic``, or as many of them as the limits allow.
+
+        What is at and below ``denied`` is left out, and does not count.
+        """
         size, frames = 0, Frames()
-        entries = self._tail.last(topic, min(count, self._limits.messages))
+        entries = self._tail.last(topic, min(count, self._limits.messages), denied)
         if _is_large([(topic, entries)]):
             sizes = accumulate(_least_size(topic, (entry,)) for entry in reversed(entries))
             fitting = sum(1 for _ in takewhile(self._limits.bytes.__ge__, sizes))
@@ -178,9 +194,7 @@ class Replayer:
         if _least_size(topic, entries) > size:
             return None
         frames = self._encode(topic, entries)
-        part = _Part(topic, after, [entry.offset for entry in entries], frames, _size_of(frames))
-        self._parts[topic] = part
-        return part
+        return _Part(topic, after, [entry.offset for entry in entries], frames, _size_of(frames))
 
     def _encode(self, context: str, entries: Sequence[Entry]) -> Frames:
         if self._cached > CACHE_BYTES:
@@ -198,6 +212,13 @@ class Replayer:
                 self._cached += _FRAME_BYTES + 2 * len(frame.data)
             frames.append(frame)
         return frames
+
+
+def _without(entries: Sequence[Entry], denied: frozenset[str] | None) -> Sequence[Entry]:
+    """Return ``entries`` but for those at and below ``denied``."""
+    if not denied:
+        return entries
+    return [entry for entry in entries if denied.isdisjoint(contexts(entry.publication.topic))]
 
 
 def _size_of(frames: Iterable[Frame]) -> int:

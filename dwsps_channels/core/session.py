@@ -18,7 +18,7 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import Pause, no_pause
-from dwsps_channels.core.policy import Policy
+from dwsps_channels.core.policy import ANSWERS, Answer, Policy, reason_of
 from dwsps_channels.core.rechecking import OnIdentity, RecheckingEndpoint
 from dwsps_channels.core.recovery import Gather, one_by_one
 from dwsps_channels.core.reply_queue import ReplyQueue
@@ -119,13 +119,13 @@ class Session(RecheckingEndpoint):
             limits = self._limits
             request = decode(frame, limits.message_bytes, limits.message_depth, self.requests)
             allowed = self._allowed(request)
-            if isinstance(allowed, bool):
+            if isinstance(allowed, ANSWERS):
                 return self._handle(request, allowed)
         except Exception as error:
             return self._report(error, subject_of(frame))
         return self._continue(request, allowed, partial(self._handle, request))
 
-    def _allowed(self, request: Any) -> Any:
+    def _allowed(self, request: Any) -> Answer | Awaitable[Answer]:
         """Ask the policy, about a resume later. Raises a ``WireError`` for what it need not be asked about."""
         if isinstance(request, Publish):
             # As ``check``, but remembered, and the hub asks for them next.
@@ -149,7 +149,7 @@ class Session(RecheckingEndpoint):
             return self._may_subscribe(request.topic, request.grant)
         return True  # to unsubscribe takes no right
 
-    def _handle(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+    def _handle(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         """Do the rest of ``receive`` after the policy's decision."""
         if not isinstance(request, Publish):
             if isinstance(request, Resume):
@@ -160,7 +160,7 @@ class Session(RecheckingEndpoint):
         # Not a method of its own: this is the way of every publish.
         topic = request.topic
         if not allowed:
-            raise Forbidden(f"publish to '{topic}'")
+            raise Forbidden(f"publish to '{topic}'", reason_of(allowed))
         key = request.key
         if key:
             key = (self._key_prefix or self._begin_keys()) + key
@@ -283,18 +283,18 @@ class Session(RecheckingEndpoint):
             self._expiry.cancel()
             self._expiry = None
 
-    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+    def _perform(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         """Let a request take effect that is no publish, and reply."""
         topic = request.topic
         if isinstance(request, Subscribe):
             if not allowed:
-                raise Forbidden(f"subscribe to '{topic}'")
+                raise Forbidden(f"subscribe to '{topic}'", reason_of(allowed))
             if self._closing:
                 raise Unavailable("the connection is closing")
             SubscriptionQuota(self._subscriber, self._limits).admit(topic)
             if request.since is not UNSET or request.last is not UNSET:
-                return self._subscribe_with_replay(request)
-            self._subscribe(topic, request.grant)
+                return self._subscribe_with_replay(request, allowed)
+            self._subscribe(topic, allowed, request.grant)
         elif self._hub.unsubscribe(self._subscriber, topic):
             for observer in self._observers:
                 observer.unsubscribed(self.identity, topic)

@@ -25,11 +25,15 @@ class Subscriber:
 class Subscription:
     """A subscriber's subscription to a topic. There is at most one for a topic."""
 
-    __slots__ = ("grant", "subscriber", "topic")
+    __slots__ = ("denied", "grant", "subscriber", "topic")
 
-    def __init__(self, subscriber: Subscriber, topic: str) -> None:
+    def __init__(
+        self, subscriber: Subscriber, topic: str, denied: frozenset[str] = frozenset()
+    ) -> None:
         self.subscriber: Final = subscriber
         self.topic: Final = topic
+        self.denied = denied
+        """The sub-topics that it does not get, with all below them. Changed by the hub alone."""
         self.grant = ""
         """The grant that it was allowed by; empty: the policy did."""
 

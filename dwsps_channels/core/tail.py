@@ -121,13 +121,15 @@ class Tail:
                 found.append((topic, below[bisect_right(below, after, key=_by_offset) :]))
         return found
 
-    def last(self, topic: str, count: int) -> Sequence[Entry]:
-        """Return the last ``count`` that are kept at and below ``topic``."""
+    def last(self, topic: str, count: int, denied: frozenset[str] = frozenset()) -> Sequence[Entry]:
+        """Return the last ``count`` that are kept at and below ``topic``, but not at and below ``denied``."""
         self._settle()
         found: list[Entry] = []
         if count > 0:
             for entry in reversed(self._indexed().below(topic)):
-                if entry.kept:
+                if entry.kept and (
+                    not denied or denied.isdisjoint(contexts(entry.publication.topic))
+                ):
                     found.append(entry)
                     if len(found) == count:
                         break

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from dwsps_channels.core.pacing import Window
 from dwsps_channels.core.page import Logged, Page, Position
+from dwsps_channels.core.policy import Answer
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
@@ -39,7 +40,7 @@ class PublisherSession(Session):
     # What it sends is of many publishers: readers of one topic are not to hold up the others.
     waits_for_readers: ClassVar[bool] = False
 
-    def _allowed(self, request: Any) -> Any:
+    def _allowed(self, request: Any) -> Answer | Awaitable[Answer]:
         if isinstance(request, Publish) and not request.from_peer_server:
             contexts(request.topic)
             if request.topic == NOTICES:
@@ -59,7 +60,7 @@ class ReaderSession(Session):
         check(request.topic)
         return True
 
-    def _perform(self, request: HistoryRequest, allowed: bool) -> Awaitable[None] | None:
+    def _perform(self, request: HistoryRequest, allowed: Answer) -> Awaitable[None] | None:
         topic = request.topic
         if request.since is UNSET:
             most = MAX_INTEGER_ID if request.last is UNSET else request.last
@@ -100,10 +101,10 @@ class WorkerSession(PublisherSession):
         # Set once nothing is published any more.
         self._ending = False
 
-    def _allowed(self, request: Any) -> Any:
+    def _allowed(self, request: Any) -> Answer | Awaitable[Answer]:
         return isinstance(request, FeedRequest) or super()._allowed(request)
 
-    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+    def _perform(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         if not isinstance(request, FeedRequest):
             return super()._perform(request, allowed)
         if self._transport.buffered_bytes <= self._limits.buffered_bytes // 2:
