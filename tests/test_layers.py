@@ -188,6 +188,7 @@ RULES = [
             room("peering.inbound.worker_credentials"),
         ),
     ),
+    Rule(room("access"), ours=(*PURE, room("exceptions"), CONF, room("publishing"))),
 ]
 
 # Packages that may import everything.

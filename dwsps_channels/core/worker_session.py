@@ -52,7 +52,7 @@ class PublisherSession(Session):
             return True
         return isinstance(request, NoticeRequest) or super()._allowed(request)
 
-    def _perform(self, request: Any, allowed: bool) -> Awaitable[None] | None:
+    def _perform(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         if not isinstance(request, NoticeRequest):
             return super()._perform(request, allowed)
         try:
