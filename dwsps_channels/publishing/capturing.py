@@ -4,7 +4,6 @@ import json
 from collections.abc import MutableSequence
 
 from dwsps_channels.capturing import Published
-from dwsps_channels.core.notice import Notice
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 
 
@@ -38,9 +37,3 @@ class CapturingPublisher:
     async def apublish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.apublish``."""
         return self.publish(message)
-
-    def notify(self, notice: Notice) -> None:
-        """Do nothing: there are no connections to tell."""
-
-    async def anotify(self, notice: Notice) -> None:
-        """Do nothing, likewise."""
