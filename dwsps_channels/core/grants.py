@@ -7,9 +7,10 @@ from dwsps_channels.core.policy import Decision
 from dwsps_channels.protocol.errors import Forbidden
 
 CheckGrant = Callable[[Identity, str, str], bool | Decision | Awaitable[bool | Decision]]
-"""Decides whether a client may subscribe to a topic because of a grant: identity, topic, grant.
+"""Decides whether a client may subscribe to a topic to which it brings a grant: identity, topic, grant.
 
-It raises ``Forbidden`` with the reason if the grant is bad. ``Decision.recheck_after`` is the time that the grant lasts.
+If the grant has expired or was revoked, it asks the policy. It raises ``Forbidden`` with the reason if the grant is not for
+this client and topic. ``Decision.recheck_after`` is the time that the grant lasts.
 """
 
 

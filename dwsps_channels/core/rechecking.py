@@ -120,12 +120,10 @@ class RecheckingEndpoint(RecoveringEndpoint):
         return self._ask_again_with(subscription.grant, topic)
 
     async def _ask_again_with(self, grant: str, topic: str) -> bool | Decision:
-        """Ask the policy if the grant does not hold any more."""
+        """Ask the policy if the client has become another one than the grant is for."""
         try:
             answer = self._check_grant(self.identity, topic, grant)
-            granted = answer if isinstance(answer, bool | Decision) else await answer
-            if is_allowed(granted):
-                return granted
+            return answer if isinstance(answer, bool | Decision) else await answer
         except Forbidden:
             pass
         decision = self._policy.may_subscribe(self.identity, topic)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from time import time
 from typing import Final, NamedTuple
 
+from dwsps_channels.core.notice import Dated, Disconnect, Permission
 from dwsps_channels.protocol.topics import contexts
 
 MAX_REVOCATIONS: Final = 100_000
@@ -65,6 +66,17 @@ class Revocations:
             self._all_until = max(self._all_until, at)
         else:
             self._note(self._revoked, (holder, ""), at)
+
+    def heed(self, dated: Dated) -> None:
+        """Revoke what a notice of the server's processes says.
+
+        Not because a user is to be looked up again, or rules are read again: neither takes back what a view has allowed.
+        """
+        match dated.notice:
+            case Disconnect(user=user, session=session):
+                self.revoke(dated.at, user=user, session=session)
+            case Permission(user=user, topic=topic):
+                self.revoke(dated.at, user=user, topic=topic)
 
     def is_revoked(self, signed_at: float, *, user: str, session: str, topic: str) -> bool:
         """Tell whether what was signed then for a subscription to a valid ``topic`` no longer counts.

@@ -4,23 +4,26 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Any, ClassVar, Final
 
-from msgspec import UNSET
+from msgspec import UNSET, DecodeError
 
+from dwsps_channels.core import notice
 from dwsps_channels.core.pacing import Window
 from dwsps_channels.core.page import Logged, Page, Position
 from dwsps_channels.core.policy import Answer
 from dwsps_channels.core.session import Session
 from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.errors import InvalidMessage, Unavailable
 from dwsps_channels.protocol.frames import Frame, Frames
 from dwsps_channels.protocol.messages import MAX_INTEGER_ID, Publish, Requests, encode
 from dwsps_channels.protocol.peer_messages import (
+    PUBLISHER_REQUESTS,
     READER_REQUESTS,
     WORKER_REQUESTS,
     FeedAck,
     FeedEntry,
     FeedRequest,
     HistoryRequest,
+    NoticeRequest,
 )
 from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
@@ -33,10 +36,11 @@ MAX_WAITING: Final = 256
 
 
 class PublisherSession(Session):
-    """Publishes for the server's own code, to which the policy does not apply."""
+    """Publishes, and sends notices, for the server's own code, to which the policy does not apply."""
 
     __slots__ = ()
 
+    requests: ClassVar[Requests] = PUBLISHER_REQUESTS
     # What it sends is of many publishers: readers of one topic are not to hold up the others.
     waits_for_readers: ClassVar[bool] = False
 
@@ -46,7 +50,19 @@ class PublisherSession(Session):
             if request.topic == NOTICES:
                 check(request.topic)
             return True
-        return super()._allowed(request)
+        return isinstance(request, NoticeRequest) or super()._allowed(request)
+
+    def _perform(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
+        if not isinstance(request, NoticeRequest):
+            return super()._perform(request, allowed)
+        try:
+            found = notice.decode(request.notice)
+        except DecodeError:
+            raise InvalidMessage("notice", "a notice") from None
+        answer = self._node.notify(found)
+        if isinstance(answer, int):
+            return self._reply(partial(self._ack, request))
+        return self._continue(request, answer, lambda _: self._reply(partial(self._ack, request)))
 
 
 class ReaderSession(Session):

@@ -1,5 +1,7 @@
 """Notices between the processes of a server, as the node takes and sends them."""
 
+import asyncio
+import json
 from dataclasses import dataclass, field
 
 import pytest
@@ -7,6 +9,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from dwsps_channels.broker.memory import MemoryBroker
+from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.notice import (
@@ -19,14 +22,25 @@ from dwsps_channels.core.notice import (
     Verify,
     decode,
     encode,
+    notice_in,
     publication_of,
 )
 from dwsps_channels.core.page import Position
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.subscription import Subscriber
-from dwsps_channels.protocol.errors import InvalidTopic
+from dwsps_channels.protocol.errors import InvalidTopic, Unavailable
 from dwsps_channels.protocol.topics import NOTICES
-from tests.core.recording import STAMP, RecordingTransport, World, peer, publish, subscribe
+from tests.core.recording import (
+    STAMP,
+    RecordingTransport,
+    World,
+    future,
+    is_error,
+    peer,
+    publish,
+    subscribe,
+    turn,
+)
 
 ALL: list[Notice] = [
     Verify(),
@@ -140,4 +154,51 @@ def test_a_peer_cannot_send_one(world: World) -> None:
     assert error["code"] == "invalid_topic"
     with pytest.raises(InvalidTopic):
         world.node.relay(publication_of(Rules()))
+    assert world.broker.taken == []
+
+
+PUBLISHER = Identity("elsewhere", role=Role.PUBLISHER)
+
+
+def request(notice: object, **fields: object) -> str:
+    return json.dumps({"type": "notice", "id": 1, "topic": NOTICES, "notice": notice, **fields})
+
+
+def test_the_servers_own_code_elsewhere_sends_one(world: World) -> None:
+    client = world.connect(identity=PUBLISHER)
+    [answer] = client.send(request({"type": "verify", "user": "7"}))
+    assert answer == {"type": "ack", "action": "notice", "id": 1}
+    [publication] = world.broker.taken
+    assert notice_in(publication).notice == Verify("7")
+
+
+async def test_its_ack_comes_once_the_broker_has_it(world: World) -> None:
+    client = world.connect(identity=PUBLISHER)
+    for outcome in (None, Unavailable("redis is away")):
+        world.broker.answer = accepted = future()
+        pending = asyncio.ensure_future(client.start(request({"type": "rules"})))
+        await turn()
+        assert client.transport.take() == []
+        if outcome is None:
+            accepted.set_result(None)
+        else:
+            accepted.set_exception(outcome)
+        await pending
+        [answer] = client.transport.take()
+        assert answer["type"] == ("ack" if outcome is None else "error")
+
+
+def test_what_is_no_notice_is_refused(world: World) -> None:
+    client = world.connect(identity=PUBLISHER)
+    for found in ({"type": "unheard of"}, 1, None):
+        [answer] = client.send(request(found))
+        assert is_error(answer, "invalid_message", action="notice", topic=NOTICES, id=1)
+    assert world.broker.taken == []
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.PEER, Role.READER, Role.WORKER])
+def test_nobody_else_sends_one(world: World, role: Role) -> None:
+    client = world.connect(identity=Identity("other", role=role, peer="north"))
+    [answer] = client.send(request({"type": "rules"}))
+    assert answer["code"] == "invalid_message"
     assert world.broker.taken == []

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwsps_channels.core.notice import Dated, Disconnect, Notice, Permission, Rules, Verify
 from dwsps_channels.core.revocations import Revocations
 
 ADA = {"user": "1", "session": "a"}
@@ -117,6 +118,33 @@ def test_too_many_are_bounded_and_the_oldest_is_for_everybody() -> None:
     assert found.is_revoked(2, **ADA, topic="news")
     assert not found.is_revoked(2.1, **ADA, topic="news")
     assert found.is_revoked(4.9, user="user 5", session="", topic="news")
+
+
+# Notices.
+
+
+@pytest.mark.parametrize(
+    ("notice", "expected"),
+    [
+        (Disconnect(user="1"), [True, False, False]),
+        (Disconnect(session="c"), [False, False, True]),
+        (Permission(user="1"), [True, False, False]),
+        (Permission(topic="news.uk"), [True, True, True]),
+        (Permission(user="2", topic="news"), [False, True, False]),
+        (Permission(user="2", topic="sport"), [False, False, False]),
+        (Permission(), [True, True, True]),
+        (Verify("1"), [False, False, False]),
+        (Rules(), [False, False, False]),
+    ],
+)
+def test_a_notice_revokes_what_it_ends(notice: Notice, expected: list[bool]) -> None:
+    found = revocations()
+
+    found.heed(Dated(notice, 5))
+
+    readers = (ADA, BOB, VISITOR)
+    assert [found.is_revoked(5, **each, topic="news") for each in readers] == expected
+    assert not any(found.is_revoked(6, **each, topic="news") for each in readers)
 
 
 @dataclass(frozen=True)
