@@ -7,7 +7,7 @@ policies, signals, middleware and recovery.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any, Self
 
@@ -74,6 +74,8 @@ class PubSubCommunicator(WebsocketCommunicator):
             scope["user"] = user
         self.cursor = ""
         """The last that the server has sent: what comes up to it was received. Empty: the server keeps no log."""
+        self.ended: dict[str, Refused] = {}
+        """By topic why the server has ended the subscription."""
         self.resets = 0
         """How often the server has told that messages may be missing."""
         self._timeout = timeout
@@ -95,7 +97,12 @@ class PubSubCommunicator(WebsocketCommunicator):
             await self.disconnect(timeout=self._timeout)
 
     async def subscribe(
-        self, topic: str, *, since: str | None = None, last: int | None = None
+        self,
+        topic: str,
+        *,
+        since: str | None = None,
+        last: int | None = None,
+        grant: str | None = None,
     ) -> bool:
         """Subscribe, and wait for the ack. What is replayed comes first: ``receive`` returns it.
 
@@ -103,6 +110,7 @@ class PubSubCommunicator(WebsocketCommunicator):
             topic: levels joined by dots.
             since: a cursor; replays what was published after it.
             last: replays so many messages, the newest that are kept.
+            grant: of ``make_grant`` or ``{% dwsps_grant %}``.
 
         Returns:
             Whether nothing is missing since ``since``; True without ``since``.
@@ -111,11 +119,18 @@ class PubSubCommunicator(WebsocketCommunicator):
             Refused: the server answered with an error.
             Closed: the server closed the connection instead.
         """
-        ack = await self._call(type="subscribe", topic=topic, since=since, last=last)
+        ack = await self._call(type="subscribe", topic=topic, since=since, last=last, grant=grant)
         return ack.get("recovered", True) is True
 
-    async def resume(self, topics: Iterable[str], since: str) -> dict[str, bool | Refused]:
+    async def resume(
+        self, topics: Iterable[str], since: str, *, grants: Mapping[str, str] | None = None
+    ) -> dict[str, bool | Refused]:
         """Subscribe to several topics since the cursor ``since``, as clients do when they reconnect; wait for the ack.
+
+        Args:
+            topics: each of levels joined by dots.
+            since: a cursor.
+            grants: by topic.
 
         Returns:
             For each topic whether nothing is missing, or why it was refused.
@@ -123,7 +138,7 @@ class PubSubCommunicator(WebsocketCommunicator):
         Raises:
             Refused, Closed: as ``subscribe`` does, if the request itself is refused.
         """
-        ack = await self._call(type="resume", topics=list(topics), since=since)
+        ack = await self._call(type="resume", topics=list(topics), since=since, grants=grants)
         return {
             topic: Refused(outcome["error"]["code"], outcome["error"]["reason"])
             if "error" in outcome
@@ -191,6 +206,8 @@ class PubSubCommunicator(WebsocketCommunicator):
             self.cursor = message.get("cursor", self.cursor)
             if message["type"] == "reset":
                 self.resets += 1
+            elif message["type"] == "unsubscribed":
+                self.ended[message["topic"]] = Refused(message["code"], message["reason"])
             elif message["type"] != "error" or "id" in message:
                 return message
             # Else it tells why the connection is being closed, which comes next.
