@@ -12,3 +12,6 @@ class DwspsChannelsConfig(AppConfig):
 
     def ready(self) -> None:
         from dwsps_channels import checks  # noqa: F401  (registers them)
+        from dwsps_channels.access import hooks
+
+        hooks.connect()

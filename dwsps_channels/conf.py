@@ -123,6 +123,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         ),
     ] = 3600.0
 
+    REVOKE: Annotated[
+        bool,
+        _must_be(
+            "True or False",
+            "Whether a logout, a changed password, a deactivated user and the like end connections and subscriptions.",
+        ),
+    ] = True
+
     LOOKUP_THREADS: Annotated[
         Count,
         _must_be(

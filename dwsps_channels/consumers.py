@@ -19,6 +19,7 @@ from dwsps_channels.connections.handshakes import (
     ClientGone,
     ReplayedReceive,
     reject,
+    session_key_in,
     unanswered,
     while_connected,
 )
@@ -106,7 +107,7 @@ class PubSubConsumer(AsyncConsumer):
             server.look_at_server(send, is_fastlane=takeover is not None)
             if takeover is not None:
                 # From here on the connection is the session's, and this call need not wait for its end.
-                _take_over(takeover, server, scope.get("user"), authenticated, place)
+                _take_over(takeover, server, scope, authenticated, place)
                 place = None
                 return
             await self._serve(server, authenticated, receive)
@@ -127,7 +128,13 @@ class PubSubConsumer(AsyncConsumer):
             lambda: session.on_slow_consumer(),
             lambda is_behind: session.on_backpressure(is_behind),
         )
-        session = server.open_session(transport, self.scope.get("user"), authenticated, limits)
+        session = server.open_session(
+            transport,
+            self.scope.get("user"),
+            authenticated,
+            limits,
+            session_key_in(self.scope),
+        )
         transport.start()
         try:
             await _receive(session, transport, connection, receive)
@@ -178,15 +185,18 @@ class _SessionHandler:
 def _take_over(
     takeover: ConnectionTakeover,
     server: "runtime.Runtime",
-    user: object,
+    scope: Any,
     authenticated: authentication.Authenticated,
     place: Place | None,
 ) -> None:
     limits = server.limits_of(authenticated.role)
+    user, session_key = scope.get("user"), session_key_in(scope)
 
     def make_handler(transport: Transport) -> _SessionHandler:
         return _SessionHandler(
-            server, server.open_session(transport, user, authenticated, limits), place
+            server,
+            server.open_session(transport, user, authenticated, limits, session_key),
+            place,
         )
 
     takeover.take_over(limits.buffered_bytes, make_handler, limits.message_bytes)

@@ -182,7 +182,7 @@ def _read(identity: Identity, topic: str, grant: str) -> _Grant:
                 return found
             problem = "the grant is for another topic"
         elif identity.is_authenticated or identity.session:
-            problem = "the grant is another user's, or from before a login or a change of password"
+            problem = "the grant is another user's, or from before a login or a change of password or rights"
         else:
             problem = "the connection has neither a user nor a session, and the grant is for one"
     raise Forbidden(f"subscribe to '{topic}'", problem)
@@ -201,12 +201,18 @@ def _digests(identity: Identity) -> Iterator[bytes]:
 
 
 def _user_digests(user: Any) -> Iterator[bytes]:
-    """Yield the user's digest; then those from before a change of ``SECRET_KEY``, as its fallbacks make them."""
+    """Yield the user's digest; then those from before a change of ``SECRET_KEY``, as its fallbacks make them.
+
+    A view may have allowed something because its reader was staff, so a change of that makes another digest.
+    """
+    rights = (
+        f"{bool(getattr(user, 'is_staff', False))} {bool(getattr(user, 'is_superuser', False))}"
+    )
     get_hash = getattr(user, "get_session_auth_hash", None)
-    yield _digest("user", str(user.pk), get_hash() if get_hash else "")
+    yield _digest("user", str(user.pk), rights, get_hash() if get_hash else "")
     if fallback_hashes := getattr(user, "get_session_auth_fallback_hash", None):
         for each in fallback_hashes():
-            yield _digest("user", str(user.pk), each)
+            yield _digest("user", str(user.pk), rights, each)
 
 
 def _digest(*parts: str) -> bytes:

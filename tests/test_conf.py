@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "POLICY": "dwsps_channels.policies.AllowAll",
     "AUTHENTICATOR": None,
     "GRANT_MAX_AGE": 3600.0,
+    "REVOKE": True,
     "LOOKUP_THREADS": 4,
     "POLICY_THREADS": 8,
     "BROKER": None,
@@ -65,6 +66,7 @@ GOOD: list[tuple[str, Any]] = [
     ("ALLOWED_ORIGINS", ("https://example.com", "http://[::1]:8000")),
     ("ALLOWED_ORIGINS", ("*",)),
     ("AUTHENTICATOR", None),
+    ("REVOKE", False),
     ("BROKER", None),
     ("PUBLISH_TIMEOUT", 0.1),
     ("PUBLISH_TIMEOUT", 10),
@@ -110,6 +112,7 @@ BAD: list[tuple[str, Any]] = [
         ("SERVER_NAME", value)
         for value in ("", "n" * 65, "two words", "größe", "a/b", "a\n", None, 1)
     ),
+    *(("REVOKE", value) for value in (None, 1, "yes")),
     *(
         ("SERVER_URL", value)
         for value in (

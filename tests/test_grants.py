@@ -1,29 +1,38 @@
 """Grants: what a view has signed, and what becomes of it when a client brings it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import channels.auth
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.core import signing
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from dwsps_channels import grants
+from dwsps_channels import apublish, grants
+from dwsps_channels.auth import AuthMiddlewareStack
+from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity, hash_session_key
+from dwsps_channels.core.notice import Permission
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.grants import GrantChecker, make_grant
+from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Forbidden, InvalidTopic
+from dwsps_channels.server import runtime
+from dwsps_channels.testing import PubSubCommunicator, Refused
 
 SESSION_KEY = "k3x0v6x1l0w5r3c4x7m8p9q2z1y6t5u4"
 OTHER_SESSION_KEY = "a" * 32
 
 FORGED = "the grant is forged: this server has not signed it"
-ANOTHERS = "the grant is another user's, or from before a login or a change of password"
+ANOTHERS = "the grant is another user's, or from before a login or a change of password or rights"
 ANOTHER_TOPIC = "the grant is for another topic"
 EXPIRED = "the grant has expired"
 REVOKED = "the grant was revoked"
@@ -140,6 +149,16 @@ def test_a_change_of_the_password_ends_it() -> None:
     grant = make_grant("orders.42", user=user(password="old"))
 
     assert refusal(client(user(password="new")), "orders.42", grant) == ANOTHERS
+
+
+@pytest.mark.parametrize("rank", ["is_staff", "is_superuser"])
+def test_a_change_of_what_the_user_is_ends_it(rank: str) -> None:
+    before, after = user(), user()
+    setattr(before, rank, True)
+    grant = make_grant("orders.42", user=before)
+
+    allowed_for(client(before), "orders.42", grant)
+    assert refusal(client(after), "orders.42", grant) == ANOTHERS
 
 
 def test_a_user_of_the_project_without_an_auth_hash_has_grants() -> None:
@@ -388,3 +407,143 @@ async def test_a_user_who_is_not_loaded_yet_is_looked_at_in_a_thread() -> None:
     assert isinstance(decision, Decision)
     assert decision.allowed
     assert threading.current_thread() not in loaded_in
+
+
+# Brought to the server, with real sessions.
+
+
+class Nobody:
+    """Allows nobody anything."""
+
+    @nonblocking
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        return False
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return False
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    with override_settings(DWSPS={"POLICY": "tests.test_grants.Nobody"}):
+        yield
+
+
+def communicator(session_key: str = "", stack: Any = AuthMiddlewareStack) -> PubSubCommunicator:
+    headers = [(b"cookie", f"sessionid={session_key}".encode())] if session_key else []
+    return PubSubCommunicator(stack(PubSubConsumer.as_asgi()), headers=headers)
+
+
+def log_in(user: User) -> str:
+    browser = Client()
+    browser.force_login(user)
+    key = browser.session.session_key
+    assert key
+    return key
+
+
+@sync_to_async
+def ada_and_her_session() -> tuple[User, str]:
+    ada = User.objects.create_user("ada")
+    return ada, log_in(ada)
+
+
+async def reason_of(refused: Awaitable[object]) -> str:
+    with pytest.raises(Refused) as caught:
+        await refused
+    assert caught.value.code == "forbidden"
+    return caught.value.reason.rpartition(": ")[2]
+
+
+@pytest.mark.parametrize("stack", [AuthMiddlewareStack, channels.auth.AuthMiddlewareStack])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_a_client_subscribes_with_a_grant_and_not_without(stack: Any) -> None:
+    ada, key = await ada_and_her_session()
+    grant = make_grant("orders.42", user=ada)
+
+    async with communicator(key, stack) as page:
+        assert "orders.42" in await reason_of(page.subscribe("orders.42"))
+        await page.subscribe("orders.42", grant=grant)
+        assert await reason_of(page.subscribe("orders", grant=grant)) == ANOTHER_TOPIC
+        assert "publish" in await reason_of(page.publish("orders.42", "hello"))
+        await apublish("orders.42.items", "sold")
+        await apublish("orders.43", "not for ada")
+
+        assert (await page.receive())["message"] == "sold"
+        assert await page.received_nothing()
+
+
+@pytest.mark.parametrize("stack", [AuthMiddlewareStack, channels.auth.AuthMiddlewareStack])
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_a_visitor_subscribes_with_the_session(stack: Any) -> None:
+    mine, other = SessionStore(), SessionStore()
+    await mine.acreate()
+    await other.acreate()
+    assert mine.session_key
+    assert other.session_key
+    grant = make_grant("orders.42", session_key=mine.session_key)
+
+    async with communicator(mine.session_key, stack) as page:
+        await page.subscribe("orders.42", grant=grant)
+    async with communicator(other.session_key, stack) as page:
+        assert await reason_of(page.subscribe("orders.42", grant=grant)) == ANOTHERS
+    async with communicator(stack=stack) as page:
+        assert "neither" in await reason_of(page.subscribe("orders.42", grant=grant))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_what_was_missed_is_replayed_to_who_has_a_grant() -> None:
+    ada, key = await ada_and_her_session()
+    topics = ("orders.42", "orders.43", "orders.44")
+    grants = {
+        "orders.42": make_grant("orders.42", user=ada),
+        "orders.43": make_grant("orders.44", user=ada),
+    }
+    async with communicator() as away:
+        await away.unsubscribe("orders")
+        cursor = away.cursor
+    for topic in topics:
+        await apublish(topic, f"in {topic}")
+
+    async with communicator(key) as page:
+        outcomes = await page.resume(topics, cursor, grants=grants)
+        assert outcomes["orders.42"] is True
+        assert [getattr(outcomes[topic], "code", None) for topic in topics[1:]] == ["forbidden"] * 2
+        assert (await page.receive())["message"] == "in orders.42"
+        assert await page.received_nothing()
+    for asked in ({"since": cursor}, {"last": 10}):
+        async with communicator(key) as page:
+            await page.subscribe("orders.42", grant=grants["orders.42"], **asked)
+            assert (await page.receive())["message"] == "in orders.42"
+            assert await page.received_nothing()
+            wrong = page.subscribe("orders.43", grant=grants["orders.43"], **asked)
+            assert await reason_of(wrong) == ANOTHER_TOPIC
+
+
+@pytest.mark.parametrize("grant", ["", 7, None, ["a"], {"a": "b"}, "x" * 3000])
+@pytest.mark.usefixtures("strict")
+async def test_what_is_no_text_is_no_message(grant: Any) -> None:
+    async with communicator() as page:
+        await page.send_json_to({"type": "subscribe", "topic": "a", "grant": grant})
+
+        answer = await page.receive_json_from()
+
+        assert answer["code"] == "invalid_message"
+        assert answer["reason"].startswith("'grant' must be a string")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_grants_from_before_a_notice_are_void() -> None:
+    ada, key = await ada_and_her_session()
+    grant = make_grant("orders.42", user=ada)
+    server = await runtime.obtain()
+
+    server.node.notify(Permission(user=str(ada.pk), topic="orders"))
+
+    async with communicator(key) as page:
+        assert await reason_of(page.subscribe("orders.42", grant=grant)) == REVOKED

@@ -112,8 +112,7 @@ RULES = [
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
     Rule(room("tokens"), ours=(*PURE, THREADS)),
     Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"), room("durable"))),
-    Rule(room("rules"), ours=(*PURE, CONF, MODELS, THREADS)),
-    Rule(room("policies"), ours=(*PURE, THREADS, room("rules"))),
+    Rule(room("policies"), ours=(*PURE, THREADS)),
     Rule(room("grants"), ours=(*PURE, CONF, THREADS)),
     Rule(
         room("server"),
@@ -189,6 +188,7 @@ RULES = [
             room("peering.inbound.worker_credentials"),
         ),
     ),
+    Rule(room("access"), ours=(*PURE, room("exceptions"), CONF, room("publishing"))),
 ]
 
 # Packages that may import everything.

@@ -20,7 +20,9 @@ from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.timestamps import RFC3339, now
 from dwsps_channels.protocol.topics import MAX_BYTES
 
-Action = Literal["subscribe", "unsubscribe", "publish", "resume", "authenticate", "feed", "history"]
+Action = Literal[
+    "subscribe", "unsubscribe", "publish", "resume", "authenticate", "feed", "history", "notice"
+]
 
 # 53 bits: what a JavaScript client can count to without losing digits.
 MAX_INTEGER_ID: Final = 2**53 - 1

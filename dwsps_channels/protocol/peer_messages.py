@@ -68,6 +68,16 @@ class HistoryRequest(Struct, frozen=True, gc=False, tag_field="type", tag="histo
     id: Id | UnsetType = UNSET
 
 
+class NoticeRequest(Struct, frozen=True, gc=False, tag_field="type", tag="notice"):
+    """The server's own code, in another process, to server: request to send a notice to all of its processes."""
+
+    action: ClassVar[Action] = "notice"
+    topic: ClassVar[UnsetType] = UNSET
+    notice: Raw
+    """See ``core/notice.py``."""
+    id: Id | UnsetType = UNSET
+
+
 class Hello(Struct, frozen=True, gc=False, tag_field="type", tag="hello"):
     """Server to peer: the first frame, which tells the peer what server it has reached."""
 
@@ -106,5 +116,6 @@ class FeedAck(Struct, frozen=True, gc=False, tag_field="type", tag="ack"):
 PEER_REQUESTS: Final[Requests] = msgspec.json.Decoder(
     Subscribe | Unsubscribe | ForwardedPublish | Resume
 )
+PUBLISHER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | NoticeRequest)
 READER_REQUESTS: Final[Requests] = msgspec.json.Decoder(HistoryRequest)
 WORKER_REQUESTS: Final[Requests] = msgspec.json.Decoder(Request | FeedRequest)

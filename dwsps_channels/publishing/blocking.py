@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from dwsps_channels.core.broker import SendResult
+from dwsps_channels.core.notice import Notice
 from dwsps_channels.publishing.publisher import OutgoingMessage
 
 
@@ -22,6 +23,10 @@ class BlockingPublisher(Protocol):
             OSError: no connection came about, or it broke. The text says why.
             Unavailable: the server answered that it does not take it. The connection stands.
         """
+        ...
+
+    def notify(self, notice: Notice, deadline: float) -> None:
+        """Have the server send ``notice`` to its processes. Connects and raises as ``publish``."""
         ...
 
     def close(self) -> None:

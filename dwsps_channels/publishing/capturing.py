@@ -4,6 +4,7 @@ import json
 from collections.abc import MutableSequence
 
 from dwsps_channels.capturing import Published
+from dwsps_channels.core.notice import Notice
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 
 
@@ -37,3 +38,9 @@ class CapturingPublisher:
     async def apublish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.apublish``."""
         return self.publish(message)
+
+    def notify(self, notice: Notice) -> None:
+        """Do nothing: there are no connections to tell."""
+
+    async def anotify(self, notice: Notice) -> None:
+        """Do nothing, likewise."""

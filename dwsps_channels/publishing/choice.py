@@ -6,11 +6,11 @@ from dwsps_channels.conf import conf
 from dwsps_channels.publishing.capturing import CapturingPublisher
 from dwsps_channels.publishing.local import LocalPublisher
 from dwsps_channels.publishing.publisher import Publisher
-from dwsps_channels.publishing.remote import remote_publisher
+from dwsps_channels.publishing.remote import RemotePublisher, remote_publisher
 from dwsps_channels.server import runtime
 
 
-def choose_publisher() -> Publisher:
+def choose_publisher() -> CapturingPublisher | LocalPublisher | RemotePublisher:
     """Return the publisher for this process as it is now: a list in tests, the server in this process, or a way to it."""
     server = runtime.current()
     captured = capture(serving=server is not None)

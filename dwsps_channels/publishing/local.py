@@ -1,17 +1,21 @@
 """Publishing in a process that serves."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.broker import Repeated
-from dwsps_channels.core.futures import Future
+from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.keys import server_key
+from dwsps_channels.core.notice import Notice
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 from dwsps_channels.server.runtime import Runtime
+
+logger = logging.getLogger("dwsps_channels.publishing")
 
 
 class LocalPublisher:
@@ -52,6 +56,44 @@ class LocalPublisher:
             async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
                 return await publishing
 
+    def notify(self, notice: Notice) -> None:
+        """See ``Notifier.notify``. On the loop itself it does not wait for the broker."""
+        server = self._server
+        if _running_loop() is server.loop:
+            answer = server.node.notify(notice)
+            if not isinstance(answer, int):
+                answer.add_done_callback(_log_lost_notice)
+            return
+        notifying = asyncio.run_coroutine_threadsafe(self._notify(notice), server.loop)
+        try:
+            notifying.result(conf.PUBLISH_TIMEOUT)
+        except TimeoutError:
+            raise _late() from None
+        finally:
+            notifying.cancel()
+
+    async def anotify(self, notice: Notice) -> None:
+        """See ``Notifier.anotify``."""
+        server = self._server
+        notifying: Awaitable[None]
+        if asyncio.get_running_loop() is server.loop:
+            notifying = self._notify(notice)
+        else:
+            notifying = asyncio.wrap_future(
+                asyncio.run_coroutine_threadsafe(self._notify(notice), server.loop)
+            )
+        try:
+            async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
+                await notifying
+        except TimeoutError:
+            raise _late() from None
+
+    async def _notify(self, notice: Notice) -> None:
+        await self._server.started()
+        answer = self._server.node.notify(notice)
+        if not isinstance(answer, int):
+            await answer
+
     async def _publish(self, message: OutgoingMessage) -> PublishResult:
         # The first request starts it; those that come at the same time may get here before it has started.
         await self._server.started()
@@ -81,6 +123,17 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def _late() -> Unavailable:
+    return Unavailable(f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s")
+
+
+def _log_lost_notice(accepted: Future) -> None:
+    if has_failed(accepted):
+        logger.warning(
+            "a change of access did not reach the server's processes: %s", accepted.exception()
+        )
+
+
 _under_way: set[asyncio.Future[None]] = set()
 
 
@@ -95,9 +148,7 @@ def _losses_counted(message: OutgoingMessage) -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        error = Unavailable(
-            f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s"
-        )
+        error = _late()
         count_loss(message, error.problem)
         raise error from None
     except Unavailable as error:

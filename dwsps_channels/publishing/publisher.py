@@ -5,6 +5,7 @@ from typing import Protocol
 from msgspec import Raw, Struct
 
 from dwsps_channels.core.keys import DURABLE_PREFIX
+from dwsps_channels.core.notice import Notice
 
 
 class OutgoingMessage(Struct, frozen=True):
@@ -51,4 +52,16 @@ class Publisher(Protocol):
 
     async def apublish(self, message: OutgoingMessage) -> PublishResult:
         """Publish from asynchronous code, on any event loop. Raises as ``publish``."""
+        ...
+
+
+class Notifier(Protocol):
+    """A way to tell the server's processes something. Every implementation of ``Publisher`` in this room is one."""
+
+    def notify(self, notice: Notice) -> None:
+        """Send ``notice`` to every process of the server, from synchronous code. Raises as ``publish``; nothing is counted."""
+        ...
+
+    async def anotify(self, notice: Notice) -> None:
+        """Do as ``notify`` from asynchronous code, on any event loop."""
         ...

@@ -6,6 +6,7 @@ from functools import partial
 from dwsps_channels.broker.backends import BrokerBackend
 from dwsps_channels.client.address import Address
 from dwsps_channels.conf import conf
+from dwsps_channels.core.notice import Notice
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.blocking import BlockingPublisher
 from dwsps_channels.publishing.broker import BrokerPublisher
@@ -50,6 +51,22 @@ class RemotePublisher:
         else:
             losses.report_if_due()
         return PublishResult(reached=0, offset=result.offset)
+
+    def notify(self, notice: Notice) -> None:
+        """See ``Notifier.notify``."""
+        self._connections.call(
+            lambda connection, deadline: connection.notify(notice, deadline), conf.PUBLISH_TIMEOUT
+        )
+
+    async def anotify(self, notice: Notice) -> None:
+        """See ``Notifier.anotify``."""
+        await asyncio.to_thread(self._notify_in_thread, notice)
+
+    def _notify_in_thread(self, notice: Notice) -> None:
+        try:
+            self.notify(notice)
+        finally:
+            close_old_connections()
 
     def close(self) -> None:
         """End the connections that nobody is using."""

@@ -2,7 +2,9 @@
 
 from dwsps_channels.client.messages import publish_payload
 from dwsps_channels.core.broker import SendResult
+from dwsps_channels.core.notice import Notice, encode
 from dwsps_channels.peering.inbound.worker_credentials import Purpose
+from dwsps_channels.protocol.topics import NOTICES
 from dwsps_channels.publishing.publisher import OutgoingMessage
 from dwsps_channels.remote.websocket import WebSocketRequests
 
@@ -16,3 +18,7 @@ class WebSocketPublisher(WebSocketRequests):
         """See ``BlockingPublisher.publish``."""
         fields = publish_payload(bytes(message.payload), message.timestamp, message.broker_key)
         return SendResult(self.request("publish", message.topic, fields, deadline).ack.place)
+
+    def notify(self, notice: Notice, deadline: float) -> None:
+        """See ``BlockingPublisher.notify``."""
+        self.request("notice", NOTICES, b',"notice":' + encode(notice), deadline)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import secrets
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -33,11 +33,13 @@ from dwsps_channels.connections.stats import ConnectionStats, connection_stats
 from dwsps_channels.connections.throttle import Throttle
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.core.broker import BrokerStats
-from dwsps_channels.core.identity import Identity, Role
+from dwsps_channels.core.identity import Identity, Role, hash_session_key
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node, NodeStats
+from dwsps_channels.core.notice import Dated
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.peer_session import PeerSession
+from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions, SessionStats
 from dwsps_channels.core.tail import Tail
@@ -48,6 +50,7 @@ from dwsps_channels.core.worker_session import (
     ReaderSession,
     WorkerSession,
 )
+from dwsps_channels.grants import GrantChecker
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.reporter import InboundReporter
@@ -109,6 +112,8 @@ class Runtime:
         self.limits = conf.limits
         policy = conf.policy_class()
         self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
+        self._revocations = Revocations(conf.GRANT_MAX_AGE)
+        self._grants = GrantChecker(self.policy, self._revocations)
         self.signals = SignalObserver()
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
@@ -124,6 +129,8 @@ class Runtime:
             replay_limits=conf.replay_limits,
             on_reset=lambda: self.sessions.reset(self.node.cursor),
             on_exclude=self._close_sessions,
+            on_notice=self._on_notice,
+            on_begin=self._on_begin,
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
@@ -188,7 +195,12 @@ class Runtime:
                 )
 
     def open_session(
-        self, transport: Transport, user: object, authenticated: Authenticated, limits: Limits
+        self,
+        transport: Transport,
+        user: object,
+        authenticated: Authenticated,
+        limits: Limits,
+        session_key: str | None = None,
     ) -> Session:
         """Open a session on an accepted connection. Give it back with ``close_session`` when that is gone."""
         session = SESSIONS[authenticated.role](
@@ -199,6 +211,7 @@ class Runtime:
                 user=user,
                 role=authenticated.role,
                 peer=authenticated.peer.name if authenticated.peer else None,
+                session=hash_session_key(session_key) if session_key else "",
             ),
             policy=self.policy,
             limits=limits,
@@ -206,6 +219,7 @@ class Runtime:
             gather=asyncio.gather,
             pause=asyncio.sleep,
             find_user=_loaded_user_id,
+            check_grant=self._grants.check,
         )
         self.sessions.add(session)
         session.open()
@@ -289,6 +303,13 @@ class Runtime:
                 session.finish()
         await self._until_closed(WORKERS_GRACE)
         self._close_sessions()
+
+    def _on_notice(self, dated: Dated) -> None:
+        self._revocations.heed(dated)
+
+    def _on_begin(self, notices: Sequence[Dated]) -> None:
+        for dated in notices:
+            self._revocations.heed(dated)
 
     def _close_sessions(self) -> None:
         for session in self.sessions:

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from dwsps_channels.broker.backends import BrokerBackend, BrokerSender
 from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.core.broker import SendResult
+from dwsps_channels.core.notice import Notice
 from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import publish
@@ -38,6 +39,9 @@ class Connection:
         assert 0 < deadline - monotonic() <= 2.0
         self.published += 1
         return self.does()
+
+    def notify(self, notice: Notice, deadline: float) -> None:
+        self.does()
 
     def close(self) -> None:
         self.closed = True

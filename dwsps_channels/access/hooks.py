@@ -1,0 +1,115 @@
+"""Receivers of Django's signals by which somebody loses access: the connections concerned hear of it.
+
+``QuerySet.update()``, bulk operations and SQL send no signals: call ``permission_changed()`` after them.
+"""
+
+import logging
+from typing import Any, Final
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.auth.signals import user_logged_out
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.transaction import TransactionManagementError
+
+from dwsps_channels.conf import conf
+from dwsps_channels.core.identity import hash_session_key
+from dwsps_channels.core.notice import Disconnect, Notice, Verify
+from dwsps_channels.exceptions import NotServing
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing.notifying import lost_notices, notify
+
+logger = logging.getLogger("dwsps_channels.access")
+
+WATCHED: Final = frozenset({"password", "is_active", "is_staff", "is_superuser"})
+"""The fields of a user that Django decides by. A save of others alone, such as ``last_login``, changes no access."""
+
+# Above this number of users who join or leave a group at once, everybody is looked up again.
+MAX_USERS: Final = 20
+
+_CHANGES: Final = frozenset({"post_add", "post_remove", "post_clear"})
+
+
+def connect() -> None:
+    """Connect the receivers. Call it once all models are loaded."""
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    user_model = get_user_model()
+    user_logged_out.connect(_logged_out)
+    for model in apps.get_models():
+        # A proxy's signals name the proxy.
+        if issubclass(model, user_model):
+            post_save.connect(_user_saved, sender=model)
+            post_delete.connect(_user_deleted, sender=model)
+    for name in ("groups", "user_permissions"):
+        if (through := _through(user_model, name)) is not None:
+            m2m_changed.connect(_users_changed, sender=through)
+    for model in (apps.get_model("auth.Group"), apps.get_model("auth.Permission")):
+        post_delete.connect(_everybody_changed, sender=model)
+    if (through := _through(apps.get_model("auth.Group"), "permissions")) is not None:
+        m2m_changed.connect(_everybody_changed, sender=through)
+
+
+def _through(model: type[Model], name: str) -> type[Model] | None:
+    """Return the model of a many-to-many relation, if ``model`` has it."""
+    try:
+        field: Any = model._meta.get_field(name)
+    except FieldDoesNotExist:
+        return None
+    through: type[Model] | None = getattr(field.remote_field, "through", None)
+    return through
+
+
+def _logged_out(request: Any = None, **kwargs: Any) -> None:
+    # The session is there until the receivers have returned.
+    key = getattr(getattr(request, "session", None), "session_key", None)
+    if key:
+        _notify(Disconnect(session=hash_session_key(key)))
+
+
+def _user_saved(
+    instance: Any, created: bool, using: str, update_fields: Any = None, **kwargs: Any
+) -> None:
+    if not created and (update_fields is None or not WATCHED.isdisjoint(update_fields)):
+        _notify(Verify(str(instance.pk)), using)
+
+
+def _user_deleted(instance: Any, using: str, **kwargs: Any) -> None:
+    _notify(Verify(str(instance.pk)), using)
+
+
+def _users_changed(
+    instance: Any, action: str, reverse: bool, pk_set: Any, using: str, **kwargs: Any
+) -> None:
+    """Take note that a user got or lost groups or permissions, or, in ``reverse``, that one of these got or lost users."""
+    if action not in _CHANGES or (pk_set is not None and not pk_set):
+        return
+    if not reverse:
+        _notify(Verify(str(instance.pk)), using)
+    elif pk_set is None or len(pk_set) > MAX_USERS:
+        _notify(Verify(), using)
+    else:
+        for key in pk_set:
+            _notify(Verify(str(key)), using)
+
+
+def _everybody_changed(
+    using: str, action: str | None = None, pk_set: Any = None, **kwargs: Any
+) -> None:
+    if action is None or (action in _CHANGES and (pk_set is None or pk_set)):
+        _notify(Verify(), using)
+
+
+def _notify(notice: Notice, using: str | None = None) -> None:
+    """Send ``notice`` on commit. What Django does succeeds, even if nobody hears of it."""
+    try:
+        if conf.REVOKE:
+            notify(notice, using=using)
+    except (NotServing, Unavailable) as error:
+        lost_notices.add(error.problem)
+    except TransactionManagementError as error:
+        lost_notices.add(str(error))
+    except Exception:
+        logger.exception("connections could not be told that access has changed")

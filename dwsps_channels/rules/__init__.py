@@ -1,1 +1,0 @@
-"""Topic rules: the policy that reads them from the database, and explanations of what they decide."""

@@ -1,0 +1,139 @@
+"""The changes of Django's own of which connections hear: which notices they send."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import Group, Permission, User
+from django.test import Client, override_settings
+
+from dwsps_channels.core.identity import hash_session_key
+from dwsps_channels.core.notice import Disconnect, Verify
+from dwsps_channels.protocol.errors import Unavailable
+from tests.access.recording import RecordingNotifier
+
+# Notices are sent on commit.
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def user(notifier: RecordingNotifier) -> User:
+    found = User.objects.create_user("ann", password="secret")
+    assert notifier.take() == []  # nobody can be connected as a user that is new
+    return found
+
+
+@pytest.fixture
+def group(notifier: RecordingNotifier) -> Group:
+    return Group.objects.create(name="staff")
+
+
+def save(*fields: str) -> Callable[[User], object]:
+    return lambda user: user.save(update_fields=fields or None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        save(),
+        save("password"),
+        save("is_active", "email"),
+        save("is_staff"),
+        save("is_superuser"),
+        lambda user: user.set_password("other") or user.save(),
+        lambda user: user.delete(),
+    ],
+)
+def test_a_user_that_is_saved_or_deleted_is_looked_up_again(
+    notifier: RecordingNotifier, user: User, change: Callable[[User], object]
+) -> None:
+    key = str(user.pk)
+    change(user)
+    assert notifier.take() == [Verify(key)]
+
+
+@pytest.mark.parametrize("change", [save("last_login"), save("email", "first_name")])
+def test_other_fields_change_no_access(
+    notifier: RecordingNotifier, user: User, change: Callable[[User], object]
+) -> None:
+    change(user)
+    assert notifier.take() == []
+
+
+def test_a_login_changes_nothing_and_a_logout_ends_the_session(
+    notifier: RecordingNotifier, user: User
+) -> None:
+    browser = Client()
+    browser.force_login(user)
+    assert notifier.take() == []
+    key = browser.session.session_key
+    assert key is not None
+    browser.logout()
+    assert notifier.take() == [Disconnect(session=hash_session_key(key))]
+
+
+def test_groups_of_a_user(notifier: RecordingNotifier, user: User, group: Group) -> None:
+    expected = [Verify(str(user.pk))]
+    user.groups.add(group)
+    assert notifier.take() == expected
+    user.groups.add(group)
+    assert notifier.take() == []  # it was there already
+    user.groups.remove(group)
+    assert notifier.take() == expected
+    user.groups.set([group])
+    assert notifier.take() == expected
+    user.groups.clear()
+    assert notifier.take() == expected
+
+
+def test_users_of_a_group(notifier: RecordingNotifier, user: User, group: Group) -> None:
+    group.user_set.add(user)
+    assert notifier.take() == [Verify(str(user.pk))]
+    group.user_set.clear()
+    assert notifier.take() == [Verify()]
+
+
+def test_many_users_of_a_group_are_everybody(notifier: RecordingNotifier, group: Group) -> None:
+    users = User.objects.bulk_create(User(username=f"user {number}") for number in range(21))
+    group.user_set.add(*users)
+    assert notifier.take() == [Verify()]
+
+
+def test_permissions_of_a_user(notifier: RecordingNotifier, user: User) -> None:
+    permission = Permission.objects.first()
+    assert permission is not None
+    user.user_permissions.add(permission)
+    assert notifier.take() == [Verify(str(user.pk))]
+
+
+def test_permissions_of_a_group_concern_everybody(
+    notifier: RecordingNotifier, group: Group
+) -> None:
+    permission = Permission.objects.first()
+    assert permission is not None
+    group.permissions.add(permission)
+    assert notifier.take() == [Verify()]
+    group.permissions.clear()
+    assert notifier.take() == [Verify()]
+    group.delete()
+    assert notifier.take() == [Verify()]
+
+
+def test_what_django_does_succeeds_even_if_nobody_hears_of_it(
+    notifier: RecordingNotifier, user: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    notifier.problem = Unavailable("redis is away")
+    with caplog.at_level(logging.WARNING):
+        user.save()
+    assert "redis is away (1)" in caplog.text
+    notifier.problem = KeyError("a defect")
+    with caplog.at_level(logging.ERROR):
+        user.save()
+    assert "a defect" in caplog.text
+
+
+def test_they_can_be_turned_off(notifier: RecordingNotifier, user: User) -> None:
+    with override_settings(DWSPS={"REVOKE": False}):
+        user.save()
+        user.delete()
+    assert notifier.take() == []
