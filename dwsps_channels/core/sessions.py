@@ -1,6 +1,6 @@
 """The registry of the sessions of one process."""
 
-from collections.abc import Collection, Hashable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from msgspec import Struct
@@ -22,16 +22,50 @@ class SessionStats(Struct, frozen=True):
     """Bytes queued for clients that are behind, all together."""
 
 
+class _Index:
+    """Sessions by a key that many may have, and that may change."""
+
+    def __init__(self) -> None:
+        # By key the sessions by client; an empty one is not kept. And the key that each client is under.
+        self._sessions: dict[str, dict[str, Session]] = {}
+        self._keys: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Return the number of keys that have sessions."""
+        return len(self._sessions)
+
+    def put(self, session: Session, key: str) -> None:
+        """Have ``session`` under ``key`` alone; an empty key is none."""
+        client = session.identity.client
+        if self._keys.get(client, "") == key:
+            return
+        self.discard(session)
+        if key:
+            self._keys[client] = key
+            self._sessions.setdefault(key, {})[client] = session
+
+    def discard(self, session: Session) -> None:
+        client = session.identity.client
+        if client in self._keys:
+            key = self._keys.pop(client)
+            sessions = self._sessions[key]
+            del sessions[client]
+            if not sessions:
+                del self._sessions[key]
+
+    def get(self, key: str) -> Collection[Session]:
+        return list(self._sessions.get(key, {}).values())
+
+
 class Sessions:
-    """Finds sessions by client and by user, without a look at the others. Iterates over all of them."""
+    """Finds sessions by client, user and Django session, without a look at the others. Iterates over all of them."""
 
     def __init__(self, find_user: FindUser = user_id_of) -> None:
         """``find_user`` gives the key of a client's user, in place of its primary key."""
         self._find_user = find_user
         self._by_client: dict[str, Session] = {}
-        # Each user's sessions, by client; an empty one is not kept. And each client's user, as it was when it came.
-        self._by_user: dict[Hashable, dict[str, Session]] = {}
-        self._users: dict[str, Hashable] = {}
+        self._by_user = _Index()
+        self._by_session = _Index()
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -42,30 +76,35 @@ class Sessions:
 
     def add(self, session: Session) -> None:
         """Register ``session``, until ``discard``."""
-        client = session.identity.client
-        self._by_client[client] = session
-        if (user := self._user_of(session.identity)) is not None:
-            self._users[client] = user
-            self._by_user.setdefault(user, {})[client] = session
+        self._by_client[session.identity.client] = session
+        self._put(session)
+
+    def identified(self, session: Session) -> None:
+        """Take note that the identity of ``session`` was replaced."""
+        if session.identity.client in self._by_client:
+            self._put(session)
+
+    def _put(self, session: Session) -> None:
+        self._by_user.put(session, self._user_of(session.identity))
+        self._by_session.put(session, session.identity.session)
 
     def discard(self, session: Session) -> None:
         """Forget ``session``, if it is registered."""
-        client = session.identity.client
-        self._by_client.pop(client, None)
-        if client in self._users:
-            user = self._users.pop(client)
-            sessions = self._by_user[user]
-            del sessions[client]
-            if not sessions:
-                del self._by_user[user]
+        self._by_client.pop(session.identity.client, None)
+        self._by_user.discard(session)
+        self._by_session.discard(session)
 
     def get(self, client: str) -> Session | None:
         """Return the session of the client with this id."""
         return self._by_client.get(client)
 
-    def of_user(self, user: Hashable) -> Collection[Session]:
-        """Return the sessions of the Django user with this primary key."""
-        return list(self._by_user.get(user, {}).values())
+    def of_user(self, user: object) -> Collection[Session]:
+        """Return the sessions of the Django user with this primary key, or with this text of it."""
+        return self._by_user.get(str(user))
+
+    def of_session(self, session: str) -> Collection[Session]:
+        """Return the sessions of a Django session: see ``Identity.session``."""
+        return self._by_session.get(session)
 
     def reset(self, cursor: str) -> None:
         """Tell the clients that the log lost its continuity. ``cursor`` is where it begins for them now."""
@@ -81,11 +120,9 @@ class Sessions:
             buffered_bytes=sum(session.buffered_bytes for session in self),
         )
 
-    def _user_of(self, identity: Identity) -> Hashable | None:
-        # A user of the project may be unable to tell its key here, or have one that cannot be hashed: then its sessions
-        # are not found by user.
+    def _user_of(self, identity: Identity) -> str:
+        # A user of the project may be unable to tell its key here: then its sessions are not found by user.
         with suppress(Exception):
             user = self._find_user(identity)
-            hash(user)
-            return user
-        return None
+            return "" if user is None else str(user)
+        return ""

@@ -30,28 +30,50 @@ def session(client: str, user: Any = None) -> Session:
     return World().connect(identity=Identity(client, user=user)).session
 
 
+USERS, DJANGO_SESSIONS = st.sampled_from([None, 1, 2]), st.sampled_from(["", "a", "b"])
+
+
 @given(
     st.lists(
-        st.tuples(st.booleans(), st.integers(0, 8), st.sampled_from([None, 1, 2])), max_size=40
+        st.tuples(
+            st.sampled_from(["come", "change", "go"]), st.integers(0, 8), USERS, DJANGO_SESSIONS
+        ),
+        max_size=40,
     )
 )
-def test_it_finds_what_a_scan_finds(steps: list[tuple[bool, int, int | None]]) -> None:
+def test_it_finds_what_a_scan_finds(steps: list[tuple[str, int, int | None, str]]) -> None:
     sessions, there = Sessions(), dict[str, Session]()
-    for comes, number, pk in steps:
+    for step, number, pk, of in steps:
         client = str(number)
-        if comes and client not in there:
-            there[client] = session(client, pk and User(pk))
+        identity = Identity(client, user=pk and User(pk), session=of)
+        if step == "come" and client not in there:
+            there[client] = World().connect(identity=identity).session
             sessions.add(there[client])
-        elif not comes and client in there:
+        elif step == "change" and client in there:
+            there[client].identity = identity
+            sessions.identified(there[client])
+        elif step == "go" and client in there:
             sessions.discard(there.pop(client))
         assert list(sessions) == list(there.values())
         assert len(sessions) == len(there)
         assert sessions.get(client) is there.get(client)
         for user in (1, 2):
-            of_user = [each for each in there.values() if each.identity.user_id == user]
-            assert list(sessions.of_user(user)) == of_user
+            of_user = {each for each in there.values() if each.identity.user_id == user}
+            assert set(sessions.of_user(user)) == set(sessions.of_user(str(user))) == of_user
+        for key in ("a", "b"):
+            of_session = {each for each in there.values() if each.identity.session == key}
+            assert set(sessions.of_session(key)) == of_session
+        assert sessions.of_session("") == []
         users = {each.identity.user_id for each in there.values()} - {None}
         assert (sessions.stats().open, sessions.stats().users) == (len(there), len(users))
+
+
+def test_who_has_left_is_not_found_again() -> None:
+    sessions, one = Sessions(), session("one", User(1))
+    sessions.add(one)
+    sessions.discard(one)
+    sessions.identified(one)
+    assert (len(sessions), list(sessions.of_user(1))) == (0, [])
 
 
 def test_sessions_may_leave_while_it_is_iterated() -> None:
@@ -94,8 +116,12 @@ def test_to_discard_what_is_not_there_changes_nothing() -> None:
     Sessions().discard(session("one", User(1)))
 
 
-def test_a_key_that_cannot_be_hashed_is_no_key() -> None:
-    sessions = Sessions(lambda identity: [identity.client])  # type: ignore[arg-type,return-value]
+def test_a_key_that_has_no_text_is_no_key() -> None:
+    class Key:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    sessions = Sessions(lambda identity: Key())
     sessions.add(one := session("one"))
     assert sessions.stats().users == 0
     sessions.discard(one)
