@@ -69,7 +69,7 @@ def _permission(user: Any, topic: str | None) -> Notice:
     if topic is not None:
         check(topic)
     if user is None:
-        return Rules() if topic is None else Permission(topic=topic)
+        return Rules(revokes=True) if topic is None else Permission(topic=topic)
     return Permission(user=_key_of(user), topic=topic or "")
 
 

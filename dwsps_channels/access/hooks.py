@@ -86,20 +86,21 @@ def _users_changed(
     """Take note that a user got or lost groups or permissions, or, in ``reverse``, that one of these got or lost users."""
     if action not in _CHANGES or (pk_set is not None and not pk_set):
         return
+    taken = action != "post_add"
     if not reverse:
-        _notify(Verify(str(instance.pk)), using)
+        _notify(Verify(str(instance.pk), revokes=taken), using)
     elif pk_set is None or len(pk_set) > MAX_USERS:
-        _notify(Verify(), using)
+        _notify(Verify(revokes=taken), using)
     else:
         for key in pk_set:
-            _notify(Verify(str(key)), using)
+            _notify(Verify(str(key), revokes=taken), using)
 
 
 def _everybody_changed(
     using: str, action: str | None = None, pk_set: Any = None, **kwargs: Any
 ) -> None:
     if action is None or (action in _CHANGES and (pk_set is None or pk_set)):
-        _notify(Verify(), using)
+        _notify(Verify(revokes=action != "post_add"), using)
 
 
 def _notify(notice: Notice, using: str | None = None) -> None:

@@ -20,6 +20,8 @@ class Verify(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ver
 
     user: str = ""
     """The primary key; empty: every user."""
+    revokes: bool = False
+    """True: grants from before no longer count, because rights were taken."""
 
 
 class Disconnect(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="disconnect"):
@@ -32,7 +34,7 @@ class Disconnect(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=
 
 
 class Permission(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="permission"):
-    """Ask the policy again about subscriptions."""
+    """Ask the policy again about subscriptions. Grants for them from before no longer count."""
 
     user: str = ""
     """The primary key; empty: every client's."""
@@ -40,8 +42,11 @@ class Permission(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=
     """Those at, above and below it; empty: all."""
 
 
-class Rules(Struct, frozen=True, tag_field="type", tag="rules"):
+class Rules(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rules"):
     """Read the rules again, then recheck every subscription."""
+
+    revokes: bool = False
+    """True: grants from before no longer count. A view that allows something does not go by the rules."""
 
 
 Notice = Verify | Disconnect | Permission | Rules

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import time
 from typing import Final, NamedTuple
 
-from dwsps_channels.core.notice import Dated, Disconnect, Permission
+from dwsps_channels.core.notice import Dated, Disconnect, Permission, Rules, Verify
 from dwsps_channels.protocol.topics import contexts
 
 MAX_REVOCATIONS: Final = 100_000
@@ -68,15 +68,16 @@ class Revocations:
             self._note(self._revoked, (holder, ""), at)
 
     def heed(self, dated: Dated) -> None:
-        """Revoke what a notice of the server's processes says.
-
-        Not because a user is to be looked up again, or rules are read again: neither takes back what a view has allowed.
-        """
+        """Revoke what a notice of the server's processes says."""
         match dated.notice:
             case Disconnect(user=user, session=session):
                 self.revoke(dated.at, user=user, session=session)
             case Permission(user=user, topic=topic):
                 self.revoke(dated.at, user=user, topic=topic)
+            case Verify(user=user, revokes=True):
+                self.revoke(dated.at, user=user)
+            case Rules(revokes=True):
+                self.revoke(dated.at)
 
     def is_revoked(self, signed_at: float, *, user: str, session: str, topic: str) -> bool:
         """Tell whether what was signed then for a subscription to a valid ``topic`` no longer counts.

@@ -73,24 +73,25 @@ def test_a_login_changes_nothing_and_a_logout_ends_the_session(
 
 
 def test_groups_of_a_user(notifier: RecordingNotifier, user: User, group: Group) -> None:
-    expected = [Verify(str(user.pk))]
+    got = [Verify(str(user.pk))]
+    lost = [Verify(str(user.pk), revokes=True)]
     user.groups.add(group)
-    assert notifier.take() == expected
+    assert notifier.take() == got
     user.groups.add(group)
     assert notifier.take() == []  # it was there already
     user.groups.remove(group)
-    assert notifier.take() == expected
+    assert notifier.take() == lost
     user.groups.set([group])
-    assert notifier.take() == expected
+    assert notifier.take() == got
     user.groups.clear()
-    assert notifier.take() == expected
+    assert notifier.take() == lost
 
 
 def test_users_of_a_group(notifier: RecordingNotifier, user: User, group: Group) -> None:
     group.user_set.add(user)
     assert notifier.take() == [Verify(str(user.pk))]
     group.user_set.clear()
-    assert notifier.take() == [Verify()]
+    assert notifier.take() == [Verify(revokes=True)]
 
 
 def test_many_users_of_a_group_are_everybody(notifier: RecordingNotifier, group: Group) -> None:
@@ -114,9 +115,9 @@ def test_permissions_of_a_group_concern_everybody(
     group.permissions.add(permission)
     assert notifier.take() == [Verify()]
     group.permissions.clear()
-    assert notifier.take() == [Verify()]
+    assert notifier.take() == [Verify(revokes=True)]
     group.delete()
-    assert notifier.take() == [Verify()]
+    assert notifier.take() == [Verify(revokes=True)]
 
 
 def test_what_django_does_succeeds_even_if_nobody_hears_of_it(

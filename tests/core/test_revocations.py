@@ -134,7 +134,10 @@ def test_too_many_are_bounded_and_the_oldest_is_for_everybody() -> None:
         (Permission(user="2", topic="sport"), [False, False, False]),
         (Permission(), [True, True, True]),
         (Verify("1"), [False, False, False]),
+        (Verify("1", revokes=True), [True, False, False]),
+        (Verify(revokes=True), [True, True, True]),
         (Rules(), [False, False, False]),
+        (Rules(revokes=True), [True, True, True]),
     ],
 )
 def test_a_notice_revokes_what_it_ends(notice: Notice, expected: list[bool]) -> None:
