@@ -37,7 +37,9 @@ from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.text import printable
 from dwsps_channels.server import runtime
+from dwsps_channels.server.credentials import ConnectionAuthenticator
 from dwsps_channels.threads.pools import Busy
+from dwsps_channels.tokens.project import AuthenticatorFailed
 
 logger = logging.getLogger("dwsps_channels.consumers")
 
@@ -81,7 +83,7 @@ class PubSubConsumer(AsyncConsumer):
             authenticated = await _authenticate(scope, receive, server)
         except ClientGone:
             return
-        except (Busy, DatabaseError) as error:
+        except (AuthenticatorFailed, Busy, DatabaseError) as error:
             await unanswered.reject(scope, send, error)
             return
         except TooManyFailures as error:
@@ -209,31 +211,28 @@ async def _authenticate(
 
     Raises:
         ClientGone: the client disconnected meanwhile.
-        Busy, DatabaseError: the credential cannot be checked at the moment.
+        AuthenticatorFailed, Busy, DatabaseError: the credential cannot be checked at the moment.
         TooManyFailures: the credential was not checked.
     """
+    credentials = server.credentials
     credential = authentication.credential_in(scope)
-    # If a user is logged in, the token may be one of the project's own middleware.
-    if credential is None or getattr(scope.get("user"), "is_authenticated", False):
-        return authentication.UNAUTHENTICATED
-    answer = await while_connected(receive, _authenticate_in_turn(credential, scope, server))
-    if isinstance(answer, authentication.Authenticated):
-        return replace(answer, address=_host(scope))
-    logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
-    return None
-
-
-async def _authenticate_in_turn(
-    credential: authentication.Credential, scope: Any, server: "runtime.Runtime"
-) -> authentication.Authenticated | authentication.Rejected:
-    if credential.is_workers:
-        # Nobody guesses a signature.
-        return await authentication.authenticate(credential, server.workers)
-    async with server.throttle.turn(_host(scope), credential.token) as failed:
-        answer = await authentication.authenticate(credential, server.workers)
+    has_user = getattr(scope.get("user"), "is_authenticated", False)
+    # Without an authenticator, and if a user is logged in, the token may be one of the project's own middleware.
+    if credential is None or (has_user and not credentials.accepts_tokens):
+        authenticated = authentication.UNAUTHENTICATED
+        if not credentials.accepts_tokens:
+            return authenticated
+    else:
+        checking = credentials.authenticate(credential, scope, _host(scope), has_user=has_user)
+        answer = await while_connected(receive, checking)
         if isinstance(answer, authentication.Rejected):
-            failed()
-        return answer
+            logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
+            return None
+        authenticated = answer
+    authenticator = None
+    if credentials.accepts_tokens and authenticated.role is Role.CLIENT:
+        authenticator = ConnectionAuthenticator(credentials, scope, _host(scope))
+    return replace(authenticated, address=_host(scope), authenticator=authenticator)
 
 
 async def _receive(

@@ -130,6 +130,7 @@ RULES = [
             room("peering"),
             room("policies"),
             room("signals"),
+            room("tokens"),
         ),
     ),
     Rule(room("exceptions"), ours=(PROTOCOL,), never=DJANGO),

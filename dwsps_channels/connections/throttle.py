@@ -38,6 +38,13 @@ class TooManyFailures(Exception):
         self.is_first = is_first
 
 
+class KnownFailure(Exception):
+    """The credential was false a moment ago, and was not checked again."""
+
+    def __init__(self) -> None:
+        super().__init__("it was false a moment ago")
+
+
 @dataclass(slots=True, eq=False)
 class _Record:
     """The failures of one address."""
@@ -90,7 +97,8 @@ class Throttle:
         """Wait until ``credential`` from ``address`` may be checked. Call what is yielded if it is false.
 
         Raises:
-            TooManyFailures: the address would have to wait too long, or this credential was false a moment ago.
+            TooManyFailures: the address would have to wait too long.
+            KnownFailure: this credential was false a moment ago.
         """
         network = network_of(address)
         hashed = self._hash(credential)
@@ -100,12 +108,16 @@ class Throttle:
             record = _Record(asyncio.Semaphore(self._parallel), last=now)
             self._records[network] = record
         deadline = now + WAIT_TIMEOUT
+        if self._is_known(record, hashed):
+            raise KnownFailure
         if record.waiting >= self._max_waiting or record.ready_at > deadline:
             raise self._rejection(record)
         record.waiting += 1
         try:
             async with record.turn:
-                if record.ready_at > deadline or self._is_known(record, hashed):
+                if self._is_known(record, hashed):
+                    raise KnownFailure
+                if record.ready_at > deadline:
                     raise self._rejection(record)
                 if (pause := record.ready_at - self._clock()) > 0:
                     await self._sleep(pause)

@@ -30,7 +30,6 @@ from dwsps_channels.connections.servers.options import (
     warn_of_workers,
 )
 from dwsps_channels.connections.stats import ConnectionStats, connection_stats
-from dwsps_channels.connections.throttle import Throttle
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.core.broker import BrokerStats
 from dwsps_channels.core.identity import Identity, Role, hash_session_key
@@ -54,12 +53,12 @@ from dwsps_channels.grants import GrantChecker
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.reporter import InboundReporter
-from dwsps_channels.peering.inbound.worker_credentials import WorkerCredentials
 from dwsps_channels.policies import AllowAll, ThreadOffloadingPolicy
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.messages import encode
 from dwsps_channels.protocol.peer_messages import Hello
+from dwsps_channels.server.credentials import Credentials
 from dwsps_channels.server.shutdown import before_shutdown
 from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.threads.pools import drop_waiting
@@ -134,10 +133,8 @@ class Runtime:
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
-        self.throttle = Throttle()
-        """Delays guessing of secrets."""
-        self.workers = WorkerCredentials()
-        """Authenticates this server's own code in other processes."""
+        self.credentials = Credentials(conf.authenticator)
+        """Checks what clients with tokens, peers, and this server's own code in other processes present."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """The limit on the number of clients."""
         self._is_server_known = False
@@ -203,12 +200,14 @@ class Runtime:
         session_key: str | None = None,
     ) -> Session:
         """Open a session on an accepted connection. Give it back with ``close_session`` when that is gone."""
+        token = authenticated.token
         session = SESSIONS[authenticated.role](
             self.node,
             transport,
             Identity(
                 client=secrets.token_hex(8),
-                user=user,
+                # A token counts, also beside the cookie of another user.
+                user=user if token is None else token.user,
                 role=authenticated.role,
                 peer=authenticated.peer.name if authenticated.peer else None,
                 session=hash_session_key(session_key) if session_key else "",
@@ -219,10 +218,13 @@ class Runtime:
             gather=asyncio.gather,
             pause=asyncio.sleep,
             find_user=_loaded_user_id,
+            authenticator=authenticated.authenticator,
             check_grant=self._grants.check,
         )
         self.sessions.add(session)
         session.open()
+        if token is not None:
+            session.expire_at(token.expires_at)
         if authenticated.peer is not None:
             self._accepted_peers.add(session, authenticated.peer)
             if isinstance(session, PeerSession):

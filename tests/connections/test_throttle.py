@@ -16,6 +16,7 @@ from dwsps_channels.connections.throttle import (
     MAX_KNOWN,
     MAX_WAITING,
     WAIT_TIMEOUT,
+    KnownFailure,
     Throttle,
     TooManyFailures,
 )
@@ -173,7 +174,7 @@ async def test_the_same_false_one_is_not_checked_all_the_time(guesser: Guesser) 
     tries = [guesser.wrong(credential="expired") for _ in range(30)]
     answers = await asyncio.gather(*tries, return_exceptions=True)
     assert guesser.admitted == 1
-    assert [type(each) for each in answers[1:]] == [TooManyFailures] * 29
+    assert [type(each) for each in answers[1:]] == [KnownFailure] * 29
     guesser.clock.now += KNOWN_INTERVAL
     await guesser.wrong(credential="expired")
 

@@ -67,7 +67,9 @@ async def test_guessing_is_slowed_down_and_each_guess_is_answered(make_sites: Ma
         site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
 
     async def guess(site: Site) -> None:
-        guesses = [asyncio.create_task(status_of(site.url, WRONG)) for _ in range(30)]
+        guesses = [
+            asyncio.create_task(status_of(site.url, f"{WRONG}-{number}")) for number in range(30)
+        ]
         async with connected(site.url) as client:
             await client.subscribe("news")
         assert not all(guess.done() for guess in guesses)
@@ -78,7 +80,7 @@ async def test_guessing_is_slowed_down_and_each_guess_is_answered(make_sites: Ma
         # One after the other they are all looked at, however many there were.
         before = site.server.log.count("refused: wrong secret")
         for number in range(1, 3):
-            assert await status_of(site.url, WRONG) == 403
+            assert await status_of(site.url, f"{WRONG}-again-{number}") == 403
             assert site.server.log.count("refused: wrong secret") == before + number
         assert await status_of(site.url, SECRET) == 101
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_plus
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.crypto import constant_time_compare
 
+from dwsps_channels.core.authenticator import Authentication, Authenticator
 from dwsps_channels.core.identity import Role
 from dwsps_channels.models import Peer, server_id
 from dwsps_channels.models.secrets import WORKER_PREFIX
-from dwsps_channels.peering.inbound.worker_credentials import InvalidCredential, WorkerCredentials
-from dwsps_channels.threads.pools import look_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class Authenticated:
     """This server's id for the greeting of a peer; ``None``: no greeting is sent."""
     address: str = ""
     """The address that the connection comes from, for operators."""
+    token: Authentication | None = None
+    """The token that a client came with; ``None``: it came without one."""
+    authenticator: Authenticator | None = None
+    """Authenticates the tokens that the client sends later; ``None``: it may send none."""
 
 
 UNAUTHENTICATED = Authenticated(Role.CLIENT)
@@ -42,6 +46,10 @@ class Rejected:
 
     reason: str
     """For the log."""
+
+
+WRONG_SECRET = Rejected("wrong secret")
+"""A credential that is the secret of no peer, accepted from or not: perhaps a guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,36 +89,26 @@ def _last_token(query: bytes) -> str | None:
     return unquote_plus(value.decode("latin-1"))
 
 
-async def authenticate(
-    credential: Credential, workers: WorkerCredentials
-) -> Authenticated | Rejected:
-    """Determine the role that ``credential`` gives.
-
-    Queries the database: for every peer's secret, for a worker's the first time only.
-
-    Raises:
-        Busy, DatabaseError: as ``look_up`` does.
-    """
-    if not credential.is_workers:
-        return await look_up(_authenticate_peer, credential)
-    try:
-        role = await workers.authenticate(credential.token, in_header=credential.in_header)
-    except InvalidCredential as error:
-        return Rejected(str(error))
-    return Authenticated(role)
-
-
-def _authenticate_peer(credential: Credential) -> Authenticated | Rejected:
+def authenticate_peer(credential: Credential) -> Authenticated | Rejected:
+    """Determine which peer's secret ``credential`` is. Queries the database."""
     # Every secret is compared, each in constant time, so that the duration reveals nothing.
     found = [peer for peer in Peer.objects.order_by("pk") if _matches(peer, credential.token)]
     accepted = [peer for peer in found if peer.enabled and peer.accept]
     if accepted:
         return Authenticated(Role.PEER, accepted[0], server_id() if credential.in_header else None)
     if not found:
-        return Rejected("wrong secret")
+        return WRONG_SECRET
     if not found[0].enabled:
         return Rejected(f"peer '{found[0].name}' is disabled")
     return Rejected(f"peer '{found[0].name}' is not accepted from")
+
+
+def secret_lengths() -> frozenset[int]:
+    """Return how long the secrets of peers are: a credential of another length is none. Queries the database."""
+    try:
+        return frozenset(len(peer.secret) for peer in Peer.objects.all() if peer.secret)
+    except ImproperlyConfigured:
+        return frozenset()  # a project without a database has no peers either
 
 
 def _matches(peer: Peer, token: str) -> bool:

@@ -23,15 +23,12 @@ from dwsps_channels.peering.inbound.authentication import (
     Authenticated,
     Credential,
     Rejected,
-    authenticate,
+    authenticate_peer,
     credential_in,
+    secret_lengths,
 )
-from dwsps_channels.peering.inbound.worker_credentials import (
-    Purpose,
-    WorkerCredentials,
-    sign_worker,
-)
-from dwsps_channels.server import runtime
+from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
+from dwsps_channels.server import credentials
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from tests.clock import Clock
 
@@ -50,7 +47,7 @@ def in_header(token: str) -> Credential:
 
 
 async def authenticated(credential: Credential) -> Authenticated | Rejected:
-    return await authenticate(credential, WorkerCredentials())
+    return await database_sync_to_async(authenticate_peer)(credential)
 
 
 async def workers_credential(purpose: Purpose = Purpose.FORWARD) -> str:
@@ -166,6 +163,15 @@ class TestPeers:
         assert counts == [4, 4, 4]
 
 
+@db
+async def test_the_lengths_of_secrets_are_known() -> None:
+    await create("one")
+    await create("two", secret=SECRET + "-two", enabled=False)
+    await create("three", secret="")
+    lengths = await database_sync_to_async(secret_lengths)()
+    assert lengths == {len(SECRET), len(SECRET) + 4}
+
+
 @pytest.fixture
 def waits() -> Iterator[list[float]]:
     """For how long refusals were held back, in place of doing it."""
@@ -176,7 +182,7 @@ def waits() -> Iterator[list[float]]:
         clock.now += seconds
 
     clock = Clock()
-    with mock.patch.object(runtime, "Throttle", partial(Throttle, clock, sleep)):
+    with mock.patch.object(credentials, "Throttle", partial(Throttle, clock, sleep)):
         yield found
 
 

@@ -18,7 +18,6 @@ from dwsps_channels.peering.inbound.worker_credentials import (
     WorkerCredentials,
     sign_worker,
 )
-from dwsps_channels.server import runtime
 from tests.clock import Clock
 
 OURS, ANOTHER = "0" * 32, "1" * 32
@@ -160,4 +159,3 @@ async def test_the_servers_id_is_looked_up_once() -> None:
         for _ in range(3):
             await credentials.authenticate(forward(), in_header=True)
     assert looked_up.call_count == 1
-    assert isinstance((await runtime.obtain()).workers, WorkerCredentials)

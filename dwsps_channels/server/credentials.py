@@ -1,0 +1,202 @@
+"""The credentials that connections present to one process: tokens of clients, secrets of peers, those of this server's code."""
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, Final
+
+from django.db import Error as DatabaseError
+
+from dwsps_channels.connections.throttle import KnownFailure, Throttle, TooManyFailures
+from dwsps_channels.core.authenticator import Authentication
+from dwsps_channels.core.identity import Role
+from dwsps_channels.peering.inbound.authentication import (
+    WRONG_SECRET,
+    Authenticated,
+    Credential,
+    Rejected,
+    authenticate_peer,
+    secret_lengths,
+)
+from dwsps_channels.peering.inbound.worker_credentials import InvalidCredential, WorkerCredentials
+from dwsps_channels.protocol import tokens
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.threads.pools import Busy, look_up
+from dwsps_channels.tokens.project import AuthenticatorFailed, ProjectAuthenticator
+
+logger = logging.getLogger("dwsps_channels.tokens")
+
+# Behind one address there may be a peer or two, but any number of clients with tokens.
+FREE_TOKENS: Final = 20
+PARALLEL_TOKENS: Final = 8
+MAX_WAITING_TOKENS: Final = 1000
+
+# Seconds for which the lengths of secrets count: as long as rows of peers take elsewhere to be in force.
+LENGTHS_MAX_AGE: Final = 1.0
+
+
+class AcceptedToken(Authentication, frozen=True):
+    """A token, and the user that it stands for. Its ``repr`` hides the token."""
+
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"AcceptedToken(user={self.user!r}, expires_at={self.expires_at})"
+
+
+class Credentials:
+    """Checks the credentials of connections.
+
+    A false token delays no peer, and a false secret no client: what has the form of a signed token is never compared to
+    secrets, and neither is what has the length of none. What is left counts as an attempt at a secret. A signed token
+    is not throttled: nobody can guess one.
+    """
+
+    def __init__(self, authenticator: Callable[[str, Any], Any] | None) -> None:
+        """Accept tokens that ``authenticator`` knows the user of; ``None``: accept none."""
+        self._project = None if authenticator is None else ProjectAuthenticator(authenticator)
+        self._workers = WorkerCredentials()
+        self._secret_throttle = Throttle()
+        self._token_throttle = Throttle(
+            free=FREE_TOKENS, parallel=PARALLEL_TOKENS, max_waiting=MAX_WAITING_TOKENS
+        )
+        self._lengths: frozenset[int] = frozenset()
+        self._lengths_read = float("-inf")
+
+    @property
+    def accepts_tokens(self) -> bool:
+        """True if the project has an authenticator."""
+        return self._project is not None
+
+    async def authenticate(
+        self, credential: Credential, scope: Mapping[str, Any], address: str, *, has_user: bool
+    ) -> Authenticated | Rejected:
+        """Determine the role, or the user, that ``credential`` gives to the connection of ``scope``.
+
+        Args:
+            credential: what the client presents.
+            scope: the ASGI scope of the connection.
+            address: where it comes from, for the throttle.
+            has_user: a user is logged in already. Then the credential can only be a token.
+
+        Raises:
+            AuthenticatorFailed: the authenticator gave no answer.
+            Busy, DatabaseError: it cannot be checked at the moment.
+            TooManyFailures: it was not checked.
+        """
+        try:
+            return await self._authenticate(credential, scope, address, has_user=has_user)
+        except KnownFailure as error:
+            return Rejected(f"a credential that is not checked again: {error}")
+
+    async def _authenticate(
+        self, credential: Credential, scope: Mapping[str, Any], address: str, *, has_user: bool
+    ) -> Authenticated | Rejected:
+        token = credential.token
+        if has_user:
+            return await self._as_token(token, scope, address)
+        if credential.is_workers:
+            return await self._as_workers(credential)
+        if self._project is None:
+            if token.startswith(tokens.PREFIX):
+                return Rejected("a token, but DWSPS['AUTHENTICATOR'] is not set")
+            return await self._as_secret(credential, address)
+        if tokens.is_signed(token) or not await self._has_length_of_secret(token):
+            return await self._as_token(token, scope, address)
+        return await self._as_either(credential, scope, address)
+
+    async def authenticate_token(
+        self, token: str, scope: Mapping[str, Any], address: str
+    ) -> AcceptedToken | None:
+        """Return the user that ``token`` stands for; ``None``: it is not valid. Raises as ``authenticate`` does."""
+        if tokens.is_signed(token):
+            return await self._ask(token, scope)
+        try:
+            async with self._token_throttle.turn(address, token) as failed:
+                accepted = await self._ask(token, scope)
+                if accepted is None:
+                    failed()
+                return accepted
+        except KnownFailure:
+            return None
+
+    async def _as_workers(self, credential: Credential) -> Authenticated | Rejected:
+        try:
+            role = await self._workers.authenticate(
+                credential.token, in_header=credential.in_header
+            )
+        except InvalidCredential as error:
+            return Rejected(str(error))
+        return Authenticated(role)
+
+    async def _as_secret(self, credential: Credential, address: str) -> Authenticated | Rejected:
+        async with self._secret_throttle.turn(address, credential.token) as failed:
+            answer = await look_up(authenticate_peer, credential)
+            if answer is WRONG_SECRET:
+                failed()
+            return answer
+
+    async def _as_token(
+        self, token: str, scope: Mapping[str, Any], address: str
+    ) -> Authenticated | Rejected:
+        accepted = await self.authenticate_token(token, scope, address)
+        return Rejected("not a valid token") if accepted is None else _client(accepted)
+
+    async def _as_either(
+        self, credential: Credential, scope: Mapping[str, Any], address: str
+    ) -> Authenticated | Rejected:
+        async with self._secret_throttle.turn(address, credential.token) as failed:
+            # A peer first: its secret is not for the project's authenticator, which may even be out of order.
+            peer = await look_up(authenticate_peer, credential)
+            if isinstance(peer, Authenticated):
+                return peer
+            accepted = await self._ask(credential.token, scope)
+            if accepted is not None:
+                return _client(accepted)
+            if peer is WRONG_SECRET:
+                failed()
+            return Rejected(f"neither a valid token nor the secret of a peer: {peer.reason}")
+
+    async def _ask(self, token: str, scope: Mapping[str, Any]) -> AcceptedToken | None:
+        assert self._project is not None
+        found = await self._project.authenticate(token, scope)
+        return None if found is None else AcceptedToken(found.user, found.expires_at, token)
+
+    async def _has_length_of_secret(self, token: str) -> bool:
+        if monotonic() - self._lengths_read >= LENGTHS_MAX_AGE:
+            self._lengths = await look_up(secret_lengths)
+            self._lengths_read = monotonic()
+        return len(token) in self._lengths
+
+
+def _client(accepted: AcceptedToken) -> Authenticated:
+    return Authenticated(Role.CLIENT, token=accepted)
+
+
+class ConnectionAuthenticator:
+    """Authenticates the tokens that one connection sends: the ``Authenticator`` of its session."""
+
+    __slots__ = ("_address", "_credentials", "_scope")
+
+    def __init__(self, credentials: Credentials, scope: Mapping[str, Any], address: str) -> None:
+        self._credentials = credentials
+        # Without what leads back to the connection, which would then not be freed with its last frame.
+        self._scope = {key: value for key, value in scope.items() if key != "extensions"}
+        self._address = address
+
+    async def __call__(self, token: str) -> AcceptedToken | None:
+        """Return the user that ``token`` stands for; ``None``: it is not valid.
+
+        Raises:
+            Unavailable: it cannot be checked.
+        """
+        try:
+            return await self._credentials.authenticate_token(token, self._scope, self._address)
+        except AuthenticatorFailed:
+            problem = "the token could not be checked, the server's log says why"
+        except TooManyFailures as error:
+            problem = str(error)
+        except (Busy, DatabaseError) as error:
+            logger.warning("a token could not be checked: %s", error)
+            problem = "tokens cannot be checked at the moment"
+        raise Unavailable(problem)

@@ -1,0 +1,406 @@
+"""Credentials: what a connection presents, and what it is from then on. Attacks on the handshake and on the frame."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
+from django.contrib.auth.models import User
+from django.test import override_settings
+
+from dwsps_channels.connections.throttle import FREE, KNOWN_INTERVAL, Throttle
+from dwsps_channels.models import Peer, server_id
+from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
+from dwsps_channels.policies import Identity
+from dwsps_channels.server import credentials, runtime
+from dwsps_channels.server.credentials import FREE_TOKENS, AcceptedToken
+from dwsps_channels.testing import Closed, PubSubCommunicator
+from dwsps_channels.tokens import make_token
+from tests.clock import Clock
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+SECRET = "the-secret-of-this-peer"
+SIGNED = {
+    "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
+    "POLICY": "tests.server.test_credentials.OwnTopics",
+}
+BY_NAME = SIGNED | {"AUTHENTICATOR": "tests.tokens.authenticators.by_name"}
+
+
+class OwnTopics:
+    """Users may use the topic of their name."""
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        return identity.is_authenticated and identity.user.username == topic
+
+    may_publish = may_subscribe
+
+
+def bearer(token: str) -> list[tuple[bytes, bytes]]:
+    return [(b"authorization", f"Bearer {token}".encode())]
+
+
+def by_url(token: str) -> str:
+    return f"/ws/pubsub/?token={token}"
+
+
+async def user(name: str = "ann", **values: Any) -> User:
+    return await sync_to_async(User.objects.create_user)(name, password=name, **values)
+
+
+async def token_of(each: User, **arguments: Any) -> str:
+    return await sync_to_async(make_token)(each, **arguments)
+
+
+async def peer(secret: str = SECRET) -> Peer:
+    return await Peer.objects.acreate(name="far", url="ws://far.example/", secret=secret)
+
+
+async def is_peer(**connection: Any) -> bool:
+    """Return whether such a connection may forward; False also if it is refused."""
+    try:
+        async with PubSubCommunicator(**connection) as link:
+            await link.send_json_to(
+                {"type": "publish", "topic": "news", "message": 1, "fromPeerServer": True}
+            )
+            frames = [await link.receive_json_from(5)]
+            if frames[0]["type"] == "hello":
+                frames.append(await link.receive_json_from(5))
+            return bool(frames[-1]["type"] == "ack")
+    except Closed:
+        return False
+
+
+async def is_user(name: str = "ann", **connection: Any) -> bool:
+    """Return whether such a connection is that of the user; False also if it is refused."""
+    try:
+        async with PubSubCommunicator(**connection) as client:
+            await client.send_json_to({"type": "subscribe", "topic": name})
+            return bool((await client.receive_json_from(5))["type"] == "ack")
+    except Closed:
+        return False
+
+
+async def authenticate(client: PubSubCommunicator, token: str, **fields: Any) -> Any:
+    await client.send_json_to({"type": "authenticate", "token": token, **fields})
+    return await client.receive_json_from(5)
+
+
+@pytest.fixture
+def signed_tokens() -> Iterator[None]:
+    """The server takes tokens of ``make_token``."""
+    with override_settings(DWSPS=SIGNED):
+        yield
+
+
+@pytest.fixture
+def tokens_by_name() -> Iterator[None]:
+    """The server takes opaque tokens: a user's name."""
+    with override_settings(DWSPS=BY_NAME):
+        yield
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """The time of throttles, which passes while somebody waits."""
+    clock = Clock()
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(0)
+        clock.now += seconds
+
+    with mock.patch.object(credentials, "Throttle", partial(Throttle, clock, sleep)):
+        yield clock
+
+
+@asynccontextmanager
+async def one_runtime() -> Any:
+    """Keep the runtime between connections, as it remembers failures."""
+    async with PubSubCommunicator():
+        yield await runtime.obtain()
+
+
+@pytest.mark.usefixtures("signed_tokens")
+class TestHandshake:
+    async def test_a_token_tells_the_user_in_the_header_and_in_the_url(self) -> None:
+        token = await token_of(await user())
+        assert await is_user(headers=bearer(token))
+        assert await is_user(path=by_url(token))
+        assert not await is_user()
+
+    async def test_it_counts_beside_a_cookies_user(self) -> None:
+        ann, bob = await user("ann"), await user("bob")
+        token = await token_of(ann)
+        assert await is_user("ann", user=bob, headers=bearer(token))
+        assert not await is_user("bob", user=bob, headers=bearer(token))
+
+    async def test_a_false_one_is_refused_beside_a_cookies_user(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bob = await user("bob")
+        assert not await is_user("bob", user=bob, headers=bearer("dwspst_x"))
+        assert await is_user("bob", user=bob)
+        assert "refused: not a valid token" in caplog.text
+
+    async def test_a_user_does_not_become_a_peer(self) -> None:
+        await peer()
+        assert not await is_peer(user=await user(), headers=bearer(SECRET))
+
+    @pytest.mark.parametrize(
+        "token",
+        ["dwspst_", "dwspst_x", "eyJhbGciOiJub25lIn0.e30.", "", "x" * 10_000, "é", "%ff%00"],
+        ids=range(7),
+    )
+    async def test_nonsense_is_refused_either_way(self, token: str) -> None:
+        with pytest.raises(Closed) as closed:
+            async with PubSubCommunicator(path=by_url(token)):
+                pass
+        assert closed.value.code == 4003  # a refusal by HTTP, with 403
+        with pytest.raises(Closed):
+            async with PubSubCommunicator(headers=bearer(token)):
+                pass
+
+    async def test_no_log_line_and_no_repr_has_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.DEBUG)
+        ann = await user()
+        token = await token_of(ann)
+        for bad in (token[:-1] + "A", "opaque-false-token"):
+            assert not await is_user(headers=bearer(bad))
+            assert not await is_user(path=by_url(bad))
+            assert bad not in caplog.text
+        async with PubSubCommunicator(path=by_url(token)) as client:
+            assert (await authenticate(client, "dwspst_bad"))["type"] == "error"
+            assert (await authenticate(client, token))["type"] == "ack"
+            [session] = (await runtime.obtain()).sessions
+            assert token not in repr(session.identity)
+        assert token not in caplog.text
+        assert "dwspst_bad" not in caplog.text
+        assert token not in repr(AcceptedToken(ann, 5.0, token))
+
+    async def test_a_worker_is_still_one(self) -> None:
+        token = sign_worker(await database_sync_to_async(server_id)(), Purpose.FORWARD)
+        async with PubSubCommunicator(headers=bearer(token)) as worker:
+            await worker.send_json_to(
+                {"type": "feed", "cursor": "", "at": 2.0**40, "messages": 1, "size": 1}
+            )
+            assert (await worker.receive_json_from(5))["type"] == "ack"
+
+    async def test_without_an_authenticator_a_token_of_ours_is_refused_with_the_reason(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        token = await token_of(await user())
+        with override_settings(DWSPS={}):
+            assert not await is_user(headers=bearer(token))
+        assert "refused: a token, but DWSPS['AUTHENTICATOR'] is not set" in caplog.text
+
+    async def test_an_authenticator_that_fails_is_answered_with_503(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in ("failing", "failing_async", "without_database"):
+            path = f"tests.tokens.authenticators.{name}"
+            with override_settings(DWSPS={"AUTHENTICATOR": path}):
+                communicator = PubSubCommunicator(headers=bearer("some-token"))
+                communicator.scope["extensions"] = {"websocket.http.response": {}}
+                await communicator.send_input({"type": "websocket.connect"})
+                assert (await communicator.receive_output(5))["status"] == 503
+                await communicator.receive_output(5)
+                await communicator.wait(5)
+        assert "the authenticator failed" in caplog.text
+        assert "some-token" not in caplog.text
+
+
+@pytest.mark.usefixtures("tokens_by_name")
+class TestPeers:
+    """Opaque tokens, which may be secrets by their form."""
+
+    async def test_secrets_and_tokens_are_told_apart(self) -> None:
+        await peer()
+        await user()
+        assert await is_peer(headers=bearer(SECRET))
+        assert await is_peer(path=by_url(SECRET))
+        assert await is_user(headers=bearer("ann"))
+        assert not await is_peer(headers=bearer("ann"))
+
+    async def test_a_token_as_long_as_a_secret_is_a_token(self) -> None:
+        await peer()
+        name = "a" * len(SECRET)
+        await user(name)
+        assert await is_user(name, headers=bearer(name))
+
+    async def test_the_authenticator_does_not_see_a_peers_secret(self) -> None:
+        """Even one that is out of order keeps no peer away."""
+        await peer()
+        with override_settings(DWSPS={"AUTHENTICATOR": "tests.tokens.authenticators.failing"}):
+            assert await is_peer(headers=bearer(SECRET))
+
+    async def test_the_log_says_as_what_a_credential_was_tried(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        far = await peer()
+        for token, reason in (
+            ("dwspst_x", "not a valid token"),
+            ("short", "not a valid token"),
+            (
+                SECRET[:-1] + "x",
+                "neither a valid token nor the secret of a peer: wrong secret",
+            ),
+        ):
+            caplog.clear()
+            assert not await is_user(headers=bearer(token))
+            assert f"refused: {reason}" in caplog.text
+        far.enabled = False
+        await far.asave()
+        assert not await is_peer(headers=bearer(SECRET))
+        assert "peer 'far' is disabled" in caplog.text
+
+    async def test_false_tokens_delay_no_peer(self, clock: Clock) -> None:
+        await peer()
+        async with one_runtime():
+            began = clock.now
+            for number in range(FREE_TOKENS + 5):
+                assert not await is_user(headers=bearer(f"dwspst_{number}"))
+                assert not await is_user(headers=bearer(f"opaque-{number}"))
+            assert clock.now > began  # the opaque ones wait
+            began = clock.now
+            assert await is_peer(headers=bearer(SECRET))
+            assert clock.now == began
+
+    async def test_false_secrets_delay_no_client_with_a_token(self, clock: Clock) -> None:
+        await peer()
+        await user()
+        async with one_runtime():
+            began = clock.now
+            for number in range(FREE + 3):
+                assert not await is_peer(headers=bearer(f"{SECRET[:-1]}{number}"))
+            assert clock.now > began
+            began = clock.now
+            assert await is_user(headers=bearer("ann"))
+            assert clock.now == began
+
+    async def test_signed_tokens_wait_for_nobody(self, clock: Clock) -> None:
+        with override_settings(DWSPS=SIGNED):
+            token = await token_of(await user())
+            await peer()
+            async with one_runtime():
+                for number in range(FREE_TOKENS + 5):
+                    await is_user(headers=bearer(f"opaque-{number}"))
+                    await is_user(headers=bearer(f"dwspst_{number}"))
+                for number in range(FREE + 3):
+                    await is_peer(headers=bearer(f"{SECRET[:-1]}{number}"))
+                began = clock.now
+                assert await is_user(headers=bearer(token))
+                assert clock.now == began
+
+    async def test_a_client_that_repeats_an_expired_token_delays_nobody(
+        self, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await user()
+        async with one_runtime():
+            for _ in range(3 * FREE_TOKENS):
+                assert not await is_user(headers=bearer("expired"))
+                clock.now += KNOWN_INTERVAL / 2
+            began = clock.now
+            assert await is_user(headers=bearer("ann"))
+            assert clock.now == began
+        assert "a credential that is not checked again" not in caplog.text
+
+
+@pytest.mark.usefixtures("signed_tokens")
+class TestFrame:
+    async def test_a_client_tells_who_it_is_when_it_is_connected(self) -> None:
+        token = await token_of(await user(), expires=timedelta(minutes=10))
+        async with PubSubCommunicator() as client:
+            await client.send_json_to({"type": "subscribe", "topic": "ann"})
+            assert (await client.receive_json_from(5))["code"] == "forbidden"
+            ack = await authenticate(client, token, id=7)
+            assert (ack["type"], ack["action"], ack["id"]) == ("ack", "authenticate", 7)
+            assert 590 <= ack["expiresIn"] <= 600
+            await client.subscribe("ann")
+
+    async def test_a_bad_token_leaves_the_connection_as_it_was(self) -> None:
+        ann = await user()
+        async with PubSubCommunicator(user=ann) as client:
+            await client.subscribe("ann")
+            answer = await authenticate(client, "dwspst_x", id=1)
+            assert (answer["code"], answer["retryable"]) == ("unauthorized", False)
+            await client.publish("ann", 1)
+            assert (await client.receive())["message"] == 1
+
+    async def test_the_token_of_another_user_is_refused(self) -> None:
+        ann, bob = await user("ann"), await user("bob")
+        for connection in ({"headers": bearer(await token_of(ann))}, {"user": ann}):
+            async with PubSubCommunicator(**connection) as client:
+                answer = await authenticate(client, await token_of(bob))
+                assert answer["code"] == "unauthorized"
+                await client.subscribe("ann")
+
+    async def test_without_an_authenticator_none_is_taken(self) -> None:
+        token = await token_of(await user())
+        with override_settings(DWSPS={}):
+            async with PubSubCommunicator() as client:
+                assert (await authenticate(client, token))["code"] == "unauthorized"
+
+    async def test_an_authenticator_that_fails_makes_it_unavailable(self) -> None:
+        for name in ("failing", "failing_async", "without_database"):
+            path = f"tests.tokens.authenticators.{name}"
+            with override_settings(DWSPS={"AUTHENTICATOR": path}):
+                async with PubSubCommunicator() as client:
+                    answer = await authenticate(client, "some-token")
+                    assert (answer["code"], answer["retryable"]) == ("unavailable", True)
+                    assert "some-token" not in answer["reason"]
+
+    async def test_the_authenticator_knows_the_connection(self) -> None:
+        await user()
+        dwsps = SIGNED | {"AUTHENTICATOR": "tests.tokens.authenticators.by_path"}
+        with override_settings(DWSPS=dwsps):
+            async with PubSubCommunicator(path="/ws/ann/") as client:
+                await authenticate(client, "token")
+                await client.subscribe("ann")
+
+    async def test_guessing_is_slowed_down_across_connections(self, clock: Clock) -> None:
+        with override_settings(DWSPS=BY_NAME):
+            await user()
+            async with PubSubCommunicator() as one, PubSubCommunicator() as other:
+                began = clock.now
+                for number in range(FREE_TOKENS):
+                    await authenticate(one, f"guess-{number}")
+                assert clock.now == began
+                await authenticate(other, "another-guess")
+                assert clock.now > began
+
+    async def test_a_flood_asks_one_question_at_a_time_for_each_connection(self) -> None:
+        active, most = 0, 0
+
+        async def slowly(token: str, scope: Any) -> None:
+            nonlocal active, most
+            active += 1
+            most = max(most, active)
+            await asyncio.sleep(0)
+            active -= 1
+
+        with mock.patch("tests.tokens.authenticators.by_name_async", slowly):
+            dwsps = {"AUTHENTICATOR": "tests.tokens.authenticators.by_name_async"}
+            with override_settings(DWSPS=dwsps):
+                async with PubSubCommunicator() as client:
+                    for number in range(50):
+                        await client.send_json_to(
+                            {"type": "authenticate", "token": f"dwspst_{number}", "id": number}
+                        )
+                    answers = [await client.receive_json_from(5) for _ in range(50)]
+        assert [answer["id"] for answer in answers] == list(range(50))
+        assert {answer["code"] for answer in answers} == {"unauthorized"}
+        assert most == 1
+
+    async def test_it_counts_against_the_rate(self) -> None:
+        with override_settings(DWSPS=SIGNED | {"RATE_LIMIT": 0.1, "RATE_BURST": 3}):
+            async with PubSubCommunicator() as client:
+                codes = [(await authenticate(client, "dwspst_x"))["code"] for _ in range(5)]
+        assert codes == ["unauthorized"] * 3 + ["rate_limited"] * 2
