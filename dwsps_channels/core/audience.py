@@ -1,9 +1,9 @@
 """The subscriptions to one topic, and the delivery of a frame to all of them."""
 
-from collections.abc import Collection, KeysView, ValuesView
+from collections.abc import Collection, KeysView
 
 from dwsps_channels.core.subscription import Subscription
-from dwsps_channels.core.transport import Broadcaster, Transport
+from dwsps_channels.core.transport import Broadcaster, Recipient
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
 
@@ -24,10 +24,10 @@ class Audience:
 
     def __init__(self) -> None:
         # What a delivery needs is at hand: the transports.
-        self._transports: dict[Subscription, Transport] = {}
+        self._transports: dict[Subscription, Recipient] = {}
         # The transports of each broadcaster; those without one are under None. Made when needed, and dropped, never
         # changed, when a subscriber comes or goes: a broadcaster may keep the group that it was given.
-        self._groups: list[tuple[Broadcaster | None, Collection[Transport]]] | None = None
+        self._groups: list[tuple[Broadcaster | None, Collection[Recipient]]] | None = None
         self.denying: dict[str, set[Subscription]] | None = None
         """By denied sub-topic the subscriptions that do not get it; empty or ``None``: all get everything."""
         # By the deepest denied topic on a publication's way the others. Dropped, and made again, as groups are.
@@ -84,16 +84,17 @@ class Audience:
                 del part._transports[subscription]
         return part
 
+    def redirect(self, subscription: Subscription, recipient: Recipient) -> None:
+        """Deliver to ``recipient`` from now on because of a subscription. It keeps its place."""
+        self._transports[subscription] = recipient
+        self._groups = self._parts = None
+
     def __len__(self) -> int:
         return len(self._transports)
 
     def subscriptions(self) -> KeysView[Subscription]:
         """Return the subscriptions, in order."""
         return self._transports.keys()
-
-    def transports(self) -> ValuesView[Transport]:
-        """Return the subscribers' transports, in the same order."""
-        return self._transports.values()
 
     def deliver(self, frame: Frame) -> None:
         """Send ``frame`` to every subscriber."""
@@ -111,9 +112,9 @@ class Audience:
                 for transport in group:
                     transport.send(frame)
 
-    def _divide(self) -> list[tuple[Broadcaster | None, Collection[Transport]]]:
+    def _divide(self) -> list[tuple[Broadcaster | None, Collection[Recipient]]]:
         # A dict keeps the order, and ``in`` is a fast test on it.
-        groups: dict[Broadcaster | None, dict[Transport, None]] = {}
+        groups: dict[Broadcaster | None, dict[Recipient, None]] = {}
         for transport in self._transports.values():
             groups.setdefault(transport.broadcaster, {})[transport] = None
         return list(groups.items())

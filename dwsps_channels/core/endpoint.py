@@ -104,10 +104,14 @@ class Endpoint:
 
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Tell the client why, and close; with ``discard``, without what is waiting to be sent."""
-        self._leave()
         # After a close that discards what waits, the client lacks what is before the cursor.
-        cursor = self._node.cursor if code is CloseCode.GOING_AWAY and not discard else ""
+        cursor = self._sent_cursor() if code is CloseCode.GOING_AWAY and not discard else ""
+        self._leave()
         self._transport.close(code, error_frame(error, cursor=cursor), discard=discard)
+
+    def _sent_cursor(self) -> str:
+        """Return the place in the log up to which everything was sent; empty: there is no log."""
+        return self._node.cursor
 
     def stop_receiving(self) -> Awaitable[None] | None:
         """Ignore what the client sends from now on, and call ``close`` soon.

@@ -3,7 +3,7 @@
 from dwsps_channels.core.audience import Audience
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.subscription import Subscriber, Subscription
-from dwsps_channels.core.transport import Transport
+from dwsps_channels.core.transport import Recipient, Transport
 from dwsps_channels.protocol.topics import contexts, size
 
 
@@ -56,6 +56,10 @@ class Hub:
             del self._audiences[topic]
         return True
 
+    def redirect(self, subscription: Subscription, recipient: Recipient) -> None:
+        """Deliver to ``recipient``, from the next delivery on, what a subscription brings."""
+        self._audiences[subscription.topic].redirect(subscription, recipient)
+
     def remove(self, subscriber: Subscriber) -> None:
         """Undo all of its subscriptions."""
         self.lagging.discard(subscriber)
@@ -104,4 +108,4 @@ class Hub:
         ]
         if len(matching) == 1:
             return len(matching[0])
-        return len(set().union(*(audience.transports() for audience in matching)))
+        return len({each.subscriber for audience in matching for each in audience.subscriptions()})

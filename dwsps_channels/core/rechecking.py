@@ -1,20 +1,32 @@
 """Rechecks: the decisions about a connection are taken again, while it stands."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Any
+from typing import Final
 
-from dwsps_channels.core.grants import CheckGrant
+from msgspec import UNSET, UnsetType
+
+from dwsps_channels.core.grants import CheckGrant, no_grants
+from dwsps_channels.core.hold import HeldDelivery, Hold
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import Pause
-from dwsps_channels.core.policy import Decision, Policy, denied_below, is_allowed
-from dwsps_channels.core.recovery import Decisions, Gather, RecoveringEndpoint, ask_each
+from dwsps_channels.core.policy import (
+    ANSWERS,
+    NONE_DENIED,
+    Answer,
+    Decision,
+    Policy,
+    answer_of,
+    denied_below,
+)
+from dwsps_channels.core.recovery import Decisions, Gather, RecoveringEndpoint, ask_each, wait_while
 from dwsps_channels.core.scheduler import Scheduler
+from dwsps_channels.core.subscription import Subscription
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.errors import Forbidden, Unauthorized
+from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable, WireError
 from dwsps_channels.protocol.messages import Unsubscribed, encode
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import contexts
@@ -26,10 +38,23 @@ LookUp = Callable[[], Awaitable[Identity | None]]
 """Returns the identity of a client as it is now, with the same ``client``; ``None``: the client is nobody any more."""
 
 
+class _NobodysPolicy:
+    """The policy of a connection that is closed because its client may not have it."""
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        return False
+
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return False
+
+
+_NOBODYS: Final = _NobodysPolicy()
+
+
 class RecheckingEndpoint(RecoveringEndpoint):
     """The part of a session that asks again about its client, and about the subscriptions that stand."""
 
-    __slots__ = ("_generation", "_identified", "_on_identity", "_scheduler")
+    __slots__ = ("_identified", "_on_identity", "_scheduler")
 
     def __init__(
         self,
@@ -60,101 +85,208 @@ class RecheckingEndpoint(RecoveringEndpoint):
         )
         self._scheduler = scheduler
         self._on_identity = on_identity
-        # Grows with each recheck: what was asked before it is asked again.
-        self._generation = 0
         # The generation in which the identity was looked up.
         self._identified = 0
 
     def recheck(self, topics: Collection[str] | None) -> Awaitable[None] | None:
         """Ask again about the subscriptions at, above and below ``topics``, which are valid; ``None``: about all.
 
-        The call itself takes effect at once: no decision from before it counts any more. If an awaitable is returned,
-        await it, or close the session. It never raises.
+        The call itself takes effect at once: no decision from before it counts any more, and until the new ones are
+        there nothing is sent. If an awaitable is returned, await it, or close the session. It never raises.
         """
-        self._generation += 1
         standing = self._subscriber.subscriptions
-        affected = list(standing) if topics is None else _related(standing, topics)
-        if self._closing or not affected:
-            return None
-        generation = self._generation
-        decisions = ask_each(self._ask_again, affected, self._gather)
-        if isinstance(decisions, dict):
-            self._settle(decisions)
-            return None
-        return self._settle_later(decisions, generation)
+        return self._recheck(list(standing) if topics is None else _related(standing, topics))
+
+    def recheck_subscription(self, topic: str) -> Awaitable[None] | None:
+        """Do the same as ``recheck`` about the subscription to ``topic`` alone, if there is one."""
+        return self._recheck([topic] if topic in self._subscriber.subscriptions else [])
 
     def verify(self, look_up: LookUp) -> Awaitable[None]:
         """Look the client up again, then recheck all; close the connection if it is nobody any more.
 
-        The call itself takes effect at once, as that of ``recheck``. Await what is returned, or close the session. It
-        never raises: if ``look_up`` does, the connection is closed.
+        The call itself takes effect at once: until ``look_up`` and the policy have answered, nothing is sent, and no
+        request is decided. Await what is returned, or close the session. It never raises: if ``look_up`` does, the
+        connection is closed.
         """
         self._generation += 1
+        if not self._closing:
+            self._hold_back().verifying += 1
         return self._verify(look_up, self._generation)
 
+    def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
+        """Do as ``Endpoint.close``; if the client may not have the connection, what is being decided is refused."""
+        if code in (CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN):
+            self._generation += 1
+            self._policy, self._check_grant = _NOBODYS, no_grants
+        super().close(code, error, discard=discard)
+
+    def _recheck(self, topics: Collection[str]) -> Awaitable[None] | None:
+        self._generation = generation = self._generation + 1
+        if self._closing or not topics:
+            return None
+        subscriptions = [self._subscriber.subscriptions[topic] for topic in topics]
+        decisions = ask_each(self._ask_again, topics, self._gather)
+        if not isinstance(decisions, dict):
+            hold = self._hold_back()
+            for subscription in subscriptions:
+                # All that comes meanwhile is kept, and sorted out once it is known what is denied now.
+                self._hub.deny(subscription, NONE_DENIED)
+                hold.undecided[subscription] = generation
+            return self._settle_later(subscriptions, decisions, generation)
+        for subscription in subscriptions:
+            self._settle(subscription, decisions[subscription.topic])
+        self._release()
+        return None
+
+    async def _settle_later(
+        self,
+        subscriptions: Sequence[Subscription],
+        decisions: Awaitable[Decisions],
+        generation: int,
+    ) -> None:
+        answers: Decisions = {}
+        try:
+            answers = await decisions
+        finally:
+            # An answer that did not come, because this was cancelled, is a no.
+            for subscription in subscriptions:
+                if self._hold is None or self._closing:
+                    break
+                # It may have been asked about again, or be decided already.
+                if self._hold.undecided.get(subscription) == generation:
+                    self._settle(subscription, answers.get(subscription.topic, False))
+            self._release()
+
     async def _verify(self, look_up: LookUp, generation: int) -> None:
+        identity, problem = None, "the user could not be looked up"
         try:
             identity = await look_up()
             problem = "the user is not logged in any more"
         except Exception as error:
-            identity, problem = None, self._wire_error(error).reason
-        # A later look-up knows more.
-        if self._closing or generation <= self._identified:
+            problem = self._wire_error(error).reason
+        finally:
+            if self._hold is not None:
+                self._hold.verifying -= 1
+            # A later look-up knows more.
+            is_latest = generation > self._identified
+            if identity is None and is_latest and not self._closing:
+                self.close(CloseCode.UNAUTHORIZED, Unauthorized(problem), discard=True)
+        if self._closing:
             return
-        if identity is None:
-            self.close(CloseCode.UNAUTHORIZED, Unauthorized(problem), discard=True)
-            return
-        self._identify(identity, generation)
-        if (pending := self.recheck(None)) is not None:
-            await pending
+        if identity is not None and is_latest:
+            self._identify(identity, generation)
+            if (pending := self.recheck(None)) is not None:
+                await pending
+        self._release()
 
     def _identify(self, identity: Identity, generation: int) -> None:
+        """Replace the identity by one that was looked up in this generation."""
         self._identified = generation
         self.identity = identity
         self._on_identity(self)
 
-    def _ask_again(self, topic: str) -> bool | Decision | Awaitable[bool | Decision]:
-        subscription = self._subscriber.subscriptions.get(topic)
-        if subscription is None or not subscription.grant:
-            return self._policy.may_subscribe(self.identity, topic)
-        return self._ask_again_with(subscription.grant, topic)
+    @property
+    def _is_unverified(self) -> bool:
+        """True while the client is being looked up."""
+        return self._hold is not None and self._hold.verifying > 0
 
-    async def _ask_again_with(self, grant: str, topic: str) -> bool | Decision:
+    async def _once_verified(self, ask: Callable[[], Answer | Awaitable[Answer]]) -> Answer:
+        """Wait until the client was looked up, then ask."""
+        await wait_while(lambda: self._is_unverified, self._pause)
+        if self._is_unverified:
+            raise Unavailable("the user is being looked up")
+        answer = ask()
+        return answer if isinstance(answer, ANSWERS) else answer_of(await answer)
+
+    def _may_subscribe(self, topic: str, grant: str | UnsetType) -> Answer | Awaitable[Answer]:
+        ask = super()._may_subscribe
+        if self._is_unverified:
+            return self._once_verified(lambda: ask(topic, grant))
+        return ask(topic, grant)
+
+    def _may_publish(self, topic: str) -> Answer | Awaitable[Answer]:
+        """Ask the policy, if something is held back."""
+        if self._is_unverified:
+            return self._once_verified(lambda: self._policy.may_publish(self.identity, topic))
+        return self._policy.may_publish(self.identity, topic)
+
+    def _ask_again(self, topic: str) -> Answer | Awaitable[Answer]:
+        grant = self._subscriber.subscriptions[topic].grant
+        if grant:
+            return self._ask_again_with(grant, topic)
+        return self._may_subscribe(topic, UNSET)
+
+    async def _ask_again_with(self, grant: str, topic: str) -> Answer:
         """Ask the policy if the client has become another one than the grant is for."""
         try:
-            answer = self._check_grant(self.identity, topic, grant)
-            return answer if isinstance(answer, bool | Decision) else await answer
+            answer = self._may_subscribe(topic, grant)
+            return answer if isinstance(answer, ANSWERS) else answer_of(await answer)
         except Forbidden:
             pass
-        decision = self._policy.may_subscribe(self.identity, topic)
-        return decision if isinstance(decision, bool | Decision) else await decision
+        decision = self._may_subscribe(topic, UNSET)
+        return decision if isinstance(decision, ANSWERS) else answer_of(await decision)
 
-    async def _settle_later(self, decisions: Awaitable[Decisions], generation: int) -> None:
-        answers = await decisions
-        if generation == self._generation:
-            self._settle(answers)
+    def _subscribe(self, topic: str, answer: Answer, grant: str | UnsetType = UNSET) -> None:
+        super()._subscribe(topic, answer, grant)
+        self._recheck_in_time(topic, answer)
+        if self._hold is not None:
+            # What was decided just now is newer than what is still to come.
+            subscription = self._subscriber.subscriptions[topic]
+            self._hold.undecided.pop(subscription, None)
+            self._hub.redirect(subscription, HeldDelivery(self._hold, subscription))
 
-    def _settle(self, decisions: Decisions) -> None:
-        """Let what was decided about subscriptions take effect."""
-        for topic, decision in decisions.items():
-            if topic in self._subscriber.subscriptions and not self._closing:
-                if is_allowed(decision):
-                    self._keep(topic, decision)
-                else:
-                    self._end(topic, decision)
+    def _recheck_in_time(self, topic: str, answer: Answer) -> None:
+        if isinstance(answer, Decision) and answer.recheck_after is not None:
+            self._scheduler.recheck_later(self, topic, answer.recheck_after)
 
-    def _keep(self, topic: str, decision: Any) -> None:
-        self._hub.deny(self._subscriber.subscriptions[topic], denied_below(topic, decision))
-        if isinstance(decision, Decision) and decision.recheck_after is not None:
-            self._scheduler.recheck_later(self, topic, decision.recheck_after)
-
-    def _end(self, topic: str, decision: Any) -> None:
-        """End a subscription that is not allowed any more."""
+    def _settle(self, subscription: Subscription, decision: Answer | Exception) -> None:
+        """Let what was decided about a subscription take effect."""
+        if self._hold is not None:
+            self._hold.undecided.pop(subscription, None)
+        topic = subscription.topic
+        if self._subscriber.subscriptions.get(topic) is not subscription:
+            return  # it ended meanwhile
+        if not isinstance(decision, Exception) and decision:
+            self._hub.deny(subscription, denied_below(topic, decision))
+            self._recheck_in_time(topic, decision)
+            return
         error = self._forbidden(topic, decision)
         self._hub.unsubscribe(self._subscriber, topic)
         for observer in self._observers:
             observer.unsubscribed(self.identity, topic)
         self._transport.send(encode(Unsubscribed(now(), topic, error.code, error.reason)))
+
+    def _hold_back(self) -> Hold:
+        """Send nothing until ``_release``."""
+        if self._hold is None:
+            hold = Hold(self._transport, self._limits.buffered_bytes, self._node.cursor)
+            self._redirect(hold)
+            self._hold = hold
+            for subscription in self._subscriber.subscriptions.values():
+                self._hub.redirect(subscription, HeldDelivery(hold, subscription))
+        return self._hold
+
+    def _release(self) -> None:
+        """Send what was held back, if all is decided."""
+        hold = self._hold
+        if hold is None or hold.undecided or hold.verifying or self._closing:
+            return
+        self._hold = None
+        self._redirect(hold.transport)
+        for subscription in self._subscriber.subscriptions.values():
+            self._hub.redirect(subscription, hold.transport)
+        if hold.is_overrun:
+            self.on_slow_consumer()
+        else:
+            hold.release()
+
+    def _redirect(self, transport: Transport) -> None:
+        self._transport = transport
+        if self._replies is not None:
+            self._replies.send = transport.send
+
+    def _sent_cursor(self) -> str:
+        return super()._sent_cursor() if self._hold is None else self._hold.cursor
 
 
 def _related(standing: Collection[str], topics: Collection[str]) -> list[str]:

@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from dwsps_channels.core.endpoint import Endpoint
 from dwsps_channels.core.grants import CheckGrant
+from dwsps_channels.core.hold import Hold
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
@@ -36,6 +37,7 @@ from dwsps_channels.core.policy import (
 from dwsps_channels.core.replay import NO_REPLAY, Replay
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unavailable, WireError
 from dwsps_channels.protocol.messages import Resume, Resumed, Subscribe, TopicError
 from dwsps_channels.protocol.topics import check
@@ -45,6 +47,8 @@ MAX_QUESTIONS: Final = 32
 
 # What is published while a replay is sent is sent after it, and so on: so often, until the rest fits.
 MAX_ROUNDS: Final = 16
+
+T = TypeVar("T")
 
 Ask = Callable[[str], Answer | Awaitable[Answer]]
 Decisions = dict[str, Answer | Exception]
@@ -123,18 +127,34 @@ def _denied(decisions: Decisions) -> dict[str, DeniedTopics]:
     }
 
 
-async def wait_for_log(is_behind: Callable[[], bool], pause: Pause) -> None:
-    """Wait until this process is not behind the client's cursor any more, or has been for too long."""
+async def wait_while(condition: Callable[[], bool], pause: Pause) -> None:
+    """Wait until ``condition`` is false, or has been true for too long."""
     for number in range(MAX_PAUSES):
-        if not is_behind():
+        if not condition():
             return
         await pause(FIRST_PAUSE * 2**number)
+
+
+def _is_same(topic: str, before: Answer, after: Answer | Exception) -> bool:
+    """Tell whether a topic that was allowed is so still, with the same sub-topics."""
+    return (
+        not isinstance(after, Exception)
+        and is_allowed(after)
+        and denied_below(topic, after) == denied_below(topic, before)
+    )
+
+
+class Grounds(Struct):
+    """The decisions that a recovery rests on, and the session's generation in which they were taken."""
+
+    decisions: Decisions
+    generation: int
 
 
 class RecoveringEndpoint(Endpoint):
     """The part of a session that lets a client have what it missed (docs/reference/protocol.md, "Recovery")."""
 
-    __slots__ = ("_check_grant", "_gather", "_pause", "_policy")
+    __slots__ = ("_check_grant", "_gather", "_generation", "_hold", "_pause", "_policy")
 
     def __init__(
         self,
@@ -154,6 +174,28 @@ class RecoveringEndpoint(Endpoint):
         self._check_grant = check_grant
         self._gather = gather
         self._pause = pause
+        # Grows when decisions are to be taken again: one that was asked for in an earlier generation does not count.
+        self._generation = 0
+        # Set while decisions are taken again.
+        self._hold: Hold | None = None
+
+    def _process(self, request: Any) -> Awaitable[None] | None:
+        """Handle a request from its beginning on. Raises what is wrong with it."""
+        raise NotImplementedError
+
+    async def _latest(
+        self, awaited: Awaitable[T], ask: Callable[[], T | Awaitable[T]], generation: int
+    ) -> T:
+        """Await an answer that was asked for in this generation; ask again if another one has begun meanwhile."""
+        while True:
+            answer = await awaited
+            if generation == self._generation:
+                return answer
+            generation = self._generation
+            again = ask()
+            if not isinstance(again, Awaitable):
+                return again
+            awaited = again
 
     def _may_subscribe(self, topic: str, grant: str | UnsetType) -> Answer | Awaitable[Answer]:
         """Ask the policy; if the client brings a grant, ask about that."""
@@ -174,6 +216,13 @@ class RecoveringEndpoint(Endpoint):
 
     def _resume(self, request: Resume) -> Awaitable[None] | None:
         """Ask the policy about each topic of a resume, then let it take effect, and reply."""
+        decisions = self._ask_about(request)
+        if isinstance(decisions, dict):
+            return self._resume_allowed(request, decisions)
+        latest = self._latest(decisions, partial(self._ask_about, request), self._generation)
+        return self._continue(request, latest, partial(self._resume_allowed, request))
+
+    def _ask_about(self, request: Resume) -> Decisions | Awaitable[Decisions]:
         quota = SubscriptionQuota(self._subscriber, self._limits)
 
         def ask(topic: str) -> Answer | Awaitable[Answer]:
@@ -182,13 +231,9 @@ class RecoveringEndpoint(Endpoint):
                 raise Unavailable("the connection is closing")
             check(topic)
             quota.admit(topic)
-            return self._may_subscribe(topic, grants.get(topic, UNSET))
+            return self._ask_for(request, topic)
 
-        grants = request.grants or {}
-        decisions = ask_each(ask, dict.fromkeys(request.topics), self._gather)
-        if isinstance(decisions, dict):
-            return self._resume_allowed(request, decisions)
-        return self._continue(request, decisions, partial(self._resume_allowed, request))
+        return ask_each(ask, dict.fromkeys(request.topics), self._gather)
 
     def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
         # A policy that fails often fails for all topics: the log tells of the first.
@@ -202,12 +247,27 @@ class RecoveringEndpoint(Endpoint):
     def _recover(self, request: Any, decisions: Decisions) -> Awaitable[None] | None:
         """Send what is asked for, subscribe to the topics that are allowed, and reply: one step, without an await.
 
-        It waits for this process to have read what the client has had, and for the client's buffer to have room.
+        It waits for this process to have read what the client has had, for what is held back, and for the client's
+        buffer to have room.
         """
-        if request.since is not UNSET and self._node.is_behind(request.since):
-            read = wait_for_log(partial(self._node.is_behind, request.since), self._pause)
-            return self._continue(request, read, lambda _: self._send_replay(request, decisions))
-        return self._send_replay(request, decisions)
+        grounds = Grounds(decisions, self._generation)
+        if self._is_early(request):
+            ready = wait_while(partial(self._is_early, request), self._pause)
+            return self._continue(request, ready, lambda _: self._recover_now(request, grounds))
+        return self._send_replay(request, grounds)
+
+    def _is_early(self, request: Any) -> bool:
+        """Tell whether a recovery has to wait: a replay would come before what the client gets first."""
+        return self._hold is not None or (
+            request.since is not UNSET and self._node.is_behind(request.since)
+        )
+
+    def _recover_now(self, request: Any, grounds: Grounds) -> Awaitable[None] | None:
+        if self._hold is not None:
+            raise Unavailable("it is still being decided what the client may read")
+        if grounds.generation != self._generation:
+            return self._process(request)
+        return self._send_replay(request, grounds)
 
     def _take(self, request: Any, decisions: Decisions) -> Replay:
         """Return what a request asks for, as far as it is allowed."""
@@ -219,16 +279,16 @@ class RecoveringEndpoint(Endpoint):
             )
         return self._node.replay(tuple(_allowed(decisions)), request.since, denied)
 
-    def _send_replay(self, request: Any, decisions: Decisions) -> Awaitable[None] | None:
-        replay = self._take(request, decisions)
+    def _send_replay(self, request: Any, grounds: Grounds) -> Awaitable[None] | None:
+        replay = self._take(request, grounds.decisions)
         if not replay.unencoded and has_room(
             self._transport.buffered_bytes, self._limits.buffered_bytes, replay.size
         ):
-            return self._replay(request, decisions, replay)
-        end = self._send_but_the_end(request, decisions)
-        return self._continue(request, end, partial(self._replay, request, decisions))
+            return self._replay(request, grounds.decisions, replay)
+        end = self._send_but_the_end(request, grounds)
+        return self._continue(request, end, partial(self._replay, request, grounds.decisions))
 
-    async def _send_but_the_end(self, request: Any, decisions: Decisions) -> Replay | None:
+    async def _send_but_the_end(self, request: Any, grounds: Grounds) -> Replay | None:
         """Send a replay, and what is published meanwhile. Return the end of it: send that before the next ``await``.
 
         Return ``None`` if nothing was sent, because the client does not read. A recovery is never partial: if something
@@ -236,17 +296,19 @@ class RecoveringEndpoint(Endpoint):
         """
         node = self._node
         window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        confirm = partial(self._confirm, request, grounds, window)
+        await confirm()
         # Taken here, in one step with the cursor below: a coroutine may begin later than it is made.
-        replay = self._take(request, decisions)
+        replay = self._take(request, grounds.decisions)
         recovered = replay.recovered
         topics = frozenset((request.topic,)) if request.since is UNSET else recovered
         for _ in range(MAX_ROUNDS):
             epoch, cursor = node.epoch, node.cursor
-            if not await self._send_in_bursts(window, replay):
+            if not await self._send_in_bursts(window, replay, confirm):
                 if node.epoch == epoch:
                     return None
-                return await self._send_but_the_end(request, decisions)
-            since = node.replay(tuple(topics), cursor, _denied(decisions))
+                return await self._send_but_the_end(request, grounds)
+            since = node.replay(tuple(topics), cursor, _denied(grounds.decisions))
             if since.recovered != topics:
                 raise self._give_up("what it missed was lost while it was sent the first part")
             replay = replace(since, recovered=recovered)
@@ -254,8 +316,13 @@ class RecoveringEndpoint(Endpoint):
                 return replay
         raise self._give_up("more is published than it reads")
 
-    async def _send_in_bursts(self, window: Window, replay: Replay) -> bool:
-        """Send all of a replay; ``False``: nothing, because the client does not read, or the replay is stale."""
+    async def _send_in_bursts(
+        self, window: Window, replay: Replay, confirm: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Send all of a replay; ``False``: nothing, because the client does not read, or the replay is stale.
+
+        ``confirm`` is called before each part but the first; it raises if the rest is not to be sent.
+        """
         node, epoch = self._node, self._node.epoch
         backlog = Backlog(node.encode(replay))
         while not window.send(backlog):
@@ -266,7 +333,37 @@ class RecoveringEndpoint(Endpoint):
                 if not window.is_used:
                     return False
                 raise self._give_up("it has not read what it missed")
+            await confirm()
         return True
+
+    async def _confirm(self, request: Any, grounds: Grounds, window: Window) -> None:
+        """Ask again about what is being sent, if decisions are to be taken again.
+
+        Raises:
+            Unavailable: the answers are others. If something was sent, the connection is closed.
+        """
+        allowed = _allowed(grounds.decisions)
+        while grounds.generation != self._generation:
+            grounds.generation = self._generation
+            await wait_while(lambda: self._hold is not None, self._pause)
+            again = ask_each(partial(self._ask_for, request), allowed, self._gather)
+            answers = again if isinstance(again, dict) else await again
+            if self._closing:
+                raise Unavailable("the connection is closing")
+            if self._hold is not None or not all(
+                _is_same(topic, answer, answers[topic]) for topic, answer in allowed.items()
+            ):
+                error = Unavailable("what the client may read has changed")
+                if window.is_used:
+                    self.close(CloseCode.GOING_AWAY, error, discard=True)
+                raise error
+            grounds.decisions.update(answers)
+
+    def _ask_for(self, request: Any, topic: str) -> Answer | Awaitable[Answer]:
+        """Ask about a topic of a request."""
+        if isinstance(request, Resume):
+            return self._may_subscribe(topic, (request.grants or {}).get(topic, UNSET))
+        return self._may_subscribe(topic, request.grant)
 
     def _give_up(self, problem: str) -> Unavailable:
         """Close the connection of a client that is too slow for a replay; return what to raise."""

@@ -25,10 +25,11 @@ def _turn() -> Generator[None, None, None]:
 class ReplyQueue:
     """A queue of replies. A reply that is known waits for those before it that are not."""
 
-    __slots__ = ("_queue", "_send")
+    __slots__ = ("_queue", "send")
 
     def __init__(self, send: Callable[[Frame], None]) -> None:
-        self._send = send
+        self.send = send
+        """Takes the replies when their turn has come. Replace it to send the next ones elsewhere."""
         self._queue: deque[Reply | tuple[Future, Callable[[Future], Frame]]] = deque()
 
     def reply(self, reply: Reply) -> None:
@@ -80,8 +81,8 @@ class ReplyQueue:
                     return
                 # If a server that ends has cancelled it, nobody is left to reply to.
                 if not outcome.cancelled():
-                    self._send(make_reply(outcome))
+                    self.send(make_reply(outcome))
             queue.popleft()
 
     def _send_now(self, reply: Reply) -> None:
-        self._send(reply if isinstance(reply, Frame) else reply())
+        self.send(reply if isinstance(reply, Frame) else reply())

@@ -1,14 +1,14 @@
 """The server's side of a client's connection: a frame in, decisions, frames out. The same on every server."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from msgspec import UNSET, Raw, UnsetType
 
-from dwsps_channels.core.authenticator import Authentication, Authenticator
+from dwsps_channels.core.authenticating import AuthenticatingEndpoint
+from dwsps_channels.core.authenticator import Authenticator
 from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.grants import CheckGrant, no_grants
@@ -19,20 +19,18 @@ from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import Pause, no_pause
 from dwsps_channels.core.policy import ANSWERS, Answer, Policy, reason_of
-from dwsps_channels.core.rechecking import OnIdentity, RecheckingEndpoint
+from dwsps_channels.core.rechecking import OnIdentity
 from dwsps_channels.core.recovery import Gather, one_by_one
 from dwsps_channels.core.reply_queue import ReplyQueue
-from dwsps_channels.core.scheduler import NEVER, Scheduler, Timer
+from dwsps_channels.core.scheduler import NEVER, Scheduler
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
-from dwsps_channels.protocol.close_codes import CloseCode
-from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable
+from dwsps_channels.protocol.errors import Forbidden, Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.messages import (
     CLIENT_REQUESTS,
     Ack,
     Authenticate,
-    Expiring,
     Publish,
     Requests,
     Resume,
@@ -45,18 +43,15 @@ from dwsps_channels.protocol.messages import (
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import NOTICES, check, contexts
 
-# The seconds before a token's expiry at which the client is warned.
-EXPIRY_NOTICE: Final = 60.0
 
-
-class Session(RecheckingEndpoint):
+class Session(AuthenticatingEndpoint):
     """Handles the frames of one connection, one after the other.
 
     Call ``open`` once the connection is accepted, ``receive`` for each frame, ``closed`` when it is gone: the last
     one always, whatever happened before.
     """
 
-    __slots__ = ("_authenticator", "_expiry", "_find_user", "_key_prefix")
+    __slots__ = ("_key_prefix",)
 
     requests: ClassVar[Requests] = CLIENT_REQUESTS
     """The requests that the other end may send."""
@@ -94,11 +89,9 @@ class Session(RecheckingEndpoint):
             check_grant,
             scheduler,
             on_identity,
+            authenticator=authenticator,
+            find_user=find_user,
         )
-        self._find_user = find_user
-        self._authenticator = authenticator
-        # Of the token that the client came with, or has sent.
-        self._expiry: Timer | None = None
         # Made for the first key.
         self._key_prefix = ""
 
@@ -123,7 +116,17 @@ class Session(RecheckingEndpoint):
                 return self._handle(request, allowed)
         except Exception as error:
             return self._report(error, subject_of(frame))
-        return self._continue(request, allowed, partial(self._handle, request))
+        return self._continue_with(request, allowed)
+
+    def _process(self, request: Any) -> Awaitable[None] | None:
+        allowed = self._allowed(request)
+        if isinstance(allowed, ANSWERS):
+            return self._handle(request, allowed)
+        return self._continue_with(request, allowed)
+
+    def _continue_with(self, request: Any, allowed: Awaitable[Answer]) -> Awaitable[None]:
+        latest = self._latest(allowed, partial(self._allowed, request), self._generation)
+        return self._continue(request, latest, partial(self._handle, request))
 
     def _allowed(self, request: Any) -> Answer | Awaitable[Answer]:
         """Ask the policy, about a resume later. Raises a ``WireError`` for what it need not be asked about."""
@@ -136,6 +139,8 @@ class Session(RecheckingEndpoint):
                 raise Forbidden(
                     "send fromPeerServer: this connection is not an authenticated peer's"
                 )
+            if self._hold is not None:
+                return self._may_publish(request.topic)
             return self._policy.may_publish(self.identity, request.topic)
         if isinstance(request, Resume):
             self._knows_reset = True
@@ -187,6 +192,10 @@ class Session(RecheckingEndpoint):
             return self._slow_down(topic, pending)
         return pending
 
+    def _identify(self, identity: Identity, generation: int) -> None:
+        self._key_prefix = ""
+        super()._identify(identity, generation)
+
     def _tell_if_published(self, topic: str, message: Raw, outcome: Future) -> None:
         if not has_failed(outcome) and not isinstance(outcome.result(), Repeated):
             for observer in self._observers:
@@ -212,76 +221,6 @@ class Session(RecheckingEndpoint):
             if caught_up is None:
                 return
             await caught_up
-
-    def _authenticate(self, request: Authenticate) -> Awaitable[None] | None:
-        """Ask whom a token stands for, let it take effect, and reply."""
-        if self._authenticator is None:
-            raise Unauthorized("this server takes no tokens")
-        found = self._authenticator(request.token)
-        return self._continue(
-            request, found, partial(self._authenticated, request, self._generation)
-        )
-
-    def _authenticated(
-        self, request: Authenticate, generation: int, found: Authentication | None
-    ) -> Awaitable[None] | None:
-        if self._closing:
-            raise Unavailable("the connection is closing")
-        if found is None:
-            raise Unauthorized("the token is not valid")
-        if generation != self._generation:
-            return self._authenticate(request)
-        identity = replace(self.identity, user=found.user)
-        expires_in = (
-            UNSET if found.expires_at is None else found.expires_at - self._scheduler.time()
-        )
-        if expires_in is not UNSET and expires_in <= 0:
-            raise Unauthorized("the token has expired")
-        if not identity.is_authenticated:
-            raise Unauthorized("the token stands for nobody")
-        if self.identity.is_authenticated and self._find_user(identity) != self._find_user(
-            self.identity
-        ):
-            raise Unauthorized("the token is another user's")
-        self.expire_at(found.expires_at)
-        self._key_prefix = ""
-        self._identify(identity, generation)
-        self._answer(
-            encode(
-                Ack(
-                    action="authenticate",
-                    timestamp=now(),
-                    id=request.id,
-                    expires_in=UNSET if expires_in is UNSET else int(expires_in),
-                )
-            )
-        )
-        return self.recheck(None)
-
-    def expire_at(self, expires_at: float | None) -> None:
-        """End the connection at this time, in seconds since 1970, and warn the client before; ``None``: do not."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-        if expires_at is not None:
-            left = expires_at - self._scheduler.time()
-            self._expiry = self._scheduler.call_later(
-                max(0.0, left - EXPIRY_NOTICE), partial(self._warn_of_expiry, expires_at)
-            )
-
-    def _warn_of_expiry(self, expires_at: float) -> None:
-        left = max(0.0, expires_at - self._scheduler.time())
-        self._transport.send(encode(Expiring(now(), int(left))))
-        self._expiry = self._scheduler.call_later(left, self._expire)
-
-    def _expire(self) -> None:
-        self.close(CloseCode.UNAUTHORIZED, Unauthorized("the token has expired"))
-
-    def _leave(self) -> None:
-        super()._leave()
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
 
     def _perform(self, request: Any, allowed: Answer) -> Awaitable[None] | None:
         """Let a request take effect that is no publish, and reply."""

@@ -20,16 +20,12 @@ class Broadcaster(Protocol):
         """
 
 
-class Transport(Protocol):
-    """The outgoing half of one connection."""
+class Recipient(Protocol):
+    """The receiving end of deliveries."""
 
     @property
     def broadcaster(self) -> Broadcaster | None:
         """The broadcaster that delivers to this connection and many others at once; ``None``: each frame is sent alone."""
-
-    @property
-    def buffered_bytes(self) -> int:
-        """The bytes queued for a client that is behind; the server and the network hold some more."""
 
     def send(self, frame: Frame) -> None:
         """Take ``frame`` for sending, in order.
@@ -37,6 +33,14 @@ class Transport(Protocol):
         Return at once, whatever the reader does; never raise, and never call the session or the hub back from
         within this call: the hub is in the middle of a delivery. Ignore what comes after ``close``.
         """
+
+
+class Transport(Recipient, Protocol):
+    """The outgoing half of one connection."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """The bytes queued for a client that is behind; the server and the network hold some more."""
 
     def send_all(self, frames: Frames) -> None:
         """Do what ``send`` of each of ``frames``, a replay, would do, in order.

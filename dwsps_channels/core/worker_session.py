@@ -89,7 +89,7 @@ class ReaderSession(Session):
         if not replay.unencoded and window.has_room(replay.size):
             self._transport.send_all(replay.frames)
             return self._acknowledge_history(request, recovered, cursor, True)
-        sent = self._send_in_bursts(window, replay)
+        sent = self._send_in_bursts(window, replay, _confirm)
         return self._continue(
             request, sent, partial(self._acknowledge_history, request, recovered, cursor)
         )
@@ -199,6 +199,10 @@ class WorkerSession(PublisherSession):
         super()._leave()
         self._node.stop_waiting(self._answer_waiting)
         self._waiting = []
+
+
+async def _confirm() -> None:
+    """Go on with the history: nobody's right to it ends."""
 
 
 def _entry(entry: Logged) -> Frame:

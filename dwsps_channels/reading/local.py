@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from dwsps_channels.core.recovery import wait_for_log
+from dwsps_channels.core.recovery import wait_while
 from dwsps_channels.exceptions import NoLog
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.reading.excerpt import Excerpt, excerpt
@@ -95,7 +95,7 @@ class LocalLog:
             is_behind = partial(server.node.is_behind, query.since)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CATCH_UP_TIMEOUT):
-                    await wait_for_log(is_behind, asyncio.sleep)
+                    await wait_while(is_behind, asyncio.sleep)
         return self._take(query)
 
     def _take(self, query: HistoryQuery) -> Excerpt:

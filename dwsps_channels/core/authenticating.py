@@ -1,0 +1,123 @@
+"""Authentication on a connection that stands: a client sends a token, renews it, and is closed when it expires."""
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+from msgspec import UNSET, UnsetType
+
+from dwsps_channels.core.authenticator import Authentication, Authenticator
+from dwsps_channels.core.identity import FindUser, Identity
+from dwsps_channels.core.rechecking import RecheckingEndpoint
+from dwsps_channels.core.scheduler import Timer
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unauthorized, Unavailable
+from dwsps_channels.protocol.messages import Ack, Authenticate, Expiring, encode
+from dwsps_channels.protocol.timestamps import now
+
+# The seconds before a token's expiry at which the client is warned.
+EXPIRY_NOTICE: Final = 60.0
+
+# A timer takes no more of them. A token that lasts longer is looked at again then.
+MAX_TIMER: Final = 86_400.0
+
+
+class AuthenticatingEndpoint(RecheckingEndpoint):
+    """The part of a session that takes tokens."""
+
+    __slots__ = ("_authenticator", "_expiry", "_find_user")
+
+    def __init__(
+        self, *args: Any, authenticator: Authenticator | None, find_user: FindUser
+    ) -> None:
+        super().__init__(*args)
+        self._authenticator = authenticator
+        self._find_user = find_user
+        # Of the token that the client came with, or has sent.
+        self._expiry: Timer | None = None
+
+    def _authenticate(self, request: Authenticate) -> Awaitable[None] | None:
+        """Ask whom a token stands for, let it take effect, and reply."""
+        if self._authenticator is None:
+            raise Unauthorized("this server takes no tokens")
+        found = self._authenticator(request.token)
+        return self._continue(
+            request, found, partial(self._authenticated, request, self._generation)
+        )
+
+    def _authenticated(
+        self, request: Authenticate, generation: int, found: Authentication | None
+    ) -> Awaitable[None] | None:
+        if self._closing:
+            raise Unavailable("the connection is closing")
+        if generation != self._generation:
+            # Perhaps it was revoked while it was looked at.
+            return self._authenticate(request)
+        if found is None:
+            raise Unauthorized("the token is not valid")
+        identity = replace(self.identity, user=found.user)
+        if not identity.is_authenticated:
+            raise Unauthorized("the token stands for no user")
+        if self.identity.is_authenticated and not self._is_same_user(identity):
+            raise Unauthorized("the token is another user's")
+        expires_in: int | UnsetType = UNSET
+        if found.expires_at is not None:
+            left = found.expires_at - self._scheduler.time()
+            if left <= 0:
+                raise Unauthorized("the token has expired")
+            expires_in = int(left)
+        self.expire_at(found.expires_at)
+        self._identify(identity, generation)
+        ack = Ack(action="authenticate", timestamp=now(), id=request.id, expires_in=expires_in)
+        pending = self._reply(encode(ack))
+        rechecked = self.recheck(None)
+        if pending is None or rechecked is None:
+            return pending or rechecked
+        return self._gather_both(rechecked, pending)
+
+    async def _gather_both(self, first: Awaitable[None], second: Awaitable[None]) -> None:
+        await first
+        await second
+
+    def _is_same_user(self, identity: Identity) -> bool:
+        try:
+            user = self._find_user(identity)
+            return user is not None and user == self._find_user(self.identity)
+        except Exception:
+            # A user of the project may be unable to tell its key here.
+            return False
+
+    def expire_at(self, expires_at: float | None) -> None:
+        """Close the connection at this time, in seconds since 1970, and warn the client before; ``None``: do not."""
+        self._stop_expiry()
+        if expires_at is not None and not self._closing:
+            self._await_expiry(expires_at)
+
+    def _await_expiry(self, expires_at: float) -> None:
+        left = expires_at - self._scheduler.time()
+        if left > MAX_TIMER:
+            self._expiry = self._scheduler.call_later(
+                MAX_TIMER, partial(self._await_expiry, expires_at)
+            )
+        else:
+            self._expiry = self._scheduler.call_later(
+                max(0.0, left - EXPIRY_NOTICE), partial(self._warn_of_expiry, expires_at)
+            )
+
+    def _warn_of_expiry(self, expires_at: float) -> None:
+        left = max(0.0, expires_at - self._scheduler.time())
+        self._transport.send(encode(Expiring(now(), int(left))))
+        self._expiry = self._scheduler.call_later(left, self._expire)
+
+    def _expire(self) -> None:
+        self.close(CloseCode.UNAUTHORIZED, Unauthorized("the token has expired"))
+
+    def _stop_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _leave(self) -> None:
+        super()._leave()
+        self._stop_expiry()
