@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from enum import Enum, auto
 
+from dwsps_channels.protocol.close_codes import CloseCode
+
 
 class Return(Enum):
     """The action that a client takes after a close code."""
@@ -36,6 +38,7 @@ class Backoff:
         cap: float = 20.0,
         *,
         stable_after: float = 10.0,
+        renews_token: bool = False,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -43,6 +46,8 @@ class Backoff:
         Args:
             base: the ceiling of the first delay, in seconds; ``cap`` is that of the last one.
             stable_after: after a connection that lasted so many seconds, delays start again.
+            renews_token: the next connection has another token: after ``UNAUTHORIZED`` it is made at once, but only once
+                until a connection was as stable as that.
             uniform: returns a random number from 0 to 1.
         """
         self.attempt = 0
@@ -55,6 +60,8 @@ class Backoff:
         self._opened_at: float | None = None
         # Whether one of those delays was none: a server that always says "at once" is not to be hammered.
         self._hurried = False
+        self._renews_token = renews_token
+        self._renewed = False
 
     def opened(self) -> None:
         """Note that a connection was made."""
@@ -72,10 +79,13 @@ class Backoff:
         opened_at, self._opened_at = self._opened_at, None
         if opened_at is not None and self._clock() - opened_at >= self._stable_after:
             self.attempt = 0
-            self._hurried = False
+            self._hurried = self._renewed = False
         action = Return.after(code)
         if action is Return.NEVER:
-            return None
+            if code != CloseCode.UNAUTHORIZED or not self._renews_token or self._renewed:
+                return None
+            self._renewed = True
+            return 0.0
         delay = 0.0
         if action is Return.WITH_BACKOFF or self._hurried:
             delay = self.jitter(self.attempt)

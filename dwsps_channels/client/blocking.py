@@ -16,6 +16,7 @@ from dwsps_channels.client.connection import Token
 from dwsps_channels.client.errors import CallTimeout, ClientClosed, ClientError
 from dwsps_channels.client.messages import Ack, Message
 from dwsps_channels.client.subscription import Item, Marker, Subscription
+from dwsps_channels.client.text_source import TextSource
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class BlockingClient:
         Args:
             url: as with ``Client``; but all subscriptions of the first connection start from a cursor as its ``since``.
             timeout: as with ``Client``; also how long a call may wait for a connection.
-            on_state: as with ``Client``, but called in the client's thread; so is ``on_reset``.
+            on_state: as with ``Client``, but called in the client's thread; so are ``on_reset`` and ``on_unsubscribed``.
             options: the other options of ``Client``.
 
         Raises:
@@ -124,13 +125,15 @@ class BlockingClient:
         *,
         since: str | None = None,
         last: int | None = None,
+        grant: TextSource | None = None,
         on_reset: Callable[[], object] | None = None,
         timeout: float | None = None,
     ) -> "BlockingSubscription":
         """Subscribe to a topic and its sub-topics; return when the server has acknowledged.
 
         Args:
-            since: as with ``Client.subscribe``; so is ``last``.
+            since: as with ``Client.subscribe``; so are ``last`` and ``grant``, whose function is called in the client's
+                thread.
             on_reset: a function, called in the thread that reads, before the next message if messages are missing
                 before that one: load your state again.
             timeout: iterating ends if no message comes for so many seconds; by default it never does.
@@ -139,7 +142,9 @@ class BlockingClient:
             CallTimeout: there was no connection in time, or no answer.
             CallError: as ``Client.subscribe`` does.
         """
-        subscription = self._client.subscribe(topic, since=since, last=last, on_reset=on_reset)
+        subscription = self._client.subscribe(
+            topic, since=since, last=last, grant=grant, on_reset=on_reset
+        )
         try:
             self._thread.run(self._begin(subscription))
         except _Ended:

@@ -11,7 +11,8 @@ from typing import Any, Literal, Self, overload
 
 from dwsps_channels.client import messages
 from dwsps_channels.client.address import Address, take_since
-from dwsps_channels.client.backoff import Backoff, Return
+from dwsps_channels.client.authentication import Authentication
+from dwsps_channels.client.backoff import Backoff
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.connection import (
     BROKEN,
@@ -21,6 +22,7 @@ from dwsps_channels.client.connection import (
     open_connection,
 )
 from dwsps_channels.client.errors import (
+    CallError,
     ClientClosed,
     ClientError,
     ConnectError,
@@ -29,10 +31,12 @@ from dwsps_channels.client.errors import (
     ServerError,
 )
 from dwsps_channels.client.exchange import Exchange
+from dwsps_channels.client.grant import Grant
 from dwsps_channels.client.messages import Ack, Incoming, InvalidFrame, Message
 from dwsps_channels.client.publishes import Publishes
 from dwsps_channels.client.subscription import OnReset, Start, Subscription
 from dwsps_channels.client.subscriptions import Subscriptions
+from dwsps_channels.client.text_source import TextSource
 from dwsps_channels.client.window import Window
 from dwsps_channels.protocol.messages import Action
 from dwsps_channels.protocol.text import printable
@@ -66,6 +70,7 @@ class Client:
         url: str,
         *,
         token: Token | None = None,
+        token_in: Literal["header", "frame"] = "header",
         headers: Mapping[str, str] | None = None,
         ssl: tls.SSLContext | None = None,
         timeout: float = 10.0,
@@ -78,12 +83,15 @@ class Client:
         reader_bytes: int = 16 * 1024 * 1024,
         on_state: Callable[[State], object] | None = None,
         on_reset: Callable[[list[str]], object] | None = None,
+        on_unsubscribed: Callable[[CallError], object] | None = None,
     ) -> None:
         """
         Args:
             url: ``ws://`` or ``wss://``; ``http`` and ``https`` mean the same. A cursor as its ``since`` is not sent:
                 subscriptions that are made before the client is open for the first time start from it.
-            token: sent as ``Authorization: Bearer …``. A function is called for each connection.
+            token: says to the server who the client is. A function is called for each connection, and again before the
+                token expires. An empty one stands for none.
+            token_in: ``header`` sends the token as ``Authorization: Bearer …``, ``frame`` as the first frame.
             headers: additional headers for the handshake.
             ssl: the ``SSLContext`` for ``wss``; by default the system's certificates are trusted.
             timeout: seconds that the server may take to accept a connection, or to answer a call that was sent.
@@ -94,9 +102,11 @@ class Client:
                 oldest are dropped.
             on_state: called with each new state, in the event loop; it must return at once.
             on_reset: called in the same way, with the list of topics of which messages are missing.
+            on_unsubscribed: called in the same way, with the error (``topic``, ``code``, ``reason``) of each topic of
+                which the server has ended the subscription.
 
         Raises:
-            ValueError: the URL or a header cannot be one, or an option is negative.
+            ValueError: the URL or a header cannot be one, an option is negative, or ``token_in`` is neither of the two.
         """
         url, page_cursor = take_since(url)
         address = Address.parse(url)
@@ -113,12 +123,13 @@ class Client:
         for name, number in numbers.items():
             if not number >= 0:
                 raise ValueError(f"{name} must be a number, and not negative")
+        if token_in not in ("header", "frame"):
+            raise ValueError("token_in is 'header' or 'frame'")
         self.url = address.shown
         """The server's address, without its query."""
         self._open = partial(
             open_connection,
             address,
-            token=token,
             headers=checked_headers(headers),
             ssl=ssl,
             open_timeout=timeout,
@@ -130,7 +141,15 @@ class Client:
         self._reader_bytes = reader_bytes
         self._on_state = on_state
         self._on_reset = on_reset
-        self._backoff = Backoff(min_delay, max_delay)
+        self._on_unsubscribed = on_unsubscribed
+        self._backoff = Backoff(min_delay, max_delay, renews_token=callable(token))
+        self._authentication = Authentication(
+            token,
+            address,
+            in_frame=token_in == "frame",
+            timeout=timeout,
+            delay=self._backoff.pause,
+        )
         self._state: State = "connecting"
         self._changed = asyncio.Event()  # replaced at each change of state
         self._last_error: ClientError | None = None
@@ -141,13 +160,15 @@ class Client:
             self._send_more,
             self._backoff.jitter,
             self._tell_reset,
+            self._tell_unsubscribed,
             page_cursor,
+            timeout,
         )
         self._publishes = Publishes(queue_size)
         self._told = ""  # the last trouble that the log was told of, since it was open
         self._closed: ConnectionClosed | None = None
         self._exchange: Exchange | None = None  # where there is a connection
-        self._window: Window | None = None  # where there is one, too
+        self._window: Window | None = None  # where the server knows who the client is, too
         self._farewell = ""  # what the server said before it closed the last one
 
     def __repr__(self) -> str:
@@ -251,7 +272,7 @@ class Client:
         self._check("publish", topic)
         publishes, publish = self._publishes, self._publishes.make(topic, message)
         has_to_wait = publishes.are_waiting or self._subscriptions.has_unsent
-        if self._exchange is None or has_to_wait:
+        if self._exchange is None or self._window is None or has_to_wait:
             publishes.wait(publish)
         else:
             self._exchange.send(publishes.call(publish), publish.payload)
@@ -269,6 +290,7 @@ class Client:
         *,
         since: str | None = None,
         last: int | None = None,
+        grant: TextSource | None = None,
         on_reset: OnReset | None = None,
     ) -> Subscription: ...
     @overload
@@ -279,6 +301,7 @@ class Client:
         *,
         since: str | None = None,
         last: int | None = None,
+        grant: TextSource | None = None,
         on_reset: OnReset | None = None,
     ) -> Coroutine[Any, Any, Subscription]: ...
     def subscribe(
@@ -288,6 +311,7 @@ class Client:
         *,
         since: str | None = None,
         last: int | None = None,
+        grant: TextSource | None = None,
         on_reset: OnReset | None = None,
     ) -> Subscription | Coroutine[Any, Any, Subscription]:
         """Subscribe to a topic and its sub-topics, across reconnections.
@@ -299,12 +323,15 @@ class Client:
         Args:
             since: a cursor: begin with what was published after it.
             last: begin with this many of the newest messages that the server keeps.
+            grant: the server's signed permission for the topic. A function or coroutine function, without arguments, is
+                called for each connection, because a grant expires.
             on_reset: a function or coroutine function, without arguments. The reader calls it before the next message
                 if messages are missing before that one: load your state again.
 
         Raises:
             InvalidCall: no text for a topic, ``since`` and ``last`` together, or one that cannot be.
             ServerError, CallTimeout: when it is awaited: the server refused, or did not answer.
+            NoGrant: the grant function failed.
             Cancelled: the subscription was ended before the server had answered.
             ClientClosed: the client is closed.
         """
@@ -312,6 +339,7 @@ class Client:
             self._subscriptions,
             topic,
             start=Start.checked(topic, since, last),
+            grant=Grant.checked(topic, grant),
             on_reset=on_reset,
             max_messages=self._reader_messages,
             max_bytes=self._reader_bytes,
@@ -351,17 +379,14 @@ class Client:
 
     async def _connect_once(self) -> float | None:
         """Connect and stay connected; return the delay before the next attempt. ``None``: do not try again."""
-        code = None
         try:
-            async with self._open() as connection:
+            token = await self._authentication.prepare()
+            async with self._open(token=token) as connection:
                 self._backoff.opened()
-                await self._serve(connection)
+                return await self._serve(connection)
         except ConnectError as error:
             self._tell(error)
-        except ConnectionClosed as error:
-            code = error.code
-            self._tell(error)
-        return self._backoff.delay(code)
+            return self._backoff.delay()
 
     def _tell(self, error: ClientError) -> None:
         self._last_error = error
@@ -371,19 +396,13 @@ class Client:
         self._told = words
         logger.log(level, "no connection to %s: %s", self.url, words)
 
-    async def _serve(self, connection: Connection) -> None:
-        """Handle what comes in until the connection is gone.
-
-        Raises:
-            ConnectionClosed: always, unless it is cancelled.
-        """
+    async def _serve(self, connection: Connection) -> float | None:
+        """Handle what comes in until the connection is gone; return as ``_connect_once`` does."""
         self._farewell = ""
         self._exchange = exchange = Exchange(connection, self._timeout)
-        writer = asyncio.create_task(exchange.write())
+        exchange.run(exchange.write())
         try:
-            self._window = Window(self._send_more, self._backoff.pause)
-            self._subscriptions.connected(exchange, self._window, self._opened)
-            self._send_more()
+            self._authentication.begin(exchange, partial(self._authenticated, exchange))
             handled = 0
             async for data in connection:
                 exchange.heard()
@@ -395,11 +414,19 @@ class Client:
             # Some servers drop the reason from the close.
             reason = closed.reason or self._farewell
             told = ConnectionClosed(closed.code, reason, by_server=closed.by_server)
-            self._lost(told)
-            raise told from None
+            self._tell(told)
+            delay = self._backoff.delay(told.code)
+            self._lost(told, is_final=delay is None)
+            return delay
         finally:
-            writer.cancel()
-            await asyncio.wait([writer])
+            await exchange.stop()
+        raise AssertionError("the end of a connection is an exception")
+
+    def _authenticated(self, exchange: Exchange) -> None:
+        """Go on where the last connection ended: the server knows who the client is."""
+        self._window = Window(self._send_more, self._backoff.pause)
+        self._subscriptions.connected(exchange, self._window, self._opened)
+        self._send_more()
 
     def _send_more(self) -> None:
         """Send what waits: subscriptions first, and no more at once than the server takes."""
@@ -418,8 +445,8 @@ class Client:
             self._told = ""
             self._set_state("open")
 
-    def _lost(self, closed: ConnectionClosed) -> None:
-        if Return.after(closed.code) is Return.NEVER:
+    def _lost(self, closed: ConnectionClosed, *, is_final: bool) -> None:
+        if is_final:
             why = f"the server closed the connection for good: {closed.code} {closed.reason}"
             self._finish(why.rstrip(), closed.code)
         else:
@@ -466,6 +493,13 @@ class Client:
             except Exception:
                 logger.exception("on_reset raised")
 
+    def _tell_unsubscribed(self, error: CallError) -> None:
+        if self._on_unsubscribed is not None:
+            try:
+                self._on_unsubscribed(error)
+            except Exception:
+                logger.exception("on_unsubscribed raised")
+
     # Requests
 
     def _check(self, action: Action, topic: Any) -> None:
@@ -496,7 +530,7 @@ class Client:
         if frame.type == "ack":
             if frame.action == "publish":
                 self._publishes.server_has_log = frame.place is not None
-            else:
+            elif frame.action != "authenticate":
                 self._publishes.server_has_log = isinstance(frame.cursor, str)
                 self._subscriptions.learn(frame.cursor)
             call = exchange.answered(frame)
@@ -506,10 +540,15 @@ class Client:
             self._subscriptions.reset(frame.cursor)
         elif frame.type == "error":
             self._complain(exchange, frame)
+        elif frame.type == "unsubscribed":
+            self._unsubscribed(frame)
+        elif frame.type == "expiring":
+            seconds = frame.expires_in
+            self._authentication.renew(exchange, seconds if isinstance(seconds, int) else 0)
         # Others are of a later protocol, and not for us.
 
     def _complain(self, exchange: Exchange, frame: Incoming) -> None:
-        reason = frame.reason if isinstance(frame.reason, str) else ""
+        reason = frame.reason_text
         call = exchange.answered(frame)
         if call is not None:
             retryable = frame.retryable is True
@@ -524,6 +563,13 @@ class Client:
                 printable(frame.code, 64),
                 printable(reason),
             )
+
+    def _unsubscribed(self, frame: Incoming) -> None:
+        error = ServerError(
+            "subscribe", frame.topic, frame.code, frame.reason_text, retryable=False
+        )
+        logger.warning("the server has ended a subscription: %s", error)
+        self._subscriptions.unsubscribed(error)
 
 
 async def _log_errors(subscription: Subscription, callback: Callback) -> None:

@@ -1,13 +1,12 @@
 """One websocket connection to a server: opening, heartbeats and closing."""
 
 import asyncio
-import inspect
 import logging
 import os
 import re
 import socket
 import ssl as tls
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import chain, repeat
 from time import monotonic
@@ -30,9 +29,10 @@ from dwsps_channels.client.errors import (
     TLSFailed,
     Unreachable,
 )
+from dwsps_channels.client.text_source import TextSource, ask
 from dwsps_channels.core.rate_limit import TokenBucket
 
-Token = str | Callable[[], str | Awaitable[str]]
+Token = TextSource
 """A token, or a function or coroutine function that gives one for each connection."""
 
 logger = logging.getLogger("dwsps_channels.client")
@@ -230,7 +230,10 @@ async def _open(
     max_size: int,
 ) -> "_WebSocket":
     if token is not None:
-        headers["Authorization"] = f"Bearer {await _ask(token, address)}"
+        text = await ask_token(token, address)
+        if not text:
+            raise NoToken(address.shown, "the token is empty")
+        headers["Authorization"] = f"Bearer {text}"
     options: dict[str, Any] = {"ssl": ssl} if address.secure and ssl is not None else {}
     connector = _Connect(
         address.uri,
@@ -257,18 +260,18 @@ async def _open(
     return websocket
 
 
-async def _ask(token: Token, address: Address) -> str:
-    if callable(token):
-        try:
-            answer = token()
-            value: object = await answer if inspect.isawaitable(answer) else answer
-        except Exception as error:
-            raise NoToken(
-                address.shown, f"no token: {type(error).__name__} from who was asked for it"
-            ) from error
-    else:
-        value = token
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+async def ask_token(token: Token, address: Address) -> str:
+    """Return the token for a connection to ``address``. It may be empty.
+
+    Raises:
+        NoToken: the token function raised, or the token is none that a header can carry.
+    """
+    try:
+        value = await ask(token)
+    except Exception as error:
+        problem = f"no token: {type(error).__name__} from the token function"
+        raise NoToken(address.shown, problem) from error
+    if value != "" and (not isinstance(value, str) or not _TOKEN.fullmatch(value)):
         raise NoToken(address.shown, "the token is not a text of visible ASCII characters")
     return value
 

@@ -73,7 +73,7 @@ class OpenTimeout(ConnectError, TimeoutError):
 
 
 class NoToken(ConnectError):
-    """The token function raised, which is the cause, or returned a value that no header can carry."""
+    """The token function raised, which is the cause, took too long, or returned a value that no header can carry."""
 
 
 # A connection is gone.
@@ -139,6 +139,13 @@ class CallTimeout(_OwnError, TimeoutError):
     """The server did not answer in time, although it sent other frames: the call may have taken effect."""
 
     own_code = "timeout"
+    retryable = True
+
+
+class NoGrant(_OwnError):
+    """The grant function raised, which is the cause, took too long, or returned what can be no grant."""
+
+    own_code = "no_grant"
     retryable = True
 
 

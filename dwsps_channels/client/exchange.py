@@ -1,7 +1,9 @@
 """Requests and their answers on one connection."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from dwsps_channels.client import messages
 from dwsps_channels.client.calls import Call, Calls
@@ -13,7 +15,7 @@ from dwsps_channels.client.messages import Incoming
 class Exchange:
     """Sends calls on a connection, finds the call that a frame answers, and gives up those that nothing answers.
 
-    Run ``write`` in a task; call ``heard`` for each frame that comes in, and ``end`` when the connection is gone.
+    Run ``write``; call ``heard`` for each frame that comes in, ``end`` when the connection is gone, and ``stop`` at last.
     """
 
     def __init__(self, connection: Connection, timeout: float) -> None:
@@ -26,6 +28,29 @@ class Exchange:
         self._loop = asyncio.get_running_loop()
         self._heard_at = self._loop.time()
         self._expiry: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it in a task that ends with the connection."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call it after a while, unless the connection ends before."""
+
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            function()
+
+        self.run(wait())
+
+    async def stop(self) -> None:
+        """Cancel what ``run`` was given; return when it has ended."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def send(self, call: Call, payload: bytes = b"") -> None:
         """Send it, after all that was sent before; return at once."""

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from dwsps_channels.protocol import surrogates
-from dwsps_channels.protocol.errors import Forbidden, RateLimited, Unavailable
+from dwsps_channels.protocol.errors import Forbidden, RateLimited, Unauthorized, Unavailable
 from dwsps_channels.protocol.messages import Action
 
 
@@ -61,6 +61,7 @@ class Incoming(Struct, frozen=True, gc=False, rename="camel"):
     cursor: Any = None
     recovered: Any = None
     topics: Any = None
+    expires_in: Any = None
 
     @property
     def place(self) -> int | None:
@@ -71,6 +72,11 @@ class Incoming(Struct, frozen=True, gc=False, rename="camel"):
     def ack(self) -> Ack:
         """The answer to a publish, for the caller."""
         return Ack(self.timestamp if isinstance(self.timestamp, str) else "", self.place)
+
+    @property
+    def reason_text(self) -> str:
+        """The reason of an error, for people; empty if it has none."""
+        return self.reason if isinstance(self.reason, str) else ""
 
     @property
     def is_farewell(self) -> bool:
@@ -106,10 +112,15 @@ class Incoming(Struct, frozen=True, gc=False, rename="camel"):
         )
 
 
-_FAREWELLS: Final = {error.code for error in (Unavailable, Forbidden, RateLimited)}
+_FAREWELLS: Final = {error.code for error in (Unavailable, Forbidden, RateLimited, Unauthorized)}
 
-# The field without which a frame of that type says nothing.
-_NEEDED: Final = {"publish": "topic", "ack": "action", "error": "code"}
+# The fields, texts, without which a frame of that type says nothing.
+_NEEDED: Final = {
+    "publish": ("topic",),
+    "ack": ("action",),
+    "error": ("code",),
+    "unsubscribed": ("topic", "code"),
+}
 
 _frames: msgspec.json.Decoder[Incoming] = msgspec.json.Decoder(Incoming)
 
@@ -124,9 +135,9 @@ def decode(data: bytes) -> Incoming:
         frame = surrogates.decode(_frames, data)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise InvalidFrame(f"not a frame: {type(error).__name__}") from None
-    needed = _NEEDED.get(frame.type)
-    if needed is not None and not isinstance(getattr(frame, needed), str):
-        raise InvalidFrame(f"a frame of type '{frame.type}' without '{needed}'")
+    for needed in _NEEDED.get(frame.type, ()):
+        if not isinstance(getattr(frame, needed), str):
+            raise InvalidFrame(f"a frame of type '{frame.type}' without '{needed}'")
     return frame
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from dwsps_channels.client.calls import Call
 from dwsps_channels.client.errors import CallError, CallTimeout, ServerError
 from dwsps_channels.client.exchange import Exchange
+from dwsps_channels.client.grant import GRANT_OVERHEAD, Grant, grant_payload
 from dwsps_channels.client.messages import Incoming, to_json
 from dwsps_channels.client.position import Cursor, Position
 from dwsps_channels.client.subscription import LIVE, Start
@@ -49,13 +50,20 @@ class Recovery:
     The cursor is held until all of those are answered.
     """
 
-    def __init__(self, owner: Owner, position: Position, jitter: Callable[[int], float]) -> None:
+    def __init__(
+        self, owner: Owner, position: Position, jitter: Callable[[int], float], timeout: float
+    ) -> None:
+        """Take the client's parts, and the seconds that a grant function may take."""
         self._owner = owner
+        self._timeout = timeout
         self._position = position
         self._jitter = jitter
         self._exchange: Exchange | None = None  # where there is a connection
         self._unsent: dict[Topic, None] = {}  # to be asked for, in this order
         self._pending: dict[Topic, None] = {}  # those that do not stand yet, in the same order
+        self._getting_grant: set[Topic] = (
+            set()
+        )  # of these the ones whose grant function has not answered
         self._resuming: set[Topic] = set()  # of these the ones for which the cursor is held
         self._one_by_one = False  # the server does not know a resume, or did not answer one
         self._refusals = 0  # how often the server put off any of them, on this connection
@@ -69,17 +77,18 @@ class Recovery:
         """Recover these, on a new connection, with ``send_next``."""
         self._exchange = exchange
         self._refusals = 0
-        self._unsent = dict.fromkeys(topics)
-        self._pending = dict(self._unsent)
+        self._pending = dict.fromkeys(topics)
         self._resuming = {topic for topic in self._pending if topic.covered}
         if self._resuming:
             self._position.hold()
+        self._ask_soon(self._pending)
 
     def end(self) -> None:
         """Note that the connection is gone."""
         self._exchange = None
         self._unsent.clear()
         self._pending.clear()
+        self._getting_grant.clear()
         self._resuming.clear()
         if self._asking_again is not None:
             self._asking_again.cancel()
@@ -89,6 +98,7 @@ class Recovery:
         """Note that the topic's subscription stands or is gone."""
         self._unsent.pop(topic, None)
         self._pending.pop(topic, None)
+        self._getting_grant.discard(topic)
         if topic in self._resuming:
             self._resuming.discard(topic)
             if not self._resuming:
@@ -117,6 +127,38 @@ class Recovery:
         else:
             self._resume(covered, cursor)
 
+    def _ask_soon(self, topics: Iterable[Topic]) -> None:
+        """Ask for these: at once, or when their grant functions have answered, for all of those together."""
+        exchange = self._exchange
+        assert exchange is not None
+        missing: dict[Topic, Grant] = {}
+        for topic in topics:
+            if topic.grant is None or topic.grant.text(exchange) is not None:
+                self._unsent[topic] = None
+            else:
+                missing[topic] = topic.grant
+        if missing:
+            self._getting_grant.update(missing)
+            exchange.run(self._get_grants(missing, exchange))
+
+    async def _get_grants(self, grants: dict[Topic, Grant], exchange: Exchange) -> None:
+        asking = (grant.ask(exchange, self._timeout) for grant in grants.values())
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+        for topic, outcome in zip(grants, outcomes, strict=True):
+            if topic not in self._getting_grant:
+                continue  # it is not wanted any more
+            self._getting_grant.discard(topic)
+            if outcome is None:
+                self._unsent[topic] = None
+            else:
+                logger.warning("a subscription has to wait: %s", outcome)
+                self._ask_later()
+        self._owner.send_more()
+
+    def _grant(self, topic: Topic) -> str | None:
+        assert self._exchange is not None
+        return None if topic.grant is None else topic.grant.text(self._exchange)
+
     def _subscribe(self, topic: Topic, start: Start) -> None:
         self._mark_asked(topic)
 
@@ -130,16 +172,23 @@ class Recovery:
                 self._refused(topic, error)
 
         call = Call("subscribe", topic.name, done, refused, lost=_ignore)
-        self._owner.send(call, start.payload())
+        self._owner.send(call, start.payload() + grant_payload(self._grant(topic)))
 
     def _resume(self, covered: list[Topic], since: Cursor) -> None:
         topics: dict[str, Topic] = {}
+        grants: dict[str, str] = {}
         size = 0
         for topic in covered:
-            size += len(topic.name.encode()) + TOPIC_OVERHEAD
+            name, grant = topic.name, self._grant(topic)
+            length = len(name.encode())
+            size += length + TOPIC_OVERHEAD
+            if grant is not None:
+                size += length + len(grant.encode()) + GRANT_OVERHEAD
             if topics and size > MAX_RESUME:
                 break
-            topics[topic.name] = topic
+            topics[name] = topic
+            if grant is not None:
+                grants[name] = grant
         for topic in topics.values():
             self._mark_asked(topic)
 
@@ -178,6 +227,8 @@ class Recovery:
             self._one_by_one = self._one_by_one or (exchange is not None and exchange.was_silent)
 
         payload = b',"since":%s,"topics":%s' % (to_json(str(since)), to_json(list(topics)))
+        if grants:
+            payload += b',"grants":%s' % to_json(grants)
         self._owner.send(Call("resume", "", done, refused, lost), payload)
 
     def _mark_asked(self, topic: Topic) -> None:
@@ -219,9 +270,8 @@ class Recovery:
 
     def _ask_postponed(self) -> None:
         self._asking_again = None
-        for topic in self._pending:
-            if not topic.asked:
-                self._unsent[topic] = None
+        not_asked = (topic for topic in self._pending if not topic.asked)
+        self._ask_soon(topic for topic in not_asked if topic not in self._getting_grant)
         self._owner.send_more()
 
 

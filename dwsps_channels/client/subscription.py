@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol, Self
 from msgspec import Struct
 
 from dwsps_channels.client.errors import ClientError, InvalidCall
+from dwsps_channels.client.grant import Grant
 from dwsps_channels.client.messages import Message, to_json
 
 logger = logging.getLogger("dwsps_channels.client")
@@ -105,6 +106,7 @@ class Subscription:
         topic: str,
         *,
         start: Start | None = None,
+        grant: Grant | None = None,
         on_reset: OnReset | None = None,
         max_messages: int,
         max_bytes: int,
@@ -114,6 +116,7 @@ class Subscription:
         """Number of messages that were dropped because this reader was too slow."""
         self.start = start
         """``None``: the caller has no wish."""
+        self.grant = grant
         self._registry = registry
         self._on_reset = on_reset
         self._max_messages = max_messages
@@ -250,6 +253,11 @@ class Subscription:
             await result
 
     # For the client.
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether it was acknowledged, and has not ended."""
+        return self._phase is _Phase.OPEN
 
     def wait(self) -> None:
         """Note that its subscribe has yet to be sent, on this connection or on the next."""

@@ -10,9 +10,11 @@ from dwsps_channels.client.errors import (
     CallTimeout,
     Cancelled,
     ClientClosed,
+    NoGrant,
 )
 from dwsps_channels.client.exchange import Exchange
 from dwsps_channels.client.futures import fail, resolve, resolved
+from dwsps_channels.client.grant import Grant, grant_payload
 from dwsps_channels.client.messages import Incoming
 from dwsps_channels.client.position import Cursor, Position
 from dwsps_channels.client.recovery import Recovery
@@ -31,7 +33,9 @@ class Subscriptions:
         send_more: Callable[[], None],
         jitter: Callable[[int], float],
         on_reset: Callable[[list[str]], None],
-        page_cursor: str = "",
+        on_unsubscribed: Callable[[CallError], None],
+        page_cursor: str,
+        timeout: float,
     ) -> None:
         """Take the callbacks of the client.
 
@@ -40,18 +44,23 @@ class Subscriptions:
             send_more: called when there is something for ``send_next``.
             jitter: seconds to wait before asking again, for the first time (0), the second, …
             on_reset: called with the topics of which messages are missing.
+            on_unsubscribed: called with the error of a topic of which the server has ended the subscription.
             page_cursor: where subscriptions begin that are made before the client is open for the first time.
+            timeout: seconds that a grant function may take.
         """
         self._check = check
         self.send_more = send_more
         self._on_reset = on_reset
+        self._on_unsubscribed = on_unsubscribed
         self._page_cursor = page_cursor
+        self._timeout = timeout
         self._topics: dict[str, Topic] = {}
         self._position = Position(self._topics.__contains__)
         self._keeps_page_cursor = False
         self._unsaid: deque[tuple[str, asyncio.Future[None]]] = deque()  # unsubscribes to send
-        self._recovery = Recovery(self, self._position, jitter)
+        self._recovery = Recovery(self, self._position, jitter, timeout)
         self._unasked: dict[Topic, None] = {}  # subscribes to send, in this order
+        self._getting_grant: set[Topic] = set()  # whose grant function has not answered
         # Those that stood, and those that waited for the connection: the client is open once all are answered.
         self._restoring: set[Topic] = set()
         self._restored: Callable[[], None] = lambda: None
@@ -154,6 +163,24 @@ class Subscriptions:
                 self._restart(topic)
         self._tell_missed()
 
+    # The server's decisions
+
+    def unsubscribed(self, error: CallError) -> None:
+        """Note that the server has ended the subscription to the error's topic. It is not asked for again."""
+        topic = self._topics.get(error.topic)
+        if topic is None or not topic.live:
+            return
+        topic.live = topic.granted = topic.covered = False
+        topic.grant = None
+        self._missed.pop(topic.name, None)
+        # Of the others the answer to their own subscribe decides.
+        for subscription in [each for each in topic.readers if each.is_open]:
+            subscription.end(error)
+            del topic.readers[subscription]
+        if not topic.readers:
+            self._forget(topic)
+        self._on_unsubscribed(error)
+
     def _restart(self, topic: Topic) -> None:
         """Tell the topic's readers that messages are missing before those that come now."""
         latest = self._position.latest
@@ -195,9 +222,7 @@ class Subscriptions:
         elif self._recovery.has_unsent:
             self._recovery.send_next()
         else:
-            topic = next(iter(self._unasked))
-            del self._unasked[topic]
-            self._ask(topic, topic.next_group())
+            self._ask_next()
 
     def disconnected(self) -> None:
         """Note that the connection is gone, and with it what the server knew."""
@@ -206,6 +231,7 @@ class Subscriptions:
         self._window = None
         self._recovery.end()
         self._unasked.clear()
+        self._getting_grant.clear()
         self._restoring.clear()
         while self._unsaid:  # a subscription ends with its connection
             resolve(self._unsaid.popleft()[1])
@@ -285,11 +311,48 @@ class Subscriptions:
     # With the server: new subscriptions
 
     def _ask_soon(self, topic: Topic) -> None:
-        """Ask for those who wait, once nothing is in the way."""
-        if self._exchange is not None and topic.may_ask and topic not in self._recovery:
+        """Ask for those who wait, once nothing is in the way and their grant is there."""
+        exchange = self._exchange
+        if exchange is None or not topic.may_ask or topic in self._recovery:
+            return
+        grant = topic.next_grant
+        if grant is None or grant.text(exchange) is not None:
             self._unasked[topic] = None
+        elif topic not in self._getting_grant:
+            self._getting_grant.add(topic)
+            exchange.run(self._get_grant(topic, grant, exchange))
 
-    def _ask(self, topic: Topic, waiters: list[Waiter]) -> None:
+    async def _get_grant(self, topic: Topic, grant: Grant, exchange: Exchange) -> None:
+        error = None
+        try:
+            await grant.ask(exchange, self._timeout)
+        except NoGrant as no_grant:
+            error = no_grant
+        self._getting_grant.discard(topic)
+        if not self.is_wanted(topic):
+            return
+        if error is not None:
+            for waiter in topic.take_with(grant):
+                topic.readers.pop(waiter.subscription, None)
+                fail(waiter.future, error)
+            self._refused(topic, error)
+        else:
+            self._ask_soon(topic)
+        self.send_more()
+
+    def _ask_next(self) -> None:
+        """Ask for those who wait first."""
+        topic = next(iter(self._unasked))
+        del self._unasked[topic]
+        assert self._exchange is not None
+        source = topic.next_grant
+        grant = None if source is None else source.text(self._exchange)
+        if source is None or grant is not None:
+            self._ask(topic, topic.next_group(), grant)
+        else:  # others wait first by now
+            self._ask_soon(topic)
+
+    def _ask(self, topic: Topic, waiters: list[Waiter], grant: str | None) -> None:
         """Ask the server for a subscription, for those who wait for it."""
         start = waiters[0].start
         topic.asked += 1
@@ -301,6 +364,7 @@ class Subscriptions:
             topic.asked -= 1
             topic.replaying = False
             topic.live = topic.granted = True
+            topic.grant = waiters[0].subscription.grant or topic.grant
             topic.covered = self._position.latest is not None
             is_missing = start.since is not None and ack.recovered is not True
             cursor, since = Cursor.parse(ack.cursor), Cursor.parse(start.since)
@@ -346,7 +410,8 @@ class Subscriptions:
                 waiter.subscription.wait()
             topic.waiting[:0] = waiters
 
-        self.send(Call("subscribe", topic.name, done, refused, lost), start.payload())
+        payload = start.payload() + grant_payload(grant)
+        self.send(Call("subscribe", topic.name, done, refused, lost), payload)
 
     def _refused(self, topic: Topic, error: CallError) -> None:
         """Those who asked have gone, with this error."""
@@ -377,11 +442,13 @@ class Subscriptions:
             subscription.end(error)
             del topic.readers[subscription]
         topic.granted = False
+        topic.grant = None
         if topic.readers:
             self._settle(topic)
             self._ask_soon(topic)
         else:
             self._forget(topic)
+        self._on_unsubscribed(error)
 
     def forget_log(self) -> None:
         self._position.forget()

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from dwsps_channels.client.grant import Grant
 from dwsps_channels.client.subscription import LIVE, Start, Subscription
 
 
@@ -34,6 +35,8 @@ class Topic:
     """Acknowledged on this connection."""
     granted: bool = False
     """Acknowledged on any."""
+    grant: Grant | None = None
+    """That of the latest subscription with one that the server has accepted. Each subscribe without one brings it."""
     covered: bool = False
     """The client's cursor holds for it: nothing up to there is missing. Otherwise it cannot be recovered."""
 
@@ -42,13 +45,37 @@ class Topic:
         """Return whether the next of those who wait may have their subscribe sent."""
         return bool(self.waiting) and not self.replaying
 
+    @property
+    def next_grant(self) -> Grant | None:
+        """Return the grant of the next group."""
+        return self._grant_of(self.waiting[0])
+
     def next_group(self) -> list[Waiter]:
         """Take those who wait first, and all that one subscribe serves with them."""
-        start = self.waiting[0].start
-        group = [waiter for waiter in self.waiting if waiter.start == start]
-        self.waiting = [waiter for waiter in self.waiting if waiter.start != start]
+        start, grant = self.waiting[0].start, self.next_grant
+        group: list[Waiter] = []
+        others: list[Waiter] = []
+        for waiter in self.waiting:
+            is_served = waiter.start == start and _are_same(self._grant_of(waiter), grant)
+            (group if is_served else others).append(waiter)
+        self.waiting = others
         return group
+
+    def take_with(self, grant: Grant) -> list[Waiter]:
+        """Take those who wait with this grant."""
+        taken = [waiter for waiter in self.waiting if _are_same(self._grant_of(waiter), grant)]
+        self.waiting = [
+            waiter for waiter in self.waiting if not _are_same(self._grant_of(waiter), grant)
+        ]
+        return taken
+
+    def _grant_of(self, waiter: Waiter) -> Grant | None:
+        return waiter.subscription.grant or self.grant
 
     def disconnect(self) -> None:
         """Note that the connection is gone."""
         self.live, self.asked, self.replaying = False, 0, False
+
+
+def _are_same(one: Grant | None, other: Grant | None) -> bool:
+    return one is other or (one is not None and one.is_same(other))

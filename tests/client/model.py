@@ -84,7 +84,7 @@ class Model:
         return f"e{self.epoch}:{self.end}"
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Connection]:
+    async def open(self, *, token: str | None) -> AsyncIterator[Connection]:
         await self.may_connect.wait()
         self.may_connect.clear()
         self.connection = Connection()
