@@ -3,12 +3,13 @@
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any
 
 from asgiref.sync import iscoroutinefunction
 
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.policy import Answer, Decision, Policy, answer_of
+from dwsps_channels.core.policy import Answer, Decision, Policy, answer_of, nonblocking
+from dwsps_channels.rules.policy import TopicRules
 from dwsps_channels.threads.database import Refresher
 from dwsps_channels.threads.pools import ask
 
@@ -19,20 +20,9 @@ __all__ = [
     "Identity",
     "Policy",
     "ReadOnly",
+    "TopicRules",
     "nonblocking",
 ]
-
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def nonblocking(method: Method) -> Method:
-    """Mark a plain method of a policy, so that it is called on the event loop and not in a thread.
-
-    Use it for a method that only compares its arguments. The method must not use the database, nor wait for anything
-    else, because all connections of the process would wait with it. This saves the switch to a thread and back.
-    """
-    method.nonblocking = True  # type: ignore[attr-defined]
-    return method
 
 
 class AllowAll:
@@ -88,6 +78,12 @@ class ThreadOffloadingPolicy:
         self._connections = Refresher()
         self.may_subscribe: Question = self._unblocked(policy.may_subscribe)
         self.may_publish: Question = self._unblocked(policy.may_publish)
+        self._policy = policy
+
+    def forget(self) -> None:
+        """Let the policy drop what it remembers of permissions, if it remembers any: they may have changed."""
+        if (forget := getattr(self._policy, "forget", None)) is not None:
+            forget()
 
     def _unblocked(self, question: Any) -> Question:
         if getattr(question, "nonblocking", False):

@@ -111,8 +111,12 @@ RULES = [
     ),
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
     Rule(room("tokens"), ours=(*PURE, THREADS)),
-    Rule(room("admin"), ours=(*PURE, CONF, MODELS, room("peering"), room("durable"))),
-    Rule(room("policies"), ours=(*PURE, THREADS)),
+    Rule(
+        room("admin"),
+        ours=(*PURE, CONF, MODELS, room("peering"), room("durable"), room("rules")),
+    ),
+    Rule(room("rules"), ours=(*PURE, CONF, MODELS, THREADS)),
+    Rule(room("policies"), ours=(*PURE, THREADS, room("rules"))),
     Rule(room("grants"), ours=(*PURE, CONF, THREADS)),
     Rule(
         room("server"),

@@ -1,7 +1,7 @@
 """The contract of policies, which decide what each client may do."""
 
-from collections.abc import Awaitable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -91,3 +91,16 @@ def denied_below(topic: str, answer: Answer) -> DeniedTopics:
         return NONE_DENIED
     below = topic + "."
     return frozenset(each for each in answer.denied if each.startswith(below))
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def nonblocking(method: Method) -> Method:
+    """Mark a plain method of a policy, so that it is called on the event loop and not in a thread.
+
+    Use it for a method that only compares its arguments. The method must not use the database, nor wait for anything
+    else, because all connections of the process would wait with it. This saves the switch to a thread and back.
+    """
+    method.nonblocking = True  # type: ignore[attr-defined]
+    return method

@@ -109,7 +109,7 @@ class TopicRule(models.Model):
         if who != Who.GROUP:
             setattr(self, f"{action}_group", None)
         elif getattr(self, f"{action}_group_id") is None:
-            return {f"{action}_group": ValidationError("name the group", code="required")}
+            return {f"{action}_group": ValidationError("name the group", code="group")}
         return {}
 
     def _problem_with_names(self) -> str:

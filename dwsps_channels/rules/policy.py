@@ -1,0 +1,129 @@
+"""The policy that decides by topic rules."""
+
+from asyncio import Task, ensure_future, shield
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any
+
+from django.utils.functional import LazyObject, empty
+from msgspec import Struct
+
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.policy import Answer, Decision, nonblocking
+from dwsps_channels.core.rule import RightsUnknown
+from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
+from dwsps_channels.rules.loading import load_reader, load_rules, reader_of
+from dwsps_channels.threads.pools import ask
+
+SUBSCRIBE = ReaderRules.may_subscribe
+PUBLISH = ReaderRules.may_publish
+
+# Where a user object keeps its rules: they live as long as the connection's user, and are not those of the next one.
+_KEPT = "_dwsps_rules"
+
+
+class _Loaded(Struct, frozen=True):
+    """Rules for one user, and the time when they were read, as a count of changes."""
+
+    version: int
+    rules: ReaderRules
+
+
+class TopicRules:
+    """Decides by the rules in the database, which are written in the admin. Without rules nobody may do anything.
+
+    The rules are read once a process, and a user's rights once a connection, until something changes: see ``forget``. A
+    decision that needs neither is made on the event loop.
+    """
+
+    needs_user = True
+    """Have ``manage.py check`` warn if no middleware on the websocket routes looks up users."""
+
+    def __init__(self) -> None:
+        # Grows with each change.
+        self._version = 0
+        self._rules: RuleSet | None = None
+        self._loading: Task[RuleSet] | None = None
+        self._anonymous: ReaderRules | None = None
+
+    @nonblocking
+    def may_subscribe(self, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
+        return self._decide(SUBSCRIBE, identity, topic)
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
+        return self._decide(PUBLISH, identity, topic)
+
+    def forget(self) -> None:
+        """Read rules and rights again before the next decision: they may have changed."""
+        self._version += 1
+        self._rules = self._loading = self._anonymous = None
+
+    def _decide(self, question: Any, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
+        if (rules := self._rules_of(identity.user)) is not None:
+            try:
+                return _answer(question(rules, topic))
+            except RightsUnknown:
+                pass
+        return self._decide_later(question, identity.user, topic)
+
+    async def _decide_later(self, question: Any, user: Any, topic: str) -> Answer:
+        version = self._version
+        rules = await self._load_rules()
+        if version == self._version and (known := self._rules_of(user)) is not None:
+            try:
+                return _answer(question(known, topic))
+            except RightsUnknown:
+                pass
+        own = ReaderRules(rules, await ask(load_reader, user, rules))
+        _keep(user, _Loaded(version, own))
+        return _answer(question(own, topic))
+
+    def _rules_of(self, user: Any) -> ReaderRules | None:
+        """Return the rules for this user, if that takes no query; ``None``: it does."""
+        rules = self._rules
+        if rules is None or (isinstance(user, LazyObject) and user._wrapped is empty):
+            return None
+        if not getattr(user, "is_authenticated", False):
+            if self._anonymous is None:
+                self._anonymous = ReaderRules(rules, reader_of(user))
+            return self._anonymous
+        kept = getattr(user, _KEPT, None)
+        if kept is None or kept.version != self._version:
+            kept = _Loaded(self._version, ReaderRules(rules, reader_of(user)))
+            _keep(user, kept)
+        found: ReaderRules = kept.rules
+        return found
+
+    async def _load_rules(self) -> RuleSet:
+        """Read the rules, once for all who ask meanwhile."""
+        if self._rules is not None:
+            return self._rules
+        if self._loading is None:
+            self._loading = ensure_future(ask(load_rules))
+        loading = self._loading
+        try:
+            rules = await shield(loading)
+        except BaseException:
+            if self._loading is loading and loading.done():
+                self._loading = None
+            raise
+        if self._loading is loading:
+            self._rules, self._loading = rules, None
+        return rules
+
+
+def _keep(user: Any, loaded: _Loaded) -> None:
+    # An object of the project's may take no more attributes: its rights are read each time.
+    with suppress(AttributeError):
+        setattr(user, _KEPT, loaded)
+
+
+def _answer(verdict: Verdict) -> Answer:
+    if verdict.allowed:
+        if not verdict.denied:
+            return True
+        return Decision(True, denied=tuple(rule.topic for rule in verdict.denied))
+    if verdict.rule is None:
+        return Decision(False, "no topic rule is for it")
+    return Decision(False, f"by the topic rule for {verdict.rule.name or 'every topic'}")

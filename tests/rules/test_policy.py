@@ -1,0 +1,238 @@
+"""``TopicRules``: rules and users of a real database, asked as a session asks."""
+
+import asyncio
+from inspect import isawaitable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.auth import UserLazyObject
+from django.contrib.auth.models import AnonymousUser, Group, Permission, User
+from django.db.backends.utils import CursorWrapper
+from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
+
+from dwsps_channels.core.policy import Decision, is_allowed
+from dwsps_channels.models import TopicRule
+from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, TopicRules
+from dwsps_channels.testing import PubSubCommunicator, Refused
+from tests.rules.rows import rule
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+VISITOR = Identity("1", AnonymousUser())
+
+
+@pytest.fixture
+def ada() -> User:
+    return User.objects.create_user("ada")
+
+
+@pytest.fixture
+def editors() -> Group:
+    return Group.objects.create(name="editors")
+
+
+@pytest.fixture
+def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """All that is executed from now on, in any thread."""
+    found: list[str] = []
+    execute = CursorWrapper.execute
+
+    def write_down(self: CursorWrapper, sql: str, params: Any = None) -> Any:
+        found.append(sql)
+        return execute(self, sql, params)
+
+    monkeypatch.setattr(CursorWrapper, "execute", write_down)
+    return found
+
+
+def member(user: User) -> Identity:
+    return Identity("2", User.objects.get(pk=user.pk))
+
+
+async def answer(found: Any) -> Any:
+    return await found if isawaitable(found) else found
+
+
+async def subscribes(policy: Policy, who: Identity, topic: str) -> bool:
+    return is_allowed(await answer(policy.may_subscribe(who, topic)))
+
+
+fresh = sync_to_async(member)
+
+
+async def test_without_rules_nobody_may_anything_and_hears_why(ada: User) -> None:
+    policy = TopicRules()
+    refused = Decision(False, "no topic rule is for it")
+    for who in (VISITOR, Identity("3"), await fresh(ada)):
+        assert await answer(policy.may_subscribe(who, "news")) == refused
+        assert await answer(policy.may_publish(who, "news")) == refused
+
+
+async def test_a_decision_names_what_it_leaves_out_and_which_rule_refuses(ada: User) -> None:
+    await sync_to_async(rule)("news", "everybody")
+    await sync_to_async(rule)("news.staff", "staff")
+    policy, who = TopicRules(), await fresh(ada)
+    assert await answer(policy.may_subscribe(who, "news")) == Decision(True, denied=("news.staff",))
+    assert await answer(policy.may_subscribe(who, "news.uk")) is True
+    assert await answer(policy.may_publish(who, "news.uk")) == Decision(
+        False, "by the topic rule for news"
+    )
+
+
+class TestRights:
+    @pytest.mark.parametrize("is_superuser", [False, True])
+    async def test_a_permission(self, ada: User, is_superuser: bool) -> None:
+        await sync_to_async(rule)("peers", "dwsps_channels.view_peer")
+        assert not await subscribes(TopicRules(), await fresh(ada), "peers")
+        if is_superuser:
+            await User.objects.filter(pk=ada.pk).aupdate(is_superuser=True)
+        else:
+            await ada.user_permissions.aadd(await Permission.objects.aget(codename="view_peer"))
+        assert await subscribes(TopicRules(), await fresh(ada), "peers")
+        assert not await subscribes(TopicRules(), VISITOR, "peers")
+
+    async def test_a_group(self, ada: User, editors: Group) -> None:
+        await sync_to_async(rule)("drafts", editors)
+        assert not await subscribes(TopicRules(), await fresh(ada), "drafts")
+        await ada.groups.aadd(editors)
+        assert await subscribes(TopicRules(), await fresh(ada), "drafts")
+
+    @pytest.mark.parametrize("is_active", [False, True])
+    async def test_staff_only_while_active(self, ada: User, is_active: bool) -> None:
+        await sync_to_async(rule)("desk", "staff")
+        await User.objects.filter(pk=ada.pk).aupdate(is_staff=True, is_active=is_active)
+        assert await subscribes(TopicRules(), await fresh(ada), "desk") is is_active
+
+    async def test_a_user_who_was_deleted_is_nobody(self, ada: User) -> None:
+        await sync_to_async(rule)("desk", "authenticated")
+        await sync_to_async(rule)("desk.staff", "staff")
+        who = await fresh(ada)
+        await User.objects.all().adelete()
+        assert not await subscribes(TopicRules(), who, "desk.staff")
+
+    async def test_a_user_without_a_row_is_taken_as_it_is(self) -> None:
+        await sync_to_async(rule)("desk", "staff")
+        await sync_to_async(rule)("peers", "dwsps_channels.view_peer")
+        user = SimpleNamespace(
+            is_authenticated=True, is_staff=True, pk=7, has_perm=lambda permission: False
+        )
+        policy, who = TopicRules(), Identity("4", user)
+        assert await subscribes(policy, who, "desk")
+        assert not await subscribes(policy, who, "peers")
+
+    async def test_own_topics(self, ada: User) -> None:
+        await sync_to_async(rule)("users.{pk}", "authenticated")
+        await sync_to_async(rule)("named.{username}", "authenticated")
+        policy, who = TopicRules(), await fresh(ada)
+        assert await subscribes(policy, who, f"users.{ada.pk}.inbox")
+        assert await subscribes(policy, who, "named.ada")
+        assert not await subscribes(policy, who, f"users.{ada.pk + 1}")
+        assert not await subscribes(policy, VISITOR, f"users.{ada.pk}")
+
+
+class TestQueries:
+    async def test_rules_that_need_no_rights_are_decided_at_once(
+        self, ada: User, queries: list[str]
+    ) -> None:
+        await sync_to_async(rule)("news", "everybody", "authenticated")
+        await sync_to_async(rule)("users.{pk}", "authenticated")
+        policy, who = TopicRules(), await fresh(ada)
+        await subscribes(policy, VISITOR, "news")
+        before = len(queries)
+        assert policy.may_subscribe(VISITOR, "news") is True
+        assert policy.may_publish(who, "news.uk") is True
+        assert policy.may_subscribe(who, f"users.{ada.pk}") is True
+        assert len(queries) == before
+
+    async def test_rights_are_read_once_a_connection(self, ada: User, queries: list[str]) -> None:
+        await sync_to_async(rule)("desk", "staff", "staff")
+        await User.objects.filter(pk=ada.pk).aupdate(is_staff=True)
+        policy, who = TopicRules(), await fresh(ada)
+        assert await subscribes(policy, who, "desk")
+        before = len(queries)
+        assert policy.may_subscribe(who, "desk") is True
+        assert policy.may_publish(who, "desk.notes") is True
+        assert len(queries) == before
+        assert await subscribes(policy, await fresh(ada), "desk")
+        assert len(queries) == before + 2  # the test's own look-up, and the user with its rights
+
+    async def test_many_who_ask_at_once_have_the_rules_read_once(self, queries: list[str]) -> None:
+        policy = TopicRules()
+        await asyncio.gather(*(subscribes(policy, VISITOR, f"news.{n}") for n in range(50)))
+        assert sum("topicrule" in each for each in queries) == 1
+
+    @pytest.mark.parametrize("lazy", [SimpleLazyObject, UserLazyObject])
+    async def test_a_user_that_is_not_loaded_is_not_loaded_on_the_event_loop(
+        self, ada: User, lazy: Any
+    ) -> None:
+        await sync_to_async(rule)("news", "authenticated")
+        policy = TopicRules()
+        await subscribes(policy, VISITOR, "news")
+        user: Any = SimpleLazyObject(lambda: User.objects.get(pk=ada.pk))
+        if lazy is UserLazyObject:
+            user = UserLazyObject()
+            user._wrapped = await User.objects.aget(pk=ada.pk)
+        assert await subscribes(policy, Identity("5", user), "news")
+        assert policy.may_subscribe(Identity("5", user), "news") is True
+
+
+class TestChanges:
+    async def test_what_changed_counts_once_the_policy_is_to_forget(self, ada: User) -> None:
+        row = await sync_to_async(rule)("desk", "staff")
+        policy, who = ThreadOffloadingPolicy(TopicRules()), await fresh(ada)
+        assert not await subscribes(policy, who, "desk")
+        await User.objects.filter(pk=ada.pk).aupdate(is_staff=True)
+        assert not await subscribes(policy, who, "desk")
+        policy.forget()
+        assert await subscribes(policy, who, "desk")
+        await TopicRule.objects.filter(pk=row.pk).aupdate(subscribe="nobody")
+        policy.forget()
+        assert not await subscribes(policy, who, "desk")
+
+    async def test_what_was_read_before_a_change_is_not_kept(self, ada: User) -> None:
+        row = await sync_to_async(rule)("desk", "staff")
+        await User.objects.filter(pk=ada.pk).aupdate(is_staff=True)
+        policy, who = TopicRules(), await fresh(ada)
+        early = asyncio.ensure_future(subscribes(policy, who, "desk"))
+        await asyncio.sleep(0)  # the question is on its way
+        await TopicRule.objects.filter(pk=row.pk).aupdate(subscribe="nobody")
+        policy.forget()
+        late = asyncio.ensure_future(subscribes(policy, who, "desk"))
+        await early
+        assert not await late
+        assert not await subscribes(policy, who, "desk")
+
+    async def test_rules_that_cannot_be_read_are_read_later(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await sync_to_async(rule)("news", "everybody")
+        policy = TopicRules()
+        with monkeypatch.context() as broken:
+
+            def fail(*args: object) -> None:
+                raise LookupError
+
+            broken.setattr("dwsps_channels.rules.policy.load_rules", fail)
+            results = await asyncio.gather(
+                *(subscribes(policy, VISITOR, "news") for _ in range(2)), return_exceptions=True
+            )
+            assert [type(each) for each in results] == [LookupError, LookupError]
+        assert await subscribes(policy, VISITOR, "news")
+
+    def test_a_policy_that_remembers_nothing_need_not_forget(self) -> None:
+        ThreadOffloadingPolicy(SimpleNamespace(may_subscribe=bool, may_publish=bool)).forget()
+
+
+@override_settings(DWSPS={"POLICY": "dwsps_channels.policies.TopicRules"})
+async def test_a_client_gets_what_the_rules_allow(ada: User) -> None:
+    await sync_to_async(rule)("news", "everybody", "authenticated")
+    who = await fresh(ada)
+    async with PubSubCommunicator(user=who.user) as client, PubSubCommunicator() as visitor:
+        await visitor.subscribe("news")
+        await client.publish("news.uk", "hello")
+        assert (await visitor.receive())["message"] == "hello"
+        with pytest.raises(Refused, match="by the topic rule for news"):
+            await visitor.publish("news.uk", "no")
