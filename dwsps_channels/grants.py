@@ -13,7 +13,10 @@ from time import time
 from typing import Any, Final
 
 import msgspec
+from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
 from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest
 from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 
@@ -36,19 +39,23 @@ MAX_LENGTH: Final = 512
 def make_grant(
     topic: str,
     *,
+    request: HttpRequest | None = None,
     user: Any = None,
     session_key: str | None = None,
     expires: float | timedelta | None = None,
 ) -> str:
     """Sign that a user, or the visitor with a session, may subscribe to ``topic`` and to what is below it.
 
-    Call it after you have decided that they may: the server does not ask the policy about it any more. It touches no
-    database, so an async view may call it too. `disconnect` and `permission_changed` revoke it, and so does a change of
-    the user's password.
+    Call it after you have decided that they may: the server does not ask the policy about it any more. `disconnect` and
+    `permission_changed` revoke it, and so does a change of the user's password.
+
+    Give one of `request`, `user` and `session_key`. With the latter two it makes no query, so an async view may call it.
 
     Args:
         topic: such as `"orders.42"`.
-        user: a Django user who is logged in. Give either the user or a session key.
+        request: it is for the user who is logged in; otherwise for the visitor with the session, which is created if
+            there is none.
+        user: a Django user who is logged in.
         session_key: of a visitor who is not logged in, `request.session.session_key`.
         expires: seconds, or a `timedelta`; at most `DWSPS["GRANT_MAX_AGE"]`, which is the default.
 
@@ -57,11 +64,15 @@ def make_grant(
 
     Raises:
         InvalidTopic: the topic does not fit the grammar.
-        ValueError: nobody is named, or both; the user has no primary key; or the expiry is not within its bounds.
+        ValueError: not one of the three is given; the user is not logged in; or the expiry is not within its bounds.
+        ImproperlyConfigured: the request has neither a user nor a session that is kept on the server.
+        SynchronousOnlyOperation: an async view has called it with a request.
     """
     check(topic)
-    if (user is None) == (session_key is None):
-        raise ValueError("a grant is for a user or for a session key: give one of them")
+    if [request, user, session_key].count(None) != 2:
+        raise ValueError("a grant is for a request's reader, a user or a session key: give one")
+    if request is not None:
+        user, session_key = _reader_of(request)
     if session_key == "":
         raise ValueError("the session key is empty: create the session first")
     if session_key is not None:
@@ -74,6 +85,22 @@ def make_grant(
         holder = next(_user_digests(user))
     grant = _Grant(topic, holder, int(time() * 1000), int(_seconds(expires) * 1000))
     return signing.Signer(salt=_SALT).sign(signing.b64_encode(_encode(grant)).decode())
+
+
+def _reader_of(request: Any) -> tuple[Any, str | None]:
+    """Return the user, or the session key, of who has sent a request."""
+    user = getattr(request, "user", None)
+    if getattr(user, "is_authenticated", False):
+        return user, None
+    session = getattr(request, "session", None)
+    if session is None or isinstance(session, CookieSession):
+        raise ImproperlyConfigured(
+            "a grant needs a user who is logged in, or a session that is kept on the server"
+        )
+    session.get("")  # loads it: the key of one that is gone is dropped
+    if session.session_key is None:
+        session.create()
+    return None, session.session_key
 
 
 def _seconds(expires: float | timedelta | None) -> float:

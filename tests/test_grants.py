@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.core import signing
+from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.utils.functional import SimpleLazyObject
 
@@ -364,9 +365,16 @@ def test_a_topic_that_is_none_is_refused(topic: str) -> None:
         make_grant(topic, user=user())
 
 
-@pytest.mark.parametrize("reader", [{}, {"user": user(), "session_key": SESSION_KEY}])
+@pytest.mark.parametrize(
+    "reader",
+    [
+        {},
+        {"user": user(), "session_key": SESSION_KEY},
+        {"user": user(), "request": HttpRequest()},
+    ],
+)
 def test_it_is_for_one_reader(reader: Any) -> None:
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="give one"):
         make_grant("orders.42", **reader)
 
 
@@ -374,6 +382,23 @@ def test_it_is_for_one_reader(reader: Any) -> None:
 def test_a_user_who_is_nobody_has_none(nobody: Any) -> None:
     with pytest.raises(ValueError, match="one who is logged in"):
         make_grant("orders.42", user=nobody)
+
+
+@pytest.mark.django_db
+def test_a_request_stands_for_its_user_or_its_session() -> None:
+    of_user, of_visitor = HttpRequest(), HttpRequest()
+    of_user.user = user()
+    of_visitor.session = SessionStore()
+
+    for_user, for_visitor = (
+        make_grant("orders.42", request=request) for request in (of_user, of_visitor)
+    )
+
+    allowed_for(client(user()), "orders.42", for_user)
+    session_key = of_visitor.session.session_key
+    assert session_key
+    allowed_for(client(AnonymousUser(), session_key), "orders.42", for_visitor)
+    assert refusal(client(user()), "orders.42", for_visitor) == ANOTHERS
 
 
 def test_an_empty_session_key_is_none() -> None:

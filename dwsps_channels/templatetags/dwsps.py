@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
 
-from django.contrib.sessions.backends.signed_cookies import SessionStore as CookieSession
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 from django.template import Context, Library
@@ -138,7 +137,18 @@ def dwsps_grant(
     names = [_level(topic, 1), *(_level(each, place) for place, each in enumerate(levels, 2))]
     if any("." in name for name in names[1:]):
         raise ValueError(f"{{% dwsps_grant %}}: a level has a dot, in {names!r}")
-    return make_grant(".".join(names), **_reader_of(_request_in(context)), expires=expires)
+    request = _request_in(context)
+    if request is None:
+        raise ImproperlyConfigured(
+            "{% dwsps_grant %} is for the page's reader: render the template with a request"
+        )
+    try:
+        return make_grant(".".join(names), request=request, expires=expires)
+    except SynchronousOnlyOperation as error:
+        raise SynchronousOnlyOperation(
+            "{% dwsps_grant %} looks up the user, or makes a session. In an async view, render in a thread, as with "
+            "sync_to_async(render), or make the grant in the view: make_grant(topic, user=await request.auser())"
+        ) from error
 
 
 def _level(value: object, place: int) -> str:
@@ -146,37 +156,6 @@ def _level(value: object, place: int) -> str:
     if value is None or value == "":
         raise ValueError(f"{{% dwsps_grant %}}: argument {place} is {value!r}, no level of a topic")
     return str(value)
-
-
-def _reader_of(request: Any) -> dict[str, Any]:
-    """Return who reads the page, as ``make_grant`` takes it."""
-    if request is None:
-        raise ImproperlyConfigured(
-            "{% dwsps_grant %} is for the page's reader: render the template with a request"
-        )
-    try:
-        user = getattr(request, "user", None)
-        if getattr(user, "is_authenticated", False):
-            return {"user": user}
-        return {"session_key": _session_key_of(request)}
-    except SynchronousOnlyOperation as error:
-        raise SynchronousOnlyOperation(
-            "{% dwsps_grant %} looks up the user or the session of the page. In an async view, render in a thread, "
-            "as with sync_to_async(render), or make the grant in the view, with make_grant()"
-        ) from error
-
-
-def _session_key_of(request: Any) -> str:
-    session = getattr(request, "session", None)
-    if session is None or isinstance(session, CookieSession):
-        raise ImproperlyConfigured(
-            "{% dwsps_grant %} needs a user who is logged in, or a session that is kept on the server"
-        )
-    session.get("")  # loads it: the key of one that is gone is dropped
-    if session.session_key is None:
-        session.create()
-    key: str = session.session_key
-    return key
 
 
 def _request_in(context: Context) -> Any:
