@@ -1,4 +1,4 @@
-"""The runner of tests/conformance/cases.json: a scripted server, and applications that record what they see."""
+"""The runner of the cases in tests/conformance: a scripted server, and applications that record what they see."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ from tests.processes import HOST, ROOT, wait_until, wait_until_async
 Step = dict[str, Any]
 Case = dict[str, Any]
 
-CASES: list[Case] = json.loads((ROOT / "tests/conformance/cases.json").read_text())
+CASES: list[Case] = json.loads((ROOT / "tests/conformance/recovery.json").read_text())
 END = "the.end"
 
 

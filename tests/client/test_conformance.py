@@ -1,4 +1,4 @@
-"""Both clients recover as tests/conformance/cases.json says."""
+"""Both clients recover as the cases in tests/conformance say."""
 
 import pytest
 

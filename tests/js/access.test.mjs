@@ -1,4 +1,4 @@
-/** Tokens, grants and ended subscriptions: what ../conformance/cases.json does not say for all clients. */
+/** Tokens, grants and ended subscriptions: what ../conformance/access.json does not say for all clients. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { clock, connect, next, open, PSClient, record, serve, settle, until, WebSocket } from './helpers.mjs'

@@ -1,4 +1,4 @@
-/** The runner of tests/conformance/cases.json: a scripted server, and an application that records what it sees. */
+/** The runner of the cases in tests/conformance: a scripted server, and an application that records what it sees. */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -6,7 +6,9 @@ import { isDeepStrictEqual } from 'node:util'
 import { WebSocketServer } from 'ws'
 import { PSClient, until, WebSocket } from './helpers.mjs'
 
-export const cases = JSON.parse(readFileSync(new URL('../conformance/cases.json', import.meta.url)))
+export const cases = ['recovery', 'access'].flatMap((name) => {
+  return JSON.parse(readFileSync(new URL(`../conformance/${name}.json`, import.meta.url)))
+})
 
 const END = 'the.end'
 const NOW = '2026-01-02T03:04:05.678Z'
