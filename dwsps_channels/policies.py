@@ -80,10 +80,14 @@ class ThreadOffloadingPolicy:
         self.may_publish: Question = self._unblocked(policy.may_publish)
         self._policy = policy
 
-    def forget(self) -> None:
-        """Let the policy drop what it remembers of permissions, if it remembers any: they may have changed."""
+    def forget(self, user: str = "") -> None:
+        """Let the policy drop what it remembers of permissions, if it remembers any: they may have changed.
+
+        Args:
+            user: the primary key of the user whose permissions; empty: everybody's.
+        """
         if (forget := getattr(self._policy, "forget", None)) is not None:
-            forget()
+            forget(user)
 
     def _unblocked(self, question: Any) -> Question:
         if getattr(question, "nonblocking", False):

@@ -193,7 +193,7 @@ RULES = [
             room("peering.inbound.worker_credentials"),
         ),
     ),
-    Rule(room("access"), ours=(*PURE, room("exceptions"), CONF, room("publishing"))),
+    Rule(room("access"), ours=(*PURE, room("exceptions"), CONF, MODELS, room("publishing"))),
 ]
 
 # Packages that may import everything.

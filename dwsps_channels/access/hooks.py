@@ -16,8 +16,9 @@ from django.db.transaction import TransactionManagementError
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.identity import hash_session_key
-from dwsps_channels.core.notice import Disconnect, Notice, Verify
+from dwsps_channels.core.notice import Disconnect, Notice, Rules, Verify
 from dwsps_channels.exceptions import NotServing
+from dwsps_channels.models.topic_rule import TopicRule, rules_changed
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.notifying import lost_notices, notify
 
@@ -34,6 +35,8 @@ _CHANGES: Final = frozenset({"post_add", "post_remove", "post_clear"})
 
 def connect() -> None:
     """Connect the receivers. Call it once all models are loaded."""
+    post_save.connect(_rules_changed, sender=TopicRule)
+    rules_changed.connect(_rules_changed, sender=TopicRule)
     if not apps.is_installed("django.contrib.auth"):
         return
     user_model = get_user_model()
@@ -72,7 +75,9 @@ def _logged_out(request: Any = None, **kwargs: Any) -> None:
 def _user_saved(
     instance: Any, created: bool, using: str, update_fields: Any = None, **kwargs: Any
 ) -> None:
-    if not created and (update_fields is None or not WATCHED.isdisjoint(update_fields)):
+    # Topics may have the user's name in them.
+    watched = WATCHED | {instance.USERNAME_FIELD}
+    if not created and (update_fields is None or not watched.isdisjoint(update_fields)):
         _notify(Verify(str(instance.pk)), using)
 
 
@@ -103,10 +108,17 @@ def _everybody_changed(
         _notify(Verify(revokes=action != "post_add"), using)
 
 
-def _notify(notice: Notice, using: str | None = None) -> None:
-    """Send ``notice`` on commit. What Django does succeeds, even if nobody hears of it."""
+def _rules_changed(using: str, **kwargs: Any) -> None:
+    _notify(Rules(), using, always=True)
+
+
+def _notify(notice: Notice, using: str | None = None, *, always: bool = False) -> None:
+    """Send ``notice`` on commit, if ``REVOKE`` is set. What Django does succeeds, even if nobody hears of it.
+
+    ``always``: whatever ``REVOKE`` is.
+    """
     try:
-        if conf.REVOKE:
+        if always or conf.REVOKE:
             notify(notice, using=using)
     except (NotServing, Unavailable) as error:
         lost_notices.add(error.problem)

@@ -60,6 +60,7 @@ class TopicRuleForm(_ModelForm):
             if (field := self.fields.get(f"{action}_permission")) is not None:
                 stored = getattr(self.instance, f"{action}_permission")
                 field.widget = forms.Select(choices=_permissions(stored))
+                field.help_text = "For users with a permission."
 
 
 class ExplainForm(forms.Form):

@@ -1,11 +1,12 @@
 """Rules for topics, which ``dwsps_channels.policies.TopicRules`` reads."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router
+from django.dispatch import Signal
 
 from dwsps_channels.core.rule import (
     InvalidRuleTopic,
@@ -15,6 +16,8 @@ from dwsps_channels.core.rule import (
     check_rule_topic,
     parent_of_own,
 )
+
+T = TypeVar("T")
 
 WHO: Sequence[tuple[str, str]] = (
     (Who.EVERYBODY.value, "everybody"),
@@ -63,6 +66,34 @@ def _group() -> Any:
     )
 
 
+rules_changed = Signal()
+"""Sent after rules were changed or deleted in a way of which ``post_save`` does not tell. Has ``using``, the database."""
+
+
+class TopicRuleQuerySet(models.QuerySet["TopicRule"]):
+    """Rules. What is done to many at once is announced once."""
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        return self._announced(super().delete())
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+    def update(self, **values: Any) -> int:
+        return self._announced(super().update(**values))
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(self, *args: Any, **kwargs: Any) -> list["TopicRule"]:
+        return self._announced(super().bulk_create(*args, **kwargs))
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def _announced(self, result: T) -> T:
+        rules_changed.send(self.model, using=self.db)
+        return result
+
+
 class TopicRule(models.Model):
     """One rule: who may subscribe and publish to a topic and below it.
 
@@ -84,11 +115,19 @@ class TopicRule(models.Model):
     publish_permission = _permission()
     publish_group = _group()
 
+    objects = TopicRuleQuerySet.as_manager()
+
     class Meta:
         ordering = ("topic",)
 
     def __str__(self) -> str:
         return self.topic or "every topic"
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
+        deleted = super().delete(*args, **kwargs)
+        rules_changed.send(type(self), using=using)
+        return deleted
 
     def clean(self) -> None:
         problems: dict[str, ValidationError] = {}

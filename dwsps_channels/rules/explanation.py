@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.reader import ANONYMOUS
-from dwsps_channels.core.rule import Requirement, Rule
+from dwsps_channels.core.rule import Requirement, Rule, Who
 from dwsps_channels.core.rule_set import ReaderRules, Verdict
 from dwsps_channels.protocol.topics import check
 from dwsps_channels.rules.loading import load_reader, load_rules
@@ -112,4 +112,5 @@ def _of_rule(rule: Rule, requirement: Requirement) -> str:
             f"the rule for {rule.name} is for each user's own topic only, and there is no rule for {rule.topic} that "
             "allows more"
         )
-    return f"the rule for {rule.name or 'every topic'} allows {requirement}"
+    only = "" if requirement.who in (Who.EVERYBODY, Who.NOBODY) else "only "
+    return f"the rule for {rule.name or 'every topic'} allows {only}{requirement}"

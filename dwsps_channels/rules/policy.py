@@ -1,7 +1,7 @@
 """The policy that decides by topic rules."""
 
 from asyncio import Task, ensure_future, shield
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -10,22 +10,31 @@ from msgspec import Struct
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.policy import Answer, Decision, nonblocking
+from dwsps_channels.core.reader import ANONYMOUS
 from dwsps_channels.core.rule import RightsUnknown
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
 from dwsps_channels.rules.loading import load_reader, load_rules, reader_of
 from dwsps_channels.threads.pools import ask
 
-SUBSCRIBE = ReaderRules.may_subscribe
-PUBLISH = ReaderRules.may_publish
+Question = Callable[[ReaderRules, str], Verdict]
+
+SUBSCRIBE: Question = ReaderRules.may_subscribe
+PUBLISH: Question = ReaderRules.may_publish
 
 # Where a user object keeps its rules: they live as long as the connection's user, and are not those of the next one.
 _KEPT = "_dwsps_rules"
+
+
+# So many users may have changed before the rights of all are read again.
+MAX_CHANGED = 10_000
 
 
 class _Loaded(Struct, frozen=True):
     """Rules for one user, and the time when they were read, as a count of changes."""
 
     version: int
+    user: str
+    """The primary key."""
     rules: ReaderRules
 
 
@@ -42,6 +51,9 @@ class TopicRules:
     def __init__(self) -> None:
         # Grows with each change.
         self._version = 0
+        # The last change that concerned everybody, and those since then that concerned one user.
+        self._changed = 0
+        self._changed_users: dict[str, int] = {}
         self._rules: RuleSet | None = None
         self._loading: Task[RuleSet] | None = None
         self._anonymous: ReaderRules | None = None
@@ -54,12 +66,23 @@ class TopicRules:
     def may_publish(self, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
         return self._decide(PUBLISH, identity, topic)
 
-    def forget(self) -> None:
-        """Read rules and rights again before the next decision: they may have changed."""
+    def forget(self, user: str = "") -> None:
+        """Have what was read from the database read again before the next decision: it may have changed.
+
+        Args:
+            user: only the rights of the user with this primary key; empty: all rules and rights.
+        """
         self._version += 1
+        if user and len(self._changed_users) < MAX_CHANGED:
+            self._changed_users[user] = self._version
+            return
+        self._changed = self._version
+        self._changed_users.clear()
         self._rules = self._loading = self._anonymous = None
 
-    def _decide(self, question: Any, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
+    def _decide(
+        self, question: Question, identity: Identity, topic: str
+    ) -> Answer | Awaitable[Answer]:
         if (rules := self._rules_of(identity.user)) is not None:
             try:
                 return _answer(question(rules, topic))
@@ -67,17 +90,18 @@ class TopicRules:
                 pass
         return self._decide_later(question, identity.user, topic)
 
-    async def _decide_later(self, question: Any, user: Any, topic: str) -> Answer:
+    async def _decide_later(self, question: Question, user: Any, topic: str) -> Answer:
         version = self._version
         rules = await self._load_rules()
-        if version == self._version and (known := self._rules_of(user)) is not None:
+        if rules is self._rules and (known := self._rules_of(user)) is not None:
             try:
                 return _answer(question(known, topic))
             except RightsUnknown:
                 pass
-        own = ReaderRules(rules, await ask(load_reader, user, rules))
-        _keep(user, _Loaded(version, own))
-        return _answer(question(own, topic))
+        reader = await ask(load_reader, user, rules)
+        mine = ReaderRules(rules, reader)
+        _keep(user, _Loaded(version, reader.pk, mine))
+        return _answer(question(mine, topic))
 
     def _rules_of(self, user: Any) -> ReaderRules | None:
         """Return the rules for this user, if that takes no query; ``None``: it does."""
@@ -86,14 +110,19 @@ class TopicRules:
             return None
         if not getattr(user, "is_authenticated", False):
             if self._anonymous is None:
-                self._anonymous = ReaderRules(rules, reader_of(user))
+                self._anonymous = ReaderRules(rules, ANONYMOUS)
             return self._anonymous
-        kept = getattr(user, _KEPT, None)
-        if kept is None or kept.version != self._version:
-            kept = _Loaded(self._version, ReaderRules(rules, reader_of(user)))
+        kept: _Loaded | None = getattr(user, _KEPT, None)
+        if kept is None or not self._is_current(kept):
+            reader = reader_of(user)
+            kept = _Loaded(self._version, reader.pk, ReaderRules(rules, reader))
             _keep(user, kept)
-        found: ReaderRules = kept.rules
-        return found
+        return kept.rules
+
+    def _is_current(self, kept: _Loaded) -> bool:
+        return kept.version >= self._changed and (
+            not self._changed_users or kept.version >= self._changed_users.get(kept.user, 0)
+        )
 
     async def _load_rules(self) -> RuleSet:
         """Read the rules, once for all who ask meanwhile."""

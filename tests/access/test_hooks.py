@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
+from django.core import serializers
+from django.db import transaction
 from django.test import Client, override_settings
 
 from dwsps_channels.core.identity import hash_session_key
-from dwsps_channels.core.notice import Disconnect, Verify
+from dwsps_channels.core.notice import Disconnect, Rules, Verify
+from dwsps_channels.models import TopicRule
 from dwsps_channels.protocol.errors import Unavailable
 from tests.access.recording import RecordingNotifier
 
@@ -40,6 +44,7 @@ def save(*fields: str) -> Callable[[User], object]:
         save("is_active", "email"),
         save("is_staff"),
         save("is_superuser"),
+        save("username"),
         lambda user: user.set_password("other") or user.save(),
         lambda user: user.delete(),
     ],
@@ -138,3 +143,50 @@ def test_they_can_be_turned_off(notifier: RecordingNotifier, user: User) -> None
         user.save()
         user.delete()
     assert notifier.take() == []
+
+
+def a_rule(topic: str = "news") -> TopicRule:
+    return TopicRule.objects.get(topic=topic)
+
+
+class TestTopicRules:
+    """Rules are read again by every process, whatever ``REVOKE`` says."""
+
+    @pytest.fixture(autouse=True)
+    def rules(self, notifier: RecordingNotifier) -> None:
+        TopicRule.objects.bulk_create([TopicRule(topic="news"), TopicRule(topic="desk")])
+        assert notifier.take() == [Rules()]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda: TopicRule.objects.create(topic="a"),
+            lambda: a_rule().save(),
+            lambda: a_rule().save(update_fields=["publish"]),
+            lambda: a_rule().delete(),
+            lambda: TopicRule.objects.all().delete(),
+            lambda: TopicRule.objects.update(subscribe="everybody"),
+            lambda: TopicRule.objects.bulk_update([a_rule()], ["publish"]),
+            lambda: TopicRule.objects.bulk_create([TopicRule(topic="a"), TopicRule(topic="b")]),
+        ],
+    )
+    def test_each_change_is_told_once(
+        self, notifier: RecordingNotifier, change: Callable[[], object]
+    ) -> None:
+        with override_settings(DWSPS={"REVOKE": False}):
+            change()
+        assert notifier.take() == [Rules()]
+
+    def test_a_fixture_that_is_loaded_is_told(self, notifier: RecordingNotifier) -> None:
+        [loaded] = serializers.deserialize("json", serializers.serialize("json", [a_rule()]))
+        loaded.save()
+        assert notifier.take() == [Rules()]
+
+    def test_a_change_is_told_on_commit(self, notifier: RecordingNotifier) -> None:
+        with suppress(LookupError), transaction.atomic():
+            a_rule().delete()
+            raise LookupError
+        with transaction.atomic():
+            TopicRule.objects.all().delete()
+            assert notifier.take() == []
+        assert notifier.take() == [Rules()]

@@ -179,7 +179,7 @@ class TestExplaining:
         rule("news.staff", "staff")
         text = page(admin_client, reverse(EXPLAIN), {"user": "ada", "topic": "news"})
         assert "ada may subscribe to news</strong>" in text
-        assert "news.staff: the rule for news.staff allows staff" in text
+        assert "news.staff: the rule for news.staff allows only staff" in text
         assert "ada may not publish to news</strong>" in text
         assert f'href="/admin/dwsps_channels/topicrule/{row.pk}/change/"' in text
 

@@ -76,11 +76,11 @@ def test_a_decision_is_explained() -> None:
     rule("news.staff", "staff")
     assert run("test", "ada", "news")[0].splitlines() == [
         "ada may subscribe to news: the rule for news allows everybody",
-        "  without news.staff: the rule for news.staff allows staff",
+        "  without news.staff: the rule for news.staff allows only staff",
         "ada may not publish to news: the rule for news allows nobody",
     ]
     assert run("test", "-", "news.staff")[0].splitlines()[0] == (
-        "a visitor who is not logged in may not subscribe to news.staff: the rule for news.staff allows staff"
+        "a visitor who is not logged in may not subscribe to news.staff: the rule for news.staff allows only staff"
     )
 
 

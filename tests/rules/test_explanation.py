@@ -24,14 +24,14 @@ def test_the_rule_that_decides_is_named_with_what_it_allows(ada: User) -> None:
     rule("news.drafts", "dwsps_channels.view_peer")
     found = explain(ada, "news")
     assert found.subscribing.is_allowed
-    assert found.subscribing.reason == "the rule for news allows logged-in users"
+    assert found.subscribing.reason == "the rule for news allows only logged-in users"
     assert found.subscribing.topic_of_rule == "news"
     assert found.subscribing.exceptions == (
-        "news.drafts: the rule for news.drafts allows permission 'dwsps_channels.view_peer'",
-        "news.staff: the rule for news.staff allows staff",
+        "news.drafts: the rule for news.drafts allows only permission 'dwsps_channels.view_peer'",
+        "news.staff: the rule for news.staff allows only staff",
     )
     assert not found.publishing.is_allowed
-    assert found.publishing.reason == "the rule for news allows group 'editors'"
+    assert found.publishing.reason == "the rule for news allows only group 'editors'"
     ada.groups.add(editors)
     assert explain(ada, "news").publishing.is_allowed
     visitor = explain(None, "sport")
@@ -52,7 +52,7 @@ def test_somebody_elses_topic_is_explained_by_the_rule_for_ones_own(ada: User) -
     rule("users.{pk}", "authenticated")
     own, other = explain(ada, f"users.{ada.pk}"), explain(ada, f"users.{ada.pk}0")
     assert own.subscribing.is_allowed
-    assert own.subscribing.reason == "the rule for users.{pk} allows logged-in users"
+    assert own.subscribing.reason == "the rule for users.{pk} allows only logged-in users"
     assert not other.subscribing.is_allowed
     assert other.subscribing.topic_of_rule == "users.{pk}"
     assert other.subscribing.reason == (

@@ -192,6 +192,37 @@ class TestChanges:
         policy.forget()
         assert not await subscribes(policy, who, "desk")
 
+    async def test_the_rights_of_one_user_are_read_again_and_no_others(
+        self, ada: User, queries: list[str]
+    ) -> None:
+        await sync_to_async(rule)("desk", "staff")
+        bob = await User.objects.acreate(username="bob")
+        policy = ThreadOffloadingPolicy(TopicRules())
+        people = [await fresh(ada), await fresh(bob)]
+        for who in people:
+            assert not await subscribes(policy, who, "desk")
+        await User.objects.aupdate(is_staff=True)
+        policy.forget(str(ada.pk))
+        before = len(queries)
+        assert [await subscribes(policy, who, "desk") for who in people] == [True, False]
+        assert len(queries) == before + 1
+        policy.forget()
+        assert [await subscribes(policy, who, "desk") for who in people] == [True, True]
+
+    async def test_after_very_many_users_everybody_is_read_again(
+        self, ada: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dwsps_channels.rules.policy.MAX_CHANGED", 2)
+        await sync_to_async(rule)("desk", "staff")
+        policy, who = TopicRules(), await fresh(ada)
+        assert not await subscribes(policy, who, "desk")
+        await User.objects.aupdate(is_staff=True)
+        for number in range(2):
+            policy.forget(f"{ada.pk}0{number}")
+            assert not await subscribes(policy, who, "desk")
+        policy.forget(f"{ada.pk}02")
+        assert await subscribes(policy, who, "desk")
+
     async def test_what_was_read_before_a_change_is_not_kept(self, ada: User) -> None:
         row = await sync_to_async(rule)("desk", "staff")
         await User.objects.filter(pk=ada.pk).aupdate(is_staff=True)
