@@ -22,7 +22,7 @@ from msgspec import Struct
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.identity import Identity, hash_session_key
-from dwsps_channels.core.policy import Decision, Policy
+from dwsps_channels.core.policy import Answer, Decision, Policy
 from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.protocol.errors import Forbidden
 from dwsps_channels.protocol.topics import check, contexts
@@ -140,9 +140,7 @@ class GrantChecker:
         self._policy = policy
         self._revocations = revocations
 
-    def check(
-        self, identity: Identity, topic: str, grant: str
-    ) -> bool | Decision | Awaitable[bool | Decision]:
+    def check(self, identity: Identity, topic: str, grant: str) -> Answer | Awaitable[Answer]:
         """Return whether ``identity`` may subscribe to a valid ``topic``. No query is made but the policy's.
 
         Raises:
@@ -150,19 +148,16 @@ class GrantChecker:
         """
         user = identity.user
         if isinstance(user, LazyObject) and user._wrapped is empty:
-            return self._check_in_thread(
-                identity, topic, grant
-            )  # looking at the user may be a query
+            # To look at it may be a query.
+            return self._check_in_thread(identity, topic, grant)
         return self._decide(identity, topic, _read(identity, topic, grant))
 
-    async def _check_in_thread(self, identity: Identity, topic: str, grant: str) -> bool | Decision:
+    async def _check_in_thread(self, identity: Identity, topic: str, grant: str) -> Answer:
         found = await ask(_read, identity, topic, grant)
         answer = self._decide(identity, topic, found)
         return await answer if isawaitable(answer) else answer
 
-    def _decide(
-        self, identity: Identity, topic: str, grant: _Grant
-    ) -> bool | Decision | Awaitable[bool | Decision]:
+    def _decide(self, identity: Identity, topic: str, grant: _Grant) -> Answer | Awaitable[Answer]:
         signed_at = grant.signed_at / 1000
         left = signed_at + min(grant.lifetime / 1000, conf.GRANT_MAX_AGE) - time()
         if left <= 0:
@@ -177,16 +172,14 @@ class GrantChecker:
         return _await(answer, problem) if isawaitable(answer) else _explained(answer, problem)
 
 
-def _explained(answer: bool | Decision, problem: str) -> bool | Decision:
+def _explained(answer: Answer, problem: str) -> Answer:
     """Return the policy's answer; if it is a no without a reason, with what is wrong with the grant."""
-    if answer is False or (
-        isinstance(answer, Decision) and not answer.allowed and not answer.reason
-    ):
-        return Decision(False, problem)
-    return answer
+    if answer or (isinstance(answer, Decision) and answer.reason):
+        return answer
+    return Decision(False, problem)
 
 
-async def _await(answer: Awaitable[bool | Decision], problem: str) -> bool | Decision:
+async def _await(answer: Awaitable[Answer], problem: str) -> Answer:
     return _explained(await answer, problem)
 
 

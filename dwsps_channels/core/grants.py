@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable
 
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.policy import Decision
+from dwsps_channels.core.policy import Answer
 from dwsps_channels.protocol.errors import Forbidden
 
-CheckGrant = Callable[[Identity, str, str], bool | Decision | Awaitable[bool | Decision]]
+CheckGrant = Callable[[Identity, str, str], Answer | Awaitable[Answer]]
 """Decides whether a client may subscribe to a topic to which it brings a grant: identity, topic, grant.
 
 If the grant has expired or was revoked, it asks the policy. It raises ``Forbidden`` with the reason if the grant is not for

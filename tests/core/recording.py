@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.futures import has_failed
+from dwsps_channels.core.grants import CheckGrant, no_grants
 from dwsps_channels.core.identity import Identity, Role
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
@@ -21,6 +22,7 @@ from dwsps_channels.core.pacing import Pause
 from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
+from dwsps_channels.core.scheduler import NEVER, Scheduler
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
@@ -240,6 +242,8 @@ class World:
         clock: Callable[[], float] = monotonic,
         transport: RecordingTransport | None = None,
         pause: Pause = asyncio.sleep,
+        check_grant: CheckGrant = no_grants,
+        scheduler: Scheduler = NEVER,
     ) -> Client:
         transport = transport or RecordingTransport()
         identity = identity or Identity(client)
@@ -253,6 +257,8 @@ class World:
             clock=clock,
             gather=asyncio.gather,
             pause=pause,
+            check_grant=check_grant,
+            scheduler=scheduler,
         )
         self.sessions.add(session)
         session.open()
