@@ -189,8 +189,8 @@ def check_strangers(**kwargs: Any) -> list[CheckMessage]:
             found.append(
                 Warning(
                     "everybody may subscribe and publish to everything",
-                    hint="set DWSPS['POLICY'] to 'dwsps_channels.policies.AuthenticatedOnly', 'ReadOnly' of the same "
-                    "module, or a class of your own; if this is intended, silence this check",
+                    hint="set DWSPS['POLICY'] to 'dwsps_channels.policies.AuthenticatedOnly', 'ReadOnly' or 'TopicRules' of the "
+                    "same module, or a class of your own; if this is intended, silence this check",
                     id="dwsps_channels.W003",
                 )
             )
