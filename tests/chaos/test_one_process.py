@@ -30,7 +30,7 @@ async def test_the_log_in_the_database_outlives_the_process(
     server = start_server(kind, dwsps=DATABASE, env=database)
     moments = random.Random(kind)
     async with traffic([server]) as flowing:
-        for end in [server.kill, server.terminate] * (15 if FULL else 1):
+        for end in [server.kill, server.kill, server.terminate] * (10 if FULL else 1):
             await asyncio.sleep(moments.uniform(0.0, 0.5))
             await asyncio.to_thread(end)
             await asyncio.to_thread(server.start)

@@ -11,7 +11,7 @@ from tests.processes import Child, ServerFactory, wait_until_async
 
 pytestmark = pytest.mark.processes
 
-KILLS = 50 if FULL else 1
+KILLS = 50 if FULL else 3
 STOPPED = 8.0 if FULL else 3.0
 """Seconds for which Redis stands still: longer than a publish waits."""
 

@@ -2,35 +2,40 @@
 
 import json
 import unicodedata
+from collections.abc import Collection
 from typing import Any
 
 
 class Subscriptions:
-    """All subscriptions in one list, in the order in which they were made; each question looks at every one."""
+    """All subscriptions in one table, in the order in which they were made; each question looks at every one."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[str, str]] = []
+        self._all: dict[tuple[str, str], Collection[str]] = {}
 
-    def subscribe(self, who: str, topic: str) -> bool:
+    def subscribe(self, who: str, topic: str, denied: Collection[str] = ()) -> bool:
         new = (who, topic) not in self._all
-        if new:
-            self._all.append((who, topic))
+        self._all[who, topic] = denied
         return new
 
     def unsubscribe(self, who: str, topic: str) -> bool:
-        had = (who, topic) in self._all
-        self._all = [each for each in self._all if each != (who, topic)]
-        return had
+        return self._all.pop((who, topic), None) is not None
 
     def leave(self, who: str) -> None:
-        self._all = [each for each in self._all if each[0] != who]
+        self._all = {each: denied for each, denied in self._all.items() if each[0] != who}
 
     def deliveries(self, topic: str) -> list[tuple[str, str]]:
         """Return the receivers of a message to ``topic``, each with its subscription, in the order of delivery."""
         matching = [
-            (who, its) for who, its in self._all if topic == its or topic.startswith(its + ".")
+            (who, its)
+            for (who, its), denied in self._all.items()
+            if is_within(topic, its) and not any(is_within(topic, each) for each in denied)
         ]
         return sorted(matching, key=lambda each: len(each[1]), reverse=True)
+
+
+def is_within(topic: str, root: str) -> bool:
+    """Tell whether ``topic`` is ``root`` or below it."""
+    return topic == root or topic.startswith(root + ".")
 
 
 def is_topic(text: str) -> bool:

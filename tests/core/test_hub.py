@@ -1,10 +1,14 @@
+import json
 import tracemalloc
+from collections.abc import Collection
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from dwsps_channels.core.audience import MAX_PARTS, MIN_BROADCAST
 from dwsps_channels.core.hub import Hub
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.publication import Publication
@@ -24,6 +28,22 @@ steps = st.lists(
         topics(),
     ),
     max_size=40,
+)
+
+# So many that their broadcasters come into play, but for small parts of them.
+MANY = [f"{number:02}" for number in range(MIN_BROADCAST + 3)]
+
+FAMILY = ["a", "a.a", "a.b", "a.a.a", "a.a.b", "a.b.a", "a.a.a.a"]
+changes = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["subscribe", "subscribe", "all subscribe", "deny", "unsubscribe", "leave"]
+        ),
+        st.sampled_from(MANY[:4]),
+        st.sampled_from(FAMILY[:3]),
+        st.sets(st.sampled_from(FAMILY), max_size=3),
+    ),
+    max_size=20,
 )
 
 
@@ -88,6 +108,101 @@ def test_matching_equals_a_scan_of_all_subscriptions(steps: list[tuple[str, str,
         hub.remove(people[who])
         assert not people[who].subscriptions
     assert len(hub) == 0
+
+
+class WritingBroadcaster:
+    """Writes down what each of a group is sent, and keeps the groups."""
+
+    def __init__(self) -> None:
+        self.groups: list[tuple[Collection[Any], list[Any]]] = []
+
+    def broadcast(self, frame: Frame, group: Collection[Any]) -> None:
+        self.groups.append((group, list(group)))
+        for transport in group:
+            transport.send(frame)
+
+
+@given(changes)
+def test_denied_sub_topics_are_as_in_a_scan_of_all_subscriptions(
+    changes: list[tuple[str, str, str, set[str]]],
+) -> None:
+    hub, oracle, log = Hub(), Subscriptions(), Log()
+    people = {who: log.subscriber(who) for who in MANY}
+    broadcaster = WritingBroadcaster()
+    for who in MANY[2:]:
+        people[who].transport.broadcaster = broadcaster  # type: ignore[misc]
+
+    for change, who, topic, family in changes:
+        denied = frozenset(each for each in family if each.startswith(f"{topic}."))
+        match change:
+            case "subscribe":
+                assert hub.subscribe(people[who], topic, denied) == oracle.subscribe(
+                    who, topic, denied
+                )
+            case "all subscribe":
+                for each in MANY:
+                    hub.subscribe(people[each], topic, denied)
+                    oracle.subscribe(each, topic, denied)
+            case "deny":
+                if (subscription := people[who].subscriptions.get(topic)) is not None:
+                    hub.deny(subscription, denied)
+                    oracle.subscribe(who, topic, denied)
+                    assert subscription.denied == denied
+            case "unsubscribe":
+                assert hub.unsubscribe(people[who], topic) == oracle.unsubscribe(who, topic)
+            case _:
+                hub.remove(people[who])
+                oracle.leave(who)
+        for published in FAMILY:
+            log.deliveries.clear()
+            hub.deliver(publication(published))
+            got = [(who, json.loads(frame.data)["context"]) for who, frame in log.deliveries]
+            contexts = [context for _, context in got]
+            assert contexts == sorted(contexts, key=len, reverse=True)
+            assert sorted(got) == sorted(oracle.deliveries(published))
+            reached = {who for who, _ in got}
+            assert hub.reach(published) == len(reached)
+            for each in MANY[:4]:
+                hub.lagging = {people[each]}
+                assert (hub.behind(published) is not None) == (each in reached)
+            hub.lagging = set(people.values())
+            assert (hub.behind(published) is not None) == bool(reached)
+
+    # A broadcaster may keep what it was given.
+    assert all(list(group) == as_given for group, as_given in broadcaster.groups)
+    for who in MANY:
+        hub.remove(people[who])
+    assert len(hub) == 0
+
+
+def test_a_large_audience_is_divided_once_for_a_denied_topic() -> None:
+    hub, log, broadcaster = Hub(), Log(), WritingBroadcaster()
+    for number, who in enumerate(MANY * 2):
+        subscriber = log.subscriber(who)
+        subscriber.transport.broadcaster = broadcaster  # type: ignore[misc]
+        hub.subscribe(subscriber, "news", frozenset({"news.staff"} if number < 3 else ()))
+
+    for topic in ("news.staff", "news.staff.a", "news", "news.uk", "news.staff"):
+        hub.deliver(publication(topic))
+
+    groups = [group for group, _ in broadcaster.groups]
+    assert [len(group) for group in groups] == [19, 19, 22, 22, 19]
+    assert groups[0] is groups[1] is groups[4]
+    assert groups[2] is groups[3]
+
+
+def test_the_parts_of_an_audience_are_bounded() -> None:
+    """Somebody may be denied a topic for each of many others."""
+    hub, log = Hub(), Log()
+    denied = frozenset(f"news.{number}" for number in range(1000))
+    hub.subscribe(log.subscriber("ann"), "news", denied)
+    hub.subscribe(log.subscriber("bob"), "news")
+    for topic in sorted(denied):
+        hub.deliver(publication(topic))
+    assert [who for who, _ in log.deliveries] == ["bob"] * 1000
+    parts = hub._audiences["news"]._parts
+    assert parts is not None
+    assert len(parts) <= MAX_PARTS
 
 
 def test_all_who_get_a_message_for_the_same_context_get_the_same_frame() -> None:

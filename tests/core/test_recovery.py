@@ -19,20 +19,22 @@ from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
+from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.tail import Tail
-from dwsps_channels.policies import AllowAll
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
 from tests.core.recording import STAMP, BufferingTransport, RecordingBroker
 
 TOPICS = ["a", "a.b", "a.b.c", "a.d", "e"]
 topics = st.sampled_from(TOPICS)
+denied_sets = st.frozensets(st.sampled_from(["a.b", "a.b.c", "a.d"]), max_size=2)
 batches = st.lists(topics, max_size=6) | st.lists(topics, min_size=10, max_size=16)
 counts = st.sampled_from([0, 1, 2, 3, 5, 8, 100])
 nodes = st.integers(0, 1)
@@ -75,13 +77,47 @@ class SharedLog:
         held = [(offset, self.publications[offset - 1]) for offset in range(floor + 1, end + 1)]
         return Log(self.epoch, end, floor, held)
 
-    def expected(self, topic: str, after: Place) -> list[int]:
+    def expected(self, topic: str, after: Place) -> list[tuple[str, int]]:
+        """Return what was published at and below ``topic``: the topic and the number of each message."""
         epoch, offset = after
         return [
-            json.loads(bytes(each.message))
+            (each.topic, json.loads(bytes(each.message)))
             for each in self.epochs[epoch][offset:]
             if topic in contexts(each.topic)
         ]
+
+
+class Rules:
+    """The policy of one client: it may subscribe to everything, but is denied some topics below."""
+
+    def __init__(self) -> None:
+        self.denied: frozenset[str] = frozenset()
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool | Decision:
+        denied = tuple(each for each in self.denied if each.startswith(f"{topic}."))
+        return Decision(True, denied=denied) if denied else True
+
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return False
+
+
+def is_denied(topic: str, context: str, denied: frozenset[str]) -> bool:
+    """Tell whether a subscription to ``context`` does not get what is published to ``topic``."""
+    return any(each in denied and each.startswith(f"{context}.") for each in contexts(topic))
+
+
+class CheckingTransport(BufferingTransport):
+    """Nothing is given to it that its client is denied at that moment."""
+
+    def __init__(self, rules: Rules) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def send(self, frame: Frame) -> None:
+        message = json.loads(frame.data)
+        if message["type"] == "publish":
+            assert not is_denied(message["topic"], message["context"], self.rules.denied)
+        super().send(frame)
 
 
 class Server:
@@ -128,6 +164,8 @@ class Subscription:
     last: int = 0
     """The offset of its last delivery, or of where it starts."""
     received: list[int] = field(default_factory=list)
+    rules: list[frozenset[str]] = field(default_factory=list)
+    """The topics that were denied since it was made, one after the other: those that may hold for what it had."""
 
 
 class Client:
@@ -135,6 +173,7 @@ class Client:
 
     def __init__(self, log: SharedLog) -> None:
         self.log = log
+        self.rules = Rules()
         self.subscriptions: dict[str, Subscription] = {}
         self.cursor: Place | None = None
         self.epoch = ""
@@ -148,12 +187,12 @@ class Client:
         self.session: Session
 
     def connect(self, server: Server) -> None:
-        self.server, self.transport = server, BufferingTransport()
+        self.server, self.transport = server, CheckingTransport(self.rules)
         self.session = Session(
             server.node,
             self.transport,
             Identity(f"{id(self.transport)}"),
-            policy=AllowAll(),
+            policy=self.rules,
             limits=Limits(buffered_bytes=1200),
             pause=self.pause,
         )
@@ -197,7 +236,7 @@ class Client:
 
     def subscribe(self, topic: str) -> None:
         if topic not in self.subscriptions:
-            self.subscriptions[topic] = Subscription()
+            self.subscriptions[topic] = Subscription(rules=[self.rules.denied])
             if self.transport is not None:
                 self.send(type="subscribe", topic=topic, last=0)
 
@@ -253,7 +292,16 @@ class Client:
     def begin(self, topic: str, place: Place) -> None:
         """Load the state, as far as this subscription is concerned."""
         self.check(topic)
-        self.subscriptions[topic] = Subscription(place, place[1])
+        rules = self.subscriptions[topic].rules
+        self.subscriptions[topic] = Subscription(place, place[1], rules=rules)
+
+    def deny(self, denied: frozenset[str]) -> None:
+        """Change the rules, and have the session ask again."""
+        self.rules.denied = denied
+        for each in self.subscriptions.values():
+            each.rules.append(denied)
+        if self.transport is not None:
+            assert self.session.recheck(None) is None
 
     def deliver(self, context: str, offset: int, number: int) -> None:
         self.replayed.add(context)
@@ -268,12 +316,21 @@ class Client:
             self.cursor = self.epoch, max(self.cursor[1], offset - shallower)
 
     def check(self, topic: str, *, is_all: bool = False) -> None:
-        """Check what came on a subscription: everything from where it starts, once and in order."""
+        """Check what came on a subscription: everything from where it starts that is not denied, once and in order.
+
+        What was denied for a time may have come or not. ``CheckingTransport`` looks at when it was sent.
+        """
         subscription = self.subscriptions[topic]
         if subscription.start is not None:
-            expected = self.log.expected(topic, subscription.start)
-            received = subscription.received
-            assert received == (expected if is_all else expected[: len(received)])
+            received = set(subscription.received)
+            expected = [
+                number
+                for published, number in self.log.expected(topic, subscription.start)
+                if number in received
+                or not any(is_denied(published, topic, each) for each in subscription.rules)
+            ]
+            assert len(received) == len(subscription.received)
+            assert subscription.received == (expected if is_all else expected[: len(received)])
 
 
 def finish(pending: Awaitable[None]) -> None:
@@ -304,11 +361,19 @@ class Recoveries(RuleBasedStateMachine):
         appetites=st.lists(counts, min_size=3, max_size=3),
         wanted=st.lists(st.sets(topics, min_size=1), min_size=3, max_size=3),
         published=st.lists(topics, max_size=3),
+        denied=denied_sets,
     )
-    def begin(self, appetites: list[int], wanted: list[set[str]], published: list[str]) -> None:
+    def begin(
+        self,
+        appetites: list[int],
+        wanted: list[set[str]],
+        published: list[str],
+        denied: frozenset[str],
+    ) -> None:
         self.publish(published)
         for server in self.servers:
             server.read(100)
+        self.clients[0].rules.denied = denied
         for number, client in enumerate(self.clients):
             client.appetite = appetites[number]
             client.connect(self.servers[number % 2])
@@ -356,6 +421,10 @@ class Recoveries(RuleBasedStateMachine):
     @rule(client=clients, topic=topics)
     def unsubscribe(self, client: int, topic: str) -> None:
         self.clients[client].unsubscribe(topic)
+
+    @rule(client=clients, denied=denied_sets)
+    def deny(self, client: int, denied: frozenset[str]) -> None:
+        self.clients[client].deny(denied)
 
     @rule(client=clients, count=counts)
     def change_pace(self, client: int, count: int) -> None:

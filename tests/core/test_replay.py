@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -58,6 +58,10 @@ def deliveries(found: Replay) -> list[Delivery]:
 
 def is_below(topic: str, context: str) -> bool:
     return context in contexts(topic)
+
+
+def is_below_any(topic: str, denied: Collection[str]) -> bool:
+    return any(is_below(topic, each) for each in denied)
 
 
 def root_of(topic: str) -> str | None:
@@ -165,17 +169,34 @@ class Resumes(RuleBasedStateMachine):
         floors = {"chat": root_floor, "chat.staff": root_floor}
         self.node.begin(Log(f"e{self.epochs}", self.offset, floor, held, floors))
 
-    @rule(wanted=st.lists(topics, min_size=1, max_size=4), back=st.integers(0, 50))
-    def resume(self, wanted: list[str], back: int) -> None:
+    @rule(
+        wanted=st.lists(topics, min_size=1, max_size=4),
+        back=st.integers(0, 50),
+        denied=st.just(frozenset()) | st.frozensets(topics, max_size=3),
+    )
+    def resume(self, wanted: list[str], back: int, denied: frozenset[str]) -> None:
         after = max(0, self.offset - back)
-        found = self.node.replay(wanted, f"e{self.epochs}:{after}")
-        expected = {
+        denied_below = {
+            topic: below
+            for topic in wanted
+            if (below := frozenset(each for each in denied if each.startswith(f"{topic}.")))
+        }
+        found = self.node.replay(wanted, f"e{self.epochs}:{after}", denied_below)
+        published = {
             topic: [
-                each.seen_at(topic)
+                each
                 for each in self.log
                 if each.offset > after and is_below(each.publication.topic, topic)
             ]
             for topic in wanted
+        }
+        expected = {
+            topic: [
+                each.seen_at(topic)
+                for each in every
+                if not is_below_any(each.publication.topic, denied_below.get(topic, ()))
+            ]
+            for topic, every in published.items()
         }
         assert found.recovered <= set(wanted)
         both = [each for topic in found.recovered for each in expected[topic]]
@@ -183,7 +204,8 @@ class Resumes(RuleBasedStateMachine):
         assert found.size == sum(len(frame.data) for frame in found.frames) <= LIMITS.bytes
         assert len(found.frames) <= LIMITS.messages
         for topic in set(wanted) - found.recovered:
-            assert self.is_missing(topic, after, expected[topic]) or not self.fits(wanted, expected)
+            all_below = [each.seen_at(topic) for each in published[topic]]
+            assert self.is_missing(topic, after, all_below) or not self.fits(wanted, expected)
 
     def is_missing(self, topic: str, after: int, expected: Sequence[Delivery]) -> bool:
         kept = {entry.offset for entry in self.tail.last(topic, 10_000)}
@@ -202,6 +224,26 @@ class Resumes(RuleBasedStateMachine):
             len(every) <= LIMITS.messages
             and sum(sizes[offset] for offset, _, _ in every) <= LIMITS.bytes
         )
+
+    @rule(topic=topics, count=st.integers(0, 20), denied=st.frozensets(topics, max_size=2))
+    def fetch_the_last_of_what_is_not_denied(
+        self, topic: str, count: int, denied: frozenset[str]
+    ) -> None:
+        denied -= {topic}
+        found = deliveries(self.node.replay_last(topic, count, denied))
+        kept = {entry.offset for entry in self.tail.last(topic, 10_000)}
+        expected = [
+            each.seen_at(topic)
+            for each in self.log
+            if each.offset in kept and not is_below_any(each.publication.topic, denied)
+        ]
+        assert found == expected[len(expected) - len(found) :]
+        assert len(found) <= min(count, LIMITS.messages)
+        if len(found) < min(count, len(expected), LIMITS.messages):
+            next_one = {each.offset: each for each in self.log}[expected[-1 - len(found)][0]]
+            frames = [*self.node.replay_last(topic, count, denied).frames]
+            frames.append(next_one.publication.frame(topic, next_one.offset))
+            assert sum(len(frame.data) for frame in frames) > LIMITS.bytes
 
     @rule(topic=topics, count=st.integers(0, 20))
     def fetch_the_last(self, topic: str, count: int) -> None:
@@ -388,6 +430,21 @@ async def test_frames_are_encoded_once_for_those_who_have_missed_less(
         found = node.replay(["news", "sport"], f"{node.epoch}:{after}")
         assert found.frames == every[after:]
         assert found.size == sum(len(frame.data) for frame in found.frames)
+    assert node.replay(["news"], f"{node.epoch}:0").frames is every
+    assert encoded == []
+
+
+async def test_frames_are_encoded_once_for_those_who_are_denied_something(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = await a_node()
+    for topic in ("news", "news.staff", "news.uk"):
+        publish(node, topic)
+    every = node.replay(["news"], f"{node.epoch}:0").frames
+    encoded: list[object] = []
+    monkeypatch.setattr("dwsps_channels.core.publication.encode_json", encoded.append)
+    found = node.replay(["news"], f"{node.epoch}:0", {"news": frozenset({"news.staff"})})
+    assert found.frames == [every[0], every[2]]
     assert node.replay(["news"], f"{node.epoch}:0").frames is every
     assert encoded == []
 

@@ -9,7 +9,7 @@ import pytest
 from tests.durability.conftest import Deploy
 from tests.durability.traffic import FULL, brokers, times, traffic
 
-LOCKED = 10.0 if FULL else 2.0
+LOCKED = 10.0 if FULL else 4.0
 
 
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
@@ -30,7 +30,7 @@ async def test_postgresql_is_killed(deploy: Deploy) -> None:
     deployment = await deploy("postgres")
     assert deployment.keeper is not None
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 10)):
+        for _ in range(times(2, 10)):
             await flowing.flows()
             await deployment.pause(0.0, 1.0)
             await deployment.kill(deployment.keeper, away=1.0)

@@ -16,7 +16,7 @@ HEARTBEATS = {
     "LINK_HEARTBEAT_TIMEOUT": 2.0,
     "LINK_OPEN_TIMEOUT": 2.0,
 }
-SECONDS = 90.0 if FULL else 5.0
+SECONDS = 90.0 if FULL else 8.0
 RESET_EVERY = 5.0 if FULL else 1.5
 CUT = 60.0 if FULL else 5.0
 

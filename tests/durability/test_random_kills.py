@@ -19,7 +19,7 @@ async def test_each_acknowledged_message_survives(deploy: Deploy, broker: str) -
     if deployment.keeper is not None:
         victims += [[deployment.keeper], [deployment.keeper, deployment.server]]
     async with traffic(deployment) as flowing:
-        while deployment.kills < times(3, 34):
+        while deployment.kills < times(4, 34):
             await deployment.pause(0.0, 2.0)
             await deployment.kill(
                 *deployment.moments.choice(victims), away=deployment.moments.uniform(0.0, 1.0)

@@ -13,7 +13,7 @@ from tests.peering.site import QUICK
 from tests.processes import free_port, wait_until_async
 from tests.proxy import proxy_to
 
-MESSAGES = 2_000 if FULL else 600
+MESSAGES = 2_000 if FULL else 1_200
 BY_COUNT = {"LOG_MESSAGES": MESSAGES, "TAIL_MESSAGES": MESSAGES}
 BY_AGE = {"LOG_MAX_AGE": 6.0, "TAIL_MAX_AGE": 6.0}
 BOUNDS = [

@@ -14,7 +14,7 @@ async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
 ) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 30)):
+        for _ in range(times(2, 30)):
             if not deployment.keeps_log:
                 # The worker has come back to it.
                 await flowing.flows()
@@ -44,7 +44,7 @@ async def test_a_server_that_is_restarted_has_its_worker_read_everything(
     """Its log is in its memory, and ends with it: all that was acknowledged reaches the peer before."""
     deployment = await deploy("memory", serve=serve)
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 20)):
+        for _ in range(times(3, 20)):
             await flowing.flows()
             # Not by ``end``: there is no excuse for what is lost.
             await asyncio.to_thread(deployment.server.terminate)

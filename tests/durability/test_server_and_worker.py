@@ -26,7 +26,7 @@ async def test_worker_and_server_killed_a_second_apart(deploy: Deploy, broker: s
 async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 30)):
+        for _ in range(times(2, 30)):
             await deployment.pause(0.5, 4.0)
             await deployment.kill(deployment.server, deployment.worker)
         await flowing.flows()
@@ -36,7 +36,7 @@ async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) ->
 async def test_a_process_that_serves_and_forwards_is_killed(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker, serve=True)
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 30)):
+        for _ in range(times(2, 30)):
             await deployment.pause(0.5, 4.0)
             await deployment.kill(deployment.server)
         await flowing.flows()

@@ -18,7 +18,7 @@ LEASE = {"LEASE_TIMEOUT": 6.0, "LEASE_RENEW_INTERVAL": 1.5} if FULL else {}
 async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
-        for _ in range(times(1, 30)):
+        for _ in range(times(2, 30)):
             await deployment.pause(0.3, 2.0)
             await deployment.kill(deployment.worker)
         await flowing.flows()

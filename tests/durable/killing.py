@@ -1,6 +1,6 @@
 """Processes that are killed between the commit of a durable message and the end of its row.
 
-The short form has three kills for each broker, on one database; ``CHAOS=full`` has a hundred for each pair of them.
+The short form has six kills for each broker, on one database; ``CHAOS=full`` has a hundred for each pair of them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from tests.peering.site import Worker
 from tests.processes import ROOT, Child, Server, manage, wait_until_async
 from tests.wire.client import WireClient, connected
 
-KILLS = 99 if FULL else 3
+KILLS = 99 if FULL else 6
 
 SENT_WITHIN = 10.0
 """Seconds from the kill to the delivery, as docs/how-to/publishing.md promises."""
