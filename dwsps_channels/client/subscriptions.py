@@ -170,7 +170,7 @@ class Subscriptions:
         topic = self._topics.get(error.topic)
         if topic is None or not topic.live:
             return
-        topic.live = topic.granted = topic.covered = False
+        topic.live = topic.granted = False
         topic.grant = None
         self._missed.pop(topic.name, None)
         # Of the others the answer to their own subscribe decides.

@@ -121,6 +121,15 @@ class Model:
         if self.connection is not None and self.has_log:
             self._send({"type": "reset", "cursor": self.cursor})
 
+    def end_subscription(self, topic: str) -> None:
+        """Take a right away. The reason says how many publications came before."""
+        if self.connection is not None and topic in self.connection.topics:
+            self.connection.topics.discard(topic)
+            reason = str(len(self.published))
+            self._send(
+                {"type": "unsubscribed", "topic": topic, "code": "forbidden", "reason": reason}
+            )
+
     def break_connection(self) -> None:
         if self.connection is not None:
             self.connection.abort("broken")

@@ -1,4 +1,4 @@
-"""Each message once and in order, or a reset, under any fate of the connection and of the log."""
+"""Each message once and in order, or a reset, whatever happens to connection, log and rights."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dwsps_channels.client import Ack, Client, ClientError, ConnectionLost, Subscription
+from dwsps_channels.client import (
+    Ack,
+    Client,
+    ClientError,
+    ConnectionLost,
+    ServerError,
+    Subscription,
+)
 from dwsps_channels.client import publishes as publishes_module
 from dwsps_channels.client.subscription import Marker
 from tests.client.model import Model, contexts
@@ -30,6 +37,7 @@ STEP = st.one_of(
     st.tuples(st.just("send"), TOPIC),
     SUBSCRIBE,
     st.tuples(st.just("unsubscribe"), st.integers(0, 3)),
+    st.tuples(st.just("end"), TOPIC),
     st.tuples(st.just("handle"), FEW),
     st.tuples(st.just("arrive"), FEW),
     st.tuples(st.just("arrive"), FEW),
@@ -72,6 +80,8 @@ class Reader:
         self.seen: list[int] = []
         self.gaps: dict[int, int] = {}
         """By place in ``seen`` how many were published when a reset was told there."""
+        self.end_at: int | None = None
+        """How many were published when the server ended the subscription."""
 
     async def read(self) -> None:
         """Take all that waits, and note when the subscription was acknowledged."""
@@ -83,12 +93,13 @@ class Reader:
                 self.gaps[len(self.seen)] = len(self.world.model.published)
             elif item is not None:
                 self.seen.append(item.message)
+        if isinstance(error := self.subscription._error, ServerError):
+            self.end_at = int(error.reason)
 
     def check(self) -> None:
         """Check that nothing came twice or out of order, and that nothing is missing without a reset."""
-        matching = [
-            each.number for each in self.world.model.published if self.topic in contexts(each.topic)
-        ]
+        published = self.world.model.published[: self.end_at]
+        matching = [each.number for each in published if self.topic in contexts(each.topic)]
         assert self.seen == sorted(set(self.seen))
         assert set(self.seen) <= set(matching)
         assert self.begin_at is not None
@@ -96,7 +107,7 @@ class Reader:
         for place in range(len(self.seen) + 1):
             after = self.seen[place - 1] if place else -1
             after = max(after, begins.get(place, 0) - 1)
-            before = self.seen[place] if place < len(self.seen) else len(self.world.model.published)
+            before = self.seen[place] if place < len(self.seen) else len(published)
             missing = [number for number in matching if after < number < before]
             assert not missing, (self.topic, self.seen, self.gaps, matching)
 
@@ -162,6 +173,9 @@ class World:
             reader = self.readers.pop(number)
             reader.begins.cancel()
             reader.subscription.leave()
+
+    def do_end(self, topic: str) -> None:
+        self.model.end_subscription(topic)
 
     def do_handle(self, count: int) -> None:
         connection = self.model.connection
