@@ -1,7 +1,6 @@
 """The user of a connection, by Django's session cookie. A connection without the cookie costs no query."""
 
 from collections.abc import Iterable
-from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +13,7 @@ from django.db import Error as DatabaseError
 from django.http import parse_cookie
 from django.utils.functional import SimpleLazyObject
 
+from dwsps_channels.connections.django_session import open_store
 from dwsps_channels.connections.handshakes import (
     ClientGone,
     ReplayedReceive,
@@ -45,9 +45,9 @@ class AuthMiddlewareStack(AuthMiddleware):
         if "session" in scope:
             key = scope["session"].session_key
         elif (key := cookies.get(settings.SESSION_COOKIE_NAME)) is None:
-            scope["session"] = SimpleLazyObject(_session)
+            scope["session"] = SimpleLazyObject(open_store)
         else:
-            scope["session"] = _session(key)
+            scope["session"] = open_store(key)
             key = scope["session"].session_key
         if key is None:
             user = AnonymousUser()
@@ -81,10 +81,6 @@ def _cookies_in(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         if name == b"cookie":
             return parse_cookie(value.decode("latin-1"))
     return {}
-
-
-def _session(key: str | None = None) -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore(key)
 
 
 class _HandshakeSession:

@@ -14,12 +14,12 @@ from django.db import Error as DatabaseError
 from dwsps_channels.conf import conf
 from dwsps_channels.connections import origins
 from dwsps_channels.connections.admission import ConnectionLimitReached, Place
+from dwsps_channels.connections.django_session import loaded_session_in
 from dwsps_channels.connections.fastlane.takeover import EXTENSION, ConnectionTakeover
 from dwsps_channels.connections.handshakes import (
     ClientGone,
     ReplayedReceive,
     reject,
-    session_key_in,
     unanswered,
     while_connected,
 )
@@ -135,7 +135,7 @@ class PubSubConsumer(AsyncConsumer):
             self.scope.get("user"),
             authenticated,
             limits,
-            session_key_in(self.scope),
+            loaded_session_in(self.scope),
         )
         transport.start()
         try:
@@ -192,12 +192,12 @@ def _take_over(
     place: Place | None,
 ) -> None:
     limits = server.limits_of(authenticated.role)
-    user, session_key = scope.get("user"), session_key_in(scope)
+    user, django_session = scope.get("user"), loaded_session_in(scope)
 
     def make_handler(transport: Transport) -> _SessionHandler:
         return _SessionHandler(
             server,
-            server.open_session(transport, user, authenticated, limits, session_key),
+            server.open_session(transport, user, authenticated, limits, django_session),
             place,
         )
 
@@ -216,7 +216,8 @@ async def _authenticate(
     """
     credentials = server.credentials
     credential = authentication.credential_in(scope)
-    has_user = getattr(scope.get("user"), "is_authenticated", False)
+    # Not looked at without need: it may be a user that is loaded, by a query, when it is.
+    has_user = credential is not None and getattr(scope.get("user"), "is_authenticated", False)
     # Without an authenticator, and if a user is logged in, the token may be one of the project's own middleware.
     if credential is None or (has_user and not credentials.accepts_tokens):
         authenticated = authentication.UNAUTHENTICATED

@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, TypeVar
 
-from django.utils.functional import LazyObject, empty
-
 from dwsps_channels.connections.servers.daphne import reject_on_daphne
 from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -99,11 +97,3 @@ class Unanswered:
 
 unanswered = Unanswered()
 """This process's."""
-
-
-def session_key_in(scope: Any) -> str | None:
-    """Return the key of the Django session that a middleware has loaded; ``None``: there is none."""
-    session = scope.get("session")
-    if isinstance(session, LazyObject) and session._wrapped is empty:
-        return None  # nobody has looked at it: the client came without a cookie
-    return getattr(session, "session_key", None)

@@ -85,7 +85,7 @@ class Sessions:
             self._put(session)
 
     def _put(self, session: Session) -> None:
-        self._by_user.put(session, self._user_of(session.identity))
+        self._by_user.put(session, self.user_of(session.identity))
         self._by_session.put(session, session.identity.session)
 
     def discard(self, session: Session) -> None:
@@ -120,7 +120,8 @@ class Sessions:
             buffered_bytes=sum(session.buffered_bytes for session in self),
         )
 
-    def _user_of(self, identity: Identity) -> str:
+    def user_of(self, identity: Identity) -> str:
+        """Return the key of the client's user, as text; empty: there is no user."""
         # A user of the project may be unable to tell its key here: then its sessions are not found by user.
         with suppress(Exception):
             user = self._find_user(identity)

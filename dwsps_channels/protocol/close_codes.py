@@ -18,4 +18,5 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4100
     PING_TIMEOUT = 4101
     FLOODING = 4102
+    UNVERIFIED = 4103
     GOING_AWAY = 4200

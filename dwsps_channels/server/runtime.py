@@ -24,6 +24,7 @@ from dwsps_channels import __version__
 from dwsps_channels.broker.backends import configured_backend
 from dwsps_channels.conf import conf
 from dwsps_channels.connections.admission import Admission
+from dwsps_channels.connections.django_session import session_key_of
 from dwsps_channels.connections.servers.options import (
     warn_of_daphne,
     warn_of_uvicorn,
@@ -59,6 +60,8 @@ from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.messages import encode
 from dwsps_channels.protocol.peer_messages import Hello
 from dwsps_channels.server.credentials import Credentials
+from dwsps_channels.server.logins import login_of
+from dwsps_channels.server.rechecker import Rechecker
 from dwsps_channels.server.shutdown import before_shutdown
 from dwsps_channels.server.signal_observer import SignalObserver
 from dwsps_channels.threads.pools import drop_waiting
@@ -138,8 +141,17 @@ class Runtime:
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
         """The limit on the number of clients."""
         self._is_server_known = False
+        # Set once the log has begun: from then on notices reach this process.
+        self._has_begun = False
         self.sessions = Sessions(_loaded_user_id)
         """The sessions of this process."""
+        self.rechecker = Rechecker(
+            self.sessions,
+            login_of,
+            getattr(self.policy, "forget", lambda: None),
+            watches_expiry=conf.REVOKE,
+        )
+        """Lets changes of access take effect on them."""
         self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
         self._inbound = InboundReporter()
         # The sessions that were closed and whose connections are not gone yet.
@@ -197,9 +209,13 @@ class Runtime:
         user: object,
         authenticated: Authenticated,
         limits: Limits,
-        session_key: str | None = None,
+        django_session: Any = None,
     ) -> Session:
-        """Open a session on an accepted connection. Give it back with ``close_session`` when that is gone."""
+        """Open a session on an accepted connection. Give it back with ``close_session`` when that is gone.
+
+        ``django_session``: the store in the ASGI scope, if a middleware has loaded one.
+        """
+        session_key = session_key_of(django_session)
         token = authenticated.token
         session = SESSIONS[authenticated.role](
             self.node,
@@ -220,9 +236,15 @@ class Runtime:
             find_user=_loaded_user_id,
             authenticator=authenticated.authenticator,
             check_grant=self._grants.check,
+            scheduler=self.rechecker,
+            on_identity=self._identified,
         )
         self.sessions.add(session)
         session.open()
+        login = None
+        if authenticated.role is Role.CLIENT:
+            login = login_of(user, django_session) if token is None else login_of(token.user)
+        self.rechecker.open(session, login)
         if token is not None:
             session.expire_at(token.expires_at)
         if authenticated.peer is not None:
@@ -246,6 +268,7 @@ class Runtime:
     def close_session(self, session: Session) -> None:
         """Forget a session whose connection is gone."""
         self.sessions.discard(session)
+        self.rechecker.discard(session)
         self._closing.discard(session)
         if not self._closing:
             self._closed.set()
@@ -289,6 +312,7 @@ class Runtime:
         await self._until_closed(ends - EVENTS_GRACE - self.loop.time())
         self._accepted_peers.stop()
         drop_waiting()
+        await self.rechecker.stop()
         # Receivers may publish that somebody has left: the broker stops after them.
         await asyncio.gather(
             self.signals.finish(ends - self.loop.time()),
@@ -308,10 +332,18 @@ class Runtime:
 
     def _on_notice(self, dated: Dated) -> None:
         self._revocations.heed(dated)
+        self.rechecker.heed(dated.notice)
 
     def _on_begin(self, notices: Sequence[Dated]) -> None:
         for dated in notices:
             self._revocations.heed(dated)
+        if self._has_begun or self.sessions:
+            self.rechecker.recheck_all()
+        self._has_begun = True
+
+    def _identified(self, session: Any) -> None:
+        self.sessions.identified(session)
+        self.rechecker.identified(session)
 
     def _close_sessions(self) -> None:
         for session in self.sessions:

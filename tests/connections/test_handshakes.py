@@ -4,15 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
-from django.contrib.sessions.backends.db import SessionStore
 from django.db import DatabaseError
-from django.utils.functional import SimpleLazyObject
 
 from dwsps_channels.connections.handshakes import (
     ClientGone,
     ReplayedReceive,
     Unanswered,
-    session_key_in,
     while_connected,
 )
 from dwsps_channels.logs.throttle import INTERVAL
@@ -110,18 +107,3 @@ class TestUnanswered:
         ]
         # Where the server knows no other status, a close means 403.
         assert [event["type"] for event in sent] == ["websocket.close"] * 4
-
-
-def test_the_session_is_one_that_was_loaded() -> None:
-    loaded = SimpleLazyObject(lambda: SessionStore("abcdefgh"))
-    assert loaded.session_key == "abcdefgh"
-
-    assert session_key_in({}) is None
-    assert session_key_in({"session": SessionStore()}) is None
-    assert session_key_in({"session": SessionStore("abcdefgh")}) == "abcdefgh"
-    assert session_key_in({"session": loaded}) == "abcdefgh"
-    assert session_key_in({"session": SimpleLazyObject(must_not_be_loaded)}) is None
-
-
-def must_not_be_loaded() -> SessionStore:
-    raise AssertionError

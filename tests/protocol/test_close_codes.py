@@ -11,6 +11,7 @@ from dwsps_channels.protocol.close_codes import CloseCode
         (CloseCode.SLOW_CONSUMER, 4100, "with backoff"),
         (CloseCode.PING_TIMEOUT, 4101, "with backoff"),
         (CloseCode.FLOODING, 4102, "with backoff"),
+        (CloseCode.UNVERIFIED, 4103, "with backoff"),
         (CloseCode.GOING_AWAY, 4200, "at once"),
     ],
 )
@@ -22,4 +23,4 @@ def test_the_range_tells_the_client_what_to_do(
 
 
 def test_each_code_is_named_here() -> None:
-    assert len(CloseCode) == 6
+    assert len(CloseCode) == 7

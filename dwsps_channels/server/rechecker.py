@@ -1,0 +1,372 @@
+"""Rechecks of the sessions of one process: because of a notice, or because it is time. A few at once, the others in turn."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from contextvars import Context
+from dataclasses import replace
+from functools import partial
+from time import time
+from typing import Any, Final
+
+from django.conf import settings
+
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.notice import Disconnect, Notice, Permission, Rules, Verify
+from dwsps_channels.core.scheduler import Recheckable
+from dwsps_channels.core.session import Session
+from dwsps_channels.core.sessions import Sessions
+from dwsps_channels.logs.throttle import LogThrottle
+from dwsps_channels.protocol.close_codes import CloseCode
+from dwsps_channels.protocol.errors import Unauthorized, Unavailable
+from dwsps_channels.protocol.text import printable
+from dwsps_channels.server.logins import Found, Login, SessionLogin
+from dwsps_channels.threads.pools import look_up
+
+logger = logging.getLogger("dwsps_channels.access")
+
+# Look-ups and questions to the policy under way at once.
+MAX_AT_ONCE: Final = 16
+
+# Seconds for which sessions are held back within a notice's own call: nothing that is published after it reaches them. If
+# they are more than some hundreds, the others follow in slices, between which everybody else has a turn.
+SLICE: Final = 0.005
+
+# A session whose user changes the password has the old one's hash, and another key, within a moment.
+PASSWORD_PAUSE: Final = 0.3
+
+# Its browser is to have the answer, with the new key, before the client comes back.
+MOVE_GRACE: Final = 1.0
+
+# A client that connects within this time after a notice may have been looked up before it. It is looked up again, after
+# each of the pauses: what a notice is about may not be finished when it is sent.
+MEMORY: Final = 30.0
+LATE_LOOK_UPS: Final = (0.0, 1.0, 10.0)
+MAX_MEMORY: Final = 10_000
+
+# If nobody knows when a session expires, it is looked up so many times before it would if it were new; but not more often
+# or more rarely than this, in seconds.
+EXPIRY_LOOKS: Final = 64
+MIN_EXPIRY_INTERVAL: Final = 1.0
+MAX_EXPIRY_INTERVAL: Final = 3600.0
+
+MIN_RECHECK_PAUSE: Final = 0.05
+
+_EVERYBODY: Final = "everybody"
+
+
+class _Watch:
+    """One session's login and timers."""
+
+    __slots__ = ("expiry", "found", "login", "rechecks")
+
+    def __init__(self, login: Login | None) -> None:
+        self.login = login
+        self.found: Identity | None = None
+        """The last that a look-up here has found."""
+        self.expiry: asyncio.TimerHandle | None = None
+        self.rechecks: dict[str, asyncio.TimerHandle] = {}
+        """By topic."""
+
+    def cancel(self) -> None:
+        if self.expiry is not None:
+            self.expiry.cancel()
+        for timer in self.rechecks.values():
+            timer.cancel()
+
+
+class Rechecker:
+    """Lets notices, the expiry of sessions, and ``Decision.recheck_after`` take effect. It is a ``Scheduler``."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        login_of: Callable[[Any], Login | None],
+        forget: Callable[[], None],
+        *,
+        watches_expiry: bool = True,
+    ) -> None:
+        """Take the sessions of this process.
+
+        Args:
+            sessions: all of them.
+            login_of: returns how a user is logged in who has sent a token; ``None``: it cannot be looked up.
+            forget: has the policy drop what it remembers.
+            watches_expiry: whether connections end with their Django sessions.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._sessions = sessions
+        self._login_of = login_of
+        self._forget = forget
+        self._watches_expiry = watches_expiry
+        self._watches: dict[Recheckable, _Watch] = {}
+        # The sessions that wait for their look-up to begin.
+        self._to_look_up: set[Session] = set()
+        # What is to be held back, what was and waits for its turn, and how many have theirs.
+        self._backlog: deque[tuple[Session, _Begin]] = deque()
+        self._pending: deque[Awaitable[None]] = deque()
+        self._active = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        # When a user or a session was last the subject of a notice.
+        self._recent: dict[str, float] = {}
+        self._throttle = LogThrottle()
+
+    # Sessions
+
+    def open(self, session: Session, login: Login | None) -> None:
+        """Watch over a session that was opened, and whose client is logged in by ``login``; ``None``: it is not."""
+        if login is not None:
+            self._watch(session).login = login
+            self._watch_expiry(session, login.expires_at)
+        if self._recent:
+            self._look_up_if_late(session)
+
+    def identified(self, session: Any) -> None:
+        """Take note that the identity of ``session`` was replaced."""
+        watch = self._watches.get(session)
+        if watch is None or watch.found is not session.identity:
+            # By a token: it counts, whatever came with the handshake.
+            watch = self._watch(session)
+            watch.login = self._login_of(session.identity.user)
+            self._watch_expiry(session, None)
+            self._look_up_if_late(session)
+
+    def discard(self, session: Session) -> None:
+        """Forget ``session``, if it is watched."""
+        self._to_look_up.discard(session)
+        if (watch := self._watches.pop(session, None)) is not None:
+            watch.cancel()
+
+    def _watch(self, session: Recheckable) -> _Watch:
+        watch = self._watches.get(session)
+        if watch is None:
+            watch = self._watches[session] = _Watch(None)
+        return watch
+
+    def _look_up_if_late(self, session: Session) -> None:
+        """Look a client up again that may have been looked up before a recent notice."""
+        identity = session.identity
+        keys = _EVERYBODY, f"user:{self._sessions.user_of(identity)}", f"session:{identity.session}"
+        latest = max(self._recent.get(key, float("-inf")) for key in keys)
+        if self._loop.time() - latest < MEMORY:
+            for pause in LATE_LOOK_UPS:
+                self._loop.call_later(pause, self._look_up_late, session, context=Context())
+
+    def _look_up_late(self, session: Session) -> None:
+        if session in self._watches:
+            self._begin(session, self._verify)
+
+    # Notices
+
+    def heed(self, notice: Notice) -> None:
+        """Do what a notice says."""
+        match notice:
+            case Disconnect(user=user, session=session):
+                self._remember(f"user:{user}" if user else f"session:{session}")
+                found = self._sessions.of_user(user) if user else self._sessions.of_session(session)
+                for each in found:
+                    each.close(
+                        CloseCode.UNAUTHORIZED,
+                        Unauthorized("logged out by the server"),
+                        discard=True,
+                    )
+            case Verify(user="") | Permission(user="", topic=""):
+                self.recheck_all()
+            case Verify(user=user) | Permission(user=user) if user:
+                self._remember(f"user:{user}")
+                self._start(self._sessions.of_user(user), self._verify)
+            case Permission(topic=topic):
+                self._forget()
+                self._start(self._sessions, lambda session: session.recheck((topic,)))
+            case Rules():
+                self._forget()
+                self._start(self._sessions, lambda session: session.recheck(None))
+
+    def recheck_all(self) -> None:
+        """Look everybody up again, and ask about everything: notices may have been missed."""
+        self._forget()
+        self._remember(_EVERYBODY)
+        self._start(self._sessions, self._verify)
+
+    def _remember(self, key: str) -> None:
+        self._recent.pop(key, None)
+        now = self._recent[key] = self._loop.time()
+        while len(self._recent) > MAX_MEMORY or now - next(iter(self._recent.values())) > MEMORY:
+            oldest, at = next(iter(self._recent.items()))
+            del self._recent[oldest]
+            if now - at <= MEMORY and oldest != _EVERYBODY:
+                # Too many to know them all.
+                self._recent[_EVERYBODY] = now
+
+    # In turn
+
+    def _start(self, sessions: Iterable[Session], begin: "_Begin") -> None:
+        is_idle = not self._backlog
+        self._backlog.extend((session, begin) for session in sessions)
+        if is_idle:
+            self._begin_some()
+            if self._backlog:
+                self._spawn(self._begin_others())
+
+    async def _begin_others(self) -> None:
+        while self._backlog:
+            await asyncio.sleep(0)
+            self._begin_some()
+
+    def _begin_some(self) -> None:
+        ends = self._loop.time() + SLICE
+        while self._backlog and self._loop.time() < ends:
+            session, begin = self._backlog.popleft()
+            if self._sessions.get(session.identity.client) is session:
+                self._begin(session, begin)
+
+    def _begin(self, session: Session, begin: "_Begin") -> None:
+        """Have ``session`` hold back what it would send; the rest has its turn later."""
+        pending = begin(session)
+        if pending is not None:
+            self._pending.append(pending)
+            self._fill()
+
+    def _fill(self) -> None:
+        if self._pending and self._active < MAX_AT_ONCE:
+            self._active += 1
+            self._spawn(self._work())
+
+    async def _work(self) -> None:
+        try:
+            while self._pending:
+                await self._pending.popleft()
+        finally:
+            self._active -= 1
+
+    def _spawn(self, work: Any) -> None:
+        # Not in the context of the code that has sent a notice: asgiref would have look-ups in its thread, which may
+        # wait for them.
+        task = self._loop.create_task(work, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Drop what waits: the sessions are closed."""
+        self._backlog.clear()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._pending:
+            with suppress(AttributeError):
+                self._pending.popleft().close()  # type: ignore[attr-defined]
+
+    # Look-ups
+
+    def _verify(self, session: Session) -> Awaitable[None] | None:
+        watch = self._watches.get(session)
+        if watch is None or watch.login is None:
+            return session.recheck(None)
+        if session in self._to_look_up:
+            return None  # it will find what is true then
+        self._to_look_up.add(session)
+        return session.verify(partial(self._look_up, session))
+
+    async def _look_up(self, session: Session) -> Identity | None:
+        """Return the identity of a client as it is now; ``None``: it is nobody any more, or the session was closed here."""
+        self._to_look_up.discard(session)
+        watch = self._watches.get(session)
+        if watch is None or (login := watch.login) is None:
+            return session.identity  # it has gone
+        try:
+            found = await self._settled(login)
+        except Exception as error:
+            if self._throttle.is_due(type(error)):
+                logger.warning(
+                    "clients are sent away, because their users cannot be looked up: %s",
+                    printable(str(error)) or type(error).__name__,
+                )
+            _close_unverified(session, "the user cannot be looked up for now")
+            return None
+        if found.user is not None:
+            watch.found = replace(session.identity, user=found.user)
+            if watch.login is login:
+                self._watch_expiry(session, found.expires_at)
+            return watch.found
+        if found.is_there or _has_expired(login):
+            return None
+        # A new password has given it a new key, or it was deleted: the client comes back with what it has now.
+        _close_unverified(session, "the session has another key now")
+        return None
+
+    async def _settled(self, login: Login) -> Found:
+        """Look a user up; again if its session may be about to change, or has changed and its browser does not know yet."""
+        found = await look_up(login.look_up)
+        if found.user is None and found.is_there and isinstance(login, SessionLogin):
+            await self._sleep(PASSWORD_PAUSE)
+            found = await look_up(login.look_up)
+        if not found.is_there and not _has_expired(login):
+            await self._sleep(MOVE_GRACE)
+        return found
+
+    async def _sleep(self, seconds: float) -> None:
+        """Let another have this turn meanwhile."""
+        self._active -= 1
+        self._fill()
+        await asyncio.sleep(seconds)
+        self._active += 1
+
+    # Times
+
+    def time(self) -> float:
+        """See ``Scheduler.time``."""
+        return time()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """See ``Scheduler.call_later``."""
+        return self._loop.call_later(seconds, callback, context=Context())
+
+    def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
+        """See ``Scheduler.recheck_later``."""
+        rechecks = self._watch(session).rechecks
+        due = self._loop.time() + max(MIN_RECHECK_PAUSE, seconds)
+        if (timer := rechecks.get(topic)) is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        rechecks[topic] = self._loop.call_at(due, self._recheck, session, topic, context=Context())
+
+    def _recheck(self, session: Any, topic: str) -> None:
+        del self._watches[session].rechecks[topic]
+        self._begin(session, lambda each: each.recheck_subscription(topic))
+
+    def _watch_expiry(self, session: Session, expires_at: float | None) -> None:
+        """Look the client up again when its Django session expires, or now and then if it is not known when."""
+        watch = self._watch(session)
+        if watch.expiry is not None:
+            watch.expiry.cancel()
+            watch.expiry = None
+        if not isinstance(watch.login, SessionLogin) or not self._watches_expiry:
+            return
+        watch.login.expires_at = expires_at
+        if expires_at is not None:
+            # A moment later, by which the store has it expired.
+            pause = max(0.0, expires_at - time()) + 0.01
+        else:
+            pause = min(
+                max(settings.SESSION_COOKIE_AGE / EXPIRY_LOOKS, MIN_EXPIRY_INTERVAL),
+                MAX_EXPIRY_INTERVAL,
+            )
+        watch.expiry = self._loop.call_later(
+            pause, self._begin, session, self._verify, context=Context()
+        )
+
+
+_Begin = Callable[[Session], Awaitable[None] | None]
+"""Begins a recheck."""
+
+
+def _has_expired(login: Login) -> bool:
+    return login.expires_at is not None and login.expires_at <= time()
+
+
+def _close_unverified(session: Session, problem: str) -> None:
+    session.close(CloseCode.UNVERIFIED, Unavailable(problem), discard=True)

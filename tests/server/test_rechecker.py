@@ -1,0 +1,371 @@
+"""Changes of access, as the connections of one process notice them: with real Django sessions, in this process."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from http.cookies import Morsel
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import Group, User
+from django.contrib.sessions.models import Session as DjangoSession
+from django.db import OperationalError
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from dwsps_channels import apublish
+from dwsps_channels.access import adisconnect, apermission_changed
+from dwsps_channels.auth import AuthMiddlewareStack
+from dwsps_channels.consumers import PubSubConsumer
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.notice import Verify
+from dwsps_channels.core.policy import Decision
+from dwsps_channels.policies import nonblocking
+from dwsps_channels.server import logins, rechecker, runtime
+from dwsps_channels.testing import Closed, PubSubCommunicator
+from tests.processes import wait_until_async
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PASSWORD = "correct horse"
+
+
+class Members:
+    """Those in the group ``members`` may subscribe. Everybody may publish."""
+
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        assert identity.user is not None
+        return bool(identity.user.groups.filter(name="members").exists())
+
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True
+
+
+class Open:
+    """Everybody may do everything. The policy counts how many of its answers are awaited at once."""
+
+    asked = 0
+    at_once = 0
+    most_at_once = 0
+    allows = True
+    recheck_after: float | None = None
+    pause = 0.0
+
+    async def may_subscribe(self, identity: Identity, topic: str) -> Decision:
+        Open.asked += 1
+        Open.at_once += 1
+        Open.most_at_once = max(Open.most_at_once, Open.at_once)
+        await asyncio.sleep(self.pause)
+        Open.at_once -= 1
+        return Decision(self.allows, recheck_after=self.recheck_after)
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def policy() -> Iterator[None]:
+    Open.asked = Open.at_once = Open.most_at_once = 0
+    Open.allows, Open.recheck_after, Open.pause = True, None, 0.0
+    with override_settings(DWSPS={"POLICY": f"{__name__}.Open"}):
+        yield
+
+
+@pytest.fixture
+def members() -> Iterator[Group]:
+    with override_settings(DWSPS={"POLICY": f"{__name__}.Members"}):
+        yield Group.objects.create(name="members")
+
+
+@pytest.fixture
+def user() -> User:
+    return User.objects.create_user("ann", password=PASSWORD, is_staff=True)
+
+
+class Browser(Client):
+    """A browser in which a user has logged in, and its websocket."""
+
+    def __init__(self, user: User) -> None:
+        super().__init__()
+        self.force_login(user)
+
+    def connect(self) -> PubSubCommunicator:
+        def header(name: str, morsel: "Morsel[str]") -> str:
+            return f"{name}={morsel.value}"
+
+        cookies = "; ".join(header(*each) for each in self.cookies.items())
+        return PubSubCommunicator(
+            AuthMiddlewareStack(PubSubConsumer.as_asgi()), headers=[(b"cookie", cookies.encode())]
+        )
+
+
+async def browser_of(user: User) -> Browser:
+    return await sync_to_async(Browser)(user)
+
+
+async def closed(client: PubSubCommunicator) -> int:
+    """Wait until the server closes the connection; return the code."""
+    try:
+        while True:
+            await client.receive()
+    except Closed as error:
+        return error.code
+
+
+async def ended(client: PubSubCommunicator) -> dict[str, str]:
+    """Wait until the server ends subscriptions, and nothing came before that; return the code of each."""
+    while not client.ended:
+        assert await client.received_nothing()
+    return {topic: error.code for topic, error in client.ended.items()}
+
+
+async def test_a_logout_ends_the_connections_of_its_session(user: User) -> None:
+    one, other = await browser_of(user), await browser_of(user)
+    async with one.connect() as first, one.connect() as second, other.connect() as third:
+        await sync_to_async(one.logout)()
+        assert [await closed(each) for each in (first, second)] == [4001, 4001]
+        assert await third.received_nothing()
+
+
+async def test_a_new_password_ends_the_users_other_sessions(user: User) -> None:
+    changing, other = await browser_of(user), await browser_of(user)
+    bystander = await browser_of(await User.objects.acreate(username="bob"))
+    async with changing.connect() as one, other.connect() as two, bystander.connect() as three:
+        change = {
+            "old_password": PASSWORD,
+            "new_password1": "battery staple",
+            "new_password2": "battery staple",
+        }
+        answer = await sync_to_async(changing.post)("/admin/password_change/", change)
+        assert answer.status_code == 302
+        assert await closed(two) == 4001
+        # It has another key now, and comes back with that.
+        assert await closed(one) == 4103
+        async with changing.connect() as again:
+            await again.subscribe("news")
+            assert await three.received_nothing()
+
+
+@pytest.mark.parametrize("change", ["deactivate", "delete"])
+async def test_a_user_that_is_no_more_has_no_connections(user: User, change: str) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        if change == "delete":
+            await user.adelete()
+        else:
+            user.is_active = False
+            await user.asave()
+        assert await closed(client) == 4001
+
+
+async def test_disconnect_closes_the_connections_of_a_user(user: User) -> None:
+    one, other = await browser_of(user), await browser_of(user)
+    async with one.connect() as first, other.connect() as second:
+        await adisconnect(user=user)
+        assert [await closed(first), await closed(second)] == [4001, 4001]
+
+
+async def test_nothing_that_is_published_later_reaches_who_is_out(user: User) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        await client.subscribe("news")
+        await apublish("news", 1)
+        assert (await client.receive())["message"] == 1
+        await adisconnect(session_key=browser.session.session_key)
+        await apublish("news", 2)
+        with pytest.raises(Closed, match="4001"):
+            await client.receive()
+
+
+async def test_a_group_that_is_taken_away_ends_subscriptions(user: User, members: Group) -> None:
+    await user.groups.aadd(members)
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        await client.subscribe("news")
+        await user.groups.aremove(members)
+        await apublish("news", 1)
+        assert await ended(client) == {"news": "forbidden"}
+
+
+async def test_who_keeps_its_right_misses_nothing(user: User) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        await client.subscribe("news")
+        for number in range(20):
+            await apublish("news", number)
+            await apermission_changed(user)
+        assert [(await client.receive())["message"] for _ in range(20)] == list(range(20))
+
+
+async def test_a_policy_is_asked_about_the_topic_alone(user: User) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        for topic in ("news", "news.uk", "sports"):
+            await client.subscribe(topic)
+        Open.asked = 0
+        await apermission_changed(topic="news.uk")
+        assert await client.received_nothing()
+        assert Open.asked == 2
+        await apermission_changed()
+        assert await client.received_nothing()
+        assert Open.asked == 5
+
+
+class TestExpiry:
+    async def expire_in(self, browser: Browser, seconds: float) -> None:
+        await DjangoSession.objects.filter(session_key=browser.session.session_key).aupdate(
+            expire_date=timezone.now() + timedelta(seconds=seconds)
+        )
+
+    async def test_a_session_ends_at_its_time(self, user: User) -> None:
+        browser = await browser_of(user)
+        await sync_to_async(lambda: browser.session)()
+        await self.expire_in(browser, 0.3)
+        async with browser.connect() as client:
+            assert await closed(client) == 4001
+
+    async def test_one_that_was_prolonged_does_not(self, user: User) -> None:
+        browser = await browser_of(user)
+        await self.expire_in(browser, 0.3)
+        async with browser.connect() as client:
+            server = await runtime.obtain()
+            [session] = server.sessions
+            watch = server.rechecker._watches[session]
+            await self.expire_in(browser, 60)
+            await wait_until_async(lambda: watch.found)
+            assert await client.received_nothing()
+
+    async def test_nobody_watches_it_if_that_is_turned_off(self, user: User) -> None:
+        browser = await browser_of(user)
+        with override_settings(DWSPS={"REVOKE": False}):
+            async with browser.connect():
+                server = await runtime.obtain()
+                [session] = server.sessions
+                assert server.rechecker._watches[session].expiry is None
+
+
+async def test_a_session_that_was_deleted_sends_its_client_back(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rechecker, "MOVE_GRACE", 0.01)
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        await DjangoSession.objects.all().adelete()
+        await apermission_changed(user)
+        assert await closed(client) == 4103
+
+
+async def test_a_client_that_cannot_be_looked_up_is_sent_away(
+    user: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: object) -> None:
+        raise OperationalError("the database is away")
+
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        monkeypatch.setattr(logins.SessionLogin, "look_up", fail)
+        await apermission_changed(user)
+        assert await closed(client) == 4103
+    assert "the database is away" in caplog.text
+
+
+async def test_an_anonymous_client_is_not_looked_up() -> None:
+    async with PubSubCommunicator() as client:
+        await client.subscribe("news")
+        server = await runtime.obtain()
+        assert server.rechecker._watches == {}
+        Open.allows = False
+        await apermission_changed()
+        assert await ended(client) == {"news": "forbidden"}
+
+
+async def test_a_user_of_the_projects_own_middleware_is_looked_up_by_key(user: User) -> None:
+    async with PubSubCommunicator(user=user) as client:
+        user.set_password("another")
+        await user.asave()
+        assert await closed(client) == 4001
+
+
+async def test_a_policy_can_ask_to_be_asked_again() -> None:
+    Open.recheck_after = 0.05
+    async with PubSubCommunicator() as client:
+        await client.subscribe("news")
+        await wait_until_async(lambda: Open.asked >= 3)
+        Open.allows = False
+        assert await ended(client) == {"news": "forbidden"}
+
+
+async def test_a_few_are_asked_about_at_once_and_the_others_in_turn() -> None:
+    clients = [PubSubCommunicator() for _ in range(100)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    Open.asked = Open.most_at_once = 0
+    Open.pause = 0.01
+    await apermission_changed(topic="news")
+    # Until there is an answer nobody gets anything; then everybody does.
+    await apublish("news", 1)
+    assert [(await client.receive())["message"] for client in clients] == [1] * len(clients)
+    assert Open.asked == len(clients)
+    assert 1 < Open.most_at_once <= rechecker.MAX_AT_ONCE
+    for client in clients:
+        await client.__aexit__()
+
+
+async def test_many_changes_at_once_are_one_look_up(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = 0
+    look_up = logins.SessionLogin.look_up
+
+    def count(self: logins.SessionLogin) -> logins.Found:
+        nonlocal looked_up
+        looked_up += 1
+        return look_up(self)
+
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        monkeypatch.setattr(logins.SessionLogin, "look_up", count)
+        server = await runtime.obtain()
+        for _ in range(100):
+            server.node.notify(Verify(str(user.pk)))
+        assert await client.received_nothing()
+        assert looked_up <= 2
+
+
+class TestLateHandshake:
+    """A client whose user was looked up just before a change, and whose connection is opened just after it."""
+
+    async def test_it_is_looked_up_again(self, user: User) -> None:
+        server = await runtime.obtain()
+        stale = await User.objects.aget(pk=user.pk)
+        user.is_active = False
+        await user.asave()
+        assert server.rechecker._recent
+        async with PubSubCommunicator(user=stale) as client:
+            assert await closed(client) == 4001
+
+    async def test_also_if_the_change_is_finished_later(
+        self, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rechecker, "LATE_LOOK_UPS", (0.0, 0.2))
+        browser = await browser_of(user)
+        key = browser.session.session_key
+        assert key is not None
+        await runtime.obtain()
+        # As at a logout: Django tells of it, and then removes the session.
+        await adisconnect(session_key=key)
+        async with browser.connect() as client:
+            await client.subscribe("news")
+            await DjangoSession.objects.filter(session_key=key).adelete()
+            monkeypatch.setattr(rechecker, "MOVE_GRACE", 0.01)
+            assert await closed(client) == 4103
+
+    async def test_others_are_not(self, user: User) -> None:
+        server = await runtime.obtain()
+        other = await User.objects.acreate(username="bob")
+        await adisconnect(user=user)
+        async with PubSubCommunicator(user=other):
+            [session] = server.sessions
+            assert session not in server.rechecker._to_look_up
