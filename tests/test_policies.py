@@ -1,7 +1,9 @@
 """Policies, with the users and sessions of a real database."""
 
 import logging
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from channels.auth import AuthMiddlewareStack
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.test import AsyncClient, Client, override_settings
 
+from dwsps_channels import apublish
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.policies import (
     AllowAll,
@@ -230,6 +233,40 @@ class TestWhereItRuns:
         for question in (asked.may_subscribe, asked.may_publish):
             assert await answer(question(NOBODY, "yes")) is True
             assert await answer(question(NOBODY, "no")) is False
+
+
+class TestDocumentation:
+    """The example of docs/how-to/policies.md, "Say more than yes or no"."""
+
+    @pytest.fixture
+    def documented(self) -> type[Policy]:
+        text = (Path(__file__).parent.parent / "docs" / "how-to" / "policies.md").read_text()
+        [code] = re.findall(r"^```python\n([^`]*class NewsPolicy.*?)^```$", text, re.M | re.S)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        found: type[Policy] = names["NewsPolicy"]
+        return found
+
+    async def test_staff_get_everything_and_others_do_not_get_what_is_for_staff(
+        self, documented: type[Policy], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tests.test_policies.Documented", documented, raising=False)
+        with policy("Documented"):
+            staff = User(username="ada", is_staff=True)
+            async with (
+                PubSubCommunicator(user=staff) as editor,
+                PubSubCommunicator(user=VISITOR.user) as reader,
+            ):
+                await editor.subscribe("news")
+                await reader.subscribe("news")
+                with pytest.raises(Refused, match=r"news\.staff is for staff"):
+                    await reader.subscribe("news.staff.rota")
+                with pytest.raises(Refused, match="there is only news here"):
+                    await reader.subscribe("sport")
+                for topic in ("news.staff.rota", "news.uk"):
+                    await apublish(topic, topic)
+                assert (await reader.receive())["topic"] == "news.uk"
+                assert (await editor.receive())["topic"] == "news.staff.rota"
 
 
 class Deciding:
