@@ -32,6 +32,7 @@ from dwsps_channels.connections.transports.server_connection import ServerConnec
 from dwsps_channels.core.identity import Role
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.logs.tokens import hide_tokens
 from dwsps_channels.peering.inbound import authentication
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
@@ -62,6 +63,7 @@ class PubSubConsumer(AsyncConsumer):
     def as_asgi(cls, **initkwargs: Any) -> Any:
         """Make the ASGI application. The process that makes it serves, so it can publish from its first request on."""
         runtime.start_with_first_request()
+        hide_tokens()
         return super().as_asgi(**initkwargs)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

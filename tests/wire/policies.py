@@ -36,3 +36,15 @@ class Slow:
     @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return True
+
+
+class OwnTopics:
+    """Users may use the topic of their name."""
+
+    @nonblocking
+    def may_subscribe(self, identity: Identity, topic: str) -> bool:
+        return identity.is_authenticated and identity.user.username == topic
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return self.may_subscribe(identity, topic)
