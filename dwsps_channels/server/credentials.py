@@ -35,15 +35,6 @@ MAX_WAITING_TOKENS: Final = 1000
 LENGTHS_MAX_AGE: Final = 1.0
 
 
-class AcceptedToken(Authentication, frozen=True):
-    """A token, and the user that it stands for. Its ``repr`` hides the token."""
-
-    token: str = ""
-
-    def __repr__(self) -> str:
-        return f"AcceptedToken(user={self.user!r}, expires_at={self.expires_at})"
-
-
 class Credentials:
     """Checks the credentials of connections.
 
@@ -107,7 +98,7 @@ class Credentials:
 
     async def authenticate_token(
         self, token: str, scope: Mapping[str, Any], address: str
-    ) -> AcceptedToken | None:
+    ) -> Authentication | None:
         """Return the user that ``token`` stands for; ``None``: it is not valid. Raises as ``authenticate`` does."""
         if tokens.is_signed(token):
             return await self._ask(token, scope)
@@ -157,10 +148,9 @@ class Credentials:
                 failed()
             return Rejected(f"neither a valid token nor the secret of a peer: {peer.reason}")
 
-    async def _ask(self, token: str, scope: Mapping[str, Any]) -> AcceptedToken | None:
+    async def _ask(self, token: str, scope: Mapping[str, Any]) -> Authentication | None:
         assert self._project is not None
-        found = await self._project.authenticate(token, scope)
-        return None if found is None else AcceptedToken(found.user, found.expires_at, token)
+        return await self._project.authenticate(token, scope)
 
     async def _has_length_of_secret(self, token: str) -> bool:
         if monotonic() - self._lengths_read >= LENGTHS_MAX_AGE:
@@ -169,7 +159,7 @@ class Credentials:
         return len(token) in self._lengths
 
 
-def _client(accepted: AcceptedToken) -> Authenticated:
+def _client(accepted: Authentication) -> Authenticated:
     return Authenticated(Role.CLIENT, token=accepted)
 
 
@@ -184,7 +174,7 @@ class ConnectionAuthenticator:
         self._scope = {key: value for key, value in scope.items() if key != "extensions"}
         self._address = address
 
-    async def __call__(self, token: str) -> AcceptedToken | None:
+    async def __call__(self, token: str) -> Authentication | None:
         """Return the user that ``token`` stands for; ``None``: it is not valid.
 
         Raises:

@@ -12,6 +12,7 @@ from asgiref.sync import iscoroutinefunction
 from django.db import Error as DatabaseError
 
 from dwsps_channels.core.authenticator import Authentication
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.tokens import is_well_formed
 from dwsps_channels.threads.database import Refresher
 from dwsps_channels.threads.pools import MAX_WAIT, Busy, look_up
@@ -42,6 +43,7 @@ class ProjectAuthenticator:
         )
         self._connections = Refresher()
         self._calls = asyncio.Semaphore(MAX_CALLS)
+        self._throttle = LogThrottle()
 
     async def authenticate(self, token: str, scope: Any) -> Authentication | None:
         """Return what ``token`` says who the client is; ``None``: it is not valid. Bad characters are not asked about.
@@ -57,7 +59,8 @@ class ProjectAuthenticator:
         except (Busy, DatabaseError):
             raise
         except Exception as error:
-            _log(error, token)
+            if self._throttle.is_due(type(error)):
+                _log(error, token)
             raise AuthenticatorFailed("the authenticator failed") from None
 
     async def _ask(self, token: str, scope: Any) -> Any:

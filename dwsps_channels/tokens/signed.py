@@ -12,6 +12,7 @@ from django.core.signing import BadSignature, Signer
 from django.utils.crypto import constant_time_compare
 
 from dwsps_channels.core.authenticator import Authentication
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.tokens import PREFIX
 
 logger = logging.getLogger("dwsps_channels.tokens")
@@ -54,6 +55,9 @@ class SignedToken:
     A token that was signed with a key of ``SECRET_KEY_FALLBACKS`` is valid until it expires.
     """
 
+    def __init__(self) -> None:
+        self._throttle = LogThrottle()
+
     def __call__(self, token: str, scope: Any) -> Authentication | None:
         """Return the user that ``token`` names, and when it expires; ``None``: it is not valid, or not any more.
 
@@ -62,7 +66,9 @@ class SignedToken:
         try:
             return _authenticate(token)
         except _Refused as refused:
-            logger.info("a token was refused: %s", refused)
+            # Anybody can send any number of them.
+            if self._throttle.is_due(str(refused)):
+                logger.info("a token was refused: %s", refused)
             return None
 
 
