@@ -1,6 +1,7 @@
 """A command line: ``python -m dwsps_channels.client URL subscribe TOPIC…`` and ``… URL publish TOPIC JSON``.
 
-The token is taken from the environment variable DWSPS_TOKEN: a command line can be read by others.
+The token is taken from the environment variable DWSPS_TOKEN, or from the output of a command: a command line can be read by
+others.
 """
 
 import argparse
@@ -8,7 +9,10 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import sys
+from functools import partial
+from subprocess import PIPE, CalledProcessError
 from typing import Any
 
 from dwsps_channels.client.client import Client
@@ -19,6 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dwsps_channels.client")
     parser.add_argument("url", help="ws://… or wss://…")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds (default: 10)")
+    parser.add_argument(
+        "--token-command",
+        metavar="COMMAND",
+        help="prints the token; run for each connection, and again before the token expires"
+        " (default: the token is in the environment variable DWSPS_TOKEN)",
+    )
     actions = parser.add_subparsers(dest="action", required=True)
     subscribe = actions.add_parser("subscribe", help="print messages, one JSON object a line")
     subscribe.add_argument("topics", nargs="+", metavar="TOPIC")
@@ -37,7 +47,9 @@ def main() -> int:
     options = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        client = Client(options.url, token=os.environ.get("DWSPS_TOKEN"), timeout=options.timeout)
+        command = options.token_command
+        token = partial(_run, command) if command else os.environ.get("DWSPS_TOKEN")
+        client = Client(options.url, token=token, timeout=options.timeout)
         if options.action == "publish":
             try:
                 message = json.loads(options.message)
@@ -53,6 +65,25 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+async def _run(command: str) -> str:
+    """Return what a command prints.
+
+    Raises:
+        OSError, ValueError: it cannot be run.
+        CalledProcessError: it failed.
+    """
+    process = await asyncio.create_subprocess_exec(*shlex.split(command), stdout=PIPE)
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise CalledProcessError(process.returncode, command)
+    return output.decode().strip()
 
 
 async def _publish(client: Client, topic: str, message: object, seconds: float) -> None:

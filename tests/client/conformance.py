@@ -32,7 +32,11 @@ from tests.processes import HOST, ROOT, wait_until, wait_until_async
 Step = dict[str, Any]
 Case = dict[str, Any]
 
-CASES: list[Case] = json.loads((ROOT / "tests/conformance/recovery.json").read_text())
+CASES: list[Case] = [
+    case
+    for name in ("recovery", "access")
+    for case in json.loads((ROOT / f"tests/conformance/{name}.json").read_text())
+]
 END = "the.end"
 
 

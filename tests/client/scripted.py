@@ -124,8 +124,10 @@ class ScriptedServer:
 
     async def _handle(self, session: ServerConnection, frame: Frame) -> None:
         self.frames.append(frame)
-        action, topic = frame["type"], frame["topic"]
-        answer: Frame = {"timestamp": NOW, "action": action, "topic": topic}
+        action, topic = frame["type"], frame.get("topic", "")
+        answer: Frame = {"timestamp": NOW, "action": action}
+        if topic:
+            answer["topic"] = topic
         if not self.old:
             answer["id"] = frame["id"]
         decision = self.decide(frame)

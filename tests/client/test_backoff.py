@@ -93,3 +93,21 @@ def test_pause_is_at_least_half_of_the_ceiling() -> None:
         pauses = [backoff.pause(attempt) for attempt in range(8)]
         ceilings = [0.5, 1, 2, 4, 8, 16, 20, 20]
         assert pauses == [ceiling * (1 + random) / 2 for ceiling in ceilings]
+
+
+def test_client_with_another_token_comes_back_after_unauthorized_once() -> None:
+    clock = Clock()
+    backoff = Backoff(0.5, 20.0, stable_after=10.0, renews_token=True, clock=clock)
+    backoff.opened()
+    assert backoff.delay(4001) == 0.0
+    backoff.opened()
+    clock.now += 9.9
+    assert backoff.delay(4001) is None
+    backoff.opened()
+    clock.now += 10.0
+    assert backoff.delay(4001) == 0.0
+    assert backoff.delay(4003) is None
+
+
+def test_client_without_another_token_does_not_come_back_after_unauthorized() -> None:
+    assert Backoff(0.5, 20.0).delay(4001) is None

@@ -1,4 +1,4 @@
-"""The token is in no log, no error and no repr, whatever happens to the connection."""
+"""Tokens and grants are in no log, no error and no repr, whatever happens to the connection."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from dwsps_channels.client import (
     Refused,
     open_connection,
 )
-from tests.client.scripted import IGNORE, ScriptedServer, response
+from tests.client.scripted import IGNORE, NOW, ScriptedServer, response
 from tests.processes import HOST, free_port, wait_until_async
 
 HEADER = "h3ader-s3cret"
@@ -120,6 +120,39 @@ async def test_connection_that_is_open(scripted: ScriptedServer) -> None:
         with pytest.raises(ClientError) as caught:
             await connection.receive()
         assert_silent(all_of(caught.value))
+
+
+async def test_tokens_and_grants_in_frames(
+    scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    refused = {"code": "forbidden", "reason": "no"}
+    scripted.decide = lambda frame: refused if frame["type"] == "subscribe" else None
+    texts: list[str] = []
+    client = Client(
+        scripted.url, token=lambda: HEADER, token_in="frame", min_delay=0.01, max_delay=0.01
+    )
+    async with client:
+        subscription = client.subscribe("a", grant=QUERY)
+        texts += [repr(client), repr(subscription)]
+        for grant in (QUERY, f"{QUERY}\ud800", QUERY * 1000, lambda: f"{QUERY}\ud800"):
+            with pytest.raises(ClientError) as caught:
+                await client.subscribe("a", print, grant=grant)
+            texts.append(all_of(caught.value))
+        scripted.decide = lambda frame: {"code": "unauthorized", "reason": "no"}
+        await scripted.broadcast({"type": "expiring", "timestamp": NOW, "expiresIn": 0})
+        await wait_until_async(lambda: "refused another token" in caplog.text)
+        await scripted.close(4001)
+        await wait_until_async(lambda: client.state == "closed")
+        texts.append(all_of(client.last_error or AssertionError()))
+    assert [frame["token"] for frame in scripted.sent("authenticate")] == [HEADER] * 3
+    assert [frame["grant"] for frame in scripted.sent("subscribe")] == [QUERY]
+    ours = [record for record in caplog.records if not record.name.startswith("websockets.server")]
+    assert_silent(
+        *texts,
+        *(record.getMessage() for record in ours),
+        *(str(record.exc_text) for record in ours),
+    )
 
 
 async def test_blocking_client(scripted: ScriptedServer) -> None:
