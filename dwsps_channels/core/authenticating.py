@@ -41,19 +41,15 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
         """Ask whom a token stands for, let it take effect, and reply."""
         if self._authenticator is None:
             raise Unauthorized("this server takes no tokens")
-        found = self._authenticator(request.token)
-        return self._continue(
-            request, found, partial(self._authenticated, request, self._generation)
-        )
+        ask = partial(self._authenticator, request.token)
+        found = self._latest(ask(), ask, self._generation)
+        return self._continue(request, found, partial(self._authenticated, request))
 
     def _authenticated(
-        self, request: Authenticate, generation: int, found: Authentication | None
+        self, request: Authenticate, found: Authentication | None
     ) -> Awaitable[None] | None:
         if self._closing:
             raise Unavailable("the connection is closing")
-        if generation != self._generation:
-            # Perhaps it was revoked while it was looked at.
-            return self._authenticate(request)
         if found is None:
             raise Unauthorized("the token is not valid")
         identity = replace(self.identity, user=found.user)
@@ -68,15 +64,15 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
                 raise Unauthorized("the token has expired")
             expires_in = int(left)
         self.expire_at(found.expires_at)
-        self._identify(identity, generation)
+        self._identify(identity, self._generation)
         ack = Ack(action="authenticate", timestamp=now(), id=request.id, expires_in=expires_in)
         pending = self._reply(encode(ack))
         rechecked = self.recheck(None)
         if pending is None or rechecked is None:
             return pending or rechecked
-        return self._gather_both(rechecked, pending)
+        return self._await_both(rechecked, pending)
 
-    async def _gather_both(self, first: Awaitable[None], second: Awaitable[None]) -> None:
+    async def _await_both(self, first: Awaitable[None], second: Awaitable[None]) -> None:
         await first
         await second
 

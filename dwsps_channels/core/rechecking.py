@@ -1,7 +1,7 @@
 """Rechecks: the decisions about a connection are taken again, while it stands."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
 
@@ -31,8 +31,8 @@ from dwsps_channels.protocol.messages import Unsubscribed, encode
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import contexts
 
-OnIdentity = Callable[["RecheckingEndpoint"], None]
-"""Is called after the identity of a session was replaced."""
+OnIdentity = Callable[[Any], None]
+"""Is called with a session after its identity was replaced."""
 
 LookUp = Callable[[], Awaitable[Identity | None]]
 """Returns the identity of a client as it is now, with the same ``client``; ``None``: the client is nobody any more."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from dwsps_channels.core.authenticator import Authenticator
 from dwsps_channels.core.broker import BrokerStats, Receiver, Repeated
 from dwsps_channels.core.futures import has_failed
 from dwsps_channels.core.grants import CheckGrant, no_grants
@@ -244,6 +245,7 @@ class World:
         pause: Pause = asyncio.sleep,
         check_grant: CheckGrant = no_grants,
         scheduler: Scheduler = NEVER,
+        authenticator: Authenticator | None = None,
     ) -> Client:
         transport = transport or RecordingTransport()
         identity = identity or Identity(client)
@@ -259,6 +261,8 @@ class World:
             pause=pause,
             check_grant=check_grant,
             scheduler=scheduler,
+            authenticator=authenticator,
+            on_identity=self.sessions.identified,
         )
         self.sessions.add(session)
         session.open()
