@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.log import Log
@@ -130,6 +130,11 @@ class Machine(RuleBasedStateMachine):
         self.frame = self.start(self.client.session.receive(frame))
         self.turns()
 
+    @initialize(first=st.lists(topics, min_size=1, max_size=3))
+    def begin(self, first: list[str]) -> None:
+        self.send(resume(first, since="log:0"))
+        self.answer_all()
+
     @precondition(lambda self: self.is_free)
     @rule(topic=topics)
     def subscribe(self, topic: str) -> None:
@@ -203,6 +208,19 @@ class Machine(RuleBasedStateMachine):
                 waiting.set_result(answer)
         self.turns()
 
+    @rule()
+    def answer_all(self) -> None:
+        """Answer everything, in order."""
+        while self.answers or self.pauses:
+            answers, self.answers = self.answers, []
+            for waiting, answer in answers:
+                if not waiting.done():
+                    waiting.set_result(answer)
+            self.turns()
+            if not self.answers:
+                self.tick()
+            self.it_gets_and_publishes_only_what_it_may()
+
     @precondition(lambda self: self.pauses)
     @rule()
     def tick(self) -> None:
@@ -247,7 +265,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.settle()
+            self.answer_all()
             assert self.is_free
             assert all(each.done() for each in self.rechecks)
             assert self.transport.code is None
@@ -266,18 +284,6 @@ class Machine(RuleBasedStateMachine):
         finally:
             self.loop.close()
             asyncio.set_event_loop(None)
-
-    def settle(self) -> None:
-        """Answer everything, in order."""
-        while self.answers or self.pauses:
-            answers, self.answers = self.answers, []
-            for waiting, answer in answers:
-                if not waiting.done():
-                    waiting.set_result(answer)
-            self.turns()
-            if not self.answers:
-                self.tick()
-            self.it_gets_and_publishes_only_what_it_may()
 
 
 TestMachine = Machine.TestCase
