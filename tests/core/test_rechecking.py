@@ -372,6 +372,71 @@ class TestHeldBack:
         assert said(client) == ["ack"]
 
 
+class TestRecoveriesMeanwhile:
+    """A replay waits until nothing is held back: its offsets would tell that the client has all before them."""
+
+    async def test_a_replay_comes_after_what_was_held_back(self, logged: World) -> None:
+        rules = LaterRules()
+        client, publisher = logged.connect(policy=rules), logged.connect("publisher")
+        await rules.subscribe(client, "news")
+        rechecked = start(client.session.recheck(None))
+        publisher.send(publish("news", "1"))
+        publisher.send(publish("sport", "2"))
+        recovered = start(client.start(subscribe("sport", since="log:0")))
+        await turn()
+        rules.questions[-1][1].set_result(True)
+        await turn()
+        publisher.send(publish("news", "3"))
+        assert said(client) == []
+        rules.answer(True)
+        await rechecked
+        assert said(client) == ["1", "3"]
+        await recovered
+        assert said(client) == ["2", "ack"]
+
+    async def test_it_is_decided_again_if_a_recheck_comes_while_it_waits(
+        self, logged: World
+    ) -> None:
+        rules = LaterRules()
+        client, publisher = logged.connect(policy=rules), logged.connect("publisher")
+        await rules.subscribe(client, "news")
+        rechecks = [start(client.session.recheck(None))]
+        publisher.send(publish("sport", "1"))
+        recovered = start(client.start(subscribe("sport", since="log:0")))
+        await turn()
+        rules.questions[-1][1].set_result(True)
+        await turn()
+        rechecks.append(start(client.session.recheck(None)))
+        await turn()
+        rules.answer(True, True)
+        await asyncio.gather(*rechecks)
+        while rules.questions[-1][1].done():
+            await turn()
+        rules.answer(False)
+        await recovered
+        assert said(client) == ["error"]
+
+    async def test_one_that_has_to_wait_for_too_long_may_be_asked_for_again(
+        self, logged: World
+    ) -> None:
+        rules = LaterRules()
+
+        async def pause(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        client = logged.connect(policy=rules, pause=pause)
+        await rules.subscribe(client, "news")
+        rechecked = start(client.session.recheck(None))
+        recovered = start(client.start(subscribe("sport", since="log:0")))
+        await turn()
+        rules.questions[-1][1].set_result(True)
+        await recovered
+        rules.answer(True)
+        await rechecked
+        (told,) = client.transport.take()
+        assert is_error(told, "unavailable", action="subscribe", topic="sport")
+
+
 class TestWhatIsBeingDecided:
     """Questions from before a recheck are asked again."""
 
@@ -491,6 +556,23 @@ class TestVerify:
 
         assert all(user is after for user in rules.users[1:])
         assert said(client) == ["1", "ack"]
+
+    async def test_a_recheck_that_ends_meanwhile_releases_nothing(self, world: World) -> None:
+        rules = LaterRules()
+        client, publisher = world.connect(policy=rules), world.connect("publisher")
+        await rules.subscribe(client, "news")
+        rechecked = start(client.session.recheck(None))
+        found = future()
+        looking = start(client.session.verify(lambda: found))
+        publisher.send(publish("news", "1"))
+        await turn()
+        rules.answer(True)
+        await rechecked
+        assert said(client) == []
+        found.set_result(None)
+        await looking
+        assert said(client) == []
+        assert client.transport.code == CloseCode.UNAUTHORIZED
 
     @pytest.mark.parametrize("newest_first", [True, False])
     async def test_the_newest_look_up_counts(self, world: World, newest_first: bool) -> None:

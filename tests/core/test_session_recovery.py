@@ -15,6 +15,7 @@ from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.pacing import MIN_PROGRESS_BYTES, Backlog, Window
+from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.recovery import MAX_QUESTIONS, MAX_ROUNDS
 from dwsps_channels.core.replay import ReplayLimits
@@ -750,6 +751,54 @@ async def test_what_is_published_before_a_large_replay_begins_is_not_missed(
     replayed = [each for each in reader.got if each["type"] == "publish"]
     assert copies(replayed) == [(number, "news") for number in range(1, 22)]
     assert reader.got[-1]["cursor"] == "log:21"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", RECOVERIES)
+@pytest.mark.parametrize("after", [False, Decision(True, denied=("news.uk",))], ids=repr)
+async def test_a_right_that_is_taken_away_ends_a_large_replay(
+    paced: World, kind: str, after: Any, is_async: bool
+) -> None:
+    publish_all(paced, *["news"] * 20)
+    rights: list[Any] = [True]
+
+    async def later() -> Any:
+        return rights[-1]
+
+    policy = RecordingPolicy(later if is_async else lambda: rights[-1])
+    reader = Reader(paced, 2, policy=policy)
+
+    def meanwhile() -> None:
+        if reader.pauses == 2:
+            rights.append(after)
+            assert reader.client.session.recheck(None) is None
+
+    reader.meanwhile = meanwhile  # type: ignore[method-assign]
+    replayed = await reader.send(RECOVERIES[kind].replace("10", "100"))
+
+    # As much as it had read by then: what was queued is discarded.
+    assert len(replayed) == 4
+    assert reader.transport.code == CloseCode.GOING_AWAY
+    assert reader.transport.discarded
+    assert "cursor" not in reader.transport.final_frame
+    assert paced.node.hub.reach("news") == 0
+
+
+@pytest.mark.parametrize("kind", RECOVERIES)
+async def test_a_large_replay_goes_on_if_the_right_stands(paced: World, kind: str) -> None:
+    publish_all(paced, *["news"] * 20)
+    policy = RecordingPolicy()
+    reader = Reader(paced, 2, policy=policy)
+
+    def meanwhile() -> None:
+        reader.client.session.recheck(None)
+
+    reader.meanwhile = meanwhile  # type: ignore[method-assign]
+    replayed = await reader.send(RECOVERIES[kind].replace("10", "100"))
+
+    assert copies(replayed) == [(number + 1, "news") for number in range(20)]
+    assert len(policy.asked) > 5
+    assert paced.node.hub.reach("news") == 1
 
 
 async def test_topics_that_are_not_recovered_do_not_touch_a_large_replay(paced: World) -> None:
