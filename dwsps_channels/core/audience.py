@@ -14,13 +14,23 @@ MAX_PARTS = 16
 MIN_BROADCAST = 8
 
 
+class _Denial:
+    """The subscriptions to one topic that do not get the same sub-topics."""
+
+    __slots__ = ("denied", "subscriptions")
+
+    def __init__(self, denied: frozenset[str]) -> None:
+        self.denied = denied
+        self.subscriptions: set[Subscription] = set()
+
+
 class Audience:
     """The subscriptions to a topic, in the order in which they came. Many are delivered to by their broadcasters.
 
     If ``denying`` is not empty, deliver to ``allowed(topic)`` instead.
     """
 
-    __slots__ = ("_groups", "_parts", "_transports", "denying")
+    __slots__ = ("_denials", "_groups", "_parts", "_transports", "denying")
 
     def __init__(self) -> None:
         # What a delivery needs is at hand: the transports.
@@ -28,22 +38,22 @@ class Audience:
         # The transports of each broadcaster; those without one are under None. Made when needed, and dropped, never
         # changed, when a subscriber comes or goes: a broadcaster may keep the group that it was given.
         self._groups: list[tuple[Broadcaster | None, Collection[Recipient]]] | None = None
-        self.denying: dict[str, set[Subscription]] | None = None
+        self.denying: dict[str, set[_Denial]] | None = None
         """By denied sub-topic the subscriptions that do not get it; empty or ``None``: all get everything."""
+        # By what is denied: most subscriptions share it with others.
+        self._denials: dict[frozenset[str], _Denial] | None = None
         # By the deepest denied topic on a publication's way the others. Dropped, and made again, as groups are.
         self._parts: dict[str, Audience] | None = None
 
     def add(self, subscription: Subscription) -> None:
         self._transports[subscription] = subscription.subscriber.transport
         self._groups = self._parts = None
-        if subscription.denied:
-            self._note_denied(subscription)
+        self._note_denied(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         del self._transports[subscription]
         self._groups = self._parts = None
-        if subscription.denied:
-            self._forget_denied(subscription)
+        self._forget_denied(subscription)
 
     def deny(self, subscription: Subscription, denied: frozenset[str]) -> None:
         """Replace what a subscription does not get. It keeps its place."""
@@ -53,18 +63,29 @@ class Audience:
         self._parts = None
 
     def _note_denied(self, subscription: Subscription) -> None:
-        denying = self.denying
-        if denying is None:
-            denying = self.denying = {}
-        for topic in subscription.denied:
-            denying.setdefault(topic, set()).add(subscription)
+        if not subscription.denied:
+            return
+        if self._denials is None or self.denying is None:
+            self._denials, self.denying = {}, {}
+        denial = self._denials.get(subscription.denied)
+        if denial is None:
+            denial = self._denials[subscription.denied] = _Denial(subscription.denied)
+            for topic in denial.denied:
+                self.denying.setdefault(topic, set()).add(denial)
+        subscription.denied = denial.denied  # equal ones are kept once
+        denial.subscriptions.add(subscription)
 
     def _forget_denied(self, subscription: Subscription) -> None:
-        if denying := self.denying:
-            for topic in subscription.denied:
-                denying[topic].discard(subscription)
-                if not denying[topic]:
-                    del denying[topic]
+        if not subscription.denied or self._denials is None or self.denying is None:
+            return
+        denial = self._denials[subscription.denied]
+        denial.subscriptions.remove(subscription)
+        if not denial.subscriptions:
+            del self._denials[denial.denied]
+            for topic in denial.denied:
+                self.denying[topic].remove(denial)
+                if not self.denying[topic]:
+                    del self.denying[topic]
 
     def allowed(self, topic: str) -> "Audience":
         """Return the part of the audience that gets what is published to ``topic``, perhaps all of it. Do not change it."""
@@ -80,8 +101,9 @@ class Audience:
         if part is None:
             part = parts[hit[0]] = Audience()
             part._transports = self._transports.copy()
-            for subscription in set().union(*map(denying.__getitem__, hit)):
-                del part._transports[subscription]
+            for denial in set().union(*map(denying.__getitem__, hit)):
+                for subscription in denial.subscriptions:
+                    del part._transports[subscription]
         return part
 
     def redirect(self, subscription: Subscription, recipient: Recipient) -> None:

@@ -153,6 +153,10 @@ def test_denied_sub_topics_are_as_in_a_scan_of_all_subscriptions(
             case _:
                 hub.remove(people[who])
                 oracle.leave(who)
+        for audience in hub._audiences.values():
+            kinds = {each.denied for each in audience.subscriptions()} - {frozenset()}
+            assert set(audience._denials or ()) == kinds
+            assert set(audience.denying or ()) == frozenset().union(*kinds)
         for published in FAMILY:
             log.deliveries.clear()
             hub.deliver(publication(published))
@@ -189,6 +193,21 @@ def test_a_large_audience_is_divided_once_for_a_denied_topic() -> None:
     assert [len(group) for group in groups] == [19, 19, 22, 22, 19]
     assert groups[0] is groups[1] is groups[4]
     assert groups[2] is groups[3]
+
+
+def test_what_many_are_denied_is_kept_once() -> None:
+    hub = Hub()
+    subscribers = [Subscriber(RecordingTransport()) for _ in range(1000)]
+    tracemalloc.start()
+    try:
+        for number, subscriber in enumerate(subscribers):
+            # Each policy's answer has its own.
+            hub.subscribe(subscriber, "a", frozenset(f"a.{n}" for n in range(number % 5, 100)))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert kept < 600 * len(subscribers)
 
 
 def test_the_parts_of_an_audience_are_bounded() -> None:
