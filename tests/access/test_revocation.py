@@ -1,0 +1,155 @@
+"""Access that is taken away, on a server of two processes: from the answer of the request on, how long messages still come."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.access.browser import Browser, Socket
+from tests.conftest import server_factory
+from tests.processes import Redis, Server, redis_server, wait_until_async
+
+SITE = "tests.access.site:application"
+
+# Seconds after the answer of a request in which messages may still come that the old right lets through.
+GRACE = 1.0
+
+# Seconds between two messages.
+PUBLISH_INTERVAL = 0.005
+
+# Seconds after which a session expires, in the test of that.
+EXPIRY = 3
+
+_names = count(1)
+
+
+@pytest.fixture(scope="module")
+def kinds() -> tuple[str, str]:
+    return "daphne", "fastlane"
+
+
+@pytest.fixture(scope="module")
+def servers(
+    kinds: tuple[str, str], migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Server]]:
+    """Two processes of one server. Their rules are there."""
+    folder = tmp_path_factory.mktemp("revocation")
+    with Redis.all_closed() as redises, Server.all_closed() as started:
+        redises.append(redis_server(folder))
+        env = {
+            "REDIS_URL": redises[0].start().url,
+            "DJANGO_SETTINGS_MODULE": "tests.access.site_settings",
+            "DWSPS_POLICY": "dwsps_channels.policies.TopicRules",
+        }
+        start = server_factory(started, folder, migrated_database)
+        for kind in kinds:
+            start(kind, env=env, application=SITE)
+        asyncio.run(Browser().visit(started[0], "make_rules"))
+        yield started
+
+
+@asynccontextmanager
+async def traffic(server: Server, *topics: str) -> AsyncIterator[None]:
+    """Somebody publishes all the time."""
+
+    async def publish(socket: Socket) -> None:
+        for number in count():
+            for topic in topics:
+                await socket.connection.send(
+                    json.dumps({"type": "publish", "topic": topic, "message": number})
+                )
+            await asyncio.sleep(PUBLISH_INTERVAL)
+
+    async with Browser().socket(server) as socket:
+        publishing = asyncio.create_task(publish(socket))
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+
+
+@asynccontextmanager
+async def listening(
+    browser: Browser, servers: list[Server], topic: str
+) -> AsyncIterator[list[Socket]]:
+    """A websocket of the browser at each process, which gets messages."""
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(browser.socket(each)) for each in servers]
+        for socket in sockets:
+            await socket.connection.send(json.dumps({"type": "subscribe", "topic": topic}))
+        await wait_until_async(lambda: all(each.messages for each in sockets), what="messages come")
+        yield sockets
+
+
+# By change: the topic that it is about, and the code with which the connections or the subscriptions end.
+CHANGES: dict[str, tuple[str, int | str]] = {
+    "log_out": ("news", 4001),
+    "change_password": ("news", 4001),
+    "deactivate": ("news", 4001),
+    "delete": ("news", 4001),
+    "expire": ("news", 4001),
+    "leave_group": ("members", "forbidden"),
+    "lose_permission": ("permitted", "forbidden"),
+    "close_topic": ("open", "forbidden"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_no_message_comes_later_than_a_second_after_the_answer(
+    servers: list[Server], change: str
+) -> None:
+    topic, code = CHANGES[change]
+    name, bystander_name = f"user{next(_names)}", f"user{next(_names)}"
+    acting, elsewhere, bystander = Browser(), Browser(), Browser()
+    await acting.visit(servers[0], "sign_up", name=name)
+    await elsewhere.visit(servers[1], "log_in", name=name)
+    await bystander.visit(servers[0], "sign_up", name=bystander_name)
+    if change == "expire":
+        ends_at = EXPIRY + await acting.visit(servers[0], change, seconds=str(EXPIRY))
+    async with (
+        traffic(servers[1], topic),
+        listening(acting, servers, topic) as own,
+        listening(elsewhere, servers, topic) as others,
+        listening(bystander, servers, topic) as bystanders,
+    ):
+        if change != "expire":
+            ends_at = await acting.visit(servers[0], change, name=name, topic=topic)
+        match change:
+            case "log_out" | "expire":
+                out, staying = own, [*others, *bystanders]
+            case "change_password":
+                out, staying = others, bystanders
+            case "close_topic":
+                out, staying = [*own, *others, *bystanders], []
+            case _:
+                out, staying = [*own, *others], bystanders
+        await wait_until_async(lambda: all(each.is_out for each in out), what="they are out")
+        await all_go_on(staying)
+        late = [each.last_at - ends_at for each in out]
+        print(f"{change}: last messages at {', '.join(f'{1000 * each:+.0f}' for each in late)} ms")
+        assert {each.close_code or each.ended[topic] for each in out} == {code}
+        assert max(late) < GRACE
+        if change == "change_password":
+            # The session that has changed it has another key: its clients come back with that.
+            await wait_until_async(lambda: all(each.is_out for each in own), what="they are told")
+            assert {each.close_code for each in own} == {4103}
+            async with listening(acting, servers, topic) as again:
+                await all_go_on(again)
+
+
+async def all_go_on(sockets: list[Socket]) -> None:
+    """Wait until each has got some more messages, and see that the server has ended nothing."""
+    before = [len(each.messages) for each in sockets]
+    await wait_until_async(
+        lambda: all(
+            len(each.messages) > count + 20 or each.is_out
+            for each, count in zip(sockets, before, strict=True)
+        ),
+        what="others get messages",
+    )
+    assert not any(each.is_out for each in sockets)
