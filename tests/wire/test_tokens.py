@@ -4,11 +4,14 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from django.core.signing import Signer
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from dwsps_channels.protocol.tokens import PREFIX
 from dwsps_channels.server.credentials import FREE_TOKENS
 from tests.conftest import server_factory
 from tests.processes import Server, wait_until
@@ -62,6 +65,13 @@ def tokens(server: Server) -> dict[str, str]:
 
 def bearer(token: str) -> dict[str, Any]:
     return {"additional_headers": {"Authorization": f"Bearer {token}"}}
+
+
+def expiring(token: str, server: Server, seconds: float) -> str:
+    """The same token, made to expire soon; with the server's key."""
+    signer = Signer(key=server.env["SECRET_KEY"], salt="dwsps_channels.tokens.v1")
+    stated: dict[str, Any] = signer.unsign_object(token.removeprefix(PREFIX))
+    return PREFIX + signer.sign_object(stated | {"expires": int(time() + seconds)})
 
 
 async def status(url: str, **options: Any) -> int:
@@ -135,6 +145,34 @@ async def test_a_page_of_another_host_needs_its_origin_to_be_allowed(
     assert await status(server.url, origin=PAGE, **bearer(tokens["ann"])) == 101
     for url, options in ((server.url, bearer(tokens["ann"])), (f"{server.url}/?token=x", {})):
         assert await status(url, origin="https://evil.example", **options) in (400, 403)
+
+
+async def test_a_client_is_warned_before_its_token_expires_and_then_closed(
+    server: Server, tokens: dict[str, str]
+) -> None:
+    short = expiring(tokens["ann"], server, 3)
+    async with (
+        connected(server.url, **bearer(short)) as closed,
+        connected(server.url, **bearer(short)) as renewed,
+    ):
+        for client in (closed, renewed):
+            warning = await client.receive()
+            assert warning["type"] == "expiring"
+            assert 0 <= warning["expiresIn"] <= 3
+        assert (await authenticate(renewed, tokens["ann"]))["type"] == "ack"
+        error = await closed.receive()
+        assert (error["type"], error["code"], error["retryable"]) == (
+            "error",
+            "unauthorized",
+            False,
+        )
+        assert "action" not in error
+        with pytest.raises(ConnectionClosed) as end:
+            await closed.receive()
+        assert end.value.rcvd is not None
+        assert end.value.rcvd.code == 4001
+        assert await is_user(renewed, "ann")
+    assert await status(server.url, **bearer(short)) == 403
 
 
 async def test_peers_come_with_their_secret_beside_a_flood_of_false_tokens(
