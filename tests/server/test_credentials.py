@@ -403,3 +403,54 @@ class TestFrame:
             async with PubSubCommunicator() as client:
                 codes = [(await authenticate(client, "dwspst_x"))["code"] for _ in range(5)]
         assert codes == ["unauthorized"] * 3 + ["rate_limited"] * 2
+
+
+async def is_closed(client: PubSubCommunicator) -> int:
+    """Wait until the server closes the connection; return the code."""
+    try:
+        while True:
+            await client.receive()
+    except Closed as closed:
+        return closed.code
+
+
+@pytest.mark.usefixtures("signed_tokens")
+class TestRevocation:
+    """A connection ends with the token that it has come with, or has sent."""
+
+    @pytest.mark.parametrize("by_frame", [False, True])
+    @pytest.mark.parametrize("change", ["password", "is_active", "deletion"])
+    async def test_a_change_of_its_user(self, by_frame: bool, change: str) -> None:
+        ann = await user()
+        token = await token_of(ann)
+        async with PubSubCommunicator(headers=[] if by_frame else bearer(token)) as client:
+            if by_frame:
+                assert (await authenticate(client, token))["type"] == "ack"
+            await client.subscribe("ann")
+            if change == "password":
+                ann.set_password("another")
+                await ann.asave()
+            elif change == "is_active":
+                ann.is_active = False
+                await ann.asave()
+            else:
+                await ann.adelete()
+            assert await is_closed(client) == 4001
+        assert not await is_user(headers=bearer(token))
+
+    async def test_a_change_of_another_user_does_not(self) -> None:
+        ann, bob = await user("ann"), await user("bob")
+        async with PubSubCommunicator(headers=bearer(await token_of(ann))) as client:
+            await client.subscribe("ann")
+            bob.set_password("another")
+            await bob.asave()
+            await client.publish("ann", 1)
+            assert (await client.receive())["message"] == 1
+
+    async def test_its_time(self) -> None:
+        token = await token_of(await user(), expires=timedelta(seconds=2))
+        async with PubSubCommunicator(headers=bearer(token)) as client:
+            warning = await client.receive()
+            assert warning["type"] == "expiring"
+            assert 0 <= warning["expiresIn"] <= 2
+            assert await is_closed(client) == 4001

@@ -9,7 +9,7 @@ from dwsps_channels.tokens import Authentication
 
 
 def by_name(token: str, scope: Any) -> Any:
-    """A plain one, which knows the user by an opaque token that is the name."""
+    """Find the user by an opaque token, which is the name."""
     return User.objects.filter(username=token).first()
 
 
@@ -32,7 +32,7 @@ class ByNameAsync:
 
 
 def by_path(token: str, scope: Any) -> Any:
-    """It knows a user by where the client connects to."""
+    """Find the user by the path of the connection."""
     return by_name(scope["path"].strip("/").rpartition("/")[2], scope)
 
 

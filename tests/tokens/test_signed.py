@@ -12,6 +12,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.signing import Signer
 from django.test import override_settings
+from django.utils.crypto import constant_time_compare
 
 from dwsps_channels.protocol.tokens import PREFIX, is_signed, is_well_formed
 from dwsps_channels.tokens import Authentication, SignedToken, make_token, signed
@@ -131,6 +132,21 @@ class TestKeys:
 
 
 class TestAttacks:
+    def test_every_hash_is_compared_whichever_fits_so_that_time_tells_nothing(
+        self, ann: User
+    ) -> None:
+        token = make_token(ann)
+        other = make_token(User.objects.create_user("bob", password="b"))
+        counts = []
+        with override_settings(SECRET_KEY_FALLBACKS=[OLD_KEY, NEW_KEY]):
+            for each in (token, other):
+                with mock.patch.object(
+                    signed, "constant_time_compare", wraps=constant_time_compare
+                ) as compare:
+                    assert authenticate(each) is not None
+                counts.append(compare.call_count)
+        assert counts == [3, 3]
+
     def test_every_changed_character_is_noticed(self, ann: User) -> None:
         token = make_token(ann)
         for at, character in enumerate(token):
