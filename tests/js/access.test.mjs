@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { clock, connect, next, open, PSClient, record, serve, settle, until, WebSocket } from './helpers.mjs'
+import { LogServer } from './servers.mjs'
 
 const FORBIDDEN = { code: 'forbidden', reason: 'not yours', retryable: false }
+const UNSUBSCRIBED = { type: 'unsubscribed', timestamp: '', topic: 'news', ...FORBIDDEN }
 const types = (server) => server.frames.map(({ type }) => type)
 
 test('nothing is sent before the token is acknowledged, whatever the application does meanwhile', async (t) => {
@@ -113,6 +115,63 @@ test('a token is renewed after half of its life at the earliest', async (t) => {
   await until(() => server.sent('authenticate').length === 3)
 })
 
+test('a token that cannot be renewed is not sent again, and neither is one of a lost or closed connection', async (t) => {
+  const server = await serve(t)
+  const time = clock(t)
+  const sent = () => server.sent('authenticate').length
+  const expire = async (client) => {
+    server.broadcast({ type: 'expiring', timestamp: '', expiresIn: 2 })
+    await settle(client)
+  }
+  const fixed = await open(t, server, { token: 't1' })
+  await expire(fixed)
+  time.tick(2000)
+  await settle(fixed)
+  assert.equal(sent(), 1)
+  fixed.close()
+
+  let calls = 0
+  const client = await open(t, server, { token: () => `t${++calls}` })
+  await expire(client)
+  const lost = next(client, 'reconnecting')
+  server.drop()
+  const opened = next(client, 'open')
+  time.tick((await lost).delay)
+  await opened
+  time.tick(2000)
+  await settle(client)
+  assert.deepEqual([calls, sent()], [2, 3])
+
+  await expire(client)
+  client.close()
+  time.tick(2000)
+  assert.equal(calls, 2)
+})
+
+test('after 4001 a client asks for another token at once, and the close has the reason that the error gave', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server, { token: async () => 't', minDelay: 3_600_000, maxDelay: 3_600_000 })
+  const waiting = client.publish('ignored', 1)
+  const heard = ['close', 'reconnecting'].map((event) => next(client, event))
+  server.broadcast({ type: 'error', code: 'unauthorized', reason: 'the user is not active', retryable: false })
+  server.close(4001)
+  const [close, reconnecting] = await Promise.all(heard)
+  assert.deepEqual(close, { code: 4001, reason: 'the user is not active', willReconnect: true })
+  assert.deepEqual([reconnecting.delay, reconnecting.code], [0, 4001])
+  await waiting.catch(() => {})
+})
+
+test('a token that comes after close() opens no connection', async (t) => {
+  const server = await serve(t)
+  let give
+  const client = connect(t, server, { token: () => new Promise((resolve) => (give = resolve)) })
+  await until(() => give)
+  client.close()
+  give('t1')
+  await settle(await open(t, server))
+  assert.equal(server.accepted, 1)
+})
+
 test('a token that comes after its connection was lost is not sent', async (t) => {
   const server = await serve(t)
   const answers = []
@@ -168,13 +227,39 @@ test('a subscription that was never granted tells no end: its promise rejects', 
   assert.deepEqual(ends, [])
 })
 
+test('a connection is open although the server has ended a subscription before it answered', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  await client.subscribe('news')
+  server.decide = ({ type, topic }, socket) => {
+    if (type !== 'subscribe' || topic !== 'news') return
+    server.send(socket, UNSUBSCRIBED)
+    return 'ignore'
+  }
+  const opened = next(client, 'open')
+  server.drop()
+  await opened
+  assert.deepEqual(client.subscriptions, [])
+})
+
+test('an end that is no frame of the protocol ends nothing', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const errors = record(client, 'error')
+  await client.subscribe('news')
+  for (const bad of [{ topic: 7 }, { code: null }, { reason: {} }]) server.broadcast({ ...UNSUBSCRIBED, ...bad })
+  server.broadcast({ ...UNSUBSCRIBED, topic: 'other' })
+  await settle(client)
+  assert.deepEqual([client.subscriptions, errors.map(({ code }) => code)], [['news'], Array(3).fill('invalid_frame')])
+})
+
 test('a handler may subscribe again when it hears of the end', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)
   const got = []
   const again = () => client.subscribe('news', ({ message }) => got.push(message))
   await client.subscribe('news', null, { onUnsubscribed: again })
-  server.broadcast({ type: 'unsubscribed', timestamp: '', topic: 'news', code: 'forbidden', reason: 'x' })
+  server.broadcast(UNSUBSCRIBED)
   await until(() => server.sent('subscribe').length === 2)
   await client.publish('news', 1)
   assert.deepEqual([got, client.subscriptions], [[1], ['news']])
@@ -229,6 +314,67 @@ test('the grant of a call that was taken back or refused is not used any more', 
   server.drop()
   await opened
   assert.deepEqual(server.sent('subscribe').map(({ grant }) => grant), ['g1', 'g2', 'bad', 'g1'])
+})
+
+test('a grant that comes after its subscription or its connection is gone is not sent', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const answers = []
+  const grant = () => new Promise((resolve) => answers.push(resolve))
+  const gone = client.subscribe('gone', null, { grant })
+  client.subscribe('news', null, { grant })
+  await gone.unsubscribe()
+  const opened = next(client, 'open')
+  server.drop()
+  await until(() => answers.length === 3)
+  answers[0]('g0')
+  answers[1]('g1')
+  await settle(client)
+  answers[2]('g2')
+  await opened
+  assert.deepEqual(server.sent('subscribe').map(({ topic, grant }) => [topic, grant]), [['news', 'g2']])
+})
+
+test('one event tells all resets, also of a subscription whose grant comes last', async (t) => {
+  const server = await serve(t)
+  const client = await open(t, server)
+  const resets = record(client, 'reset')
+  const answers = []
+  const grant = () => (answers.length ? new Promise((resolve) => answers.push(resolve)) : answers.push('g1') && 'g1')
+  await Promise.all([client.subscribe('news'), client.subscribe('orders', null, { grant })])
+  const opened = next(client, 'open')
+  server.drop()
+  await until(() => server.sent('subscribe').length === 3 && answers.length === 2)
+  await settle(client)
+  answers[1]('g2')
+  await opened
+  assert.deepEqual(resets, [{ topics: ['news', 'orders'] }])
+})
+
+test('a call that comes while its topic is resumed brings its own grant', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  await client.subscribe('news')
+  let second
+  server.decide = ({ type }) => {
+    if (type === 'resume') second = client.subscribe('news', null, { grant: async () => 'g2' })
+  }
+  const opened = next(client, 'open')
+  server.drop()
+  await opened
+  await second
+  assert.deepEqual(server.sent('subscribe').map(({ grant }) => grant), [undefined, 'g2'])
+})
+
+test('a server that answers no resume gets the grant with the subscribe in its place', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server, { timeout: 50 })
+  await client.subscribe('news', null, { grant: 'g1' })
+  server.decide = ({ type }) => type === 'resume' && 'ignore'
+  const opened = next(client, 'open')
+  server.drop()
+  await opened
+  assert.deepEqual(server.sent('subscribe').map(({ since, grant }) => [since, grant]), [[undefined, 'g1'], ['e1:0', 'g1']])
 })
 
 test('a token and a grant are a string or a function', async (t) => {
