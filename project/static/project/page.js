@@ -9,6 +9,12 @@ const find = (id) => document.getElementById(id)
 const HUES = 8 // as many as page.css has
 const ANNOUNCE_EVERY = 1000 // ms; a screen reader needs time to speak
 
+/** What a close code says of the user, in words. */
+const CLOSED = {
+  4001: 'the server does not know you any more: log in, and load the page again',
+  4003: 'the server does not let you in any more',
+}
+
 const log = new Log(find('log'), showLog)
 
 /** What is subscribed to, or will be once there is a connection: topic -> its chip and count. */
@@ -44,9 +50,6 @@ function connect() {
   const on = (event, listener) => mine.on(event, (...details) => mine === client && listener(...details))
   on('open', ({ reconnected }) => {
     showState('open', reconnected ? recovery() : '')
-    // What the server had granted before, it may refuse now; that is in the log as an error.
-    const refused = [...subscriptions.keys()].filter((topic) => reconnected && !mine.subscriptions.includes(topic))
-    refused.forEach(removeChip)
     if (reconnected) for (const subscription of subscriptions.values()) pending(subscription, false)
     log.add({ kind: 'connection', text: ['open', reconnected && recovery()].filter(Boolean).join(': ') })
   })
@@ -60,13 +63,14 @@ function connect() {
     lost = []
     for (const subscription of subscriptions.values()) pending(subscription, true)
     log.add({ kind: 'connection', text: `closed with ${code}${reason ? `: ${reason}` : ''}` })
-    if (!willReconnect) showState('closed', reason || `code ${code}`)
+    if (!willReconnect) showState('closed', [CLOSED[code] ?? `code ${code}`, reason].filter(Boolean).join(': '))
   })
   on('reconnecting', ({ attempt, delay }) => {
     if (CuttableSocket.isCut) return showState('reconnecting', 'cut by you: publish from a second window, then restore it')
     showState('reconnecting', '', { attempt, at: performance.now() + delay })
     log.add({ kind: 'connection', text: `reconnecting in ${seconds(delay)}, attempt ${attempt}` })
   })
+  on('unsubscribed', ended)
   on('ack', acknowledged)
   on('message', received)
   on('error', failed)
@@ -163,6 +167,14 @@ function received(frame) {
     frame,
   })
   announceMessage(frame.topic, text)
+}
+
+/** Take away a subscription that the server has ended, now or while the page was not connected. */
+function ended({ topic, reason }) {
+  const text = `the server has ended the subscription: ${reason}`
+  log.add({ kind: 'connection', topic, text, hue: subscriptions.get(topic)?.hue })
+  removeChip(topic)
+  say('subscribe', `${topic}: ${text}`, 'bad')
 }
 
 function failed(error) {
