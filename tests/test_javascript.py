@@ -16,6 +16,7 @@ FOLDER = ROOT / "tests" / "js"
 FILES = sorted(FOLDER.glob("*.test.mjs"))
 AGAINST_A_SERVER = FOLDER / "e2e.test.mjs"
 AGAINST_A_LIMIT = FOLDER / "limited.test.mjs"
+AGAINST_RIGHTS = FOLDER / "access-e2e.test.mjs"
 PACKAGE = ROOT / "dwsps_channels" / "static" / "dwsps_channels"
 PARTS = PACKAGE / f"client-{dwsps_channels.__version__}"
 
@@ -37,7 +38,7 @@ def node() -> str:
 
 @pytest.mark.parametrize(
     "file",
-    [file for file in FILES if file not in (AGAINST_A_SERVER, AGAINST_A_LIMIT)],
+    [file for file in FILES if file not in (AGAINST_A_SERVER, AGAINST_A_LIMIT, AGAINST_RIGHTS)],
     ids=lambda file: file.stem,
 )
 def test_passes(node: str, file: Path) -> None:
@@ -51,6 +52,34 @@ def test_passes_against_a_real_server(node: str, server: Server) -> None:
 def test_passes_against_a_rate_limit(node: str, start_server: ServerFactory) -> None:
     limit = {"RATE_LIMIT": 200, "RATE_BURST": 50}
     run(node, AGAINST_A_LIMIT, DWSPS_LIMITED_URL=start_server("fastlane", dwsps=limit).url)
+
+
+CREDENTIALS = """
+import json
+from datetime import timedelta
+from django.contrib.auth.models import User
+from dwsps_channels.grants import make_grant
+from dwsps_channels.tokens import make_token
+
+ann = User.objects.create_user("ann", password="secret")
+print(json.dumps({
+    "short": [make_token(ann, expires=timedelta(seconds=seconds)) for seconds in (2, 3, 4)],
+    "long": make_token(ann),
+    "grant": make_grant("orders.42", user=ann),
+}))
+"""
+
+
+def test_passes_with_tokens_and_grants_of_a_real_server(
+    node: str, start_server: ServerFactory
+) -> None:
+    rights = {
+        "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
+        "POLICY": "tests.wire.policies.Members",
+    }
+    server = start_server("fastlane", dwsps=rights)
+    credentials = server.manage("shell", "-v", "0", "-c", CREDENTIALS)
+    run(node, AGAINST_RIGHTS, DWSPS_ACCESS_URL=server.url, DWSPS_CREDENTIALS=credentials)
 
 
 def test_types_name_every_error_code_of_the_server() -> None:

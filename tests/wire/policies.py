@@ -4,7 +4,7 @@ import time
 
 from django.contrib.auth.models import User
 
-from dwsps_channels.policies import Identity, nonblocking
+from dwsps_channels.policies import Decision, Identity, nonblocking
 
 
 class FailsClosed:
@@ -48,3 +48,23 @@ class OwnTopics:
     @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return self.may_subscribe(identity, topic)
+
+
+class Members:
+    """Lets who has logged in follow ``members``, and everybody ``brief`` once, for a moment. The rest needs a grant."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str]] = set()
+
+    @nonblocking
+    def may_subscribe(self, identity: Identity, topic: str) -> bool | Decision:
+        if topic != "brief":
+            return topic.partition(".")[0] == "members" and identity.is_authenticated
+        if (identity.client, topic) in self._seen:
+            return Decision(False, "the time is up")
+        self._seen.add((identity.client, topic))
+        return Decision(True, recheck_after=0.2)
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True
