@@ -84,7 +84,7 @@ class Rechecker:
         self,
         sessions: Sessions,
         login_of: Callable[[Any], Login | None],
-        forget: Callable[[], None],
+        forget: Callable[[str], None],
         *,
         watches_expiry: bool = True,
     ) -> None:
@@ -93,7 +93,7 @@ class Rechecker:
         Args:
             sessions: all of them.
             login_of: returns how a user is logged in who has sent a token; ``None``: it cannot be looked up.
-            forget: has the policy drop what it remembers.
+            forget: has the policy drop what it remembers of a user, by primary key; empty: of everybody.
             watches_expiry: whether connections end with their Django sessions.
         """
         self._loop = asyncio.get_running_loop()
@@ -176,17 +176,19 @@ class Rechecker:
                 self.recheck_all()
             case Verify(user=user) | Permission(user=user) if user:
                 self._remember(f"user:{user}")
+                # A user who cannot be looked up stays the same object, whose rights may be remembered.
+                self._forget(user)
                 self._start(self._sessions.of_user(user), self._verify)
             case Permission(topic=topic):
-                self._forget()
+                self._forget("")
                 self._start(self._sessions, lambda session: session.recheck((topic,)))
             case Rules():
-                self._forget()
+                self._forget("")
                 self._start(self._sessions, lambda session: session.recheck(None))
 
     def recheck_all(self) -> None:
         """Look everybody up again, and ask about everything: notices may have been missed."""
-        self._forget()
+        self._forget("")
         self._remember(_EVERYBODY)
         self._start(self._sessions, self._verify)
 

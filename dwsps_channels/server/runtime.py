@@ -148,7 +148,7 @@ class Runtime:
         self.rechecker = Rechecker(
             self.sessions,
             login_of,
-            getattr(self.policy, "forget", lambda: None),
+            getattr(self.policy, "forget", lambda user: None),
             watches_expiry=conf.REVOKE,
         )
         """Lets changes of access take effect on them."""

@@ -1,6 +1,8 @@
 """``TopicRules``: rules and users of a real database, asked as a session asks."""
 
 import asyncio
+from copy import copy
+from functools import partial
 from inspect import isawaitable
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,13 @@ from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
 from django.utils.functional import SimpleLazyObject
 
+from dwsps_channels import apublish
+from dwsps_channels.access import apermission_changed
 from dwsps_channels.core.policy import Decision, is_allowed
 from dwsps_channels.models import TopicRule
 from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, TopicRules
 from dwsps_channels.testing import PubSubCommunicator, Refused
+from tests.processes import wait_until_async
 from tests.rules.rows import rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -267,3 +272,82 @@ async def test_a_client_gets_what_the_rules_allow(ada: User) -> None:
         assert (await visitor.receive())["message"] == "hello"
         with pytest.raises(Refused, match="by the topic rule for news"):
             await visitor.publish("news.uk", "no")
+
+
+class TestConnections:
+    """Changes, by way of notices, to subscriptions that stand."""
+
+    @pytest.fixture(autouse=True)
+    def topic_rules(self, settings: Any) -> None:
+        settings.DWSPS = {"POLICY": "dwsps_channels.policies.TopicRules"}
+
+    async def test_a_rule_that_is_changed_ends_them(self) -> None:
+        row = await sync_to_async(rule)("news", "everybody")
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news.uk")
+            row.subscribe = "authenticated"
+            await sync_to_async(row.save)()
+            await apublish("news.uk", "late")
+            error = await ended(client, "news.uk")
+            assert error.code == "forbidden"
+            assert error.reason.endswith("by the topic rule for news")
+            assert await client.received_nothing()
+
+    async def test_a_rule_that_is_deleted_ends_them(self) -> None:
+        await sync_to_async(rule)("news", "everybody")
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news")
+            await TopicRule.objects.all().adelete()
+            assert (await ended(client, "news")).reason.endswith("no topic rule is for it")
+
+    async def test_a_deeper_rule_keeps_its_topic_from_them(self) -> None:
+        await sync_to_async(rule)("news", "everybody")
+        async with PubSubCommunicator() as client:
+            await client.subscribe("news")
+            await sync_to_async(rule)("news.staff", "staff")
+            await apublish("news.staff", "for staff")
+            await apublish("news", "for all")
+            assert (await client.receive())["message"] == "for all"
+            await TopicRule.objects.filter(topic="news.staff").aupdate(subscribe="everybody")
+            await apublish("news.staff", "now for all")
+            assert (await client.receive())["message"] == "now for all"
+
+    @pytest.mark.parametrize("is_lazy", [False, True])
+    async def test_a_group_that_is_taken_away_ends_them(
+        self, ada: User, editors: Group, is_lazy: bool
+    ) -> None:
+        await sync_to_async(rule)("drafts", editors)
+        await sync_to_async(rule)("named.{username}", "authenticated")
+        await ada.groups.aadd(editors)
+        user: Any = (await fresh(ada)).user
+        if is_lazy:
+            user = SimpleLazyObject(partial(copy, user))
+            assert user.pk == ada.pk  # loads it, as a middleware does
+        async with PubSubCommunicator(user=user) as client:
+            await client.subscribe("drafts")
+            await client.subscribe("named.ada")
+            await ada.groups.aremove(editors)
+            await apublish("drafts", "late")
+            await apublish("named.ada", "hello")
+            assert (await ended(client, "drafts")).code == "forbidden"
+            assert (await client.receive())["message"] == "hello"
+
+    async def test_after_sql_the_server_is_told(self, ada: User) -> None:
+        await sync_to_async(rule)("desk", "staff")
+        await User.objects.aupdate(is_staff=True)
+        async with PubSubCommunicator(user=(await fresh(ada)).user) as client:
+            await client.subscribe("desk")
+            await User.objects.aupdate(is_staff=False)
+            await apermission_changed()
+            assert (await ended(client, "desk")).code == "forbidden"
+
+
+async def ended(client: PubSubCommunicator, topic: str) -> Refused:
+    """Wait until the server has ended a subscription, and return why."""
+
+    async def told() -> Refused | None:
+        await client.unsubscribe("another")  # reads on, whatever the client may
+        return client.ended.get(topic)
+
+    await wait_until_async(told)
+    return client.ended[topic]
