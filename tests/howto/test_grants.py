@@ -66,3 +66,10 @@ def test_an_order_is_followed_by_who_has_placed_it(
     for window in (bob, visitor, other):
         shows(window, "cold")
         only_missed_the_server(window)
+
+    project.type('python manage.py shell -c "from dwsps_channels.access')
+    for window in (bob, visitor, other):
+        shows(window, "not available any more")
+        # The view has no grant for it.
+        assert all("404" in line for line in window.complaints)
+        window.complaints.clear()
