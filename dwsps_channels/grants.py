@@ -1,6 +1,7 @@
 """Grants: what a view has allowed, signed for the reader of its page.
 
-The policy is not asked about a subscribe that brings a grant. In a template `{% dwsps_grant %}` makes one.
+The policy is not asked about a subscribe that brings a grant (docs/reference/protocol.md, "Access"). In a template
+`{% dwsps_grant %}` makes one.
 """
 
 from __future__ import annotations
@@ -71,8 +72,10 @@ def make_grant(
     check(topic)
     if [request, user, session_key].count(None) != 2:
         raise ValueError("a grant is for a request's reader, a user or a session key: give one")
+    began = time()
     if request is not None:
         user, session_key = _reader_of(request)
+        began = getattr(request, "dwsps_began", began)
     if session_key == "":
         raise ValueError("the session key is empty: create the session first")
     if session_key is not None:
@@ -83,7 +86,7 @@ def make_grant(
         )
     else:
         holder = next(_user_digests(user))
-    grant = _Grant(topic, holder, int(time() * 1000), int(_seconds(expires) * 1000))
+    grant = _Grant(topic, holder, int(began * 1000), int(_seconds(expires) * 1000))
     return signing.Signer(salt=_SALT).sign(signing.b64_encode(_encode(grant)).decode())
 
 

@@ -1,6 +1,7 @@
 """Django middleware: the page's cursor."""
 
 from collections.abc import Awaitable, Callable
+from time import time
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -17,6 +18,9 @@ class CursorMiddleware:
     ``{% dwsps_url %}`` then carries the cursor, and the page's first subscriptions start from it: what is published while
     the page is made and travels is sent to it. Views find the cursor in ``request.dwsps_cursor``; it is empty if there is
     no log, or it cannot be reached. That never fails a request.
+
+    It also notes the time: a grant that is made for the request counts as signed when the request began. So it is void if
+    what the view has looked at was revoked before the view signed it.
     """
 
     sync_capable = True
@@ -30,6 +34,7 @@ class CursorMiddleware:
 
     def __call__(self, request: HttpRequest) -> Response:
         """Handle a request."""
+        request.dwsps_began = time()  # type: ignore[attr-defined]
         if self._is_async:
             return self._handle(request)
         request.dwsps_cursor = reading.cursor()  # type: ignore[attr-defined]

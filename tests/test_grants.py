@@ -4,7 +4,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import channels.auth
 import pytest
@@ -12,11 +12,11 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.backends.db import SessionStore
 from django.core import signing
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from django.utils.functional import SimpleLazyObject
 
-from dwsps_channels import apublish, grants
+from dwsps_channels import apublish, grants, middleware
 from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity, hash_session_key
@@ -24,6 +24,7 @@ from dwsps_channels.core.notice import Permission
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.grants import GrantChecker, make_grant
+from dwsps_channels.middleware import CursorMiddleware
 from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Forbidden, InvalidTopic
 from dwsps_channels.server import runtime
@@ -72,7 +73,8 @@ class FixedPolicy(AsksNobody):
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time, in seconds since the epoch."""
     clock = SimpleNamespace(now=1_800_000_000.0)
-    monkeypatch.setattr(grants, "time", lambda: clock.now)
+    for module in (grants, middleware):
+        monkeypatch.setattr(module, "time", lambda: clock.now)
     return clock
 
 
@@ -399,6 +401,23 @@ def test_a_request_stands_for_its_user_or_its_session() -> None:
     assert session_key
     allowed_for(client(AnonymousUser(), session_key), "orders.42", for_visitor)
     assert refusal(client(user()), "orders.42", for_visitor) == ANOTHERS
+
+
+def test_what_was_revoked_while_the_view_ran_does_not_count(clock: SimpleNamespace) -> None:
+    revocations = Revocations(3600)
+
+    def view(request: HttpRequest) -> HttpResponse:
+        clock.now += 1
+        revocations.revoke(clock.now, user="1")
+        clock.now += 1
+        return HttpResponse(make_grant("orders.42", request=request))
+
+    request = HttpRequest()
+    request.user = user()
+    grant = cast(HttpResponse, CursorMiddleware(view)(request)).content.decode()
+
+    decision = checker(FixedPolicy(False), revocations).check(client(user()), "orders.42", grant)
+    assert decision == Decision(False, REVOKED)
 
 
 def test_an_empty_session_key_is_none() -> None:
