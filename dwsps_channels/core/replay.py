@@ -1,5 +1,6 @@
 """The deliveries that are sent again to a client that resumes."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import accumulate, chain, takewhile
@@ -24,6 +25,11 @@ MAX_BYTES_AT_ONCE: Final = 512 * 1024
 CACHE_BYTES: Final = 4 * 1024 * 1024
 _FRAME_BYTES: Final = 300
 _TOPIC_BYTES: Final = 800
+
+# The parts of replays that are kept of those from which sub-topics are left out.
+MAX_PARTS_WITHOUT: Final = 32
+
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 # What the JSON of a delivery has at least, besides its topic, message, timestamp and context.
 _LEAST_BYTES: Final = len(
@@ -62,21 +68,47 @@ class Replay(Struct, frozen=True):
 NO_REPLAY: Final = Replay()
 
 
+class _Missed:
+    """The entries at and below one topic that a client has missed; the sub-topics ``denied`` are left out."""
+
+    __slots__ = ("_wanted", "denied", "entries", "topic")
+
+    def __init__(self, topic: str, entries: Sequence[Entry], denied: frozenset[str]) -> None:
+        self.topic = topic
+        self.entries = entries
+        self.denied = denied
+        self._wanted = None if denied else entries
+
+    def wanted(self) -> Sequence[Entry]:
+        """Return the entries without those that are left out."""
+        if self._wanted is None:
+            denied = self.denied
+            self._wanted = [
+                entry
+                for entry in self.entries
+                if denied.isdisjoint(contexts(entry.publication.topic))
+            ]
+        return self._wanted
+
+
 class _Part(Struct, frozen=True):
     """One topic's share of a replay."""
 
     topic: str
     after: int
+    until: int
+    """The offset up to which there is nothing else."""
     offsets: Sequence[int]
     frames: Frames
     size: int
 
-    def last(self, count: int) -> "_Part":
-        """Return the last ``count`` of it."""
-        if count == len(self.frames):
+    def since(self, after: int) -> "_Part":
+        """Return what comes after this offset, which is not before its own."""
+        start = bisect_right(self.offsets, after)
+        if start == 0:
             return self
-        frames = Frames(self.frames[-count:])
-        return _Part(self.topic, self.after, self.offsets[-count:], frames, _size_of(frames))
+        frames = Frames(self.frames[start:])
+        return _Part(self.topic, after, self.until, self.offsets[start:], frames, _size_of(frames))
 
 
 class Replayer:
@@ -88,12 +120,14 @@ class Replayer:
         # By context and offset.
         self._frames: dict[str, dict[int, Frame]] = {}
         self._cached = 0
-        # By topic, the last one: clients that were cut off together have missed the same.
+        # By topic, the last one: clients that were cut off together have missed the same. Then by what is left out as
+        # well: most clients share that with others.
         self._parts: dict[str, _Part] = {}
+        self._parts_without: dict[tuple[str, frozenset[str]], _Part] = {}
 
     def reset(self) -> None:
         """Forget what was made: offsets mean something else from now on."""
-        self._frames, self._parts, self._cached = {}, {}, 0
+        self._frames, self._parts, self._parts_without, self._cached = {}, {}, {}, 0
 
     def recover(
         self, topics: Iterable[str], after: int, denied: Mapping[str, frozenset[str]] = {}
@@ -103,35 +137,30 @@ class Replayer:
         ``denied`` has for some of the topics what is left out: the sub-topics, with all below them.
         A topic of which something is missing, or that is too much together with those before it, is not recovered.
         """
-        found = self._tail.recover(dict.fromkeys(topics), after)
-        if denied:
-            found = [(topic, _without(entries, denied.get(topic))) for topic, entries in found]
-        # Those parts are shared from which nothing is left out.
-        known = {
-            topic: None if topic in denied else self._known_part(topic, after, entries)
-            for topic, entries in found
-            if entries
-        }
-        if None in known.values() and _is_large(found):
-            return self._unencoded(found)
+        found = [
+            _Missed(topic, entries, denied.get(topic, _NOTHING))
+            for topic, entries in self._tail.recover(dict.fromkeys(topics), after)
+        ]
+        known = {each.topic: self._known_part(each, after) for each in found if each.entries}
+        if None in known.values():
+            wanted = [(each.topic, each.wanted()) for each in found]
+            if _is_large(wanted):
+                return self._unencoded(wanted)
         parts: list[_Part] = []
         recovered = []
         messages, size = self._limits.messages, self._limits.bytes
-        for topic, entries in found:
-            if entries:
-                if len(entries) > messages:
+        for each in found:
+            if each.entries:
+                part = known[each.topic]
+                if (len(each.wanted()) if part is None else len(part.frames)) > messages:
                     continue
-                part = known[topic]
-                if part is None:
-                    part = self._make_part(topic, after, entries, size)
-                    if part is not None and topic not in denied:
-                        self._parts[topic] = part
+                part = part or self._make_part(each, after, size)
                 if part is None or part.size > size:
                     continue
                 parts.append(part)
                 messages -= len(part.frames)
                 size -= part.size
-            recovered.append(topic)
+            recovered.append(each.topic)
         return Replay(_merged(parts), self._limits.bytes - size, frozenset(recovered))
 
     def last(self, topic: str, count: int, denied: frozenset[str] = frozenset()) -> Replay:
@@ -178,23 +207,34 @@ class Replayer:
             recovered.append(topic)
         return Replay(Frames(), self._limits.bytes - size, frozenset(recovered), parts)
 
-    def _known_part(self, topic: str, after: int, entries: Sequence[Entry]) -> _Part | None:
-        """Return the part of ``topic``, if it was made before, perhaps for a client that has missed more."""
-        part = self._parts.get(topic)
+    def _known_part(self, missed: _Missed, after: int) -> _Part | None:
+        """Return the part of a topic, if it was made before, perhaps for a client that has missed more."""
+        if missed.denied:
+            part = self._parts_without.get((missed.topic, missed.denied))
+        else:
+            part = self._parts.get(missed.topic)
         # Nothing was evicted after ``after``, so the same ends mean the same entries.
-        if part is None or part.after > after or part.offsets[-1] != entries[-1].offset:
+        if part is None or part.after > after or part.until != missed.entries[-1].offset:
             return None
-        return part.last(len(entries))
+        return part.since(after)
 
-    def _make_part(
-        self, topic: str, after: int, entries: Sequence[Entry], size: int
-    ) -> _Part | None:
-        """Return the part of ``topic``; ``None``: it has more than ``size`` bytes."""
+    def _make_part(self, missed: _Missed, after: int, size: int) -> _Part | None:
+        """Return the part of a topic; ``None``: it has more than ``size`` bytes."""
+        topic, entries = missed.topic, missed.wanted()
         # What does not fit is not encoded first: a client may ask again and again, for each context.
         if _least_size(topic, entries) > size:
             return None
         frames = self._encode(topic, entries)
-        return _Part(topic, after, [entry.offset for entry in entries], frames, _size_of(frames))
+        offsets = [entry.offset for entry in entries]
+        until = missed.entries[-1].offset
+        part = _Part(topic, after, until, offsets, frames, _size_of(frames))
+        if not missed.denied:
+            self._parts[topic] = part
+        else:
+            if len(self._parts_without) >= MAX_PARTS_WITHOUT:
+                del self._parts_without[next(iter(self._parts_without))]
+            self._parts_without[topic, missed.denied] = part
+        return part
 
     def _encode(self, context: str, entries: Sequence[Entry]) -> Frames:
         if self._cached > CACHE_BYTES:
@@ -212,13 +252,6 @@ class Replayer:
                 self._cached += _FRAME_BYTES + 2 * len(frame.data)
             frames.append(frame)
         return frames
-
-
-def _without(entries: Sequence[Entry], denied: frozenset[str] | None) -> Sequence[Entry]:
-    """Return ``entries`` but for those at and below ``denied``."""
-    if not denied:
-        return entries
-    return [entry for entry in entries if denied.isdisjoint(contexts(entry.publication.topic))]
 
 
 def _size_of(frames: Iterable[Frame]) -> int:

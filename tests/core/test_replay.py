@@ -16,10 +16,11 @@ from dwsps_channels.core import replay
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.replay import Replay, ReplayLimits, _Part
+from dwsps_channels.core.replay import MAX_PARTS_WITHOUT, Replay, ReplayLimits, _Part
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.ring import ENTRY_BYTES
 from dwsps_channels.core.tail import Tail
+from dwsps_channels.protocol.frames import Frames
 from dwsps_channels.protocol.topics import contexts
 from tests.clock import Clock
 from tests.core.recording import STAMP, RecordingBroker
@@ -447,6 +448,46 @@ async def test_frames_are_encoded_once_for_those_who_are_denied_something(
     assert found.frames == [every[0], every[2]]
     assert node.replay(["news"], f"{node.epoch}:0").frames is every
     assert encoded == []
+
+
+async def test_those_who_are_denied_the_same_share_what_is_encoded() -> None:
+    node = await a_node()
+    for topic in ("news", "news.staff", "news.uk", "news.staff"):
+        publish(node, topic)
+
+    def frames(after: int, *denied: str) -> Frames:
+        without = {"news": frozenset(denied)}
+        return node.replay(["news"], f"{node.epoch}:{after}", without).frames
+
+    first = frames(0, "news.staff")
+    assert frames(0, "news.staff") is first  # joined once, too
+    assert frames(1, "news.staff") == frames(2, "news.staff") == first[1:]
+    assert frames(3, "news.staff") == []
+    assert len(frames(0, "news.uk")) == 3
+    publish(node, "news.staff")
+    assert frames(0, "news.staff") == first
+    publish(node, "news")
+    assert len(frames(0, "news.staff")) == 3
+
+
+@pytest.mark.parametrize("denied", [(), ("news.staff",)])
+async def test_one_who_has_missed_more_than_the_one_before_gets_all_of_it(
+    denied: tuple[str, ...],
+) -> None:
+    node = await a_node()
+    publish(node, "news", 9)
+    for after in (6, 3, 0):
+        found = node.replay(["news"], f"{node.epoch}:{after}", {"news": frozenset(denied)})
+        assert [offset for offset, _, _ in deliveries(found)] == list(range(after + 1, 10))
+
+
+async def test_parts_of_which_something_is_left_out_are_bounded() -> None:
+    node = await a_node()
+    publish(node, "news", 3)
+    for number in range(200):
+        denied = {"news": frozenset({f"news.{number}"})}
+        assert len(node.replay(["news"], f"{node.epoch}:0", denied).frames) == 3
+    assert len(node._replayer._parts_without) <= MAX_PARTS_WITHOUT
 
 
 async def test_the_memory_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
