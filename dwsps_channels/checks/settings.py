@@ -101,12 +101,15 @@ def check_application(**kwargs: Any) -> list[CheckMessage]:
         ]
     with suppress(ImproperlyConfigured):
         policy = conf.policy_class
-        if getattr(policy, "needs_user", False) and not ways.has_user:
+        # Or users come with tokens.
+        is_without_users = not ways.has_user and conf.AUTHENTICATOR is None
+        if getattr(policy, "needs_user", False) and is_without_users:
             return [
                 Warning(
                     f"the policy {policy.__name__} needs to know users, but no middleware on the way to "
                     "PubSubConsumer looks them up: it will refuse everybody",
-                    hint="wrap the websocket routes in AuthMiddlewareStack of dwsps_channels.auth",
+                    hint="wrap the websocket routes in AuthMiddlewareStack of dwsps_channels.auth; or set "
+                    "DWSPS['AUTHENTICATOR'] if clients come with tokens",
                     id="dwsps_channels.W008",
                 )
             ]

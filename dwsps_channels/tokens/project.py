@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
+from time import time
 from typing import Any, Final
 
 from asgiref.sync import iscoroutinefunction
@@ -94,6 +95,12 @@ def _authentication(answer: Any) -> Authentication | None:
         raise TypeError(
             f"an authenticator returns a user, an Authentication or None, not {type(found.user).__name__}"
         )
+    if not isinstance(found.expires_at, int | float | None):
+        raise TypeError(
+            f"Authentication.expires_at is seconds since 1970, not {type(found.expires_at).__name__}"
+        )
+    if found.expires_at is not None and found.expires_at <= time():
+        return None
     # As Django's own backends: a deactivated user is nobody, whatever the project's callable forgets.
     is_somebody = found.user.is_authenticated and getattr(found.user, "is_active", True)
     return found if is_somebody else None

@@ -410,6 +410,9 @@ class TestApplication:
             "tests.checks.test_settings.MembersOnly",
         ):
             assert ids(DWSPS={"POLICY": policy}, ASGI_APPLICATION=path) == expected
+            # Users may come with tokens instead.
+            tokens = {"AUTHENTICATOR": "dwsps_channels.tokens.SignedToken"}
+            assert ids(DWSPS={"POLICY": policy} | tokens, ASGI_APPLICATION=path) == []
         policy = "dwsps_channels.policies.ReadOnly"
         assert ids(DWSPS={"POLICY": policy}, ASGI_APPLICATION=path) == []
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -44,9 +45,24 @@ async def test_or_that_there_is_none(authenticator: Any) -> None:
     assert await ask(authenticator, "bob") is None
 
 
-async def test_when_it_expires_is_handed_on() -> None:
+@pytest.mark.parametrize("expires_at", [2.0**40, 2**40, None])
+async def test_when_it_expires_is_handed_on(expires_at: float | None) -> None:
+    found = Authentication(User(pk=1, username="ann"), expires_at)
+    assert await ask(lambda token, scope: found) == found
+
+
+async def test_one_that_has_expired_is_refused_whatever_it_says() -> None:
     ann = User(pk=1, username="ann")
-    assert await ask(lambda token, scope: Authentication(ann, 5.0)) == Authentication(ann, 5.0)
+    assert await ask(lambda token, scope: Authentication(ann, 5.0)) is None
+
+
+async def test_a_date_is_no_time_and_the_log_says_what_is(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dated: Any = Authentication(User(pk=1, username="ann"), datetime.now())  # type: ignore[arg-type]
+    with pytest.raises(AuthenticatorFailed):
+        await ask(lambda token, scope: dated)
+    assert "expires_at is seconds since 1970, not datetime" in caplog.text
 
 
 async def test_a_deactivated_user_and_nobody_are_refused_whatever_it_says() -> None:
