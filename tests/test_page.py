@@ -397,6 +397,56 @@ def test_subscription_begins_with_earlier_messages(open_window: OpenWindow) -> N
     expect(two.rows("message").locator(".badge")).to_have_text(["earlier", "earlier"])
 
 
+def test_subscription_that_the_server_ends_is_told_in_words(
+    make_window: OpenWindow, start_server: ServerFactory
+) -> None:
+    server = start_server("fastlane", dwsps={"POLICY": "tests.wire.policies.Members"})
+    window = make_window().open(server.http_url)
+    window.find("#subscribe-topic").fill("brief")
+    window.find("#subscribe button").click()
+    words = (
+        "the server has ended the subscription: not allowed to subscribe to 'brief': the time is up"
+    )
+    expect(window.find("#subscribe-outcome")).to_have_text(f"brief: {words}")
+    expect(window.rows("connection").first.locator(".topic")).to_have_text("brief")
+    expect(window.rows("connection").first.locator(".text")).to_have_text(words)
+    expect(window.find("#subscriptions li")).to_have_count(0)
+    window.expect_state("open")
+
+
+LOG_IN = """
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from django.contrib.auth.models import User
+
+user = User.objects.create_superuser("ann")
+session = import_module(settings.SESSION_ENGINE).SessionStore()
+session[SESSION_KEY] = str(user.pk)
+session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+session.create()
+print(session.session_key)
+"""
+
+
+def test_user_who_logs_out_elsewhere_is_told_what_to_do(
+    make_window: OpenWindow, start_server: ServerFactory
+) -> None:
+    server = start_server("fastlane")
+    key = server.manage("shell", "-v", "0", "-c", LOG_IN).strip()
+    window = make_window()
+    window.page.context.add_cookies([{"name": "sessionid", "value": key, "url": server.http_url}])
+    window.open(server.http_url).subscribe("news")
+    other = window.page.context.new_page()
+    other.goto(f"{server.http_url}/admin/")
+    other.get_by_role("button", name="Log out").click()
+    window.expect_state("closed")
+    words = "the server does not know you any more: log in, and load the page again"
+    expect(window.find("#state-detail")).to_contain_text(words)
+    expect(window.find("#subscriptions li.pending")).to_have_count(1)
+
+
 def test_user_closes_the_connection_and_opens_it_again(open_window: OpenWindow) -> None:
     window = open_window()
     window.subscribe("news")
