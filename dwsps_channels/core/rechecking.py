@@ -111,6 +111,8 @@ class RecheckingEndpoint(RecoveringEndpoint):
         self._generation += 1
         if not self._closing:
             self._hold_back().verifying += 1
+            for subscription in self._subscriber.subscriptions.values():
+                self._hub.deny(subscription, NONE_DENIED)
         return self._verify(look_up, self._generation)
 
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
@@ -125,11 +127,11 @@ class RecheckingEndpoint(RecoveringEndpoint):
         if self._closing or not topics:
             return None
         subscriptions = [self._subscriber.subscriptions[topic] for topic in topics]
-        decisions = ask_each(self._ask_again, topics, self._gather)
+        decisions = ask_each(self._ask_again, topics, self._scheduler.gather)
         if not isinstance(decisions, dict):
             hold = self._hold_back()
             for subscription in subscriptions:
-                # All that comes meanwhile is kept, and sorted out once it is known what is denied now.
+                # All that comes meanwhile is kept. It is sorted out once it is known what is denied now.
                 self._hub.deny(subscription, NONE_DENIED)
                 hold.undecided[subscription] = generation
             return self._settle_later(subscriptions, decisions, generation)
@@ -211,19 +213,21 @@ class RecheckingEndpoint(RecoveringEndpoint):
         return self._policy.may_publish(self.identity, topic)
 
     def _ask_again(self, topic: str) -> Answer | Awaitable[Answer]:
+        # It does not wait for a look-up: after that everything is asked about once more.
         grant = self._subscriber.subscriptions[topic].grant
         if grant:
             return self._ask_again_with(grant, topic)
-        return self._may_subscribe(topic, UNSET)
+        return super()._may_subscribe(topic, UNSET)
 
     async def _ask_again_with(self, grant: str, topic: str) -> Answer:
         """Ask the policy if the client has become another one than the grant is for."""
+        ask = super()._may_subscribe
         try:
-            answer = self._may_subscribe(topic, grant)
+            answer = ask(topic, grant)
             return answer if isinstance(answer, ANSWERS) else answer_of(await answer)
         except Forbidden:
             pass
-        decision = self._may_subscribe(topic, UNSET)
+        decision = ask(topic, UNSET)
         return decision if isinstance(decision, ANSWERS) else answer_of(await decision)
 
     def _subscribe(self, topic: str, answer: Answer, grant: str | UnsetType = UNSET) -> None:

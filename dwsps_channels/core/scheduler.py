@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from time import time
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 
 class Recheckable(Protocol):
@@ -27,8 +27,14 @@ class Scheduler(Protocol):
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call ``callback`` after so many seconds."""
 
+    async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
+        """Await the questions of a recheck, some at once; return the answers in order.
+
+        How many it awaits at once depends on the rechecks of all sessions.
+        """
+
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
-        """Await ``session.recheck((topic,))`` after so many seconds, in turn with other rechecks.
+        """Await ``session.recheck_subscription(topic)`` after so many seconds, in turn with other rechecks.
 
         A topic that is scheduled already is due at the earlier of the two times. Drop it if the session is closed.
         """
@@ -40,6 +46,9 @@ class _Never:
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         return self
+
+    async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
+        return [await each for each in questions]
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         pass

@@ -108,6 +108,7 @@ class Rechecker:
         self._backlog: deque[tuple[Session, _Begin]] = deque()
         self._pending: deque[Awaitable[None]] = deque()
         self._active = 0
+        self._questions = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         # When a user or a session was last the subject of a notice.
         self._recent: dict[str, float] = {}
@@ -325,6 +326,14 @@ class Rechecker:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """See ``Scheduler.call_later``."""
         return self._loop.call_later(seconds, callback, context=Context())
+
+    async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
+        """See ``Scheduler.gather``."""
+        return await asyncio.gather(*map(self._ask, questions))
+
+    async def _ask(self, question: Awaitable[Any]) -> Any:
+        async with self._questions:
+            return await question
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         """See ``Scheduler.recheck_later``."""

@@ -59,6 +59,9 @@ class Schedule:
         self.calls.append(call)
         return call
 
+    async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
+        return [await each for each in questions]
+
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         self.rechecks.append((session, topic, seconds))
 

@@ -83,6 +83,9 @@ class Scheduled:
     def call_later(self, seconds: float, callback: Any) -> Any:
         raise AssertionError("nothing expires here")
 
+    async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
+        return [await each for each in questions]
+
     def recheck_later(self, session: Any, topic: str, seconds: float) -> None:
         self.rechecks.append((topic, seconds))
 
