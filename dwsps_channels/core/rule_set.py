@@ -7,6 +7,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from dwsps_channels.core.policy import Answer, Decision
 from dwsps_channels.core.reader import Reader
 from dwsps_channels.core.rule import (
     NOBODY,
@@ -28,6 +29,19 @@ class Verdict(Struct, frozen=True):
     """Decided; ``None``: no rule is for the topic."""
     denied: tuple[Rule, ...] = ()
     """Their topics, and all below these, are left out of a subscription that is allowed."""
+
+    @property
+    def answer(self) -> Answer:
+        """The answer of a policy that decides so."""
+        if self.allowed:
+            return (
+                Decision(True, denied=tuple(each.topic for each in self.denied))
+                if self.denied
+                else True
+            )
+        if self.rule is None:
+            return Decision(False, "no topic rule is for it")
+        return Decision(False, f"by the topic rule for {self.rule.name or 'every topic'}")
 
 
 class RuleSet:

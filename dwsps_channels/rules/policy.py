@@ -9,7 +9,7 @@ from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.policy import Answer, Decision, nonblocking
+from dwsps_channels.core.policy import Answer, nonblocking
 from dwsps_channels.core.reader import ANONYMOUS
 from dwsps_channels.core.rule import RightsUnknown
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
@@ -85,7 +85,7 @@ class TopicRules:
     ) -> Answer | Awaitable[Answer]:
         if (rules := self._rules_of(identity.user)) is not None:
             try:
-                return _answer(question(rules, topic))
+                return question(rules, topic).answer
             except RightsUnknown:
                 pass
         return self._decide_later(question, identity.user, topic)
@@ -95,13 +95,13 @@ class TopicRules:
         rules = await self._load_rules()
         if rules is self._rules and (known := self._rules_of(user)) is not None:
             try:
-                return _answer(question(known, topic))
+                return question(known, topic).answer
             except RightsUnknown:
                 pass
         reader = await ask(load_reader, user, rules)
         mine = ReaderRules(rules, reader)
         _keep(user, _Loaded(version, reader.pk, mine))
-        return _answer(question(mine, topic))
+        return question(mine, topic).answer
 
     def _rules_of(self, user: Any) -> ReaderRules | None:
         """Return the rules for this user, if that takes no query; ``None``: it does."""
@@ -146,13 +146,3 @@ def _keep(user: Any, loaded: _Loaded) -> None:
     # An object of the project's may take no more attributes: its rights are read each time.
     with suppress(AttributeError):
         setattr(user, _KEPT, loaded)
-
-
-def _answer(verdict: Verdict) -> Answer:
-    if verdict.allowed:
-        if not verdict.denied:
-            return True
-        return Decision(True, denied=tuple(rule.topic for rule in verdict.denied))
-    if verdict.rule is None:
-        return Decision(False, "no topic rule is for it")
-    return Decision(False, f"by the topic rule for {verdict.rule.name or 'every topic'}")

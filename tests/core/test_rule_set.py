@@ -1,14 +1,18 @@
 """Topic rules, against an oracle that looks at every rule for every topic."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.policy import Answer
 from dwsps_channels.core.reader import ANONYMOUS, Reader, Rights
 from dwsps_channels.core.rule import NOBODY, Requirement, RightsUnknown, Rule, Who
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
+from tests.core.recording import World
 
 EVERYBODY = Requirement(Who.EVERYBODY)
 USERS = Requirement(Who.AUTHENTICATED)
@@ -264,3 +268,78 @@ def test_a_subscription_gets_exactly_what_every_rule_on_the_way_allows(
     assert is_delivered is all(
         rule is not None and rule.subscribe.is_met_by(who) for rule in rules_on_the_way
     )
+
+
+STRANGERS = [ANONYMOUS, ADA, reader(is_staff=True), Reader(True, "8", "7", Rights())]
+STEPS = st.one_of(
+    st.tuples(st.just("subscribe"), st.integers(0, len(STRANGERS) - 1), TOPICS),
+    st.tuples(st.just("publish"), st.integers(0, len(STRANGERS) - 1), TOPICS),
+    st.tuples(st.just("rules"), RULES),
+)
+
+
+class RulesPolicy:
+    """Decides by ``rules``, which change; the user of an identity is a reader."""
+
+    def __init__(self, found: list[Rule]) -> None:
+        self.rules = RuleSet(found)
+
+    def may_subscribe(self, identity: Identity, topic: str) -> Answer:
+        return ReaderRules(self.rules, identity.user).may_subscribe(topic).answer
+
+    def may_publish(self, identity: Identity, topic: str) -> Answer:
+        return ReaderRules(self.rules, identity.user).may_publish(topic).answer
+
+
+def may(found: list[Rule], who: Reader, action: str, topic: str) -> bool:
+    rule = decides(found, who, topic)
+    return rule is not None and getattr(rule, action).is_met_by(who)
+
+
+def gets(found: list[Rule], who: Reader, subscribed: set[str], topic: str) -> bool:
+    """True if every rule from one of the subscriptions down to the topic allows it."""
+    levels = topic.split(".")
+    contexts = [".".join(levels[:count]) for count in range(1, len(levels) + 1)]
+    return any(
+        all(may(found, who, "subscribe", each) for each in contexts[number:])
+        for number, context in enumerate(contexts)
+        if context in subscribed
+    )
+
+
+@given(RULES, st.lists(STEPS, max_size=20))
+def test_clients_get_what_the_rules_of_the_moment_allow(
+    found: list[Rule], steps: list[tuple[Any, ...]]
+) -> None:
+    world, policy = World(), RulesPolicy(found)
+    clients = [
+        world.connect(str(number), identity=Identity(str(number), who), policy=policy)
+        for number, who in enumerate(STRANGERS)
+    ]
+    subscribed: list[set[str]] = [set() for _ in clients]
+    for number, (action, *details) in enumerate(steps):
+        if action == "rules":
+            [found] = details
+            policy.rules = RuleSet(found)
+            for client, who, topics in zip(clients, STRANGERS, subscribed, strict=True):
+                assert client.session.recheck(None) is None
+                lost = {each for each in topics if not may(found, who, "subscribe", each)}
+                ended = [each["topic"] for each in client.transport.take_whole()]
+                assert sorted(ended) == sorted(lost)
+                topics -= lost
+            continue
+        asking, topic = details
+        frame = {"type": action, "topic": topic, "message": number}
+        if action == "subscribe":
+            del frame["message"]
+        arrived = {asking: clients[asking].send(json.dumps(frame))}
+        is_allowed = may(found, STRANGERS[asking], action, topic)
+        replies = [each["type"] for each in arrived[asking] if each["type"] != "publish"]
+        assert replies == ["ack" if is_allowed else "error"]
+        if action == "subscribe":
+            subscribed[asking] |= {topic} if is_allowed else set()
+            continue
+        for other, (client, who) in enumerate(zip(clients, STRANGERS, strict=True)):
+            frames = arrived.get(other) or client.transport.take()
+            is_delivered = any(each["type"] == "publish" for each in frames)
+            assert is_delivered is (is_allowed and gets(found, who, subscribed[other], topic))

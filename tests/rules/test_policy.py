@@ -20,7 +20,9 @@ from dwsps_channels.access import apermission_changed
 from dwsps_channels.core.policy import Decision, is_allowed
 from dwsps_channels.models import TopicRule
 from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, TopicRules
+from dwsps_channels.rules.loading import load_reader
 from dwsps_channels.testing import PubSubCommunicator, Refused
+from dwsps_channels.threads.pools import ask
 from tests.processes import wait_until_async
 from tests.rules.rows import rule
 
@@ -331,6 +333,32 @@ class TestConnections:
             await apublish("named.ada", "hello")
             assert (await ended(client, "drafts")).code == "forbidden"
             assert (await client.receive())["message"] == "hello"
+
+    @pytest.mark.parametrize("action", ["subscribe", "publish"])
+    async def test_what_is_being_decided_meanwhile_is_decided_by_the_new_rules(
+        self, ada: User, monkeypatch: pytest.MonkeyPatch, action: str
+    ) -> None:
+        row = await sync_to_async(rule)("desk", "staff", "staff")
+        await User.objects.aupdate(is_staff=True)
+        has_read, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def ask_slowly(function: Any, *args: Any) -> Any:
+            answer = await ask(function, *args)
+            if function is load_reader and not has_read.is_set():
+                has_read.set()
+                await goes_on.wait()
+            return answer
+
+        monkeypatch.setattr("dwsps_channels.rules.policy.ask", ask_slowly)
+        async with PubSubCommunicator(user=(await fresh(ada)).user) as client:
+            asked = asyncio.ensure_future(
+                client.subscribe("desk") if action == "subscribe" else client.publish("desk", 1)
+            )
+            await has_read.wait()
+            await sync_to_async(row.delete)()
+            goes_on.set()
+            with pytest.raises(Refused, match="no topic rule is for it"):
+                await asked
 
     async def test_after_sql_the_server_is_told(self, ada: User) -> None:
         await sync_to_async(rule)("desk", "staff")
