@@ -29,10 +29,10 @@ class Grant:
         Raises:
             InvalidCall: it can be neither a grant nor a function.
         """
-        if source is None:
+        if source is None or source == "":
             return None
         if not callable(source) and not _can_be_sent(source):
-            reason = f"a grant is a text of 1 to {MAX_GRANT} characters, or a function"
+            reason = f"a grant is a text of at most {MAX_GRANT} characters, or a function"
             raise InvalidCall("subscribe", topic, "invalid_message", reason)
         return cls(topic, source)
 
@@ -41,7 +41,10 @@ class Grant:
         return other is not None and self._source == other._source
 
     def text(self, exchange: Exchange) -> str | None:
-        """Return the text for this connection; ``None``: the function has to be asked first."""
+        """Return the text for this connection; ``None``: the function has to be asked first.
+
+        An empty one stands for no grant: the policy decides.
+        """
         if not callable(self._source):
             return self._source
         return self._answer if self._exchange is exchange else None
@@ -59,18 +62,18 @@ class Grant:
             problem = f"{type(error).__name__} from the function that gives it"
             raise NoGrant("subscribe", self._topic, f"no grant: {problem}") from error
         if not isinstance(answer, str) or not _can_be_sent(answer):
-            problem = f"the function returned no text of 1 to {MAX_GRANT} characters"
+            problem = f"the function returned no text of at most {MAX_GRANT} characters"
             raise NoGrant("subscribe", self._topic, f"no grant: {problem}")
         self._answer, self._exchange = answer, exchange
 
 
 def grant_payload(grant: str | None) -> bytes:
-    """Return the field of a subscribe."""
-    return b"" if grant is None else b',"grant":%s' % to_json(grant)
+    """Return the field of a subscribe, if there is a grant."""
+    return b',"grant":%s' % to_json(grant) if grant else b""
 
 
 def _can_be_sent(text: object) -> bool:
-    if not isinstance(text, str) or not 0 < len(text) <= MAX_GRANT:
+    if not isinstance(text, str) or len(text) > MAX_GRANT:
         return False
     try:
         text.encode()

@@ -182,12 +182,12 @@ class Recovery:
             name, grant = topic.name, self._grant(topic)
             length = len(name.encode())
             size += length + TOPIC_OVERHEAD
-            if grant is not None:
+            if grant:
                 size += length + len(grant.encode()) + GRANT_OVERHEAD
             if topics and size > MAX_RESUME:
                 break
             topics[name] = topic
-            if grant is not None:
+            if grant:
                 grants[name] = grant
         for topic in topics.values():
             self._mark_asked(topic)
