@@ -26,14 +26,18 @@ class Browser:
 
     async def visit(self, server: Child, view: str, **query: str) -> float:
         """Call a view; return when its answer was there, in seconds since 1970."""
-        url = f"http://127.0.0.1:{server.port}/{view}?{urlencode(query)}"
+        assert await self.get(server, f"{view}?{urlencode(query)}") == "done"
+        return time()
 
-        def get() -> float:
+    async def get(self, server: Child, path: str) -> str:
+        """Get a page."""
+        url = f"http://127.0.0.1:{server.port}/{path}"
+
+        def read() -> str:
             with self._opener.open(url, timeout=20) as answer:
-                assert answer.read() == b"done"
-            return time()
+                return str(answer.read().decode())
 
-        return await asyncio.to_thread(get)
+        return await asyncio.to_thread(read)
 
     @property
     def headers(self) -> dict[str, str]:

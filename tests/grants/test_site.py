@@ -1,44 +1,34 @@
 """Grants of a real site, with real sessions, on every kind of server."""
 
 import asyncio
-import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from http.cookiejar import CookieJar
 from pathlib import Path
 
 import pytest
 
+from tests.access.browser import Browser
 from tests.conftest import server_factory
-from tests.processes import Server, ServerFactory
+from tests.processes import Redis, Server, ServerFactory
 from tests.wire.client import WireClient, connected
 
 SITE = {"DJANGO_SETTINGS_MODULE": "tests.grants.site_settings"}
 DWSPS = {"POLICY": "tests.grants.site.GrantsOnly"}
 
 
-class Browser:
-    """One visitor of the site, who keeps its cookies."""
+class Reader:
+    """A browser, whose pages and websockets are those of one server."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, browser: Browser | None = None) -> None:
         self.server = server
-        self._cookies = CookieJar()
-        self._opener = urllib.request.build_opener(
-            urllib.request.HTTPCookieProcessor(self._cookies)
-        )
+        self.browser = browser or Browser()
 
     async def get(self, path: str) -> str:
-        def read() -> str:
-            with self._opener.open(self.server.http_url + path, timeout=20) as response:
-                return str(response.read().decode())
-
-        return await asyncio.to_thread(read)
+        return await self.browser.get(self.server, path)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[WireClient]:
-        cookies = "; ".join(f"{each.name}={each.value}" for each in self._cookies)
-        headers = {"Cookie": cookies} if cookies else {}
-        async with connected(self.server.url, additional_headers=headers, proxy=None) as client:
+        async with connected(self.server.url, additional_headers=self.browser.headers) as client:
             yield client
 
     async def ask(self, topic: str, grant: str) -> str:
@@ -69,11 +59,11 @@ ANOTHERS = "the grant is another user's, or from before a login or a change of p
 
 
 async def test_a_visitor_and_a_user_each_follow_what_their_page_has_signed(site: Server) -> None:
-    visitor, ada, bob = Browser(site), Browser(site), Browser(site)
-    await ada.get("/enter/ada/")
-    await bob.get("/enter/bob/")
+    visitor, ada, bob = Reader(site), Reader(site), Reader(site)
+    await ada.get("enter/ada/")
+    await bob.get("enter/bob/")
     readers = (visitor, ada, bob)
-    grants = {each: await each.get("/order/42/") for each in readers}
+    grants = {each: await each.get("order/42/") for each in readers}
 
     for reader in readers:
         answers = [await reader.ask("orders.42", grants[each]) for each in readers]
@@ -83,7 +73,7 @@ async def test_a_visitor_and_a_user_each_follow_what_their_page_has_signed(site:
         assert await ask(one, "orders.42", grants[visitor]) == "ack"
         assert await ask(two, "orders.42.items", grants[ada]) == "ack"
         assert await ask(two, "orders.42", grants[ada]) == "ack"
-        await bob.get("/tell/42/")
+        await bob.get("tell/42/")
         for client in (one, two):
             assert (await client.receive())["message"] == "ready"
         assert (await two.call("publish", "orders.42", message="mine"))["code"] == "forbidden"
@@ -91,52 +81,52 @@ async def test_a_visitor_and_a_user_each_follow_what_their_page_has_signed(site:
 
 
 async def test_pages_of_async_views_sign_too(site: Server) -> None:
-    ada, visitor = Browser(site), Browser(site)
-    await ada.get("/enter/ada/")
+    ada, visitor = Reader(site), Reader(site)
+    await ada.get("enter/ada/")
 
-    assert await ada.ask("orders.42", await ada.get("/async/order/42/")) == "ack"
-    assert await ada.ask("orders.42", await ada.get("/thread/order/42/")) == "ack"
-    assert await visitor.ask("orders.42", await visitor.get("/thread/order/42/")) == "ack"
+    assert await ada.ask("orders.42", await ada.get("async/order/42/")) == "ack"
+    assert await ada.ask("orders.42", await ada.get("thread/order/42/")) == "ack"
+    assert await visitor.ask("orders.42", await visitor.get("thread/order/42/")) == "ack"
 
 
 async def test_a_grant_ends_with_the_login_the_password_and_the_group(site: Server) -> None:
-    ada = Browser(site)
-    await ada.get("/enter/ada/")
-    first = await ada.get("/order/42/")
-    await ada.get("/group/")
-    second = await ada.get("/order/42/")
+    ada = Reader(site)
+    await ada.get("enter/ada/")
+    first = await ada.get("order/42/")
+    await ada.get("group/")
+    second = await ada.get("order/42/")
     assert await ada.ask("orders.42", first) == "the grant was revoked"
     assert await ada.ask("orders.42", second) == "ack"
 
-    await ada.get("/password/")
-    third = await ada.get("/order/42/")
+    await ada.get("password/")
+    third = await ada.get("order/42/")
     assert await ada.ask("orders.42", second) == ANOTHERS
     assert await ada.ask("orders.42", third) == "ack"
 
-    await ada.get("/leave/")
+    await ada.get("leave/")
     assert "neither a user nor a session" in await ada.ask("orders.42", third)
-    fourth = await ada.get("/order/42/")
+    fourth = await ada.get("order/42/")
     assert await ada.ask("orders.42", third) == ANOTHERS
     assert await ada.ask("orders.42", fourth) == "ack"
 
 
 async def test_what_was_revoked_is_refused_and_what_comes_after_is_not(site: Server) -> None:
-    visitor = Browser(site)
-    old = await visitor.get("/order/7/")
-    other = await visitor.get("/order/8/")
+    visitor = Reader(site)
+    old = await visitor.get("order/7/")
+    other = await visitor.get("order/8/")
 
-    await visitor.get("/revoke/orders.7/")
+    await visitor.get("revoke/orders.7/")
 
     assert await visitor.ask("orders.7", old) == "the grant was revoked"
     assert await visitor.ask("orders.8", other) == "ack"
-    assert await visitor.ask("orders.7", await visitor.get("/order/7/")) == "ack"
+    assert await visitor.ask("orders.7", await visitor.get("order/7/")) == "ack"
 
 
-@pytest.mark.parametrize("change", ["/revoke/orders/", "/group/"])
+@pytest.mark.parametrize("change", ["revoke/orders/", "group/"])
 async def test_a_subscription_ends_with_its_grant(site: Server, change: str) -> None:
-    ada = Browser(site)
-    await ada.get("/enter/ada/")
-    grant = await ada.get("/order/42/")
+    ada = Reader(site)
+    await ada.get("enter/ada/")
+    grant = await ada.get("order/42/")
     async with ada.connected() as client:
         assert await ask(client, "orders.42", grant) == "ack"
 
@@ -146,15 +136,15 @@ async def test_a_subscription_ends_with_its_grant(site: Server, change: str) -> 
         assert (ended["type"], ended["topic"]) == ("unsubscribed", "orders.42")
         assert ended["code"] == "forbidden"
         assert ended["reason"].endswith("the grant was revoked")
-        await ada.get("/tell/42/")
+        await ada.get("tell/42/")
         await client.nothing_more()
         # The view may still allow it.
-        assert await ask(client, "orders.42", await ada.get("/order/42/")) == "ack"
+        assert await ask(client, "orders.42", await ada.get("order/42/")) == "ack"
 
 
 async def test_a_subscription_ends_when_its_grant_expires(site: Server) -> None:
-    visitor = Browser(site)
-    grant = await visitor.get("/order/42/?expires=1")
+    visitor = Reader(site)
+    grant = await visitor.get("order/42/?expires=1")
     async with visitor.connected() as client:
         assert await ask(client, "orders.42", grant) == "ack"
 
@@ -166,12 +156,12 @@ async def test_a_subscription_ends_when_its_grant_expires(site: Server) -> None:
 
 
 async def test_a_logout_ends_the_connection(site: Server) -> None:
-    ada = Browser(site)
-    await ada.get("/enter/ada/")
+    ada = Reader(site)
+    await ada.get("enter/ada/")
     async with ada.connected() as client:
-        assert await ask(client, "orders.42", await ada.get("/order/42/")) == "ack"
+        assert await ask(client, "orders.42", await ada.get("order/42/")) == "ack"
 
-        await ada.get("/leave/")
+        await ada.get("leave/")
 
         error = await client.receive()
         assert (error["type"], error["code"]) == ("error", "unauthorized")
@@ -181,9 +171,9 @@ async def test_a_logout_ends_the_connection(site: Server) -> None:
 
 async def test_an_old_grant_wins_no_race_with_its_revocation(site: Server) -> None:
     """A client that goes on subscribing and resuming while its grant is revoked has nothing afterwards."""
-    visitor = Browser(site)
+    visitor = Reader(site)
     topic = "orders.9"
-    grant = await visitor.get("/order/9/")
+    grant = await visitor.get("order/9/")
 
     async def go_round(client: WireClient) -> list[str]:
         """Subscribe, unsubscribe and resume, without a look at the answers; return their types."""
@@ -199,23 +189,23 @@ async def test_an_old_grant_wins_no_race_with_its_revocation(site: Server) -> No
 
     async with visitor.connected() as client:
         assert await go_round(client) == ["ack"] * 3
-        revoking = asyncio.create_task(visitor.get("/revoke/orders.9/"))
+        revoking = asyncio.create_task(visitor.get("revoke/orders.9/"))
         while not revoking.done():
             await go_round(client)
-        await visitor.get("/tell/9/")
+        await visitor.get("tell/9/")
         assert "publish" not in await go_round(client)
 
 
 def test_a_server_that_starts_again_remembers_what_was_revoked(start_server: ServerFactory) -> None:
     dwsps = {**DWSPS, "BROKER": {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}}
 
-    async def before(server: Server) -> tuple[Browser, str, str]:
-        visitor = Browser(server)
-        revoked = await visitor.get("/order/42/")
-        await visitor.get("/revoke/orders.42/")
-        return visitor, revoked, await visitor.get("/order/42/")
+    async def before(server: Server) -> tuple[Reader, str, str]:
+        visitor = Reader(server)
+        revoked = await visitor.get("order/42/")
+        await visitor.get("revoke/orders.42/")
+        return visitor, revoked, await visitor.get("order/42/")
 
-    async def after(visitor: Browser, revoked: str, good: str) -> list[str]:
+    async def after(visitor: Reader, revoked: str, good: str) -> list[str]:
         return [await visitor.ask("orders.42", grant) for grant in (revoked, good)]
 
     server = start_server("fastlane", env=SITE, dwsps=dwsps)
@@ -224,3 +214,25 @@ def test_a_server_that_starts_again_remembers_what_was_revoked(start_server: Ser
     server.start()
 
     assert asyncio.run(after(visitor, revoked, good)) == ["the grant was revoked", "ack"]
+
+
+async def test_every_process_heeds_a_revocation(start_server: ServerFactory, redis: Redis) -> None:
+    env = {**SITE, "REDIS_URL": redis.url}
+    one, other = (start_server(kind, env=env, dwsps=DWSPS) for kind in ("fastlane", "daphne"))
+    here = Reader(one)
+    there = Reader(other, here.browser)
+    await here.get("enter/ada/")
+    first, second = await here.get("order/1/"), await there.get("order/2/")
+    async with here.connected() as near, there.connected() as far:
+        for client in (near, far):
+            assert await ask(client, "orders.1", first) == "ack"
+            assert await ask(client, "orders.2", second) == "ack"
+
+        await here.get("revoke/orders.1/")
+
+        for client in (near, far):
+            ended = await client.receive()
+            assert (ended["type"], ended["topic"]) == ("unsubscribed", "orders.1")
+            assert await ask(client, "orders.1", first) == "the grant was revoked"
+            assert await ask(client, "orders.2", second) == "ack"
+            assert await ask(client, "orders.1", await there.get("order/1/")) == "ack"
