@@ -22,6 +22,9 @@ class Receiver(Protocol):
     def exclude(self) -> None:
         """Have no clients until ``begin``: another process is this server, and none of them would get anything here."""
 
+    def miss(self) -> None:
+        """Take note that publications were missed for good. Called by a broker without a log; others call ``begin``."""
+
     def receive(self, publication: Publication, offset: int | None) -> None:
         """Take the next publication and its offset: its place in the log; ``None`` if the broker has no log."""
 

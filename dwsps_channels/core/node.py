@@ -57,7 +57,7 @@ class Node:
     whenever continuity is lost: subscribers may have missed publications. ``on_exclude`` is to send all clients away.
     ``on_notice`` is called with each notice of this server's processes, in its place among the publications;
     ``on_begin`` with those that the log still has when it begins: if that is not the first time, others may have been
-    missed.
+    missed. Without a log it is called, with none, if publications were missed.
     """
 
     def __init__(
@@ -157,6 +157,10 @@ class Node:
         """Have no clients: see ``Receiver.exclude``."""
         self.is_excluded = True
         self._on_exclude()
+
+    def miss(self) -> None:
+        """Have missed publications, notices perhaps: see ``Receiver.miss``."""
+        self._on_begin(())
 
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds: see ``Receiver.begin``."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import warnings
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -220,10 +221,12 @@ class Rechecker:
 
     def _begin_some(self) -> None:
         ends = self._loop.time() + SLICE
-        while self._backlog and self._loop.time() < ends:
+        while self._backlog:
             session, begin = self._backlog.popleft()
             if self._sessions.get(session.identity.client) is session:
                 self._begin(session, begin)
+            if self._loop.time() >= ends:
+                break
 
     def _begin(self, session: Session, begin: "_Begin") -> None:
         """Have ``session`` hold back what it would send; the rest has its turn later."""
@@ -258,9 +261,12 @@ class Rechecker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        while self._pending:
-            with suppress(AttributeError):
-                self._pending.popleft().close()  # type: ignore[attr-defined]
+        with warnings.catch_warnings():
+            # The questions that were not asked any more: Python would warn of each.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            while self._pending:
+                with suppress(AttributeError):
+                    self._pending.popleft().close()  # type: ignore[attr-defined]
 
     # Look-ups
 

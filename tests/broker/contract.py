@@ -11,8 +11,10 @@ from msgspec import Raw
 from dwsps_channels.core.broker import Broker, Repeated
 from dwsps_channels.core.futures import Future
 from dwsps_channels.core.log import Log
+from dwsps_channels.core.notice import Disconnect, Verify, publication_of
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.protocol.topics import NOTICES
 from tests.processes import wait_until_async
 
 NOW = "2020-01-21T17:03:13.625Z"
@@ -45,6 +47,8 @@ class Member:
         self.logs: list[Log] = []
         """The logs that ``begin`` was called with."""
         self.is_excluded = False
+        self.misses = 0
+        """The number of calls of ``miss``."""
 
     async def start(self) -> "Member":
         await self.broker.start(self)
@@ -56,6 +60,10 @@ class Member:
 
     def exclude(self) -> None:
         self.is_excluded = True
+
+    def miss(self) -> None:
+        assert not self.logs
+        self.misses += 1
 
     def receive(self, publication: Publication, offset: int | None) -> None:
         assert bool(self.logs) is (offset is not None)  # a broker with a log begins it first
@@ -122,6 +130,14 @@ class BrokerContract:
         for number in range(10):
             await member.publish(publication(number))
             assert member.numbers == list(range(number + 1))
+
+    async def test_a_notice_has_its_place_among_the_publications(self, join: Join) -> None:
+        member = await join()
+        notice = publication_of(Verify("7"))
+        for each in (publication(0), notice, publication(1)):
+            await member.publish(each)
+        assert [each.topic for each in member.received] == ["news.uk", NOTICES, "news.uk"]
+        assert member.received[1] == notice
 
     async def test_the_answer_is_the_offset_that_it_was_delivered_with(self, join: Join) -> None:
         member = await join()
@@ -371,6 +387,14 @@ class SharedLogContract(LogContract, SharedBrokerContract):
         await one.publish(publication(5))
         await late.receives(1)
         assert late.offsets == [6]
+
+    async def test_one_that_joins_late_is_given_the_notices_as_well(self, join: Join) -> None:
+        one = await join()
+        notice = publication_of(Disconnect(session="abc"))
+        await one.publish(publication(0))
+        await one.publish(notice)
+        late = await join()
+        assert list(late.logs[0].publications) == [(1, publication(0)), (2, notice)]
 
     async def test_what_is_loaded_at_the_start_and_what_comes_have_no_gap(self, join: Join) -> None:
         one = await join()

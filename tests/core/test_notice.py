@@ -127,6 +127,14 @@ async def test_a_log_that_begins_gives_back_the_notices_that_it_has() -> None:
     assert node.page(Position("a1:0", 0.0)).missed == 0
 
 
+async def test_publications_that_were_missed_may_have_been_notices() -> None:
+    listener = Listener()
+    node = await listener.node()
+    begun = len(listener.begun)
+    node.miss()
+    assert listener.begun[begun:] == [[]]
+
+
 async def test_what_cannot_be_read_stands_for_everything() -> None:
     listener = Listener()
     node = await listener.node()

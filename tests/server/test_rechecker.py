@@ -18,7 +18,7 @@ from dwsps_channels.access import adisconnect, apermission_changed
 from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity
-from dwsps_channels.core.notice import Verify
+from dwsps_channels.core.notice import Rules, Verify
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.policies import nonblocking
 from dwsps_channels.server import logins, rechecker, runtime
@@ -310,6 +310,39 @@ async def test_a_few_are_asked_about_at_once_and_the_others_in_turn() -> None:
     assert [(await client.receive())["message"] for client in clients] == [1] * len(clients)
     assert Open.asked == 3 * len(clients)
     assert 1 < Open.most_at_once <= rechecker.MAX_AT_ONCE
+    for client in clients:
+        await client.__aexit__()
+
+
+async def test_others_have_a_turn_while_many_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rechecker, "SLICE", 0.0)
+    clients = [PubSubCommunicator() for _ in range(20)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    turns = 0
+    server = await runtime.obtain()
+    server.rechecker.heed(Rules())
+    while server.rechecker._backlog:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= len(clients) - 1
+    for client in clients:
+        await client.__aexit__()
+
+
+async def test_a_server_that_ends_asks_nothing_more(recwarn: pytest.WarningsRecorder) -> None:
+    clients = [PubSubCommunicator() for _ in range(40)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    Open.asked, Open.pause = 0, 60.0
+    server = await runtime.obtain()
+    server.rechecker.heed(Rules())
+    await wait_until_async(lambda: Open.asked == rechecker.MAX_AT_ONCE)
+    await server.rechecker.stop()
+    assert Open.asked == rechecker.MAX_AT_ONCE
+    assert list(recwarn) == []
     for client in clients:
         await client.__aexit__()
 

@@ -118,6 +118,8 @@ class ChannelLayerBroker:
 
         # Incoming.
         self._detector = GapDetector()
+        # The number of missed messages that the node knows of.
+        self._told_missed = 0
         self._gossip = Gossip(self._detector, monotonic())
         self._receive_problem = ""  # why receiving failed since the last heartbeat came back
         self._throttle = LogThrottle()
@@ -276,7 +278,9 @@ class ChannelLayerBroker:
             if batch.heard:
                 self._gossip.listen(batch.heard, now)
         assert self._node is not None  # nothing is received before start
-        for publication in self._detector.accept(batch, now):
+        publications = self._detector.accept(batch, now)
+        self._tell_of_gaps()
+        for publication in publications:
             try:
                 self._node.receive(publication, None)
             except Exception:
@@ -284,6 +288,15 @@ class ChannelLayerBroker:
         if is_own:
             self._returned = max(self._returned, batch.first + len(batch.publications))
             self._accept_returned()
+
+    def _tell_of_gaps(self) -> None:
+        """Tell the node if more were missed since the last call."""
+        missed, self._told_missed = self._told_missed, self._detector.missed
+        if self._detector.missed > missed and self._node is not None:
+            try:
+                self._node.miss()
+            except Exception:
+                logger.exception("missed messages could not be dealt with")
 
     def _excuse(self, batch: Batch, now: float) -> None:
         """Expect ``batch`` next if all that is missing before it was refused: its publishers know."""
@@ -387,6 +400,7 @@ class ChannelLayerBroker:
             self._complain(f"receiving failed: {self._receive_problem}")
         self._receive_problem = ""
         self._gossip.check(now)
+        self._tell_of_gaps()
         self._heard = now
         self._settled.set()
 
