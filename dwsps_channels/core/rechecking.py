@@ -165,7 +165,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
             identity = await look_up()
             problem = "the user is not logged in any more"
         except Exception as error:
-            problem = self._wire_error(error).reason
+            problem = self._failure(error).reason
         finally:
             if self._hold is not None:
                 self._hold.verifying -= 1
@@ -254,11 +254,21 @@ class RecheckingEndpoint(RecoveringEndpoint):
             self._hub.deny(subscription, denied_below(topic, decision))
             self._recheck_in_time(topic, decision)
             return
-        error = self._forbidden(topic, decision)
+        if isinstance(decision, Exception):
+            error = self._failure(decision)
+        else:
+            error = self._forbidden(topic, decision)
         self._hub.unsubscribe(self._subscriber, topic)
         for observer in self._observers:
             observer.unsubscribed(self.identity, topic)
         self._transport.send(encode(Unsubscribed(now(), topic, error.code, error.reason)))
+
+    def _failure(self, error: Exception) -> WireError:
+        """Return what to tell the client of a recheck that failed. If it is a policy's failure, only the log tells it."""
+        if isinstance(error, WireError):
+            return error
+        self._scheduler.failed(error)
+        return Unavailable("the server could not decide this again, its log says why")
 
     def _hold_back(self) -> Hold:
         """Send nothing until ``_release``."""

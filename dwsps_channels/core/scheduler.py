@@ -33,6 +33,9 @@ class Scheduler(Protocol):
         How many it awaits at once depends on the rechecks of all sessions.
         """
 
+    def failed(self, error: Exception) -> None:
+        """Have the log tell that a recheck has failed, which may have failed for thousands of sessions."""
+
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         """Await ``session.recheck_subscription(topic)`` after so many seconds, in turn with other rechecks.
 
@@ -49,6 +52,9 @@ class _Never:
 
     async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
         return [await each for each in questions]
+
+    def failed(self, error: Exception) -> None:
+        pass
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         pass

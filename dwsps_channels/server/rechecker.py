@@ -341,6 +341,11 @@ class Rechecker:
         async with self._questions:
             return await question
 
+    def failed(self, error: Exception) -> None:
+        """See ``Scheduler.failed``."""
+        if self._throttle.is_due(("policy", type(error))):
+            logger.error("subscriptions are ended, because the policy fails", exc_info=error)
+
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         """See ``Scheduler.recheck_later``."""
         rechecks = self._watch(session).rechecks

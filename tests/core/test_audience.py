@@ -92,3 +92,35 @@ def test_a_group_is_the_same_one_until_somebody_comes_or_goes(
     assert list(first) == transports[:-1]  # as it was when it was given
     assert list(third) == transports
     assert list(fourth) == transports[1:]
+
+
+def test_a_subscription_that_is_redirected_keeps_its_place(
+    broadcaster: RecordingBroadcaster,
+) -> None:
+    many = [Carried(broadcaster) for _ in range(MIN_BROADCAST + 1)]
+    audience = filled(*many)
+    redirected = list(audience.subscriptions())[1]
+    audience.deliver(FRAME)
+    elsewhere = RecordingTransport()
+    audience.redirect(redirected, elsewhere)
+    audience.deliver(FRAME)
+    audience.redirect(redirected, many[1])
+    audience.deliver(FRAME)
+    assert elsewhere.frames == [FRAME]
+    assert [list(group) for _, group in broadcaster.broadcasts] == [
+        many,
+        [many[0], *many[2:]],
+        many,
+    ]
+
+
+def test_a_subscription_is_redirected_in_the_parts_for_denied_topics_as_well() -> None:
+    transports = [RecordingTransport() for _ in range(2)]
+    audience = filled(*transports)
+    first, second = audience.subscriptions()
+    audience.deny(first, frozenset({"news.uk"}))
+    audience.allowed("news.uk").deliver(FRAME)
+    elsewhere = RecordingTransport()
+    audience.redirect(second, elsewhere)
+    audience.allowed("news.uk").deliver(FRAME)
+    assert [each.frames for each in (*transports, elsewhere)] == [[], [FRAME], [FRAME]]

@@ -48,10 +48,13 @@ class Open:
     at_once = 0
     most_at_once = 0
     allows = True
+    fails = False
     recheck_after: float | None = None
     pause = 0.0
 
     async def may_subscribe(self, identity: Identity, topic: str) -> Decision:
+        if self.fails:
+            raise ValueError("no such table")
         Open.asked += 1
         Open.at_once += 1
         Open.most_at_once = max(Open.most_at_once, Open.at_once)
@@ -67,7 +70,7 @@ class Open:
 @pytest.fixture(autouse=True)
 def policy() -> Iterator[None]:
     Open.asked = Open.at_once = Open.most_at_once = 0
-    Open.allows, Open.recheck_after, Open.pause = True, None, 0.0
+    Open.allows, Open.fails, Open.recheck_after, Open.pause = True, False, None, 0.0
     with override_settings(DWSPS={"POLICY": f"{__name__}.Open"}):
         yield
 
@@ -345,6 +348,22 @@ async def test_a_server_that_ends_asks_nothing_more(recwarn: pytest.WarningsReco
     assert list(recwarn) == []
     for client in clients:
         await client.__aexit__()
+
+
+async def test_a_policy_that_fails_ends_subscriptions_and_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clients = [PubSubCommunicator() for _ in range(3)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    Open.fails = True
+    await apermission_changed(topic="news")
+    for client in clients:
+        assert await ended(client) == {"news": "unavailable"}
+        await client.__aexit__()
+    (record,) = [each for each in caplog.records if each.exc_info]
+    assert record.getMessage() == "subscriptions are ended, because the policy fails"
 
 
 async def test_many_changes_at_once_are_one_look_up(
