@@ -76,6 +76,8 @@ class PubSubCommunicator(WebsocketCommunicator):
         """The last that the server has sent: what comes up to it was received. Empty: the server keeps no log."""
         self.ended: dict[str, Refused] = {}
         """By topic why the server has ended the subscription."""
+        self.expires_in: int | None = None
+        """The seconds that the token had left when the server warned of its end; ``None``: it has not."""
         self.resets = 0
         """How often the server has told that messages may be missing."""
         self._timeout = timeout
@@ -146,6 +148,12 @@ class PubSubCommunicator(WebsocketCommunicator):
             for topic, outcome in ack["topics"].items()
         }
 
+    async def authenticate(self, token: str) -> int | None:
+        """Send a token, and wait for the ack; return the seconds until it expires, if it does. Raises as ``subscribe`` does."""
+        ack = await self._call(type="authenticate", token=token)
+        expires_in: int | None = ack.get("expiresIn")
+        return expires_in
+
     async def unsubscribe(self, topic: str) -> None:
         """Unsubscribe, and wait for the ack. Raises as ``subscribe`` does."""
         await self._call(type="unsubscribe", topic=topic)
@@ -206,6 +214,8 @@ class PubSubCommunicator(WebsocketCommunicator):
             self.cursor = message.get("cursor", self.cursor)
             if message["type"] == "reset":
                 self.resets += 1
+            elif message["type"] == "expiring":
+                self.expires_in = message["expiresIn"]
             elif message["type"] == "unsubscribed":
                 self.ended[message["topic"]] = Refused(message["code"], message["reason"])
             elif message["type"] != "error" or "id" in message:

@@ -76,15 +76,15 @@ async def reject(scope: Any, send: Any, status: int) -> None:
 
 
 class Unanswered:
-    """Handshakes of clients that cannot be looked up for now. They get HTTP 503, and come back."""
+    """Clients that cannot be looked up for now. Their handshakes get HTTP 503, and they come back."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.rejected = 0
-        """The number of them since the process started."""
+        """The number of handshakes since the process started."""
         self._throttle = LogThrottle(clock=clock)
 
     async def reject(self, scope: Any, send: Any, error: Exception) -> None:
-        """Answer with 503 because of ``error``."""
+        """Answer a handshake with 503 because of ``error``."""
         self.rejected += 1
         if self._throttle.is_due(type(error)):
             logger.warning(
@@ -93,6 +93,11 @@ class Unanswered:
                 self.rejected,
             )
         await reject(scope, send, 503)
+
+    def note(self, error: Exception) -> None:
+        """Log that the token of an open connection could not be looked up because of ``error``."""
+        if self._throttle.is_due(("token", type(error))):
+            logger.warning("tokens cannot be looked up: %s", printable(str(error)))
 
 
 unanswered = Unanswered()

@@ -45,6 +45,14 @@ class KnownFailure(Exception):
         super().__init__("it was false a moment ago")
 
 
+def delay_after(failures: int, free: int) -> float:
+    """Return the seconds until the next attempt after so many failures, of which ``free`` - 1 cost nothing."""
+    # A bounded exponent, so that the power cannot overflow.
+    return (
+        min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(failures - free, 10)) if failures >= free else 0.0
+    )
+
+
 @dataclass(slots=True, eq=False)
 class _Record:
     """The failures of one address."""
@@ -148,10 +156,7 @@ class Throttle:
             record.known.popitem(last=False)
         record.failures += 1
         record.last = now
-        if record.failures >= self._free:
-            # A bounded exponent, so that the power cannot overflow.
-            doublings = min(record.failures - self._free, 10)
-            record.ready_at = now + min(MAX_DELAY, FIRST_DELAY * 2.0**doublings)
+        record.ready_at = now + delay_after(record.failures, self._free)
         self._records[network] = record
         self._records.move_to_end(network)
         if len(self._records) > MAX_ADDRESSES:

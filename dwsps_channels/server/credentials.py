@@ -1,13 +1,20 @@
 """The credentials that connections present to one process: tokens of clients, secrets of peers, those of this server's code."""
 
-import logging
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import Any, Final
 
 from django.db import Error as DatabaseError
 
-from dwsps_channels.connections.throttle import KnownFailure, Throttle, TooManyFailures
+from dwsps_channels.connections.handshakes import unanswered
+from dwsps_channels.connections.throttle import (
+    FREE,
+    KnownFailure,
+    Throttle,
+    TooManyFailures,
+    delay_after,
+)
 from dwsps_channels.core.authenticator import Authentication
 from dwsps_channels.core.identity import Role
 from dwsps_channels.peering.inbound.authentication import (
@@ -23,8 +30,6 @@ from dwsps_channels.protocol import tokens
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.threads.pools import Busy, look_up
 from dwsps_channels.tokens.project import AuthenticatorFailed, ProjectAuthenticator
-
-logger = logging.getLogger("dwsps_channels.tokens")
 
 # Behind one address there may be a peer or two, but any number of clients with tokens.
 FREE_TOKENS: Final = 20
@@ -164,15 +169,27 @@ def _client(accepted: Authentication) -> Authenticated:
 
 
 class ConnectionAuthenticator:
-    """Authenticates the tokens that one connection sends: the ``Authenticator`` of its session."""
+    """Authenticates the tokens that one connection sends: the ``Authenticator`` of its session.
 
-    __slots__ = ("_address", "_credentials", "_scope")
+    A connection that goes on sending false ones waits for each answer, and so does nobody else.
+    """
 
-    def __init__(self, credentials: Credentials, scope: Mapping[str, Any], address: str) -> None:
+    __slots__ = ("_address", "_credentials", "_failures", "_scope", "_sleep")
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        scope: Mapping[str, Any],
+        address: str,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._credentials = credentials
         # Without what leads back to the connection, which would then not be freed with its last frame.
         self._scope = {key: value for key, value in scope.items() if key != "extensions"}
         self._address = address
+        self._sleep = sleep
+        # False tokens since the last right one.
+        self._failures = 0
 
     async def __call__(self, token: str) -> Authentication | None:
         """Return the user that ``token`` stands for; ``None``: it is not valid.
@@ -180,13 +197,18 @@ class ConnectionAuthenticator:
         Raises:
             Unavailable: it cannot be checked.
         """
+        if (pause := delay_after(self._failures, FREE)) > 0:
+            await self._sleep(pause)
         try:
-            return await self._credentials.authenticate_token(token, self._scope, self._address)
+            found = await self._credentials.authenticate_token(token, self._scope, self._address)
         except AuthenticatorFailed:
             problem = "the token could not be checked, the server's log says why"
         except TooManyFailures as error:
             problem = str(error)
         except (Busy, DatabaseError) as error:
-            logger.warning("a token could not be checked: %s", error)
+            unanswered.note(error)
             problem = "tokens cannot be checked at the moment"
+        else:
+            self._failures = self._failures + 1 if found is None else 0
+            return found
         raise Unavailable(problem)

@@ -102,6 +102,8 @@ async def test_a_client_that_forges_the_flag(make_sites: MakeSites) -> None:
 
 async def test_the_sender_is_told_of_a_refusal(make_sites: MakeSites) -> None:
     north, south = make_sites("north", "south")
+    # A server whose clients come with tokens takes peers as well.
+    south.dwsps["AUTHENTICATOR"] = "dwsps_channels.tokens.SignedToken"
     north.start_server()
     south.start_server()
     north.add_peer("south", south.url)
