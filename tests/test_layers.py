@@ -113,7 +113,15 @@ RULES = [
     Rule(room("tokens"), ours=(*PURE, THREADS)),
     Rule(
         room("admin"),
-        ours=(*PURE, CONF, MODELS, room("peering"), room("durable"), room("rules")),
+        ours=(
+            *PURE,
+            CONF,
+            MODELS,
+            room("peering"),
+            room("durable"),
+            room("rules"),
+            room("publishing.notifying"),
+        ),
     ),
     Rule(room("rules"), ours=(*PURE, CONF, MODELS, THREADS)),
     Rule(room("policies"), ours=(*PURE, THREADS, room("rules"))),

@@ -1,10 +1,12 @@
 """The pages of topic rules in Django's admin, and the one that explains a decision."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.views.main import ORDER_VAR, ChangeList
 from django.contrib.auth.models import Permission
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied, ValidationError
@@ -19,6 +21,7 @@ from dwsps_channels.models import TopicRule
 from dwsps_channels.models.topic_rule import ACTIONS, in_tree_order
 from dwsps_channels.protocol.errors import InvalidTopic
 from dwsps_channels.protocol.topics import check
+from dwsps_channels.publishing.notifying import lost_notices
 from dwsps_channels.rules.explanation import (
     Explanation,
     UnknownUser,
@@ -41,6 +44,12 @@ FIRST_RULES = (
     ("logged-in users may subscribe and publish", Who.AUTHENTICATED, Who.AUTHENTICATED),
 )
 """Rules for every topic that a project may begin with."""
+
+
+NOT_TOLD = (
+    "The change is saved, but the running server could not be told of it, and goes on by the old rules: the log of this "
+    "process says why. Correct that, and save a rule again."
+)
 
 
 class TopicRuleForm(_ModelForm):
@@ -137,6 +146,28 @@ class TopicRuleAdmin(_ModelAdmin):
         )
         return [explaining, *super().get_urls()]
 
+    # Each of these commits what it changes before it returns.
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with self._warning_of_lost_notices(request):
+            return super().changeform_view(request, *args, **kwargs)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        with self._warning_of_lost_notices(request):
+            return super().delete_view(request, *args, **kwargs)
+
+    def response_action(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        with self._warning_of_lost_notices(request):
+            return super().response_action(request, *args, **kwargs)
+
+    @contextmanager
+    def _warning_of_lost_notices(self, request: HttpRequest) -> Iterator[None]:
+        """Warn if the server could not be told that rules have changed."""
+        before = lost_notices.total
+        yield
+        if lost_notices.total > before:
+            self.message_user(request, NOT_TOLD, messages.WARNING)
+
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -151,6 +182,7 @@ class TopicRuleAdmin(_ModelAdmin):
         """Show, for a user and a topic, which rule decides and what it says."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        request.current_app = self.admin_site.name
         form = ExplainForm(request.GET if "topic" in request.GET else None)
         explained = None
         if form.is_valid():

@@ -51,7 +51,7 @@ def load_reader(user: Any, rules: RuleSet) -> Reader:
     else:
         rights = Rights(
             is_staff=bool(getattr(current, "is_staff", False)),
-            permissions=frozenset(each for each in rules.permissions if current.has_perm(each)),
+            permissions=_permissions(current, rules),
             groups=_groups(current, rules) if is_stored else frozenset(),
         )
     return Reader(True, reader.pk, reader.username, rights)
@@ -64,8 +64,15 @@ def _stored(user: Model) -> Any:
     return rows.filter(pk=user.pk).first()
 
 
+def _permissions(user: Any, rules: RuleSet) -> frozenset[str]:
+    # A custom user model may have no permissions.
+    if not hasattr(user, "has_perm"):
+        return frozenset()
+    return frozenset(each for each in rules.permissions if user.has_perm(each))
+
+
 def _groups(user: Any, rules: RuleSet) -> frozenset[Any]:
-    # A custom user model may have no groups.
+    # Nor groups.
     if not rules.groups or not hasattr(user, "groups"):
         return frozenset()
     return frozenset(user.groups.filter(pk__in=rules.groups).values_list("pk", flat=True))

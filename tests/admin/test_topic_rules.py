@@ -1,5 +1,6 @@
 """Topic rules in the admin."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,7 +8,11 @@ from django.contrib.auth.models import Group, Permission, User
 from django.test import Client, override_settings
 from django.urls import reverse
 
+from dwsps_channels.exceptions import NotServing
 from dwsps_channels.models import TopicRule
+from dwsps_channels.publishing import notifying
+from dwsps_channels.publishing.notifying import lost_notices
+from tests.access.recording import RecordingNotifier
 from tests.rules.rows import rule
 
 LIST = "admin:dwsps_channels_topicrule_changelist"
@@ -228,3 +233,31 @@ def test_a_reader_sees_a_rule(client: Client) -> None:
     client.force_login(viewer())
     text = page(client, reverse("admin:dwsps_channels_topicrule_change", args=[row.pk]))
     assert "auth.view_user" in text
+
+
+@pytest.mark.django_db(transaction=True)
+class TestServerThatCannotBeTold:
+    @pytest.fixture(autouse=True)
+    def unreachable(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        notifier = RecordingNotifier()
+        notifier.problem = NotServing("ws://127.0.0.1:1", "no server answers")
+        monkeypatch.setattr(notifying, "choose_publisher", lambda: notifier)
+        yield
+        lost_notices.forget()
+
+    @pytest.mark.parametrize("change", ["add", "change", "delete", "delete selected"])
+    def test_the_operator_is_warned(self, admin_client: Client, change: str) -> None:
+        row = rule("desk")
+        url = f"{reverse(LIST)}{row.pk}/"
+        request: dict[str, tuple[str, dict[str, Any]]] = {
+            "add": (reverse(ADD), form()),
+            "change": (f"{url}change/", form()),
+            "delete": (f"{url}delete/", {"post": "yes"}),
+            "delete selected": (
+                reverse(LIST),
+                {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"},
+            ),
+        }
+        response = admin_client.post(*request[change], follow=True)
+        assert "goes on by the old rules" in response.content.decode()
+        assert "goes on by the old rules" not in page(admin_client, reverse(LIST))

@@ -123,12 +123,13 @@ class TestRights:
     async def test_a_user_without_a_row_is_taken_as_it_is(self) -> None:
         await sync_to_async(rule)("desk", "staff")
         await sync_to_async(rule)("peers", "dwsps_channels.view_peer")
-        user = SimpleNamespace(
-            is_authenticated=True, is_staff=True, pk=7, has_perm=lambda permission: False
-        )
+        user = SimpleNamespace(is_authenticated=True, is_staff=True, pk=7)
         policy, who = TopicRules(), Identity("4", user)
         assert await subscribes(policy, who, "desk")
         assert not await subscribes(policy, who, "peers")
+        user.has_perm = {"dwsps_channels.view_peer"}.__contains__
+        policy.forget()
+        assert await subscribes(policy, who, "peers")
 
     async def test_own_topics(self, ada: User) -> None:
         await sync_to_async(rule)("users.{pk}", "authenticated")
