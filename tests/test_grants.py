@@ -136,6 +136,14 @@ def test_another_users_is_refused() -> None:
     assert refusal(client(AnonymousUser(), SESSION_KEY), "orders.42", grant) == ANOTHERS
 
 
+def test_one_who_is_not_logged_in_is_not_the_user() -> None:
+    member = SimpleNamespace(pk="7b", is_authenticated=True)
+    grant = make_grant("orders.42", user=member)
+
+    known = SimpleNamespace(pk="7b", is_authenticated=False)
+    assert refusal(client(known, SESSION_KEY), "orders.42", grant) == ANOTHERS
+
+
 def test_a_user_with_the_number_of_a_session_is_another() -> None:
     grant = make_grant("orders.42", session_key="1")
 

@@ -120,6 +120,17 @@ def test_too_many_are_bounded_and_the_oldest_is_for_everybody() -> None:
     assert found.is_revoked(4.9, user="user 5", session="", topic="news")
 
 
+def test_the_oldest_is_the_one_that_was_not_renewed() -> None:
+    found = revocations(limit=2)
+
+    for at, user in ((1, "first"), (2, "second"), (3, "first"), (4, "third")):
+        found.revoke(at, user=user)
+
+    assert found.is_revoked(2, **ADA, topic="news")
+    assert not found.is_revoked(2.1, **ADA, topic="news")
+    assert found.is_revoked(3, user="first", session="", topic="news")
+
+
 # Notices.
 
 
