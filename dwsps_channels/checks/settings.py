@@ -269,6 +269,7 @@ def _unusable() -> list[CheckMessage]:
         found.extend(backend.check())
         if backend.keeps_log and not isinstance(backend, MemoryBackend):
             found.extend(_small_log())
+            found.extend(_long_grants())
         if not backend.joins_processes and (reason := _several_processes()):
             found.append(
                 Warning(
@@ -296,6 +297,20 @@ def _small_log() -> list[CheckMessage]:
             f"{'; '.join(below)}: a process that starts cannot load all that its memory may keep",
             hint="let the log in Redis or the database keep at least as much as a process does",
             id="dwsps_channels.W012",
+        )
+    ]
+
+
+def _long_grants() -> list[CheckMessage]:
+    """Check that a process that starts learns of each revocation that matters, if the project seems to make grants."""
+    if "GRANT_MAX_AGE" not in configured() or conf.GRANT_MAX_AGE <= conf.TAIL_MAX_AGE:
+        return []
+    return [
+        Warning(
+            "DWSPS['GRANT_MAX_AGE'] is above DWSPS['TAIL_MAX_AGE']: a process that starts does not learn of older revocations, "
+            "and grants that were revoked count again",
+            hint="let grants expire earlier, or let a process keep messages for longer",
+            id="dwsps_channels.W014",
         )
     ]
 

@@ -476,6 +476,16 @@ class TestLog:
         # In memory there is only one bound.
         assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
 
+    def test_W014_grants_outlast_what_a_process_keeps(self) -> None:
+        named = {"BROKER": {"BACKEND": DATABASE}, "GRANT_MAX_AGE": 601, "TAIL_MAX_AGE": 600}
+        assert ids(DWSPS=named) == ["W014"]
+        assert ids(DWSPS=named | {"GRANT_MAX_AGE": 600}) == []
+        # A process that starts knows nothing from before, whatever the settings are.
+        assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
+
+    def test_a_project_that_sets_nothing_for_grants_hears_nothing_of_them(self) -> None:
+        assert ids(DWSPS={"BROKER": {"BACKEND": DATABASE}, "TAIL_MAX_AGE": 600}) == []
+
     def test_E009_the_database_is_not_configured(self) -> None:
         elsewhere = {"BACKEND": DATABASE, "OPTIONS": {"USING": "elsewhere"}}
         assert "'elsewhere'" in found_only("E009", DWSPS={"BROKER": elsewhere}).msg
