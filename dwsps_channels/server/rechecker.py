@@ -44,7 +44,7 @@ MOVE_GRACE: Final = 1.0
 # A client that connects within this time after a notice may have been looked up before it. It is looked up again, after
 # each of the pauses: what a notice is about may not be finished when it is sent.
 MEMORY: Final = 30.0
-LATE_LOOK_UPS: Final = (0.0, 1.0, 10.0)
+LATE_LOOK_UPS: Final = (0.0, 0.5, 10.0)
 MAX_MEMORY: Final = 10_000
 
 # If nobody knows when a session expires, it is looked up so many times before it would if it were new; but not more often

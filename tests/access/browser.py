@@ -39,6 +39,11 @@ class Browser:
 
         return await asyncio.to_thread(read)
 
+    def take_cookies_of(self, other: "Browser") -> None:
+        """Have the cookies that ``other`` has now."""
+        for cookie in other._cookies:
+            self._cookies.set_cookie(cookie)
+
     @property
     def headers(self) -> dict[str, str]:
         return {"Cookie": "; ".join(f"{each.name}={each.value}" for each in self._cookies)}

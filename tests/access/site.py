@@ -122,6 +122,9 @@ def make_rules(request: HttpRequest) -> None:
         topic="members", subscribe="group", subscribe_group=members, publish="everybody"
     )
     TopicRule.objects.create(
+        topic="written", subscribe="everybody", publish="group", publish_group=members
+    )
+    TopicRule.objects.create(
         topic="permitted",
         subscribe="permission",
         subscribe_permission="auth.view_user",

@@ -3,11 +3,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
+from time import time
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.access.browser import Browser, Socket
 from tests.conftest import server_factory
@@ -153,3 +155,105 @@ async def all_go_on(sockets: list[Socket]) -> None:
         what="others get messages",
     )
     assert not any(each.is_out for each in sockets)
+
+
+# Attacks: what a client may try while its right is taken away. Each goes on until well after the grace.
+
+AFTER = GRACE + 0.5
+
+
+async def until(moment: float) -> None:
+    await wait_until_async(lambda: time() > moment, what="time passes")
+
+
+async def send_all_the_time(socket: Socket, *requests: dict[str, object]) -> None:
+    with suppress(ConnectionClosed):
+        for number in count():
+            for request in requests:
+                await socket.connection.send(json.dumps({**request, "id": number + 1}))
+            await asyncio.sleep(0.002)
+
+
+async def test_a_client_that_subscribes_and_resumes_all_the_time_gets_nothing_more(
+    servers: list[Server],
+) -> None:
+    name, attacker = f"user{next(_names)}", Browser()
+    await attacker.visit(servers[0], "sign_up", name=name)
+    requests: list[dict[str, object]] = [
+        {"type": "subscribe", "topic": "members"},
+        {"type": "unsubscribe", "topic": "members"},
+        {"type": "subscribe", "topic": "members", "last": 5},
+        {"type": "resume", "since": "", "topics": ["members", "members.deep"]},
+    ]
+    async with (
+        traffic(servers[1], "members", "members.deep"),
+        attacker.socket(servers[0]) as here,
+        attacker.socket(servers[1]) as there,
+    ):
+        sending = [
+            asyncio.create_task(send_all_the_time(each, *requests)) for each in (here, there)
+        ]
+        await wait_until_async(lambda: here.messages and there.messages, what="it gets messages")
+        ends_at = await attacker.visit(servers[0], "leave_group", name=name)
+        await until(ends_at + AFTER)
+        late = [each.last_at - ends_at for each in (here, there)]
+        print(f"last messages at {', '.join(f'{1000 * each:+.0f}' for each in late)} ms")
+        assert max(late) < GRACE
+        assert [each.close_code for each in (here, there)] == [None, None]
+        for each in sending:
+            each.cancel()
+        await asyncio.wait(sending)
+
+
+async def test_a_client_that_publishes_all_the_time_reaches_nobody_more(
+    servers: list[Server],
+) -> None:
+    name, attacker = f"user{next(_names)}", Browser()
+    await attacker.visit(servers[0], "sign_up", name=name)
+    async with Browser().socket(servers[1]) as reader, attacker.socket(servers[1]) as writer:
+        await reader.connection.send(json.dumps({"type": "subscribe", "topic": "written"}))
+        publish = {"type": "publish", "topic": "written", "message": 1}
+        sending = asyncio.create_task(send_all_the_time(writer, publish))
+        await wait_until_async(lambda: reader.messages, what="it publishes")
+        ends_at = await attacker.visit(servers[0], "leave_group", name=name)
+        await until(ends_at + AFTER)
+        print(f"last message at {1000 * (reader.last_at - ends_at):+.0f} ms")
+        assert reader.last_at - ends_at < GRACE
+        assert writer.replies[-1]["code"] == "forbidden"
+        sending.cancel()
+        await asyncio.wait([sending])
+
+
+async def test_a_client_that_connects_in_the_moment_of_its_logout_stays_out(
+    servers: list[Server],
+) -> None:
+    attacker, thief = Browser(), Browser()
+    await attacker.visit(servers[0], "sign_up", name=f"user{next(_names)}")
+    thief.take_cookies_of(attacker)
+    sockets: list[Socket] = []
+
+    async def connect_all_the_time(stack: AsyncExitStack, server: Server) -> None:
+        while True:
+            socket = await stack.enter_async_context(thief.socket(server))
+            sockets.append(socket)
+            with suppress(ConnectionClosed):
+                await socket.connection.send(json.dumps({"type": "subscribe", "topic": "news"}))
+
+    async with traffic(servers[1], "news"), AsyncExitStack() as stack:
+        connecting = [
+            asyncio.create_task(connect_all_the_time(stack, each)) for each in servers * 2
+        ]
+        await wait_until_async(
+            lambda: any(each.messages for each in sockets), what="it gets messages"
+        )
+        ends_at = await attacker.visit(servers[0], "log_out")
+        # Some more, with the cookie of the session that has ended.
+        number = len(sockets)
+        await wait_until_async(lambda: len(sockets) > number + 20, what="it goes on connecting")
+        for each in connecting:
+            each.cancel()
+        await asyncio.wait(connecting)
+        await until(ends_at + AFTER)
+        late = max(each.last_at for each in sockets) - ends_at
+        print(f"of {len(sockets)} connections the last message came at {1000 * late:+.0f} ms")
+        assert late < GRACE
