@@ -13,10 +13,10 @@ const evil = '{"toString":1,"valueOf":2,"then":3,"length":-1,"__proto__":{"pollu
 
 const FRAMES = [
   ...['', 'null', '7', '"x"', '[]', '{', '{}', '\ud800', evil, deep, `{"type":${deep}}`],
-  ...['publish', 'ack', 'error', 'constructor', '__proto__', 'toString'].flatMap((type) => [
+  ...['publish', 'ack', 'error', 'reset', 'unsubscribed', 'expiring', 'constructor', '__proto__', 'toString'].flatMap((type) => [
     `{"type":"${type}"}`,
     `{"type":"${type}","topic":"__proto__","action":"subscribe","code":"x"}`,
-    ...['id', 'topic', 'context', 'action', 'code', 'reason', 'retryable', 'message', 'timestamp'].flatMap((field) =>
+    ...['id', 'topic', 'context', 'action', 'code', 'reason', 'retryable', 'message', 'timestamp', 'cursor', 'expiresIn'].flatMap((field) =>
       [evil, 'null', '-1', '[]', deep].map(
         (value) => `{"type":"${type}","topic":"__proto__","action":"subscribe","code":"x","${field}":${value}}`,
       ),
@@ -28,7 +28,7 @@ const FRAMES = [
   Buffer.from([0xff, 0xfe, 0x00]),
 ]
 
-const CODES = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1014, 3000, 3999, 4100, 4102, 4199, 4200, 4299, 4300, 4999]
+const CODES = [4001, 1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1014, 3000, 3999, 4100, 4102, 4199, 4200, 4299, 4300, 4999]
 
 /** The server's behaviour, one function a connection; each ends its connection. */
 const DEEDS = [
@@ -88,7 +88,7 @@ async function outlives(t, line, flags) {
   const script = `
     ${line}
     import { PSClient } from './helpers.mjs'
-    const options = { WebSocket, minDelay: 1, maxDelay: 1, timeout: 500 }
+    const options = { WebSocket, token: async () => 't', minDelay: 1, maxDelay: 1, timeout: 500 }
     const client = new PSClient('ws://127.0.0.1:${http.address().port}', options)
     const handler = ({ message }) => {
       JSON.stringify(message) // too deep for it: the handler throws
@@ -97,7 +97,7 @@ async function outlives(t, line, flags) {
       client.close()
     }
     client.on('open', () => {
-      client.subscribe('__proto__', handler) // a server may have refused it
+      client.subscribe('__proto__', handler, { grant: async () => 'g' }) // a server may have refused it
       client.publish('__proto__', 1)
     })
     client.on('close', async () => { throw new Error('a listener of the user') })`
@@ -122,6 +122,9 @@ test('each kind of invalid frame goes to "error" listeners and answers nothing',
     '{"type":"error","code":"x","reason":{"toString":1}}',
     '{"type":"ack","action":"publish","topic":7}',
     '{"type":"publish","topic":"a","context":[]}',
+    '{"type":"expiring","expiresIn":{}}',
+    '{"type":"unsubscribed","topic":{}}',
+    '{"type":"unsubscribed","topic":"a","reason":null}',
   ]
   for (const frame of bad) server.broadcast(frame)
   server.broadcast('{"type":"of a later protocol","topic":7}')

@@ -50,6 +50,7 @@ function check(frame) {
   for (const name of optional) {
     if (frame[name] !== undefined && typeof frame[name] !== 'string') throw new TypeError(`${name} is not a string`)
   }
+  if (frame.type === 'expiring' && typeof frame.expiresIn !== 'number') throw new TypeError('expiresIn is not a number')
 }
 
 /** Whether an error is about the connection, not about a request. */
