@@ -447,6 +447,43 @@ def test_user_who_logs_out_elsewhere_is_told_what_to_do(
     expect(window.find("#subscriptions li.pending")).to_have_count(1)
 
 
+CREDENTIALS = """
+import json
+from django.contrib.auth.models import User
+from dwsps_channels.grants import make_grant
+from dwsps_channels.tokens import make_token
+
+ann = User.objects.create_user("ann", password="secret")
+print(json.dumps({"token": make_token(ann), "grant": make_grant("orders.42", user=ann)}))
+"""
+
+
+def test_token_and_grant_work_in_a_browser(
+    make_window: OpenWindow, start_server: ServerFactory
+) -> None:
+    rights = {
+        "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
+        "POLICY": "tests.wire.policies.Members",
+    }
+    server = start_server("fastlane", dwsps=rights)
+    credentials = json.loads(server.manage("shell", "-v", "0", "-c", CREDENTIALS))
+    window = make_window().open(server.http_url)
+    got = window.page.evaluate(
+        """async ({ token, grant }) => {
+            const { url, script } = document.body.dataset
+            const { PSClient } = await import(script)
+            const client = new PSClient(url, { token: async () => token })
+            await client.subscribe('members.x')
+            const got = []
+            await client.subscribe('orders.42', ({ message }) => got.push(message), { grant: async () => grant })
+            await client.publish('orders.42.state', 'paid')
+            return [client.url, ...got]
+        }""",
+        credentials,
+    )
+    assert got == [f"ws{server.http_url.removeprefix('http')}/ws/pubsub/", "paid"]
+
+
 def test_user_closes_the_connection_and_opens_it_again(open_window: OpenWindow) -> None:
     window = open_window()
     window.subscribe("news")
