@@ -68,3 +68,24 @@ class Members:
     @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return True
+
+
+class StaffNews:
+    """Everybody may follow ``news``. What is at and below ``news.staff`` is for those who have followed ``staff`` before."""
+
+    def __init__(self) -> None:
+        self._staff: set[str] = set()
+
+    @nonblocking
+    def may_subscribe(self, identity: Identity, topic: str) -> bool | Decision:
+        if topic == "staff":
+            self._staff.add(identity.client)
+        if identity.client in self._staff:
+            return True
+        if topic.startswith("news.staff"):
+            return Decision(False, "news.staff is for staff")
+        return Decision(True, denied=("news.staff",))
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True
