@@ -29,12 +29,14 @@ from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Forbidden, InvalidTopic
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator, Refused
+from dwsps_channels.tokens import make_token
 
 SESSION_KEY = "k3x0v6x1l0w5r3c4x7m8p9q2z1y6t5u4"
 OTHER_SESSION_KEY = "a" * 32
 
 FORGED = "the grant is forged: this server has not signed it"
 ANOTHERS = "the grant is another user's, or from before a login or a change of password or rights"
+NOBODYS = "the connection has neither a user nor a session, and the grant is for one"
 ANOTHER_TOPIC = "the grant is for another topic"
 EXPIRED = "the grant has expired"
 REVOKED = "the grant was revoked"
@@ -153,7 +155,7 @@ def test_a_user_with_the_number_of_a_session_is_another() -> None:
 def test_without_the_middleware_it_is_said_that_there_is_nobody() -> None:
     grant = make_grant("orders.42", user=user())
 
-    assert "neither a user nor a session" in refusal(client(None), "orders.42", grant)
+    assert refusal(client(None), "orders.42", grant) == NOBODYS
 
 
 def test_a_change_of_the_password_ends_it() -> None:
@@ -548,7 +550,7 @@ async def test_a_visitor_subscribes_with_the_session(stack: Any) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("strict")
-async def test_what_was_missed_is_replayed_to_who_has_a_grant() -> None:
+async def test_what_was_missed_is_replayed_because_of_a_grant() -> None:
     ada, key = await ada_and_her_session()
     topics = ("orders.42", "orders.43", "orders.44")
     grants = {
@@ -599,3 +601,35 @@ async def test_grants_from_before_a_notice_are_void() -> None:
 
     async with communicator(key) as page:
         assert await reason_of(page.subscribe("orders.42", grant=grant)) == REVOKED
+
+
+@pytest.mark.django_db(transaction=True)
+@override_settings(
+    DWSPS={
+        "POLICY": "tests.test_grants.Nobody",
+        "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
+    }
+)
+async def test_a_login_by_token_adds_the_grants_of_the_user_to_those_of_the_session() -> None:
+    """An app without cookies has those of its user; a page keeps those that it had as a visitor."""
+    ada = await User.objects.acreate(username="ada")
+    session = SessionStore()
+    await session.acreate()
+    assert session.session_key
+    of_ada = make_grant("orders.1", user=ada)
+    of_visitor = make_grant("orders.2", session_key=session.session_key)
+
+    async with communicator(session.session_key) as page:
+        assert await reason_of(page.subscribe("orders.1", grant=of_ada)) == ANOTHERS
+        await page.subscribe("orders.2", grant=of_visitor)
+        token = await sync_to_async(make_token)(ada, expires=timedelta(hours=1))
+        await page.authenticate(token)
+
+        await page.subscribe("orders.1", grant=of_ada)
+        await apublish("orders.2", "still mine")
+        assert (await page.receive())["message"] == "still mine"
+    async with communicator() as app:
+        assert await reason_of(app.subscribe("orders.2", grant=of_visitor)) == NOBODYS
+        await app.authenticate(token)
+        await app.subscribe("orders.1", grant=of_ada)
+        assert await reason_of(app.subscribe("orders.2", grant=of_visitor)) == ANOTHERS
