@@ -1,8 +1,10 @@
 """Grants: what a view has signed, and what becomes of it when a client brings it."""
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
+from time import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ from dwsps_channels import apublish, grants, middleware
 from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity, hash_session_key
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.notice import Permission
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.revocations import Revocations
@@ -30,6 +33,7 @@ from dwsps_channels.protocol.errors import Forbidden, InvalidTopic
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator, Refused
 from dwsps_channels.tokens import make_token
+from tests.processes import wait_until_async
 
 SESSION_KEY = "k3x0v6x1l0w5r3c4x7m8p9q2z1y6t5u4"
 OTHER_SESSION_KEY = "a" * 32
@@ -601,6 +605,29 @@ async def test_grants_from_before_a_notice_are_void() -> None:
 
     async with communicator(key) as page:
         assert await reason_of(page.subscribe("orders.42", grant=grant)) == REVOKED
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_grants_are_void_if_their_revocation_may_have_been_missed() -> None:
+    ada, key = await ada_and_her_session()
+    before = make_grant("orders.42", user=ada)
+    server = await runtime.obtain()
+    async with communicator(key) as page:
+        await page.subscribe("orders.42", grant=before)
+        server.node.begin(Log(server.node.epoch))
+        await page.subscribe("orders.42", grant=before)
+
+        server.node.begin(Log("another"))
+
+        assert await reason_of(page.subscribe("orders.42", grant=before)) == REVOKED
+        async with asyncio.timeout(10):
+            while "orders.42" not in page.ended:
+                await page.unsubscribe("a")
+        # The clock of grants counts milliseconds.
+        missed_at = time()
+        await wait_until_async(lambda: time() > missed_at + 0.001)
+        await page.subscribe("orders.42", grant=make_grant("orders.42", user=ada))
 
 
 @pytest.mark.django_db(transaction=True)

@@ -16,6 +16,7 @@ from dwsps_channels.core.notice import (
     Notice,
     OnNotice,
     is_notice,
+    missed,
     notice_in,
     publication_of,
 )
@@ -56,8 +57,8 @@ class Node:
     ``origin`` names this run of this process among all servers. Start ``broker`` with the node. ``on_reset`` is called
     whenever continuity is lost: subscribers may have missed publications. ``on_exclude`` is to send all clients away.
     ``on_notice`` is called with each notice of this server's processes, in its place among the publications;
-    ``on_begin`` with those that the log still has when it begins: if that is not the first time, others may have been
-    missed. Without a log it is called, with none, if publications were missed.
+    ``on_begin`` with those that the log still has when it begins. If others may have been missed, one for everything comes
+    first; without a log it is called with that alone if publications were missed.
     """
 
     def __init__(
@@ -160,17 +161,20 @@ class Node:
 
     def miss(self) -> None:
         """Have missed publications, notices perhaps: see ``Receiver.miss``."""
-        self._on_begin(())
+        self._on_begin((missed(),))
 
     def begin(self, log: Log) -> None:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
         self.is_excluded = False
+        notices = [notice_in(each) for _, each in log.publications if is_notice(each)]
+        if self.epoch and (log.epoch != self.epoch or log.floor > (self._offset or 0)):
+            notices.insert(0, missed())
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch
         self._replayer.reset()
         self._tail.begin(log, self._left_out_of(log.publications))
         self._wake()
-        self._on_begin([notice_in(each) for _, each in log.publications if is_notice(each)])
+        self._on_begin(notices)
         # At the start nobody is connected yet. If the broker could not read the log then, clients that came since
         # have missed what others published.
         self._on_reset()

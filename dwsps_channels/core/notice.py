@@ -5,6 +5,7 @@ A notice travels as a publication to a topic that no client can use. So it has a
 
 from collections.abc import Callable
 from datetime import datetime
+from time import time
 from typing import Final, NamedTuple
 
 import msgspec
@@ -52,7 +53,7 @@ class Rules(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rule
 Notice = Verify | Disconnect | Permission | Rules
 
 EVERYTHING: Final = Permission()
-"""In place of a notice that cannot be read."""
+"""In place of a notice that cannot be read, or was missed."""
 
 
 class Dated(NamedTuple):
@@ -80,6 +81,11 @@ def decode(data: bytes | Raw) -> Notice:
 def publication_of(notice: Notice) -> Publication:
     """Return what carries ``notice``. As a peer's message it is not forwarded to peers."""
     return Publication(NOTICES, Raw(encode(notice)), now(), from_peer_server=True)
+
+
+def missed() -> Dated:
+    """Return what stands for notices that may have been sent until now and did not come."""
+    return Dated(EVERYTHING, time())
 
 
 def is_notice(publication: Publication) -> bool:

@@ -121,7 +121,7 @@ async def test_a_log_that_begins_gives_back_the_notices_that_it_has() -> None:
     ]
     node.begin(Log("a1", 3, 0, list(enumerate(publications, 1))))
 
-    assert listener.begun[-1] == [Disconnect(session="abc"), Verify("7")]
+    assert listener.begun[-1] == [EVERYTHING, Disconnect(session="abc"), Verify("7")]
     assert listener.heard == []
     assert node.stats().kept == 1
     assert node.page(Position("a1:0", 0.0)).missed == 0
@@ -132,7 +132,32 @@ async def test_publications_that_were_missed_may_have_been_notices() -> None:
     node = await listener.node()
     begun = len(listener.begun)
     node.miss()
-    assert listener.begun[begun:] == [[]]
+    assert listener.begun[begun:] == [[EVERYTHING]]
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (Log("a1", 7, 0), []),
+        (Log("a1", 7, 5), []),
+        (Log("a1", 7, 6), [EVERYTHING]),
+        (Log("b2", 7, 0), [EVERYTHING]),
+        (Log("b2", 8, 6, [(7, publication_of(Rules()))]), [EVERYTHING, Rules()]),
+    ],
+)
+async def test_a_log_that_begins_again_may_lack_notices(log: Log, expected: list[Notice]) -> None:
+    listener = Listener()
+    node = Node(
+        "one",
+        MemoryBroker(),
+        on_begin=lambda dated: listener.begun.append([each.notice for each in dated]),
+    )
+    node.begin(Log("a1", 5, 3))
+    assert listener.begun == [[]]
+
+    node.begin(log)
+
+    assert listener.begun[1:] == [expected]
 
 
 async def test_what_cannot_be_read_stands_for_everything() -> None:
