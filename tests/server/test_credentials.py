@@ -9,13 +9,16 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
+import channels.auth
 import pytest
 from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
-from django.test import override_settings
+from django.test import Client, override_settings
 
+import dwsps_channels.auth
 from dwsps_channels.connections.throttle import FREE, KNOWN_INTERVAL, Throttle, TooManyFailures
+from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.models import Peer, server_id
 from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_worker
 from dwsps_channels.policies import Identity
@@ -141,6 +144,23 @@ class TestHandshake:
         token = await token_of(ann)
         assert await is_user("ann", user=bob, headers=bearer(token))
         assert not await is_user("bob", user=bob, headers=bearer(token))
+
+    @pytest.mark.parametrize(
+        "stack", [dwsps_channels.auth.AuthMiddlewareStack, channels.auth.AuthMiddlewareStack]
+    )
+    async def test_it_counts_behind_either_middleware(self, stack: Any) -> None:
+        application = stack(PubSubConsumer.as_asgi())
+        ann, bob = await user("ann"), await user("bob")
+        browser = Client()
+        await sync_to_async(browser.force_login)(bob)
+        cookie = (b"cookie", f"sessionid={browser.cookies['sessionid'].value}".encode())
+        token = bearer(await token_of(ann))
+        assert await is_user("bob", application=application, headers=[cookie])
+        assert await is_user("ann", application=application, headers=[cookie, *token])
+        assert await is_user("ann", application=application, headers=token)
+        assert not await is_user(
+            "bob", application=application, headers=[cookie, *bearer("dwspst_x")]
+        )
 
     async def test_a_false_one_is_refused_beside_a_cookies_user(
         self, caplog: pytest.LogCaptureFixture
