@@ -89,6 +89,13 @@ class ThreadOffloadingPolicy:
         if (forget := getattr(self._policy, "forget", None)) is not None:
             forget(user)
 
+    def forget_rules(self) -> None:
+        """Do as ``forget`` does for everybody; a policy with a method of this name may keep what is known of users."""
+        if (forget := getattr(self._policy, "forget_rules", None)) is not None:
+            forget()
+        else:
+            self.forget()
+
     def _unblocked(self, question: Any) -> Question:
         if getattr(question, "nonblocking", False):
             return partial(_at_once, question)

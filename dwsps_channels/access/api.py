@@ -3,7 +3,7 @@
 from typing import Any
 
 from dwsps_channels.core.identity import hash_session_key
-from dwsps_channels.core.notice import Disconnect, Notice, Permission, Rules
+from dwsps_channels.core.notice import Disconnect, Notice, Permission
 from dwsps_channels.protocol.topics import check
 from dwsps_channels.publishing.notifying import anotify, notify
 
@@ -42,7 +42,7 @@ def permission_changed(user: Any = None, topic: str | None = None) -> None:
     Args:
         user: the user whose subscriptions are asked about, or its primary key. Without it: everybody's.
         topic: subscriptions to this topic, above and below it are asked about. Without it: all. Without ``user`` and
-            ``topic``, topic rules are read again first.
+            ``topic``, every user is looked up again, and topic rules are read again first.
 
     Raises:
         InvalidTopic: the topic breaks the grammar. It is a ``ValueError``.
@@ -68,9 +68,7 @@ def _disconnect(user: Any, session_key: str | None) -> Disconnect:
 def _permission(user: Any, topic: str | None) -> Notice:
     if topic is not None:
         check(topic)
-    if user is None:
-        return Rules(revokes=True) if topic is None else Permission(topic=topic)
-    return Permission(user=_key_of(user), topic=topic or "")
+    return Permission(user="" if user is None else _key_of(user), topic=topic or "")
 
 
 def _key_of(user: Any) -> str:

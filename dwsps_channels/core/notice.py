@@ -43,11 +43,8 @@ class Permission(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=
     """Those at, above and below it; empty: all."""
 
 
-class Rules(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rules"):
-    """Read the rules again, then recheck every subscription."""
-
-    revokes: bool = False
-    """True: grants from before no longer count. A view that allows something does not go by the rules."""
+class Rules(Struct, frozen=True, tag_field="type", tag="rules"):
+    """Read the topic rules again, then recheck every subscription. Grants still count: a view does not go by the rules."""
 
 
 Notice = Verify | Disconnect | Permission | Rules

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import time
 from typing import Final, NamedTuple
 
-from dwsps_channels.core.notice import Dated, Disconnect, Permission, Rules, Verify
+from dwsps_channels.core.notice import Dated, Disconnect, Permission, Verify
 from dwsps_channels.protocol.topics import contexts
 
 MAX_REVOCATIONS: Final = 100_000
@@ -76,8 +76,6 @@ class Revocations:
                 self.revoke(dated.at, user=user, topic=topic)
             case Verify(user=user, revokes=True):
                 self.revoke(dated.at, user=user)
-            case Rules(revokes=True):
-                self.revoke(dated.at)
 
     def is_revoked(self, signed_at: float, *, user: str, session: str, topic: str) -> bool:
         """Tell whether what was signed then for a subscription to a valid ``topic`` no longer counts.

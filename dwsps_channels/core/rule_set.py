@@ -76,6 +76,10 @@ class RuleSet:
         }
         """The groups that rules ask for, by primary key."""
 
+    def asks_for_all_of(self, other: "RuleSet") -> bool:
+        """Return whether these rules ask for all rights of a user that those of ``other`` ask for."""
+        return other.permissions <= self.permissions and other.groups <= self.groups
+
     def below(self, topic: str) -> Iterator[Rule]:
         """Yield the shared rules below ``topic``, a parent before its children."""
         prefix = f"{topic}."
@@ -89,11 +93,11 @@ class RuleSet:
 class ReaderRules:
     """The rules as they are for one reader."""
 
-    __slots__ = ("_own", "_reader", "_rules")
+    __slots__ = ("_own", "reader", "rules")
 
     def __init__(self, rules: RuleSet, reader: Reader) -> None:
-        self._rules = rules
-        self._reader = reader
+        self.rules: Final = rules
+        self.reader: Final = reader
         self._own = {rule.topic: rule for rule in _own_rules(rules, reader)}
 
     def may_publish(self, topic: str) -> Verdict:
@@ -103,7 +107,7 @@ class ReaderRules:
             RightsUnknown: the answer depends on the reader's rights, which are not loaded.
         """
         rule = self._deciding(topic)
-        return Verdict(rule is not None and rule.publish.is_met_by(self._reader), rule)
+        return Verdict(rule is not None and rule.publish.is_met_by(self.reader), rule)
 
     def may_subscribe(self, topic: str) -> Verdict:
         """Decide about subscribing to a valid topic.
@@ -112,19 +116,19 @@ class ReaderRules:
             RightsUnknown: the answer depends on the reader's rights, which are not loaded.
         """
         rule = self._deciding(topic)
-        if rule is None or not rule.subscribe.is_met_by(self._reader):
+        if rule is None or not rule.subscribe.is_met_by(self.reader):
             return Verdict(False, rule)
         return Verdict(True, rule, tuple(self._denied_below(topic)))
 
     def _deciding(self, topic: str) -> Rule | None:
-        shared, own = self._rules.shared, self._own
+        shared, own = self.rules.shared, self._own
         for each in contexts(topic):
             if (rule := shared.get(each) or own.get(each)) is not None:
                 return rule
         return shared.get("")
 
     def _denied_below(self, topic: str) -> Iterator[Rule]:
-        below: Iterable[Rule] = self._rules.below(topic)
+        below: Iterable[Rule] = self.rules.below(topic)
         if self._own:
             prefix = f"{topic}."
             mine = [rule for rule in self._own.values() if rule.topic.startswith(prefix)]
@@ -133,7 +137,7 @@ class ReaderRules:
         denied: set[str] = set()
         for rule in below:
             if denied.isdisjoint(contexts(rule.topic)) and not rule.subscribe.is_met_by(
-                self._reader
+                self.reader
             ):
                 denied.add(rule.topic)
                 yield rule

@@ -7,10 +7,11 @@ from typing import Any
 
 from django.utils.functional import LazyObject, empty
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.policy import Answer, nonblocking
-from dwsps_channels.core.reader import ANONYMOUS
+from dwsps_channels.core.reader import ANONYMOUS, Reader
 from dwsps_channels.core.rule import RightsUnknown
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
 from dwsps_channels.rules.loading import load_reader, load_rules, reader_of
@@ -78,6 +79,10 @@ class TopicRules:
             return
         self._changed = self._version
         self._changed_users.clear()
+        self.forget_rules()
+
+    def forget_rules(self) -> None:
+        """Have the rules read again before the next decision, and rights only if the new rules ask for others."""
         self._rules = self._loading = self._anonymous = None
 
     def _decide(
@@ -99,9 +104,7 @@ class TopicRules:
             except RightsUnknown:
                 pass
         reader = await ask(load_reader, user, rules)
-        mine = ReaderRules(rules, reader)
-        _keep(user, _Loaded(version, reader.pk, mine))
-        return question(mine, topic).answer
+        return question(self._loaded(user, version, rules, reader).rules, topic).answer
 
     def _rules_of(self, user: Any) -> ReaderRules | None:
         """Return the rules for this user, if that takes no query; ``None``: it does."""
@@ -114,10 +117,20 @@ class TopicRules:
             return self._anonymous
         kept: _Loaded | None = getattr(user, _KEPT, None)
         if kept is None or not self._is_current(kept):
-            reader = reader_of(user)
-            kept = _Loaded(self._version, reader.pk, ReaderRules(rules, reader))
-            _keep(user, kept)
+            kept = self._loaded(user, self._version, rules, reader_of(user))
+        elif kept.rules.rules is not rules:
+            reader = kept.rules.reader
+            if not kept.rules.rules.asks_for_all_of(rules):
+                reader = replace(reader, rights=None)
+            kept = self._loaded(user, kept.version, rules, reader)
         return kept.rules
+
+    def _loaded(self, user: Any, version: int, rules: RuleSet, reader: Reader) -> _Loaded:
+        loaded = _Loaded(version, reader.pk, ReaderRules(rules, reader))
+        # An object of the project's may take no more attributes: its rights are read each time.
+        with suppress(AttributeError):
+            setattr(user, _KEPT, loaded)
+        return loaded
 
     def _is_current(self, kept: _Loaded) -> bool:
         return kept.version >= self._changed and (
@@ -140,9 +153,3 @@ class TopicRules:
         if self._loading is loading:
             self._rules, self._loading = rules, None
         return rules
-
-
-def _keep(user: Any, loaded: _Loaded) -> None:
-    # An object of the project's may take no more attributes: its rights are read each time.
-    with suppress(AttributeError):
-        setattr(user, _KEPT, loaded)

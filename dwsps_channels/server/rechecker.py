@@ -86,6 +86,7 @@ class Rechecker:
         sessions: Sessions,
         login_of: Callable[[Any], Login | None],
         forget: Callable[[str], None],
+        forget_rules: Callable[[], None],
         *,
         watches_expiry: bool = True,
     ) -> None:
@@ -95,12 +96,14 @@ class Rechecker:
             sessions: all of them.
             login_of: returns how a user is logged in who has sent a token; ``None``: it cannot be looked up.
             forget: has the policy drop what it remembers of a user, by primary key; empty: of everybody.
+            forget_rules: has it drop the topic rules alone.
             watches_expiry: whether connections end with their Django sessions.
         """
         self._loop = asyncio.get_running_loop()
         self._sessions = sessions
         self._login_of = login_of
         self._forget = forget
+        self._forget_rules = forget_rules
         self._watches_expiry = watches_expiry
         self._watches: dict[Recheckable, _Watch] = {}
         # The sessions that wait for their look-up to begin.
@@ -185,7 +188,7 @@ class Rechecker:
                 self._forget("")
                 self._start(self._sessions, lambda session: session.recheck((topic,)))
             case Rules():
-                self._forget("")
+                self._forget_rules()
                 self._start(self._sessions, lambda session: session.recheck(None))
 
     def recheck_all(self) -> None:

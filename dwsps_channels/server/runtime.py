@@ -149,6 +149,7 @@ class Runtime:
             self.sessions,
             login_of,
             getattr(self.policy, "forget", lambda user: None),
+            getattr(self.policy, "forget_rules", lambda: None),
             watches_expiry=conf.REVOKE,
         )
         """Lets changes of access take effect on them."""

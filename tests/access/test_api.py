@@ -28,7 +28,7 @@ DISCONNECTS: list[tuple[dict[str, Any], Notice]] = [
     ({"session_key": SESSION}, Disconnect(session=hash_session_key(SESSION))),
 ]
 CHANGES: list[tuple[dict[str, Any], Notice]] = [
-    ({}, Rules(revokes=True)),
+    ({}, Permission()),
     ({"user": User(pk=7)}, Permission(user="7")),
     ({"user": 7, "topic": "orders.42"}, Permission(user="7", topic="orders.42")),
     ({"topic": "orders.42"}, Permission(topic="orders.42")),

@@ -148,7 +148,6 @@ def test_the_oldest_is_the_one_that_was_not_renewed() -> None:
         (Verify("1", revokes=True), [True, False, False]),
         (Verify(revokes=True), [True, True, True]),
         (Rules(), [False, False, False]),
-        (Rules(revokes=True), [True, True, True]),
     ],
 )
 def test_a_notice_revokes_what_it_ends(notice: Notice, expected: list[bool]) -> None:

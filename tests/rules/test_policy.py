@@ -217,6 +217,45 @@ class TestChanges:
         policy.forget()
         assert [await subscribes(policy, who, "desk") for who in people] == [True, True]
 
+    async def test_rights_are_read_again_only_if_new_rules_ask_for_others(
+        self, ada: User, editors: Group, queries: list[str]
+    ) -> None:
+        await sync_to_async(rule)("desk", "dwsps_channels.view_peer")
+        policy = ThreadOffloadingPolicy(TopicRules())
+        who = await fresh(ada)
+        assert not await subscribes(policy, who, "desk")
+        await sync_to_async(rule)("hall", "staff")
+        await ada.groups.aadd(editors)
+        policy.forget_rules()
+        queries.clear()
+        assert not await subscribes(policy, who, "hall")
+        assert ["topicrule" in each for each in queries] == [True]
+        await sync_to_async(rule)("drafts", editors)
+        policy.forget_rules()
+        assert await subscribes(policy, who, "drafts")
+        # What was read for more rules does for fewer.
+        await TopicRule.objects.filter(topic="desk").adelete()
+        policy.forget_rules()
+        queries.clear()
+        assert await subscribes(policy, who, "drafts")
+        assert ["topicrule" in each for each in queries] == [True]
+
+    async def test_a_policy_around_the_rules_need_only_forget(self) -> None:
+        class Around:
+            def __init__(self) -> None:
+                self.rules = TopicRules()
+                self.may_subscribe = self.rules.may_subscribe
+                self.may_publish = self.rules.may_publish
+
+            def forget(self, user: str) -> None:
+                self.rules.forget(user)
+
+        policy = ThreadOffloadingPolicy(Around())
+        assert not await subscribes(policy, VISITOR, "news")
+        await sync_to_async(rule)("news", "everybody")
+        policy.forget_rules()
+        assert await subscribes(policy, VISITOR, "news")
+
     async def test_after_very_many_users_everybody_is_read_again(
         self, ada: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -262,7 +301,9 @@ class TestChanges:
         assert await subscribes(policy, VISITOR, "news")
 
     def test_a_policy_that_remembers_nothing_need_not_forget(self) -> None:
-        ThreadOffloadingPolicy(SimpleNamespace(may_subscribe=bool, may_publish=bool)).forget()
+        policy = ThreadOffloadingPolicy(SimpleNamespace(may_subscribe=bool, may_publish=bool))
+        policy.forget()
+        policy.forget_rules()
 
 
 @override_settings(DWSPS={"POLICY": "dwsps_channels.policies.TopicRules"})
