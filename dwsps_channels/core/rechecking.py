@@ -50,6 +50,9 @@ class _NobodysPolicy:
 
 _NOBODYS: Final = _NobodysPolicy()
 
+# What closes the connection of a client that may not have it, or of which that is not known.
+_REFUSALS: Final = (CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.UNVERIFIED)
+
 
 class RecheckingEndpoint(RecoveringEndpoint):
     """The part of a session that asks again about its client, and about the subscriptions that stand."""
@@ -117,7 +120,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
 
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Do as ``Endpoint.close``; if the client may not have the connection, what is being decided is refused."""
-        if code in (CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN):
+        if code in _REFUSALS:
             self._generation += 1
             self._policy, self._check_grant = _NOBODYS, no_grants
         super().close(code, error, discard=discard)
@@ -213,7 +216,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
         return self._policy.may_publish(self.identity, topic)
 
     def _ask_again(self, topic: str) -> Answer | Awaitable[Answer]:
-        # It does not wait for a look-up: after that everything is asked about once more.
+        # Not after a look-up that is on its way: that has its turn behind this, and asks about everything once more.
         grant = self._subscriber.subscriptions[topic].grant
         if grant:
             return self._ask_again_with(grant, topic)

@@ -458,17 +458,18 @@ class TestWhatIsBeingDecided:
         assert world.is_empty()
         assert world.broker.taken == []
 
+    @pytest.mark.parametrize("code", [CloseCode.UNAUTHORIZED, CloseCode.UNVERIFIED])
     @pytest.mark.parametrize(
         "frame", [subscribe("news"), publish("news"), resume(["news"], since="")]
     )
     async def test_of_a_client_that_is_sent_away_nothing_is_done(
-        self, world: World, frame: str
+        self, world: World, frame: str, code: CloseCode
     ) -> None:
         rules = LaterRules()
         client = world.connect(policy=rules)
         pending = start(client.start(frame))
         await turn()
-        client.session.close(CloseCode.UNAUTHORIZED, Unauthorized("logged out"))
+        client.session.close(code, Unauthorized("logged out"))
         rules.answer(True)
         await pending
         assert world.is_empty()

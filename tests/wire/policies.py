@@ -1,6 +1,8 @@
 """Policies for servers that tests start."""
 
+import asyncio
 import time
+from collections import Counter
 
 from django.contrib.auth.models import User
 
@@ -85,6 +87,24 @@ class StaffNews:
         if topic.startswith("news.staff"):
             return Decision(False, "news.staff is for staff")
         return Decision(True, denied=("news.staff",))
+
+    @nonblocking
+    def may_publish(self, identity: Identity, topic: str) -> bool:
+        return True
+
+
+class Rechecked:
+    """Is asked about a subscription all the time, and takes a while to answer. A few times it says yes."""
+
+    def __init__(self) -> None:
+        self._asked: Counter[tuple[str, str]] = Counter()
+
+    async def may_subscribe(self, identity: Identity, topic: str) -> bool | Decision:
+        self._asked[identity.client, topic] += 1
+        await asyncio.sleep(0.03)
+        if topic == "brief" and self._asked[identity.client, topic] > 8:
+            return Decision(False, "the time is up")
+        return Decision(True, denied=("news.staff",), recheck_after=0.02)
 
     @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
