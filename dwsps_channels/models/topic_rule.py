@@ -73,6 +73,10 @@ rules_changed = Signal()
 class TopicRuleQuerySet(models.QuerySet["TopicRule"]):
     """Rules. What is done to many at once is announced once."""
 
+    def get_by_natural_key(self, topic: str) -> "TopicRule":
+        """Return the rule for ``topic``: fixtures name rules and groups, as primary keys differ between databases."""
+        return self.get(topic=topic)
+
     def delete(self) -> tuple[int, dict[str, int]]:
         return self._announced(super().delete())
 
@@ -122,6 +126,9 @@ class TopicRule(models.Model):
 
     def __str__(self) -> str:
         return self.topic or "every topic"
+
+    def natural_key(self) -> tuple[str]:
+        return (self.topic,)
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
