@@ -301,6 +301,11 @@ class Subscription:
         elif self._phase is _Phase.ASKED:
             self._clear()
 
+    def forget_early(self) -> None:
+        """Drop what came before the answer to its subscribe: an earlier subscription brought it, and a gap follows."""
+        if self._phase is _Phase.ASKED:
+            self._clear()
+
     def forget_offset(self) -> None:
         """Note that offsets begin again."""
         self._offset = 0

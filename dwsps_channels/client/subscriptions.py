@@ -173,10 +173,12 @@ class Subscriptions:
         topic.live = topic.granted = False
         topic.grant = None
         self._missed.pop(topic.name, None)
-        # Of the others the answer to their own subscribe decides.
-        for subscription in [each for each in topic.readers if each.is_open]:
-            subscription.end(error)
-            del topic.readers[subscription]
+        for subscription in list(topic.readers):
+            if subscription.is_open:
+                subscription.end(error)
+                del topic.readers[subscription]
+            else:  # the answer to its own subscribe decides
+                subscription.forget_early()
         if not topic.readers:
             self._forget(topic)
         self._on_unsubscribed(error)
@@ -280,6 +282,9 @@ class Subscriptions:
             return
 
         def done(_: object = None) -> None:
+            if (again := self._topics.get(name)) is not None:
+                for subscription in again.readers:
+                    subscription.forget_early()
             resolve(future)
 
         def refused(error: CallError) -> None:

@@ -25,6 +25,7 @@ from tests.client.conftest import Connect
 from tests.client.scripted import NOW, Frame, ScriptedServer, response
 from tests.processes import ROOT, wait_until, wait_until_async
 
+DELIVERY: Frame = {"type": "publish", "timestamp": NOW, "topic": "news", "context": "news"}
 ENDED: Frame = {"type": "unsubscribed", "timestamp": NOW, "code": "forbidden", "reason": "no more"}
 
 
@@ -329,6 +330,31 @@ async def test_end_of_a_subscription_is_told_to_reader_client_and_log(
     await client.unsubscribe("news")
     await client.publish("a", 1)
     assert scripted.sent("unsubscribe") == []
+
+
+@pytest.mark.parametrize("is_dropped", [True, False])
+async def test_what_an_earlier_subscription_brought_is_not_for_one_in_flight(
+    scripted: ScriptedServer, connect: Connect, is_dropped: bool
+) -> None:
+    client = await connect(scripted)
+    first, second = client.subscribe("news"), client.subscribe("news")
+    await first.begin()
+    scripted.held = []
+    if is_dropped:
+        first.leave()
+    begins = asyncio.create_task(second.begin())
+    await wait_until_async(lambda: scripted.frames[-1]["type"] == "subscribe")
+    await scripted.broadcast(DELIVERY | {"message": "before a gap"})
+    if not is_dropped:
+        await scripted.broadcast(ENDED | {"topic": "news"})
+    await wait_until_async(lambda: len(scripted.held or ()) == 1 + is_dropped)
+    for acknowledge in scripted.held:
+        await acknowledge()
+    await begins
+    await scripted.broadcast(DELIVERY | {"message": "after it"})
+    message = await second.get()
+    assert message is not None
+    assert message.message == "after it"
 
 
 async def test_refusal_after_a_reconnect_is_told_to_the_client(

@@ -28,7 +28,10 @@ TOPICS = ["a", "a.b", "a.b.c", "d"]
 TOPIC = st.sampled_from(TOPICS)
 FEW = st.integers(1, 4)
 SUBSCRIBE = st.tuples(
-    st.just("subscribe"), TOPIC, st.sampled_from(["live", "live", "since", "last"])
+    st.just("subscribe"),
+    TOPIC,
+    st.sampled_from(["live", "live", "since", "last"]),
+    st.sampled_from([False, False, True]),
 )
 FLOW = st.just(("flow",))
 STEP = st.one_of(
@@ -62,7 +65,7 @@ STEPS = st.tuples(
 class Reader:
     """A subscription, and what its reader has seen."""
 
-    def __init__(self, world: "World", topic: str, start: str) -> None:
+    def __init__(self, world: "World", topic: str, start: str, has_grant: bool = False) -> None:
         self.topic = topic
         options: dict[str, Any] = {}
         self.begin_at: int | None = None
@@ -72,6 +75,8 @@ class Reader:
             self.begin_at = world.model.count(cursor)
         elif start == "last":
             options["last"] = 2
+        if has_grant:
+            options["grant"] = self.grant
         self.world = world
         self.subscription: Subscription = world.client.subscribe(
             topic, on_reset=lambda: None, **options
@@ -82,6 +87,10 @@ class Reader:
         """By place in ``seen`` how many were published when a reset was told there."""
         self.end_at: int | None = None
         """How many were published when the server ended the subscription."""
+
+    async def grant(self) -> str:
+        await asyncio.sleep(0)
+        return "grant"
 
     async def read(self) -> None:
         """Take all that waits, and note when the subscription was acknowledged."""
@@ -165,8 +174,8 @@ class World:
         if self.client._publishes.server_has_log:
             self.publishes.append(asyncio.create_task(self.client.publish(topic, "mine")))
 
-    def do_subscribe(self, topic: str, start: str) -> None:
-        self.readers.append(Reader(self, topic, start))
+    def do_subscribe(self, topic: str, start: str, has_grant: bool = False) -> None:
+        self.readers.append(Reader(self, topic, start, has_grant))
 
     def do_unsubscribe(self, number: int) -> None:
         if number < len(self.readers):
