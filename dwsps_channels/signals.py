@@ -17,7 +17,10 @@ subscribed = Signal()
 """Sent when a client has a new subscription. Also has ``topic``."""
 
 unsubscribed = Signal()
-"""Sent when a client has unsubscribed. Also has ``topic``. Not sent for subscriptions that end with a connection."""
+"""Sent when a subscription has ended: the client has unsubscribed, or is not allowed to have it any more. Also has ``topic``.
+
+Not sent for subscriptions that end with a connection.
+"""
 
 published = Signal()
 """Sent when a client of this process has published. Also has ``topic`` and ``message``, the published value."""

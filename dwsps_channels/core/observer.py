@@ -21,7 +21,10 @@ class Observer:
         """Take note of a new subscription."""
 
     def unsubscribed(self, identity: Identity, topic: str) -> None:
-        """Take note that a client ended a subscription. Subscriptions that end with their connection are not reported."""
+        """Take note that a subscription ended: by its client, or because it is not allowed any more.
+
+        Subscriptions that end with their connection are not reported.
+        """
 
     def published(self, identity: Identity, topic: str, message: Raw) -> None:
         """Take note of a client's publish. The broker may still refuse it, but not at once.

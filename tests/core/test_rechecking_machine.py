@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from dwsps_channels.core.authenticator import Authentication
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.policy import Decision
@@ -88,6 +89,7 @@ class Machine(RuleBasedStateMachine):
             policy=self,
             transport=self.transport,
             pause=self.pause,
+            authenticator=self.authenticate,
         )
         self.publisher = self.world.connect("publisher")
 
@@ -104,6 +106,9 @@ class Machine(RuleBasedStateMachine):
 
     def may_publish(self, identity: Identity, topic: str) -> Any:
         return self._answer(self.versions[identity.user.version].get(topic, NO).allowed)
+
+    def authenticate(self, token: str) -> Any:
+        return self._answer(Authentication(User(len(self.versions) - 1)))
 
     def pause(self, seconds: float) -> Awaitable[None]:
         waiting = self.loop.create_future()
@@ -160,6 +165,11 @@ class Machine(RuleBasedStateMachine):
     def publish_as_client(self, topic: str) -> None:
         self.send(publish(topic, "mine"))
 
+    @precondition(lambda self: self.is_free)
+    @rule()
+    def send_token(self) -> None:
+        self.send('{"type": "authenticate", "token": "of the user"}')
+
     @rule(topic=topics)
     def publish(self, topic: str) -> None:
         before = set(self.standing)
@@ -202,7 +212,10 @@ class Machine(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.answers) - 1))
         waiting, answer = self.answers.pop(index)
         if not waiting.done():
-            if not isinstance(answer, Identity) and data.draw(st.integers(0, 9)) == 0:
+            if (
+                not isinstance(answer, Identity | Authentication)
+                and data.draw(st.integers(0, 9)) == 0
+            ):
                 waiting.set_exception(Unavailable("a policy that fails"))
             else:
                 waiting.set_result(answer)
