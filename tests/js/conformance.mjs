@@ -164,9 +164,9 @@ class Application {
     this.client.on('unsubscribed', ({ code, topic }) => (this.#refused[topic] = code))
     this.client.on('close', ({ code, willReconnect }) => willReconnect || (this.#closedWith = code))
     this.client.on('reset', ({ topics }) => this.#resets.push(topics.toSorted()))
-    this.client.on('error', ({ code, action, topic }) => {
-      const isGone = topic && !this.client.subscriptions.includes(topic)
-      if (action === 'subscribe' && isGone) this.#refused[topic] = code
+    this.client.on('error', ({ code, action, topic, retryable }) => {
+      const isFinal = topic && !(retryable && this.client.subscriptions.includes(topic))
+      if (action === 'subscribe' && isFinal) this.#refused[topic] = code
     })
   }
 

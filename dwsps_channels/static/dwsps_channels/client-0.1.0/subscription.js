@@ -22,15 +22,22 @@ export class Subscription {
     this.topic = topic
   }
 
+  /** The latest grant, or its function. A resume brings one that the server has accepted: a bad one would end all calls. */
+  get #grantSource() {
+    const isRestored = this.wasGranted && !this.isLive && !this.isBroken
+    const call = isRestored ? this.grants.findLast(({ isGranted }) => isGranted) : this.grants.at(-1)
+    return call?.grant ?? ''
+  }
+
   /** A function that returns the grant; undefined if there is none to call. */
   get fetchGrant() {
-    const { grant } = this.grants.at(-1) ?? {}
-    return typeof grant === 'function' ? grant : undefined
+    const source = this.#grantSource
+    return typeof source === 'function' ? source : undefined
   }
 
   /** What allows the subscription, apart from the server's policy; empty if nothing does. */
   get grant() {
-    return this.fetchGrant ? this.#fetched : (this.grants.at(-1)?.grant ?? '')
+    return this.fetchGrant ? this.#fetched : this.#grantSource
   }
 
   set grant(fetched) {
