@@ -15,7 +15,7 @@ from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperatio
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest
 from django.template import Context, RequestContext, Template
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.urls import set_script_prefix
 from django.utils.functional import SimpleLazyObject
 
@@ -273,3 +273,18 @@ async def test_grant_in_an_async_view_says_what_to_do_instead() -> None:
 
     with pytest.raises(SynchronousOnlyOperation, match="make the grant in the view"):
         granted('{% dwsps_grant "orders" 42 %}', request)
+
+
+@pytest.mark.django_db
+@override_settings(ROOT_URLCONF="tests.grants.site")
+def test_grant_of_a_visitors_page_comes_with_the_cookie_of_the_session() -> None:
+    """By Django's own middleware, as under any WSGI server."""
+    browser = Client()
+
+    first, second = (browser.get(f"/order/{pk}/") for pk in (42, 43))
+
+    key = first.cookies["sessionid"].value
+    assert allows(first.content.decode(), "orders.42", AnonymousUser(), key)
+    assert "Cookie" in first["Vary"]
+    assert "sessionid" not in second.cookies
+    assert allows(second.content.decode(), "orders.43", AnonymousUser(), key)
