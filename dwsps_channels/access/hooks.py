@@ -20,7 +20,7 @@ from dwsps_channels.core.notice import Disconnect, Notice, Rules, Verify
 from dwsps_channels.exceptions import NotServing
 from dwsps_channels.models.topic_rule import TopicRule, rules_changed
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.publishing.notifying import lost_notices, notify
+from dwsps_channels.publishing.notifying import lost_notices, notify, notify_later
 
 logger = logging.getLogger("dwsps_channels.access")
 
@@ -121,7 +121,7 @@ def _notify(notice: Notice, using: str | None = None, *, always: bool = False) -
         if always or conf.REVOKE:
             notify(notice, using=using)
     except (NotServing, Unavailable) as error:
-        lost_notices.add(error.problem)
+        notify_later(notice, error)
     except TransactionManagementError as error:
         lost_notices.add(str(error))
     except Exception:

@@ -4,12 +4,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from time import time
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future, has_failed
 from dwsps_channels.core.keys import server_key
-from dwsps_channels.core.notice import Notice
+from dwsps_channels.core.notice import Dated, Notice
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
@@ -62,15 +64,14 @@ class LocalPublisher:
         if _running_loop() is server.loop:
             answer = server.node.notify(notice)
             if not isinstance(answer, int):
-                answer.add_done_callback(_log_lost_notice)
+                answer.add_done_callback(partial(self._notice_settled, notice))
             return
         notifying = asyncio.run_coroutine_threadsafe(self._notify(notice), server.loop)
-        try:
-            notifying.result(conf.PUBLISH_TIMEOUT)
-        except TimeoutError:
-            raise _late() from None
-        finally:
-            notifying.cancel()
+        with self._at_least_here(notice):
+            try:
+                notifying.result(conf.PUBLISH_TIMEOUT)
+            finally:
+                notifying.cancel()
 
     async def anotify(self, notice: Notice) -> None:
         """See ``Notifier.anotify``."""
@@ -82,17 +83,31 @@ class LocalPublisher:
             notifying = asyncio.wrap_future(
                 asyncio.run_coroutine_threadsafe(self._notify(notice), server.loop)
             )
-        try:
+        with self._at_least_here(notice):
             async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
                 await notifying
-        except TimeoutError:
-            raise _late() from None
 
     async def _notify(self, notice: Notice) -> None:
         await self._server.started()
         answer = self._server.node.notify(notice)
         if not isinstance(answer, int):
             await answer
+
+    @contextmanager
+    def _at_least_here(self, notice: Notice) -> Iterator[None]:
+        """Let a notice that the broker does not take count in this process, and raise ``Unavailable``."""
+        try:
+            yield
+        except (TimeoutError, Unavailable) as error:
+            self._server.loop.call_soon_threadsafe(self._server.heed, Dated(notice, time()))
+            raise _late() if isinstance(error, TimeoutError) else error from None
+
+    def _notice_settled(self, notice: Notice, accepted: Future) -> None:
+        if has_failed(accepted):
+            self._server.heed(Dated(notice, time()))
+            logger.warning(
+                "a change of access did not reach the server's processes: %s", accepted.exception()
+            )
 
     async def _publish(self, message: OutgoingMessage) -> PublishResult:
         # The first request starts it; those that come at the same time may get here before it has started.
@@ -125,13 +140,6 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _late() -> Unavailable:
     return Unavailable(f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s")
-
-
-def _log_lost_notice(accepted: Future) -> None:
-    if has_failed(accepted):
-        logger.warning(
-            "a change of access did not reach the server's processes: %s", accepted.exception()
-        )
 
 
 _under_way: set[asyncio.Future[None]] = set()

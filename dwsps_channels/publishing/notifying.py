@@ -1,5 +1,6 @@
 """Notices from any Django code: at once, or on commit of the caller's transaction."""
 
+import os
 from typing import Final
 
 from django.db import transaction
@@ -10,13 +11,18 @@ from dwsps_channels.exceptions import NotServing
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.choice import choose_publisher
 from dwsps_channels.publishing.losses import FailureCounter
-from dwsps_channels.publishing.publisher import Notifier
+from dwsps_channels.publishing.resending import Resender
 from dwsps_channels.publishing.transactions import database_in_transaction, has_commit_hooks
 
 lost_notices: Final = FailureCounter(
-    "connections were not told that access has changed: %d changes, %d since the start: %s"
+    "connections were not told at once that access has changed: %d changes, %d since the start: %s"
 )
-"""The notices that this process could not send and that nobody was there to hear of it: they were sent on commit."""
+"""The notices that this process could not send at once, if there was nobody to raise it to."""
+
+resender: Final = Resender(lambda: choose_publisher())
+"""Sends them again."""
+
+os.register_at_fork(after_in_child=resender.forget)
 
 
 def notify(notice: Notice, *, using: str | None = None) -> None:
@@ -24,7 +30,8 @@ def notify(notice: Notice, *, using: str | None = None) -> None:
 
     Raises:
         TransactionManagementError: after ``set_autocommit(False)``.
-        NotServing, Unavailable: as ``publish`` does. On commit that is counted in the log.
+        NotServing, Unavailable: as ``publish`` does. On commit that is counted in the log, and the notice is sent again
+            until the server takes it.
     """
     notifier = choose_publisher()
     database = database_in_transaction(using)
@@ -39,7 +46,10 @@ def notify(notice: Notice, *, using: str | None = None) -> None:
 
     # A function, not a partial: Django names it in its log.
     def notify_on_commit() -> None:
-        notify_or_count(notifier, notice)
+        try:
+            notifier.notify(notice)
+        except (NotServing, Unavailable) as error:
+            notify_later(notice, error)
 
     transaction.on_commit(notify_on_commit, using=database, robust=True)
 
@@ -49,11 +59,8 @@ async def anotify(notice: Notice) -> None:
     await choose_publisher().anotify(notice)
 
 
-def notify_or_count(notifier: Notifier, notice: Notice) -> None:
-    """Send ``notice``, or count in the log that it was not sent."""
-    try:
-        notifier.notify(notice)
-    except (NotServing, Unavailable) as error:
-        lost_notices.add(error.problem)
-    else:
-        lost_notices.report_if_due()
+def notify_later(notice: Notice, error: NotServing | Unavailable) -> None:
+    """Count that ``notice`` could not be sent because of ``error``, and send it again until the server takes it."""
+    lost_notices.add(error.problem)
+    if isinstance(error, Unavailable):
+        resender.add(notice)  # without a server there are no connections to tell

@@ -131,7 +131,7 @@ class Runtime:
             replay_limits=conf.replay_limits,
             on_reset=lambda: self.sessions.reset(self.node.cursor),
             on_exclude=self._close_sessions,
-            on_notice=self._on_notice,
+            on_notice=self.heed,
             on_begin=self._on_begin,
         )
         self.draining = False
@@ -331,7 +331,8 @@ class Runtime:
         await self._until_closed(WORKERS_GRACE)
         self._close_sessions()
 
-    def _on_notice(self, dated: Dated) -> None:
+    def heed(self, dated: Dated) -> None:
+        """Let a notice take effect in this process."""
         self._revocations.heed(dated)
         self.rechecker.heed(dated.notice)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from dwsps_channels.publishing import notifying
-from dwsps_channels.publishing.notifying import lost_notices
+from dwsps_channels.publishing.notifying import lost_notices, resender
 from tests.access.recording import RecordingNotifier
 
 
@@ -17,3 +17,4 @@ def notifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingNotifier]:
     lost_notices.forget()
     yield found
     lost_notices.forget()
+    resender.forget()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
@@ -35,15 +36,26 @@ def kinds() -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("revocation")
+
+
+@pytest.fixture(scope="module")
+def broker(folder: Path) -> Iterator[Redis]:
+    """The Redis of the module's servers."""
+    with Redis.all_closed() as redises:
+        redises.append(redis_server(folder))
+        yield redises[0].start()
+
+
+@pytest.fixture(scope="module")
 def servers(
-    kinds: tuple[str, str], migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+    kinds: tuple[str, str], broker: Redis, migrated_database: Path, folder: Path
 ) -> Iterator[list[Server]]:
     """Two processes of one server. Their rules are there."""
-    folder = tmp_path_factory.mktemp("revocation")
-    with Redis.all_closed() as redises, Server.all_closed() as started:
-        redises.append(redis_server(folder))
+    with Server.all_closed() as started:
         env = {
-            "REDIS_URL": redises[0].start().url,
+            "REDIS_URL": broker.url,
             "DJANGO_SETTINGS_MODULE": "tests.access.site_settings",
             "DWSPS_POLICY": "dwsps_channels.policies.TopicRules",
         }
@@ -257,3 +269,23 @@ async def test_a_client_that_connects_in_the_moment_of_its_logout_stays_out(
         late = max(each.last_at for each in sockets) - ends_at
         print(f"of {len(sockets)} connections the last message came at {1000 * late:+.0f} ms")
         assert late < GRACE
+
+
+async def test_a_change_while_redis_is_away_counts_elsewhere_once_it_is_back(
+    servers: list[Server], broker: Redis
+) -> None:
+    topic, browser = "away", Browser()
+    await browser.visit(servers[0], "sign_up", name=f"user{next(_names)}")
+    async with browser.socket(servers[0]) as here, browser.socket(servers[1]) as there:
+        for each in (here, there):
+            await each.connection.send(json.dumps({"type": "subscribe", "topic": topic}))
+        await wait_until_async(lambda: here.replies and there.replies, what="they subscribe")
+        broker.suspend()
+        try:
+            await browser.visit(servers[0], "close_topic", topic=topic)
+            await wait_until_async(lambda: here.is_out, what="it is out where it happened")
+            assert not there.is_out
+        finally:
+            broker.signal(signal.SIGCONT)
+        await wait_until_async(lambda: there.is_out, what="it is out everywhere")
+        assert here.ended == there.ended == {topic: "forbidden"}

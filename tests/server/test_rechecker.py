@@ -16,11 +16,14 @@ from django.utils import timezone
 from dwsps_channels import apublish
 from dwsps_channels.access import adisconnect, apermission_changed
 from dwsps_channels.auth import AuthMiddlewareStack
+from dwsps_channels.broker.sending.send_queue import refused
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.log import Log
 from dwsps_channels.core.notice import Rules, Verify
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.policies import nonblocking
+from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.server import logins, rechecker, runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from tests.processes import wait_until_async
@@ -271,6 +274,33 @@ async def test_a_client_that_cannot_be_looked_up_is_sent_away(
         await apermission_changed(user)
         assert await closed(client) == 4103
     assert "the database is away" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["another log", "a gap"])
+async def test_notices_that_may_have_been_missed_have_everybody_looked_up(
+    user: User, kind: str
+) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        await User.objects.aupdate(is_active=False)
+        server = await runtime.obtain()
+        if kind == "a gap":
+            server.node.miss()
+        else:
+            server.node.begin(Log("another"))
+        assert await closed(client) == 4001
+
+
+async def test_a_change_that_the_broker_does_not_take_counts_in_this_process(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        server = await runtime.obtain()
+        monkeypatch.setattr(server.node, "_hand_over", lambda publication: refused("redis is away"))
+        with pytest.raises(Unavailable):
+            await adisconnect(user=user)
+        assert await closed(client) == 4001
 
 
 async def test_an_anonymous_client_is_not_looked_up() -> None:

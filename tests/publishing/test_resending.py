@@ -1,0 +1,77 @@
+"""Notices that the server did not take are sent again."""
+
+from collections.abc import Callable
+
+import pytest
+
+from dwsps_channels.core.notice import EVERYTHING, Notice, Rules, Verify
+from dwsps_channels.exceptions import NotServing
+from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing import resending
+from dwsps_channels.publishing.resending import Resender
+from tests.access.recording import RecordingNotifier
+from tests.processes import wait_until
+
+
+class Flaky(RecordingNotifier):
+    """Raises what is left of ``problems``, one for each attempt."""
+
+    def __init__(self, *problems: Exception) -> None:
+        super().__init__()
+        self.problems = list(problems)
+        self.attempts = 0
+
+    def notify(self, notice: Notice) -> None:
+        self.attempts += 1
+        if self.problems:
+            raise self.problems.pop(0)
+        super().notify(notice)
+
+
+def resender_to(notifier: Flaky) -> Resender:
+    return Resender(lambda: notifier, pause=0.01)
+
+
+def is_idle(resender: Resender) -> Callable[[], bool]:
+    return lambda: resender._thread is None
+
+
+def test_they_are_sent_until_the_server_takes_them_each_once_and_in_order() -> None:
+    notifier = Flaky(Unavailable("redis is away"), NotServing("ws://host/", "refused"))
+    resender = resender_to(notifier)
+    for notice in (Verify("1"), Rules(), Verify("1")):
+        resender.add(notice)
+    wait_until(is_idle(resender))
+    assert notifier.notices == [Verify("1"), Rules()]
+    assert notifier.attempts == 4
+    resender.add(Verify("2"))
+    wait_until(is_idle(resender))
+    assert notifier.notices[-1] == Verify("2")
+
+
+def test_too_many_are_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resending, "MAX_UNSENT", 3)
+    notifier = Flaky()
+    resender = Resender(lambda: notifier, pause=0.2)
+    for number in range(5):
+        resender.add(Verify(str(number)))
+    wait_until(is_idle(resender))
+    assert notifier.notices == [EVERYTHING, Verify("3"), Verify("4")]
+
+
+def test_a_defect_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+    notifier = Flaky(KeyError("a defect"))
+    resender = resender_to(notifier)
+    resender.add(Rules())
+    wait_until(is_idle(resender))
+    assert notifier.notices == [Rules()]
+    assert "a defect" in caplog.text
+
+
+def test_a_forked_process_leaves_them_to_its_parent() -> None:
+    notifier = Flaky()
+    resender = Resender(lambda: notifier, pause=60.0)
+    resender.add(Rules())
+    resender.forget()
+    assert resender._thread is None
+    assert resender._unsent == {}
