@@ -203,7 +203,7 @@ class Rechecker:
         while len(self._recent) > MAX_MEMORY or now - next(iter(self._recent.values())) > MEMORY:
             oldest, at = next(iter(self._recent.items()))
             del self._recent[oldest]
-            if now - at <= MEMORY and oldest != _EVERYBODY:
+            if now - at <= MEMORY:
                 # Too many to know them all.
                 self._recent[_EVERYBODY] = now
 
