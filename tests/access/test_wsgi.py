@@ -9,20 +9,21 @@ import pytest
 from tests.access.browser import Browser
 from tests.processes import HOST, Child, ServerFactory, free_port, wait_until_async
 
-BROKERS = {
-    "memory": "dwsps_channels.broker.backends.MemoryBackend",
-    "database": "dwsps_channels.broker.backends.DatabaseBackend",
-}
+BACKENDS = "dwsps_channels.broker.backends"
 
 
-@pytest.mark.parametrize("broker", BROKERS)
+@pytest.mark.parametrize(
+    ("kind", "broker"),
+    [("uvicorn", f"{BACKENDS}.MemoryBackend"), ("fastlane", f"{BACKENDS}.DatabaseBackend")],
+    ids=["memory", "database"],
+)
 async def test_a_logout_under_gunicorn_ends_the_connections(
-    start_server: ServerFactory, tmp_path: Path, broker: str
+    start_server: ServerFactory, tmp_path: Path, kind: str, broker: str
 ) -> None:
     server = start_server(
-        "fastlane",
+        kind,
         application="tests.access.site:application",
-        dwsps={"BROKER": {"BACKEND": BROKERS[broker]}},
+        dwsps={"BROKER": {"BACKEND": broker}},
         env={"DJANGO_SETTINGS_MODULE": "tests.access.site_settings"},
     )
     port = free_port()

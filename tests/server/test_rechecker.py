@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from http.cookies import Morsel
+from typing import Any
 
+import channels.auth
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group, User
@@ -96,13 +98,13 @@ class Browser(Client):
         super().__init__()
         self.force_login(user)
 
-    def connect(self) -> PubSubCommunicator:
+    def connect(self, stack: Any = AuthMiddlewareStack) -> PubSubCommunicator:
         def header(name: str, morsel: "Morsel[str]") -> str:
             return f"{name}={morsel.value}"
 
         cookies = "; ".join(header(*each) for each in self.cookies.items())
         return PubSubCommunicator(
-            AuthMiddlewareStack(PubSubConsumer.as_asgi()), headers=[(b"cookie", cookies.encode())]
+            stack(PubSubConsumer.as_asgi()), headers=[(b"cookie", cookies.encode())]
         )
 
 
@@ -126,9 +128,22 @@ async def ended(client: PubSubCommunicator) -> dict[str, str]:
     return {topic: error.code for topic, error in client.ended.items()}
 
 
-async def test_a_logout_ends_the_connections_of_its_session(user: User) -> None:
+async def logins_of_all() -> list[object]:
+    server = await runtime.obtain()
+    return [server.rechecker._watches[each].login for each in server.sessions]
+
+
+@pytest.mark.parametrize(
+    "stack", [AuthMiddlewareStack, channels.auth.AuthMiddlewareStack], ids=["ours", "Channels'"]
+)
+async def test_a_logout_ends_the_connections_of_its_session(user: User, stack: Any) -> None:
     one, other = await browser_of(user), await browser_of(user)
-    async with one.connect() as first, one.connect() as second, other.connect() as third:
+    async with (
+        one.connect(stack) as first,
+        one.connect(stack) as second,
+        other.connect(stack) as third,
+    ):
+        assert {type(each) for each in await logins_of_all()} == {logins.SessionLogin}
         await sync_to_async(one.logout)()
         assert [await closed(each) for each in (first, second)] == [4001, 4001]
         assert await third.received_nothing()
