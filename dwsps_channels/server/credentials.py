@@ -10,6 +10,7 @@ from django.db import Error as DatabaseError
 from dwsps_channels.connections.handshakes import unanswered
 from dwsps_channels.connections.throttle import (
     FREE,
+    MAX_WAITING,
     KnownFailure,
     Throttle,
     TooManyFailures,
@@ -52,7 +53,10 @@ class Credentials:
         """Accept tokens that ``authenticator`` knows the user of; ``None``: accept none."""
         self._project = None if authenticator is None else ProjectAuthenticator(authenticator)
         self._workers = WorkerCredentials()
-        self._secret_throttle = Throttle()
+        # Tokens that are as long as a secret wait there as well.
+        self._secret_throttle = Throttle(
+            max_waiting=MAX_WAITING if authenticator is None else MAX_WAITING_TOKENS
+        )
         self._token_throttle = Throttle(
             free=FREE_TOKENS, parallel=PARALLEL_TOKENS, max_waiting=MAX_WAITING_TOKENS
         )
