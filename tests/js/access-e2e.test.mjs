@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'
-import { connect, next, open, record, until } from './helpers.mjs'
+import { connect, next, open, record, until, WebSocket } from './helpers.mjs'
 
 const { DWSPS_ACCESS_URL: url, DWSPS_CREDENTIALS: given = '{}' } = process.env
 const { short, long, grant } = JSON.parse(given)
@@ -49,6 +49,33 @@ real('a grant opens its topic, to its user, and no other', async (t) => {
   assert.deepEqual(got, [1])
   await assert.rejects(client.subscribe('orders.43', null, { grant }), { code: 'forbidden' })
   await assert.rejects((await open(t, url)).subscribe('orders.42', null, { grant }), { code: 'forbidden' })
+})
+
+real('after a break, token and grant are sent again, and what was missed arrives', async (t) => {
+  const sockets = []
+  class Cuttable extends WebSocket {
+    constructor(...args) {
+      super(...args)
+      sockets.push(this)
+    }
+  }
+  const other = await open(t, url, { token: long })
+  const client = await open(t, url, { token: async () => long, WebSocket: Cuttable })
+  const got = []
+  const resets = record(client, 'reset')
+  const handler = ({ message }) => got.push(message)
+  await client.subscribe('orders.42', handler, { grant })
+  await client.subscribe('orders.42.paid', handler, { grant: async () => grant })
+  await client.subscribe('members.x', handler)
+  const lost = next(client, 'close')
+  const opened = next(client, 'open')
+  sockets[0].terminate()
+  await lost
+  await other.publish('orders.42', 1)
+  await other.publish('members.x', 2)
+  await other.publish('orders.42.paid', 3)
+  await opened
+  assert.deepEqual([got.toSorted(), resets, sockets.length], [[1, 2, 3, 3], [], 2])
 })
 
 real('a subscription that the policy ends says so, and the others go on', async (t) => {
