@@ -16,6 +16,7 @@ from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from tests.core.recording import (
     STAMP,
     Client,
+    RecordingPolicy,
     World,
     delivery,
     future,
@@ -26,6 +27,7 @@ from tests.core.recording import (
     turn,
     unsubscribe,
 )
+from tests.processes import wait_until_async
 
 
 @dataclass
@@ -410,8 +412,7 @@ class TestRecoveriesMeanwhile:
         await turn()
         rules.answer(True, True)
         await asyncio.gather(*rechecks)
-        while rules.questions[-1][1].done():
-            await turn()
+        await wait_until_async(lambda: not rules.questions[-1][1].done())
         rules.answer(False)
         await recovered
         assert said(client) == ["error"]
@@ -450,8 +451,7 @@ class TestWhatIsBeingDecided:
         await turn()
         assert client.session.recheck(["sport"]) is None
         rules.answer(True)
-        while len(rules.questions) < 2:
-            await turn()
+        await wait_until_async(lambda: len(rules.questions) == 2)
         rules.answer(False)
         await pending
         assert "forbidden" in str(client.transport.take())
@@ -471,7 +471,7 @@ class TestWhatIsBeingDecided:
         await turn()
         client.session.close(code, Unauthorized("logged out"))
         rules.answer(True)
-        await pending
+        await asyncio.wait_for(pending, 5)
         assert world.is_empty()
         assert world.broker.taken == []
 
@@ -549,14 +549,33 @@ class TestVerify:
         await turn()
         rules.answer(True)
         await looking
-        while not pending.done():
+
+        def is_done() -> bool:
             for _, question in rules.questions:
                 if not question.done():
                     question.set_result(True)
-            await asyncio.sleep(0)
+            return pending.done()
+
+        await wait_until_async(is_done)
 
         assert all(user is after for user in rules.users[1:])
         assert said(client) == ["1", "ack"]
+
+    async def test_what_is_not_denied_any_more_comes_from_the_beginning_of_the_look_up_on(
+        self, world: World
+    ) -> None:
+        answers: list[Any] = [Decision(True, denied=("news.uk",))]
+        client = world.connect(policy=RecordingPolicy(lambda: answers[-1]))
+        publisher = world.connect("publisher")
+        client.send(subscribe("news"))
+        answers.append(Decision(True, denied=("news.us",)))
+        found = future()
+        looking = start(client.session.verify(lambda: found))
+        for topic in ("news", "news.uk", "news.us"):
+            publisher.send(publish(topic, topic))
+        found.set_result(client.session.identity)
+        await looking
+        assert said(client) == ["news", "news.uk"]
 
     async def test_a_recheck_that_ends_meanwhile_releases_nothing(self, world: World) -> None:
         rules = LaterRules()

@@ -224,7 +224,10 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def answer_all(self) -> None:
         """Answer everything, in order."""
+        rounds = 0
         while self.answers or self.pauses:
+            rounds += 1
+            assert rounds < 1000
             answers, self.answers = self.answers, []
             for waiting, answer in answers:
                 if not waiting.done():
