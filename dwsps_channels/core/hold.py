@@ -57,6 +57,8 @@ class Hold:
 
     def close(self, code: int, final_frame: Frame, *, discard: bool = False) -> None:
         """Close the session's transport, without what is held."""
+        self._limit = -1  # from now on nothing is kept
+        self._size = 0
         self._kept.clear()
         self.transport.close(code, final_frame, discard=discard)
 

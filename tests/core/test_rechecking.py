@@ -373,6 +373,23 @@ class TestHeldBack:
         await rechecked
         assert said(client) == ["ack"]
 
+    async def test_after_a_close_nothing_is_kept(self, world: World, rules: LaterRules) -> None:
+        client = world.connect(policy=rules)
+        await rules.subscribe(client, "news")
+        world.broker.answer = future()
+        pending = client.start(publish("sport", id=1))
+        rules.answer(True)
+        await pending
+        rechecked = start(client.session.recheck(None))
+        client.session.receive(unsubscribe("weather"))
+        client.session.close(CloseCode.GOING_AWAY, Unavailable("going away"))
+        world.broker.answer.set_result(7)
+        await turn()
+        assert client.session.buffered_bytes == 0
+        rules.answer(True)
+        await rechecked
+        assert said(client) == []
+
 
 class TestRecoveriesMeanwhile:
     """A replay waits until nothing is held back: its offsets would tell that the client has all before them."""
