@@ -43,6 +43,12 @@ class Page:
         """Read docs/how-to/`name`.md."""
         return cls(name, (HOW_TO / f"{name}.md").read_text())
 
+    def section(self, heading: str) -> "Page":
+        """Give one section as a page, for a page that tells several ways; named after the page and its heading."""
+        _, found, rest = self.text.partition(f"\n## {heading}\n")
+        assert found, f"{self.name} has no section {heading!r}"
+        return Page(f"{self.name}-{heading.lower().replace(' ', '-')}", rest.partition("\n## ")[0])
+
     @cached_property
     def blocks(self) -> list[Block]:
         """
