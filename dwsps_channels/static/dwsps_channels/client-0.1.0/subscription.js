@@ -22,10 +22,14 @@ export class Subscription {
     this.topic = topic
   }
 
+  /** Whether a resume can bring it back on this connection. */
+  get isResumable() {
+    return this.wasGranted && !this.isLive && !this.isBroken
+  }
+
   /** The latest grant, or its function. A resume brings one that the server has accepted: a bad one would end all calls. */
   get #grantSource() {
-    const isRestored = this.wasGranted && !this.isLive && !this.isBroken
-    const call = isRestored ? this.grants.findLast(({ isGranted }) => isGranted) : this.grants.at(-1)
+    const call = this.isResumable ? this.grants.findLast(({ isGranted }) => isGranted) : this.grants.at(-1)
     return call?.grant ?? ''
   }
 

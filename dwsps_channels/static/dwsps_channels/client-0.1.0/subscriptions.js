@@ -190,33 +190,32 @@ export class Subscriptions {
   }
 
   #enqueue(subscription) {
-    const { wasGranted, isLive, isBroken, fetchGrant } = subscription
-    const toResume = wasGranted && !isLive && !isBroken
-    if (fetchGrant) this.#fetchGrant(subscription, toResume)
-    else this.#queueOf(toResume).add(subscription)
+    if (subscription.fetchGrant) this.#fetchGrant(subscription)
+    else this.#queueOf(subscription).add(subscription)
   }
 
-  #queueOf(toResume) {
-    return toResume ? this.#unresumed : this.#unasked
+  #queueOf({ isResumable }) {
+    return isResumable ? this.#unresumed : this.#unasked
   }
 
   /** Ask the user's function for the grant of a subscription, then enqueue it. */
-  async #fetchGrant(subscription, toResume) {
+  async #fetchGrant(subscription) {
     const { connection, options, onWork } = this.#parts
     if (!connection.isReady || subscription.fetching) return
     const { topic } = subscription
     const fetching = (subscription.fetching = {})
-    if (toResume) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
-    let problem
+    if (subscription.isResumable) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
+    let grant, problem
     try {
-      subscription.grant = await obtain(subscription.fetchGrant, 'grant', options.timeout)
+      grant = await obtain(subscription.fetchGrant, 'grant', options.timeout)
     } catch (cause) {
       problem = new PSError('no_grant', String(cause?.message ?? cause), { retryable: true, action: 'subscribe', topic, cause })
     }
     if (subscription.fetching !== fetching || this.#byTopic.get(topic) !== subscription) return
     subscription.fetching = null
     if (problem) return this.#refuse(subscription, subscription.waiting.splice(0), problem, subscription.since)
-    this.#queueOf(toResume).add(subscription)
+    subscription.grant = grant
+    this.#queueOf(subscription).add(subscription)
     onWork()
   }
 
@@ -413,7 +412,8 @@ export class Subscriptions {
 
   /** Tell listeners of all resets at once, when the answers to what was restored are there. */
   #tellResets() {
-    const isAsked = (each) => each.asked > 0 || each.isResuming || each.fetching || this.#unresumed.has(each) || this.#unasked.has(each)
+    const isQueued = (each) => this.#unresumed.has(each) || this.#unasked.has(each)
+    const isAsked = (each) => each.asked > 0 || each.isResuming || each.fetching || isQueued(each)
     if (!this.#resetTopics.size || [...this.#restoring].some(isAsked)) return
     const topics = [...this.#resetTopics].filter((topic) => this.#byTopic.has(topic))
     this.#resetTopics.clear()
