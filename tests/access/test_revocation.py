@@ -271,6 +271,26 @@ async def test_a_client_that_connects_in_the_moment_of_its_logout_stays_out(
         assert late < GRACE
 
 
+async def test_a_command_disconnects_a_user_at_both_processes(servers: list[Server]) -> None:
+    name, browser, other = f"user{next(_names)}", Browser(), Browser()
+    await browser.visit(servers[0], "sign_up", name=name)
+    await other.visit(servers[0], "sign_up", name=f"user{next(_names)}")
+    command = (
+        "from django.contrib.auth.models import User\n"
+        "from dwsps_channels.access import disconnect\n"
+        f"disconnect(user=User.objects.get(username='{name}'))"
+    )
+    async with (
+        browser.socket(servers[0]) as here,
+        browser.socket(servers[1]) as there,
+        other.socket(servers[0]) as bystander,
+    ):
+        await asyncio.to_thread(servers[0].manage, "shell", "-c", command)
+        await wait_until_async(lambda: here.close_code and there.close_code, what="it is out")
+        assert (here.close_code, there.close_code) == (4001, 4001)
+        assert bystander.close_code is None
+
+
 async def test_a_change_while_redis_is_away_counts_elsewhere_once_it_is_back(
     servers: list[Server], broker: Redis
 ) -> None:
