@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 from dwsps_channels.client.address import Address
@@ -48,6 +49,9 @@ class Authentication:
         self._delay = delay
         self._next: str | None = None  # the token for the next connection's first frame
         self._authenticated_at = 0.0  # by the loop's clock
+        self._renewing: Exchange | None = (
+            None  # the connection whose token is renewed, or may not be any more
+        )
 
     async def prepare(self) -> str | None:
         """Get the token for the next connection; return it if it belongs into the handshake.
@@ -92,7 +96,10 @@ class Authentication:
 
         Half of its life is waited for: a token of a few seconds is not to be renewed without pause.
         """
+        if self._renewing is exchange:
+            return
         if callable(self._token):
+            self._renewing = exchange
             lived = asyncio.get_running_loop().time() - self._authenticated_at
             exchange.run(self._renew(exchange, max(0.0, (expires_in - lived) / 2)))
         else:
@@ -106,7 +113,6 @@ class Authentication:
                 if token is None:
                     return  # the user has logged out: the server ends the connection
                 await self._authenticate(exchange, token)
-                self._note_authenticated()
             except (NoToken, CallError) as error:
                 if not isinstance(error, NoToken) and not error.retryable:
                     # The connection stays as it is, until the server ends it.
@@ -119,10 +125,16 @@ class Authentication:
 
     async def _authenticate(self, exchange: Exchange, token: str) -> None:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        _send(exchange, token, lambda _: resolve(answered), lambda error: fail(answered, error))
+
+        def done(_: Incoming) -> None:
+            self._note_authenticated()  # at once: the new token's own end may be announced right behind the ack
+            resolve(answered)
+
+        _send(exchange, token, done, partial(fail, answered))
         await answered
 
     def _note_authenticated(self) -> None:
+        self._renewing = None
         self._authenticated_at = asyncio.get_running_loop().time()
 
     async def _ask(self) -> str | None:

@@ -119,6 +119,7 @@ async def test_renewal_waits_for_half_of_the_life_that_the_token_has(
 
     async def renew(exchange: Exchange, delay: float) -> None:
         delays.append(delay)
+        authentication._note_authenticated()
 
     monkeypatch.setattr(authentication, "_renew", renew)
     await expire(scripted, 1000)
@@ -128,6 +129,39 @@ async def test_renewal_waits_for_half_of_the_life_that_the_token_has(
     await wait_until_async(lambda: len(delays) == 2)
     assert 400 < delays[0] <= 500
     assert delays[1] == 0
+
+
+async def test_end_that_is_announced_right_behind_the_ack_is_heeded(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted, token=lambda: "t")
+    held = scripted.held = []
+    await expire(scripted, 0)
+    for _ in range(3):
+        await wait_until_async(lambda: held)
+        await held.pop()()
+        await expire(scripted, 0)
+    await wait_until_async(lambda: len(scripted.sent("authenticate")) == 4)
+    assert client.state == "open"
+
+
+async def test_one_renewal_at_a_time(scripted: ScriptedServer, connect: Connect) -> None:
+    asked, answer = 0, asyncio.Event()
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            await answer.wait()
+        return "t"
+
+    client = await connect(scripted, token=token)
+    for _ in range(10):
+        await expire(scripted, 0)
+    await client.publish("a", 1)
+    assert asked == 2
+    answer.set()
+    await wait_until_async(lambda: scripted.sent("authenticate"))
 
 
 async def test_renewal_ends_with_its_connection(scripted: ScriptedServer, connect: Connect) -> None:
