@@ -7,7 +7,7 @@ from typing import Any, Final
 # uvicorn's: it logs the path of each handshake and request, with the query.
 LOGGERS: Final = ("uvicorn.access", "uvicorn.error")
 
-_TOKEN: Final = re.compile(r"([?&]token=)[^&\s\"']+")
+_TOKEN: Final = re.compile(r"([?&]token=)[^&\s]+")
 
 
 class TokenFilter(logging.Filter):

@@ -14,6 +14,7 @@ from dwsps_channels.logs.tokens import LOGGERS, hide_tokens
         ("/ws/?token=abc", "/ws/?token=***"),
         ("/ws/?a=b&token=a%2Bb.c:d&c=d", "/ws/?a=b&token=***&c=d"),
         ("/ws/?token=one&token=two", "/ws/?token=***&token=***"),
+        ('/ws/?token=it\'s"quoted"&c=d', "/ws/?token=***&c=d"),
         ("/ws/?tokens=abc", "/ws/?tokens=abc"),
         ("/ws/?token=", "/ws/?token="),
         ("/ws/", "/ws/"),
