@@ -1,14 +1,12 @@
 import django.db.models.deletion
+from django.apps import apps
 from django.db import migrations, models
 
 import dwsps_channels.models.topic_rule
 
 
 class Migration(migrations.Migration):
-    dependencies = [
-        ("auth", "0012_alter_user_first_name_max_length"),
-        ("dwsps_channels", "0002_durable_log"),
-    ]
+    dependencies = [("dwsps_channels", "0002_durable_log")]
 
     operations = [
         migrations.CreateModel(
@@ -112,3 +110,9 @@ class Migration(migrations.Migration):
             },
         ),
     ]
+
+    # Rules name groups: without django.contrib.auth there is no such model.
+    if apps.is_installed("django.contrib.auth"):
+        dependencies += [("auth", "0012_alter_user_first_name_max_length")]
+    else:
+        operations = []

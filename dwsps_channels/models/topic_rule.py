@@ -30,6 +30,8 @@ WHO: Sequence[tuple[str, str]] = (
 
 ACTIONS = ("subscribe", "publish")
 
+NEEDS_AUTH = "topic rules need 'django.contrib.auth' in INSTALLED_APPS: they name its groups"
+
 
 def validate_rule_topic(topic: str) -> None:
     try:
@@ -122,6 +124,8 @@ class TopicRule(models.Model):
     objects = TopicRuleQuerySet.as_manager()
 
     class Meta:
+        # A project without users has no groups of them, so it has no rules: neither the model nor its table.
+        abstract = not apps.is_installed("django.contrib.auth")
         ordering = ("topic",)
 
     def __str__(self) -> str:
@@ -130,9 +134,11 @@ class TopicRule(models.Model):
     def natural_key(self) -> tuple[str]:
         return (self.topic,)
 
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
-        using = kwargs.get("using") or router.db_for_write(type(self), instance=self)
-        deleted = super().delete(*args, **kwargs)
+    def delete(
+        self, using: str | None = None, keep_parents: bool = False
+    ) -> tuple[int, dict[str, int]]:
+        using = using or router.db_for_write(type(self), instance=self)
+        deleted = super().delete(using, keep_parents)
         rules_changed.send(type(self), using=using)
         return deleted
 

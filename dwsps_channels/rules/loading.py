@@ -1,23 +1,27 @@
 """Topic rules and rights of users, read from the database."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.db.models import Model
 
 from dwsps_channels.core.reader import ANONYMOUS, Reader, Rights
 from dwsps_channels.core.rule_set import RuleSet
 
-if TYPE_CHECKING:
-    from dwsps_channels.models import TopicRule
-
 
 def load_rules() -> RuleSet:
-    """Read all rules. A replica of the database may lag, so it is not asked."""
+    """Read all rules. A replica of the database may lag, so it is not asked.
+
+    Raises:
+        ImproperlyConfigured: the project has no groups, which rules name.
+    """
     # Projects import policies before their models are loaded.
-    model: type[TopicRule] = apps.get_model("dwsps_channels", "TopicRule")
-    rows = model._default_manager.using(router.db_for_write(model))
+    from dwsps_channels.models.topic_rule import NEEDS_AUTH, TopicRule
+
+    if TopicRule._meta.abstract:
+        raise ImproperlyConfigured(NEEDS_AUTH)
+    rows = TopicRule._default_manager.using(router.db_for_write(TopicRule))
     return RuleSet(row.as_rule() for row in rows.select_related("subscribe_group", "publish_group"))
 
 

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from dwsps_channels.management.subcommands import AddSubcommand, CommandWithSubcommands
 from dwsps_channels.management.table import table
 from dwsps_channels.models import TopicRule
-from dwsps_channels.models.topic_rule import in_tree_order
+from dwsps_channels.models.topic_rule import NEEDS_AUTH, in_tree_order
 from dwsps_channels.protocol.errors import InvalidTopic
 from dwsps_channels.protocol.text import printable
 from dwsps_channels.rules.explanation import (
@@ -63,6 +63,11 @@ class Command(CommandWithSubcommands):
             choices=("subscribe", "publish"),
             help="end with status 1 if the user may not do this",
         )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if TopicRule._meta.abstract:
+            raise CommandError(NEEDS_AUTH)
+        super().handle(*args, **options)
 
     def list(self, *, json: bool, **options: Any) -> None:
         rules = in_tree_order(TopicRule.objects.select_related("subscribe_group", "publish_group"))
