@@ -8,6 +8,7 @@ from msgspec.json import Decoder
 
 from dwsps_channels.core.subscription import Subscription
 from dwsps_channels.core.transport import Transport
+from dwsps_channels.protocol import surrogates
 from dwsps_channels.protocol.frames import Frame, Frames
 from dwsps_channels.protocol.topics import contexts
 
@@ -101,7 +102,7 @@ class _Topic(Struct):
     topic: str
 
 
-_topic_of = Decoder(_Topic).decode
+_decoder: Final = Decoder(_Topic)
 
 
 def _is_wanted(subscription: Subscription | None, frame: Frame) -> bool:
@@ -113,4 +114,7 @@ def _is_wanted(subscription: Subscription | None, frame: Frame) -> bool:
 
 def is_denied(frame: Frame, denied: Collection[str]) -> bool:
     """Tell whether ``frame``, a delivery, is of a topic at or below one of ``denied``."""
-    return bool(denied) and not frozenset(denied).isdisjoint(contexts(_topic_of(frame.data).topic))
+    if not denied:
+        return False
+    published_to = surrogates.decode(_decoder, frame.data).topic
+    return not frozenset(denied).isdisjoint(contexts(published_to))

@@ -227,6 +227,18 @@ class TestHeldBack:
                     await rechecked
                 assert said(client) == expected
 
+    async def test_half_a_character_in_a_message_hides_no_topic(
+        self, world: World, rules: LaterRules, publisher: Client
+    ) -> None:
+        client = world.connect(policy=rules)
+        await rules.subscribe(client, "news")
+        rechecked = start(client.session.recheck(None))
+        for topic in ("news", "news.staff"):
+            publisher.session.receive(f'{{"type":"publish","topic":"{topic}","message":"\\ud83d"}}')
+        rules.answer(Decision(True, denied=("news.staff",)))
+        await rechecked
+        assert said(client) == ["\ud83d"]
+
     async def test_all_answers_are_waited_for(
         self, world: World, rules: LaterRules, publisher: Client
     ) -> None:
