@@ -295,16 +295,18 @@ class RecoveringEndpoint(Endpoint):
         was sent, and the rest cannot be, close the connection and raise ``Unavailable``.
         """
         node = self._node
+        # A coroutine may begin later than it is made: perhaps something is held back by now.
+        await self._confirm(request, grounds, is_begun=False)
         window = Window(self._transport, self._limits.buffered_bytes, self._pause)
-        confirm = partial(self._confirm, request, grounds, window)
-        await confirm()
-        # Taken here, in one step with the cursor below: a coroutine may begin later than it is made.
+        # Taken here, in one step with the cursor below.
         replay = self._take(request, grounds.decisions)
         recovered = replay.recovered
         topics = frozenset((request.topic,)) if request.since is UNSET else recovered
         for _ in range(MAX_ROUNDS):
             epoch, cursor = node.epoch, node.cursor
-            if not await self._send_in_bursts(window, replay, confirm):
+            if not await self._send_in_bursts(
+                window, replay, lambda: self._confirm(request, grounds, is_begun=window.is_used)
+            ):
                 if node.epoch == epoch:
                     return None
                 return await self._send_but_the_end(request, grounds)
@@ -336,8 +338,10 @@ class RecoveringEndpoint(Endpoint):
             await confirm()
         return True
 
-    async def _confirm(self, request: Any, grounds: Grounds, window: Window) -> None:
+    async def _confirm(self, request: Any, grounds: Grounds, *, is_begun: bool) -> None:
         """Ask again about what is being sent, if decisions are to be taken again.
+
+        ``is_begun``: some of it was sent.
 
         Raises:
             Unavailable: the answers are others. If something was sent, the connection is closed.
@@ -354,7 +358,7 @@ class RecoveringEndpoint(Endpoint):
                 _is_same(topic, answer, answers[topic]) for topic, answer in allowed.items()
             ):
                 error = Unavailable("what the client may read has changed")
-                if window.is_used:
+                if is_begun:
                     self.close(CloseCode.GOING_AWAY, error, discard=True)
                 raise error
             grounds.decisions.update(answers)

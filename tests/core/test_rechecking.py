@@ -425,6 +425,33 @@ class TestRecoveriesMeanwhile:
         await recovered
         assert said(client) == ["2", "ack"]
 
+    async def test_a_replay_in_parts_that_begins_after_a_recheck_did_comes_whole(
+        self, logged: World
+    ) -> None:
+        answers: list[Any] = [True, True]
+        policy = RecordingPolicy(lambda: answers.pop(0) if answers else future())
+        client, publisher = (
+            logged.connect(policy=policy, limits=Limits(buffered_bytes=1000)),
+            logged.connect("publisher"),
+        )
+        client.send(subscribe("news"))
+        messages = [f"{number}{'x' * 100}" for number in range(5)]
+        for message in messages:
+            publisher.send(publish("sport", message))
+        recovery = client.start(subscribe("sport", since="log:0"))
+        asked = future()
+        answers += [asked, True]
+
+        rechecked = start(client.session.recheck(None))
+        recovered = start(recovery)
+        await turn()
+        assert said(client) == []
+        asked.set_result(True)
+        await rechecked
+        await recovered
+
+        assert said(client) == [*messages, "ack"]
+
     async def test_it_is_decided_again_if_a_recheck_comes_while_it_waits(
         self, logged: World
     ) -> None:
