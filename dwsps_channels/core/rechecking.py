@@ -1,6 +1,7 @@
 """Rechecks: the decisions about a connection are taken again, while it stands."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any, Final
 
 from msgspec import UNSET, UnsetType
@@ -130,7 +131,8 @@ class RecheckingEndpoint(RecoveringEndpoint):
         if self._closing or not topics:
             return None
         subscriptions = [self._subscriber.subscriptions[topic] for topic in topics]
-        decisions = ask_each(self._ask_again, topics, self._scheduler.gather)
+        ask = partial(self._ask_again, generation)
+        decisions = ask_each(ask, topics, self._scheduler.gather)
         if not isinstance(decisions, dict):
             hold = self._hold_back()
             for subscription in subscriptions:
@@ -215,11 +217,17 @@ class RecheckingEndpoint(RecoveringEndpoint):
             return self._once_verified(lambda: self._policy.may_publish(self.identity, topic))
         return self._policy.may_publish(self.identity, topic)
 
-    def _ask_again(self, topic: str) -> Answer | Awaitable[Answer]:
+    def _ask_again(self, generation: int, topic: str) -> Answer | Awaitable[Answer]:
+        subscription = self._subscriber.subscriptions.get(topic)
+        hold = self._hold
+        if subscription is None or (
+            hold is not None and hold.undecided.get(subscription, 0) > generation
+        ):
+            # Else every change would leave a thousand questions behind.
+            raise Unavailable("the subscription has ended, or was asked about again")
         # Not after a look-up that is on its way: that has its turn behind this, and asks about everything once more.
-        grant = self._subscriber.subscriptions[topic].grant
-        if grant:
-            return self._ask_again_with(grant, topic)
+        if subscription.grant:
+            return self._ask_again_with(subscription.grant, topic)
         return super()._may_subscribe(topic, UNSET)
 
     async def _ask_again_with(self, grant: str, topic: str) -> Answer:

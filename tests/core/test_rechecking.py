@@ -11,6 +11,7 @@ import pytest
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Decision
+from dwsps_channels.core.recovery import MAX_QUESTIONS
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from tests.core.recording import (
@@ -275,6 +276,31 @@ class TestHeldBack:
             await turn()
         await asyncio.gather(*rechecks)
         assert said(client) == (["1"] if answers[1] else ["unsubscribed"])
+
+    @pytest.mark.parametrize("end", ["another recheck", "close"])
+    async def test_what_makes_no_difference_any_more_is_not_asked(
+        self, world: World, rules: LaterRules, end: str
+    ) -> None:
+        client = world.connect(policy=rules)
+        await rules.subscribe(client, *(f"news.{number}" for number in range(100)))
+        rules.questions.clear()
+        rechecks = [start(client.session.recheck(None))]
+        await turn()
+        assert len(rules.questions) == MAX_QUESTIONS
+        if end == "close":
+            client.session.close(CloseCode.GOING_AWAY, Unavailable("going away"))
+        else:
+            rechecks.append(start(client.session.recheck(None)))
+            await turn()
+        asked = len(rules.questions)
+
+        rules.answer(*[True] * MAX_QUESTIONS)
+        await asyncio.wait_for(rechecks[0], 5)
+
+        assert len(rules.questions) == asked
+        client.session.close(CloseCode.GOING_AWAY, Unavailable("going away"))
+        rules.answer(*[True] * (asked - MAX_QUESTIONS))
+        await asyncio.wait_for(rechecks[-1], 5)
 
     async def test_a_recheck_that_is_cancelled_is_a_no(
         self, world: World, rules: LaterRules
