@@ -250,6 +250,15 @@ class RecheckingEndpoint(RecoveringEndpoint):
             self._hold.undecided.pop(subscription, None)
             self._hub.redirect(subscription, HeldDelivery(self._hold, subscription))
 
+    def _unsubscribe(self, topic: str) -> bool:
+        """End a subscription; ``False``: there was none."""
+        if not self._hub.unsubscribe(self._subscriber, topic):
+            return False
+        self._scheduler.forget_recheck(self, topic)
+        for observer in self._observers:
+            observer.unsubscribed(self.identity, topic)
+        return True
+
     def _recheck_in_time(self, topic: str, answer: Answer) -> None:
         if isinstance(answer, Decision) and answer.recheck_after is not None:
             self._scheduler.recheck_later(self, topic, answer.recheck_after)
@@ -269,9 +278,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
             error = self._failure(decision)
         else:
             error = self._forbidden(topic, decision)
-        self._hub.unsubscribe(self._subscriber, topic)
-        for observer in self._observers:
-            observer.unsubscribed(self.identity, topic)
+        self._unsubscribe(topic)
         self._transport.send(encode(Unsubscribed(now(), topic, error.code, error.reason)))
 
     def _failure(self, error: Exception) -> WireError:

@@ -42,6 +42,9 @@ class Scheduler(Protocol):
         A topic that is scheduled already is due at the earlier of the two times. Drop it if the session is closed.
         """
 
+    def forget_recheck(self, session: Recheckable, topic: str) -> None:
+        """Undo ``recheck_later``, if it was called: the subscription has ended."""
+
 
 class _Never:
     def time(self) -> float:
@@ -57,6 +60,9 @@ class _Never:
         pass
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
+        pass
+
+    def forget_recheck(self, session: Recheckable, topic: str) -> None:
         pass
 
     def cancel(self) -> None:

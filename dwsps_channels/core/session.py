@@ -234,9 +234,8 @@ class Session(AuthenticatingEndpoint):
             if request.since is not UNSET or request.last is not UNSET:
                 return self._subscribe_with_replay(request, allowed)
             self._subscribe(topic, allowed, request.grant)
-        elif self._hub.unsubscribe(self._subscriber, topic):
-            for observer in self._observers:
-                observer.unsubscribed(self.identity, topic)
+        else:
+            self._unsubscribe(topic)
         # As ``_reply``, without the calls.
         if self._replies is None:
             self._transport.send(self._ack(request))

@@ -359,6 +359,12 @@ class Rechecker:
             timer.cancel()
         rechecks[topic] = self._loop.call_at(due, self._recheck, session, topic, context=Context())
 
+    def forget_recheck(self, session: Recheckable, topic: str) -> None:
+        """See ``Scheduler.forget_recheck``."""
+        watch = self._watches.get(session)
+        if watch is not None and (timer := watch.rechecks.pop(topic, None)) is not None:
+            timer.cancel()
+
     def _recheck(self, session: Any, topic: str) -> None:
         del self._watches[session].rechecks[topic]
         self._begin(session, lambda each: each.recheck_subscription(topic))

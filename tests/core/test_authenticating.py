@@ -21,6 +21,7 @@ from tests.core.recording import (
     is_error,
     publish,
     subscribe,
+    unsubscribe,
 )
 
 
@@ -67,6 +68,9 @@ class Schedule:
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         self.rechecks.append((session, topic, seconds))
+
+    def forget_recheck(self, session: Recheckable, topic: str) -> None:
+        self.rechecks = [each for each in self.rechecks if each[:2] != (session, topic)]
 
     def due(self) -> list[Call]:
         return [each for each in self.calls if not each.is_cancelled]
@@ -345,3 +349,5 @@ async def test_decisions_that_last_for_a_time_are_scheduled(
     assert client.session.recheck_subscription("news") is None
     assert client.session.recheck_subscription("sport") is None
     assert schedule.rechecks == [(client.session, "news", 60)] * 2
+    client.send(unsubscribe("news"))
+    assert schedule.rechecks == []

@@ -92,6 +92,9 @@ class Scheduled:
     def recheck_later(self, session: Any, topic: str, seconds: float) -> None:
         self.rechecks.append((topic, seconds))
 
+    def forget_recheck(self, session: Any, topic: str) -> None:
+        pass
+
 
 @pytest.fixture
 def grants() -> Grants:

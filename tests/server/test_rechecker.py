@@ -344,6 +344,21 @@ async def test_a_policy_can_ask_to_be_asked_again() -> None:
         assert await ended(client) == {"news": "forbidden"}
 
 
+async def test_subscriptions_that_have_ended_leave_no_timers() -> None:
+    Open.recheck_after = 3600.0
+    async with PubSubCommunicator() as client:
+        for topic in ("news", "sport"):
+            await client.subscribe(topic)
+        await client.unsubscribe("news")
+        server = await runtime.obtain()
+        [watch] = server.rechecker._watches.values()
+        assert list(watch.rechecks) == ["sport"]
+        Open.allows = False
+        await apermission_changed()
+        assert await ended(client) == {"sport": "forbidden"}
+        assert watch.rechecks == {}
+
+
 async def test_a_few_are_asked_about_at_once_and_the_others_in_turn() -> None:
     clients = [PubSubCommunicator() for _ in range(50)]
     for client in clients:
