@@ -1,17 +1,11 @@
 """docs/how-to/react.md, tried as written."""
 
-import json
-import subprocess
-
 from playwright.sync_api import expect
 
 from tests.browser import Window
 from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
-from tests.howto.project import Project, run
-from tests.processes import ROOT, missing, require, wait_until
-
-# What npm says without a network.
-UNREACHABLE = ("EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ENOTFOUND", "ETIMEDOUT")
+from tests.howto.npm import install, start_vite
+from tests.processes import wait_until
 
 
 def shows(window: Window, *votes: int) -> None:
@@ -28,33 +22,6 @@ def hide(window: Window) -> None:
     expect(window.find("output")).to_have_count(0)
     # Frames are seen between two looks at the page.
     wait_until(lambda: window.page.title() and window.sent[-1]["type"] == "unsubscribe")
-
-
-def install(project: Project) -> None:
-    """Install the page's packages from where npm gets them elsewhere, or from its cache."""
-    npm = require("npm")
-    settings = ["prefer-offline=true"]
-    for name in ("cache", "cafile", "https-proxy", "registry"):
-        value = subprocess.check_output([npm, "config", "get", name], text=True).strip()
-        if value not in ("", "null", "undefined"):
-            settings.append(f"{name}={value}")
-    (project.folder / ".npmrc").write_text("\n".join(settings))
-    pack = [argument.replace("~/dwsps", str(ROOT)) for argument in project.page.command("npm pack")]
-    run(*pack, folder=project.folder)
-    try:
-        project.type("npm --prefix frontend install")
-    except AssertionError as error:
-        if any(sign in str(error) for sign in UNREACHABLE):
-            missing("npm cannot reach its registry")
-        raise
-
-
-def start_vite(project: Project) -> None:
-    """Start the dev server as `npm --prefix frontend run dev` does, but without npm, which it would outlive."""
-    assert json.loads(project.page.files["frontend/package.json"])["scripts"]["dev"] == "vite"
-    port = project.port(5173)
-    vite = [require("node"), "frontend/node_modules/vite/bin/vite.js", "frontend"]
-    project.start_program([*vite, "--port", str(port), "--strictPort"], port=port)
 
 
 def test_poll_is_live_from_vite_and_as_built(
