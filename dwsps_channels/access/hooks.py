@@ -4,6 +4,7 @@
 """
 
 import logging
+from functools import partial
 from typing import Any, Final
 
 from django.apps import apps
@@ -47,22 +48,27 @@ def connect() -> None:
             post_save.connect(_user_saved, sender=model)
             post_delete.connect(_user_deleted, sender=model)
     for name in ("groups", "user_permissions"):
-        if (through := _through(user_model, name)) is not None:
+        if (field := _relation(user_model, name)) is not None:
+            through = field.remote_field.through
             m2m_changed.connect(_users_changed, sender=through)
+            if not through._meta.auto_created:
+                # A model of the project's: its rows are written directly as well.
+                user = through._meta.get_field(field.m2m_field_name()).attname
+                for signal in (post_save, post_delete):
+                    signal.connect(partial(_membership_changed, user), sender=through, weak=False)
     for model in (apps.get_model("auth.Group"), apps.get_model("auth.Permission")):
         post_delete.connect(_everybody_changed, sender=model)
-    if (through := _through(apps.get_model("auth.Group"), "permissions")) is not None:
-        m2m_changed.connect(_everybody_changed, sender=through)
+    permissions = _relation(apps.get_model("auth.Group"), "permissions")
+    m2m_changed.connect(_everybody_changed, sender=permissions.remote_field.through)
 
 
-def _through(model: type[Model], name: str) -> type[Model] | None:
-    """Return the model of a many-to-many relation, if ``model`` has it."""
+def _relation(model: type[Model], name: str) -> Any:
+    """Return the field of a many-to-many relation; ``None``: ``model`` has none of this name."""
     try:
         field: Any = model._meta.get_field(name)
     except FieldDoesNotExist:
         return None
-    through: type[Model] | None = getattr(field.remote_field, "through", None)
-    return through
+    return field if field.many_to_many else None
 
 
 def _logged_out(request: Any = None, **kwargs: Any) -> None:
@@ -99,6 +105,13 @@ def _users_changed(
     else:
         for key in pk_set:
             _notify(Verify(str(key), revokes=taken), using)
+
+
+def _membership_changed(
+    user: str, instance: Any, using: str, created: bool = False, **kwargs: Any
+) -> None:
+    """Take note of one row of such a relation. ``user`` is the attribute that has the user's primary key."""
+    _notify(Verify(str(getattr(instance, user)), revokes=not created), using)
 
 
 def _everybody_changed(
