@@ -1,8 +1,10 @@
 """Explanations: which topic rule decides about a user and a topic, and what it says."""
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
 from msgspec import Struct
 
 from dwsps_channels.conf import conf
@@ -54,7 +56,10 @@ def find_user(name: str) -> Any:
         UnknownUser: there is none.
     """
     model = get_user_model()
-    user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
+    user = None
+    # Names may be numbers or UUIDs; and PostgreSQL has no text with a null character.
+    with suppress(ValueError, ValidationError):
+        user = model._default_manager.filter(**{model.USERNAME_FIELD: name}).first()
     if user is None:
         raise UnknownUser(f"there is no user '{name}'")
     return user

@@ -67,6 +67,13 @@ def test_a_user_who_is_not_active_may_do_what_a_visitor_may(ada: User) -> None:
     assert not explain(ada, "news").subscribing.is_allowed
 
 
+def test_names_may_be_numbers(ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(User, "USERNAME_FIELD", "id")
+    assert find_user(str(ada.pk)) == ada
+    with pytest.raises(UnknownUser, match="there is no user 'bob'"):
+        find_user("bob")
+
+
 def test_what_cannot_be_explained(ada: User) -> None:
     assert find_user("ada") == ada
     with pytest.raises(UnknownUser, match="there is no user 'bob'"):
