@@ -101,9 +101,10 @@ class AsgiTransport:
             return
         self._waiting.append(frame)
         self._buffered += len(frame.data)
-        if self._wake is not None:
-            self._wake.set_result(None)
+        if (wake := self._wake) is not None:
             self._wake = None
+            if not wake.done():  # a loop that ends cancels the writer
+                wake.set_result(None)
         elif self._buffered > self._high_water:
             self._fall_back()
 
@@ -157,9 +158,10 @@ class AsgiTransport:
         # Also once the application is done: uvicorn alone would wait ten seconds for the client's close.
         self._loop.call_later(close_timeout(discard=discard), self._connection.abort)
         self._set_drained()
-        if self._wake is not None:
-            self._wake.set_result(None)
+        if (wake := self._wake) is not None:
             self._wake = None
+            if not wake.done():
+                wake.set_result(None)
 
     def start(self) -> None:
         """Send what is taken, until closed. Undo it with ``drop``."""

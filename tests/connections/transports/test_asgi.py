@@ -334,6 +334,21 @@ class TestGoneClient:
         assert line.transport.buffered_bytes == 0
         assert line.slow_consumer_calls == 0
 
+    @pytest.mark.parametrize("call", ["send", "close"])
+    async def test_a_writer_that_the_loop_has_cancelled_harms_no_call(
+        self, line: AsgiLine, call: str
+    ) -> None:
+        writer = line.transport.writer
+        assert writer is not None
+        await turns()  # it waits for a frame
+        writer.cancel()
+        if call == "send":
+            line.transport.send(frame(1))
+        line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
+        await asyncio.wait([writer])
+        assert writer.cancelled()
+        assert line.events == []
+
 
 async def congested(line: AsgiLine) -> asyncio.Future[None]:
     await line.is_stuck()
