@@ -61,20 +61,22 @@ _EVERYBODY: Final = "everybody"
 class _Watch:
     """One session's login and timers."""
 
-    __slots__ = ("expiry", "found", "login", "rechecks")
+    __slots__ = ("expiry", "found", "late", "login", "rechecks")
 
     def __init__(self, login: Login | None) -> None:
         self.login = login
         self.found: Identity | None = None
         """The last that a look-up here has found."""
         self.expiry: asyncio.TimerHandle | None = None
+        self.late: list[asyncio.TimerHandle] = []
+        """Of the look-ups after a recent notice."""
         self.rechecks: dict[str, asyncio.TimerHandle] = {}
         """By topic."""
 
     def cancel(self) -> None:
         if self.expiry is not None:
             self.expiry.cancel()
-        for timer in self.rechecks.values():
+        for timer in (*self.late, *self.rechecks.values()):
             timer.cancel()
 
 
@@ -112,7 +114,7 @@ class Rechecker:
         self._backlog: deque[tuple[Session, _Begin]] = deque()
         self._pending: deque[Awaitable[None]] = deque()
         self._active = 0
-        self._questions = asyncio.Semaphore(MAX_AT_ONCE)
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         # When a user or a session was last the subject of a notice.
         self._recent: dict[str, float] = {}
@@ -125,7 +127,6 @@ class Rechecker:
         if login is not None:
             self._watch(session).login = login
             self._watch_expiry(session, login.expires_at)
-        if self._recent:
             self._look_up_if_late(session)
 
     def identified(self, session: Any) -> None:
@@ -152,16 +153,20 @@ class Rechecker:
 
     def _look_up_if_late(self, session: Session) -> None:
         """Look a client up again that may have been looked up before a recent notice."""
+        watch = self._watches[session]
+        for timer in watch.late:
+            timer.cancel()
+        watch.late.clear()
+        if not self._recent or watch.login is None:
+            return
         identity = session.identity
         keys = _EVERYBODY, f"user:{self._sessions.user_of(identity)}", f"session:{identity.session}"
         latest = max(self._recent.get(key, float("-inf")) for key in keys)
         if self._loop.time() - latest < MEMORY:
-            for pause in LATE_LOOK_UPS:
-                self._loop.call_later(pause, self._look_up_late, session, context=Context())
-
-    def _look_up_late(self, session: Session) -> None:
-        if session in self._watches:
-            self._begin(session, self._verify)
+            watch.late.extend(
+                self._loop.call_later(pause, self._begin, session, self._verify, context=Context())
+                for pause in LATE_LOOK_UPS
+            )
 
     # Notices
 
@@ -311,13 +316,18 @@ class Rechecker:
 
     async def _settled(self, login: Login) -> Found:
         """Look a user up; again if its session may be about to change, or has changed and its browser does not know yet."""
-        found = await look_up(login.look_up)
+        found = await self._found(login)
         if found.user is None and found.is_there and isinstance(login, SessionLogin):
             await self._sleep(PASSWORD_PAUSE)
-            found = await look_up(login.look_up)
+            found = await self._found(login)
         if not found.is_there and not _has_expired(login):
             await self._sleep(MOVE_GRACE)
         return found
+
+    async def _found(self, login: Login) -> Found:
+        # Those that have slept come back together.
+        async with self._turns:
+            return await look_up(login.look_up)
 
     async def _sleep(self, seconds: float) -> None:
         """Let another have this turn meanwhile."""
@@ -341,7 +351,7 @@ class Rechecker:
         return await asyncio.gather(*map(self._ask, questions))
 
     async def _ask(self, question: Awaitable[Any]) -> Any:
-        async with self._questions:
+        async with self._turns:
             return await question
 
     def failed(self, error: Exception) -> None:

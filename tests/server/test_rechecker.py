@@ -447,6 +447,32 @@ async def test_many_changes_at_once_are_one_look_up(
         assert looked_up <= 2
 
 
+async def test_those_that_wait_for_a_new_password_are_looked_up_a_few_at_once(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = most_at_once = 0
+
+    async def nobody(look_up: object) -> logins.Found:
+        nonlocal at_once, most_at_once
+        at_once += 1
+        most_at_once = max(most_at_once, at_once)
+        await asyncio.sleep(0.01)
+        at_once -= 1
+        return logins.Found(None)
+
+    monkeypatch.setattr(rechecker, "PASSWORD_PAUSE", 0.05)
+    monkeypatch.setattr(rechecker, "look_up", nobody)
+    browser = await browser_of(user)
+    clients = [browser.connect() for _ in range(2 * rechecker.MAX_AT_ONCE)]
+    for client in clients:
+        await client.__aenter__()
+    await apermission_changed(user)
+    for client in clients:
+        assert await closed(client) == 4001
+        await client.__aexit__()
+    assert most_at_once == rechecker.MAX_AT_ONCE
+
+
 class TestLateHandshake:
     """A client whose user was looked up just before a change, and whose connection is opened just after it."""
 
@@ -488,6 +514,15 @@ class TestLateHandshake:
         assert len(server.rechecker._recent) <= 4
         async with PubSubCommunicator(user=stale) as client:
             assert await closed(client) == 4001
+
+    async def test_its_look_ups_end_with_it(self, user: User) -> None:
+        server = await runtime.obtain()
+        server.rechecker.heed(Verify(str(user.pk)))
+        async with PubSubCommunicator(user=user):
+            [watch] = server.rechecker._watches.values()
+            timers = watch.late
+            assert len(timers) == len(rechecker.LATE_LOOK_UPS)
+        await wait_until_async(lambda: timers[-1].cancelled())
 
     async def test_others_are_not(self, user: User) -> None:
         server = await runtime.obtain()
