@@ -50,16 +50,20 @@ class ProjectAuthenticator:
         """Return what ``token`` says who the client is; ``None``: it is not valid. Bad characters are not asked about.
 
         Raises:
-            AuthenticatorFailed: the authenticator raised, took too long, or returned what is no user. It was logged.
+            AuthenticatorFailed: the authenticator raised, took too long, or returned what is no user. It was logged, without the
+                token.
             Busy, DatabaseError: it cannot be asked at the moment.
         """
         if not is_well_formed(token):
             return None
         try:
             return _authentication(await self._ask(token, scope))
-        except (Busy, DatabaseError):
+        except Busy:
             raise
         except Exception as error:
+            # What a database says may repeat the token, as "invalid input syntax for type uuid" does.
+            if isinstance(error, DatabaseError) and token not in str(error):
+                raise
             if self._throttle.is_due(type(error)):
                 _log(error, token)
             raise AuthenticatorFailed("the authenticator failed") from None

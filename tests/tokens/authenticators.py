@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 
 from dwsps_channels.tokens import Authentication
 
@@ -46,6 +46,10 @@ async def failing_async(token: str, scope: Any) -> Any:
 
 def without_database(token: str, scope: Any) -> Any:
     raise OperationalError("the database is away")
+
+
+def quoted_by_database(token: str, scope: Any) -> Any:
+    raise DataError(f'invalid input syntax for type uuid: "{token}"')
 
 
 def a_tuple(token: str, scope: Any) -> Any:

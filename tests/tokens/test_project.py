@@ -79,7 +79,12 @@ async def test_what_cannot_be_a_token_is_not_asked_about(token: str) -> None:
 
 @pytest.mark.parametrize(
     "authenticator",
-    [authenticators.failing, authenticators.failing_async, authenticators.a_tuple],
+    [
+        authenticators.failing,
+        authenticators.failing_async,
+        authenticators.quoted_by_database,
+        authenticators.a_tuple,
+    ],
 )
 async def test_a_failure_is_logged_without_the_token(
     authenticator: Any, caplog: pytest.LogCaptureFixture
