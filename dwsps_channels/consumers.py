@@ -229,7 +229,10 @@ async def _authenticate(
         checking = credentials.authenticate(credential, scope, _host(scope), has_user=has_user)
         answer = await while_connected(receive, checking)
         if isinstance(answer, authentication.Rejected):
-            logger.warning("connection from %s refused: %s", _address(scope), answer.reason)
+            level = (
+                logging.WARNING if credentials.is_log_due(_host(scope), answer) else logging.DEBUG
+            )
+            logger.log(level, "connection from %s refused: %s", _address(scope), answer.reason)
             return None
         authenticated = answer
     authenticator = None

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.db import Error as DatabaseError
 
+from dwsps_channels.connections.addresses import network_of
 from dwsps_channels.connections.handshakes import unanswered
 from dwsps_channels.connections.throttle import (
     FREE,
@@ -18,6 +19,7 @@ from dwsps_channels.connections.throttle import (
 )
 from dwsps_channels.core.authenticator import Authentication
 from dwsps_channels.core.identity import Role
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.peering.inbound.authentication import (
     WRONG_SECRET,
     Authenticated,
@@ -60,6 +62,7 @@ class Credentials:
         self._token_throttle = Throttle(
             free=FREE_TOKENS, parallel=PARALLEL_TOKENS, max_waiting=MAX_WAITING_TOKENS
         )
+        self._refusals = LogThrottle()
         self._lengths: frozenset[int] = frozenset()
         self._lengths_read = float("-inf")
 
@@ -87,7 +90,7 @@ class Credentials:
         try:
             return await self._authenticate(credential, scope, address, has_user=has_user)
         except KnownFailure as error:
-            return Rejected(f"a credential that is not checked again: {error}")
+            return Rejected(f"a credential that is not checked again: {error}", is_free=True)
 
     async def _authenticate(
         self, credential: Credential, scope: Mapping[str, Any], address: str, *, has_user: bool
@@ -99,7 +102,7 @@ class Credentials:
             return await self._as_workers(credential)
         if self._project is None:
             if token.startswith(tokens.PREFIX):
-                return Rejected("a token, but DWSPS['AUTHENTICATOR'] is not set")
+                return Rejected("a token, but DWSPS['AUTHENTICATOR'] is not set", is_free=True)
             return await self._as_secret(credential, address)
         if tokens.is_signed(token) or not await self._has_length_of_secret(token):
             return await self._as_token(token, scope, address)
@@ -120,13 +123,17 @@ class Credentials:
         except KnownFailure:
             return None
 
+    def is_log_due(self, address: str, rejected: Rejected) -> bool:
+        """Return whether to log a refusal: of those that cost little, one a minute for each address and reason."""
+        return not rejected.is_free or self._refusals.is_due((network_of(address), rejected.reason))
+
     async def _as_workers(self, credential: Credential) -> Authenticated | Rejected:
         try:
             role = await self._workers.authenticate(
                 credential.token, in_header=credential.in_header
             )
         except InvalidCredential as error:
-            return Rejected(str(error))
+            return Rejected(str(error), is_free=True)
         return Authenticated(role)
 
     async def _as_secret(self, credential: Credential, address: str) -> Authenticated | Rejected:
@@ -140,7 +147,9 @@ class Credentials:
         self, token: str, scope: Mapping[str, Any], address: str
     ) -> Authenticated | Rejected:
         accepted = await self.authenticate_token(token, scope, address)
-        return Rejected("not a valid token") if accepted is None else _client(accepted)
+        if accepted is None:
+            return Rejected("not a valid token", is_free=True)
+        return _client(accepted)
 
     async def _as_either(
         self, credential: Credential, scope: Mapping[str, Any], address: str

@@ -1,5 +1,8 @@
 """The log throttle: how often a line is due."""
 
+import pytest
+
+from dwsps_channels.logs import throttle as throttles
 from dwsps_channels.logs.throttle import LogThrottle
 from tests.clock import Clock
 
@@ -37,3 +40,18 @@ def test_each_key_has_its_own() -> None:
     clock.now += 5.0
     assert throttle.is_due(LookupError)
     assert not throttle.is_due(OSError)
+
+
+def test_of_too_many_keys_the_one_that_was_logged_longest_ago_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(throttles, "MAX_KEYS", 2)
+    clock = Clock()
+    throttle = LogThrottle(10.0, clock)
+    assert throttle.is_due("a")
+    assert throttle.is_due("b")
+    clock.now += 10.0
+    assert throttle.is_due("a")
+    assert throttle.is_due("c")
+    assert not throttle.is_due("a")
+    assert throttle.is_due("b")

@@ -189,7 +189,7 @@ class TestHandshake:
                 pass
 
     async def test_no_log_line_and_no_repr_has_it(self, caplog: pytest.LogCaptureFixture) -> None:
-        caplog.set_level(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, "dwsps_channels")
         ann = await user()
         token = await token_of(ann)
         for bad in (token[:-1] + "_", "opaque-false-token"):
@@ -220,10 +220,22 @@ class TestHandshake:
             assert not await is_user(headers=bearer(token))
         assert "refused: a token, but DWSPS['AUTHENTICATOR'] is not set" in caplog.text
 
+    @pytest.mark.parametrize("dwsps", [{}, SIGNED])
+    @pytest.mark.parametrize("form", ["dwspst_{}", "worker.{}", "the-same-false-credential"])
+    async def test_a_flood_of_what_costs_little_fills_no_log(
+        self, dwsps: dict[str, Any], form: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with override_settings(DWSPS=dwsps):
+            async with one_runtime():
+                for number in range(10):
+                    assert not await is_user(headers=bearer(form.format(number)))
+        lines = [each for each in caplog.records if "refused: " in each.getMessage()]
+        assert 1 <= len([each for each in lines if each.levelno >= logging.WARNING]) <= 2
+
     async def test_an_authenticator_that_fails_is_answered_with_503(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        for name in ("failing", "failing_async", "without_database"):
+        for name in ("failing", "failing_async", "quoted_by_database", "without_database"):
             path = f"tests.tokens.authenticators.{name}"
             with override_settings(DWSPS={"AUTHENTICATOR": path}):
                 communicator = PubSubCommunicator(headers=bearer("some-token"))
@@ -263,6 +275,7 @@ class TestPeers:
     async def test_the_log_says_as_what_a_credential_was_tried(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level(logging.DEBUG, "dwsps_channels")
         far = await peer()
         for token, reason in (
             ("dwspst_x", "not a valid token"),

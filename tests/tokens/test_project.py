@@ -89,7 +89,7 @@ async def test_what_cannot_be_a_token_is_not_asked_about(token: str) -> None:
 async def test_a_failure_is_logged_without_the_token(
     authenticator: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "dwsps_channels")
     with pytest.raises(AuthenticatorFailed) as caught:
         await ask(authenticator, "secret-token")
     [record] = [each for each in caplog.records if each.name == "dwsps_channels.tokens"]

@@ -46,6 +46,8 @@ class Rejected:
 
     reason: str
     """For the log."""
+    is_free: bool = False
+    """True if the next attempt of its address waits little or not at all: a flood of such ones is to fill no log."""
 
 
 WRONG_SECRET = Rejected("wrong secret")
