@@ -11,14 +11,24 @@ from urllib.request import Request, urlopen
 
 import jwt
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+from django.urls import path
 from websockets.exceptions import InvalidStatus
 
+from dwsps_channels.tokens import SignedToken
 from tests.howto.conftest import MakeProject
 from tests.howto.pages import Page
 from tests.howto.project import Program, Project
 from tests.processes import HOST, wait_until
 from tests.wire.client import RECEIVE_TIMEOUT, WireClient, connected
 
+# Of a project as Django starts it, as far as they matter to a view.
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+]
 PASSWORD = "a-long-password"
 MIGRATE = (
     "from django.core.management import call_command\n"
@@ -97,6 +107,22 @@ async def test_a_token_of_django_rest_framework_counts_until_the_logout(
         project.shell(DEACTIVATE.format(name="ada"))
         await assert_closed(adas)
     await assert_refused(project, ada, bob, f"{ada[:-1]}-")
+
+
+@pytest.mark.django_db
+def test_a_page_on_another_host_gets_a_token_with_its_cookie() -> None:
+    view: dict[str, Any] = {"__name__": "myproject.tokens"}
+    exec(Page.read("tokens").section("Give out tokens").files["myproject/tokens.py"], view)
+    urls = (path("api/token/", view["token"]),)
+    with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=MIDDLEWARE):
+        browser = Client(enforce_csrf_checks=True, headers={"Origin": "https://app.example.com"})
+        assert browser.post("/api/token/").status_code == 401
+        browser.force_login(User.objects.create_user("ann"))
+        answer = browser.post("/api/token/")
+        found = SignedToken()(answer.json()["token"], {})
+    assert found is not None
+    assert found.user.username == "ann"
+    assert "no-store" in answer.headers["Cache-Control"]
 
 
 def unsigned(token: str) -> str:
