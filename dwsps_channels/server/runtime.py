@@ -115,7 +115,9 @@ class Runtime:
         policy = conf.policy_class()
         self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
         self._revocations = Revocations(conf.GRANT_MAX_AGE)
-        self._grants = GrantChecker(self.policy, self._revocations)
+        # Made once, as sessions keep them: each time Python makes another object.
+        self._check_grant = GrantChecker(self.policy, self._revocations).check
+        self._on_identity = self._identified
         self.signals = SignalObserver()
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
@@ -236,9 +238,9 @@ class Runtime:
             pause=asyncio.sleep,
             find_user=_loaded_user_id,
             authenticator=authenticated.authenticator,
-            check_grant=self._grants.check,
+            check_grant=self._check_grant,
             scheduler=self.rechecker,
-            on_identity=self._identified,
+            on_identity=self._on_identity,
         )
         self.sessions.add(session)
         session.open()
