@@ -83,6 +83,10 @@ class Authenticate(Struct, frozen=True, gc=False, tag_field="type", tag="authent
     token: Annotated[str, Meta(min_length=1, max_length=MAX_TOKEN)]
     id: Id | UnsetType = UNSET
 
+    def __repr__(self) -> str:
+        # Reports of errors have the values of variables.
+        return f"Authenticate(token='…', id={self.id!r})"
+
 
 class Unsubscribe(Struct, frozen=True, gc=False, tag_field="type", tag="unsubscribe"):
     """Client to server."""

@@ -109,6 +109,12 @@ def test_credentials_that_cannot_be_name_the_field(frame: str, field: str) -> No
     assert caught.value.reason.startswith(f"'{field}' must be ")
 
 
+def test_no_token_is_shown() -> None:
+    frame = '{"type":"authenticate","token":"dwspst_secret","id":1}'
+
+    assert "secret" not in repr(decode(frame, LIMIT, DEPTH))
+
+
 def test_half_a_surrogate_pair_in_the_topic_of_a_grant_is_kept() -> None:
     frame = '{"type":"resume","since":"","topics":["a"],"grants":{"\\ud800":"g"}}'
 
