@@ -13,7 +13,7 @@ from msgspec import DecodeError, Raw, Struct
 
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.timestamps import now
-from dwsps_channels.protocol.topics import NOTICES
+from dwsps_channels.protocol.topics import NOTICES, check
 
 
 class Verify(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="verify"):
@@ -41,6 +41,11 @@ class Permission(Struct, frozen=True, omit_defaults=True, tag_field="type", tag=
     """The primary key; empty: every client's."""
     topic: str = ""
     """Those at, above and below it; empty: all."""
+
+    def __post_init__(self) -> None:
+        # A notice in the log comes with each start, and no process could do anything with this one.
+        if self.topic:
+            check(self.topic)
 
 
 class Rules(Struct, frozen=True, tag_field="type", tag="rules"):

@@ -163,9 +163,13 @@ async def test_a_log_that_begins_again_may_lack_notices(log: Log, expected: list
 async def test_what_cannot_be_read_stands_for_everything() -> None:
     listener = Listener()
     node = await listener.node()
-    for message in (b'{"type":"of another version"}', b"1"):
+    for message in (
+        b'{"type":"of another version"}',
+        b'{"type":"permission","topic":"a..b"}',
+        b"1",
+    ):
         node.receive(Publication(NOTICES, Raw(message), STAMP, from_peer_server=True), 1)
-    assert listener.heard == [EVERYTHING, EVERYTHING]
+    assert listener.heard == [EVERYTHING] * 3
 
 
 def test_a_client_can_neither_send_nor_hear_one(world: World) -> None:
