@@ -45,6 +45,9 @@ from dwsps_channels.protocol.topics import check
 # The questions about the topics of one resume that a policy may be deciding at once.
 MAX_QUESTIONS: Final = 32
 
+# So many answers about one request may be too old when they come.
+MAX_ANSWERS: Final = 16
+
 # What is published while a replay is sent is sent after it, and so on: so often, until the rest fits.
 MAX_ROUNDS: Final = 16
 
@@ -186,11 +189,19 @@ class RecoveringEndpoint(Endpoint):
     async def _latest(
         self, awaited: Awaitable[T], ask: Callable[[], T | Awaitable[T]], generation: int
     ) -> T:
-        """Await an answer that was asked for in this generation; ask again if another one has begun meanwhile."""
+        """Await an answer that was asked for in this generation; ask again if another one has begun meanwhile.
+
+        Raises:
+            Unavailable: another one began before each of ``MAX_ANSWERS`` answers.
+        """
+        answers = 0
         while True:
             answer = await awaited
             if generation == self._generation:
                 return answer
+            answers += 1
+            if answers == MAX_ANSWERS:
+                raise Unavailable("what the client may do changes before it is decided")
             generation = self._generation
             again = ask()
             if not isinstance(again, Awaitable):

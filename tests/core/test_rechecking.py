@@ -11,7 +11,7 @@ import pytest
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.policy import Decision
-from dwsps_channels.core.recovery import MAX_QUESTIONS
+from dwsps_channels.core.recovery import MAX_ANSWERS, MAX_QUESTIONS
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from tests.core.recording import (
@@ -539,6 +539,21 @@ class TestWhatIsBeingDecided:
         assert "forbidden" in str(client.transport.take())
         assert world.is_empty()
         assert world.broker.taken == []
+
+    async def test_what_changes_before_each_answer_is_not_asked_for_ever(
+        self, world: World
+    ) -> None:
+        rules = LaterRules()
+        client = world.connect(policy=rules)
+        pending = start(client.start(subscribe("news", id=1)))
+        for number in range(1, MAX_ANSWERS + 1):
+            await turn()
+            assert len(rules.questions) == number
+            client.session.recheck(["sport"])
+            rules.answer(True)
+        await asyncio.wait_for(pending, 5)
+        (told,) = client.transport.take()
+        assert is_error(told, "unavailable", action="subscribe", topic="news", id=1)
 
     @pytest.mark.parametrize("code", [CloseCode.UNAUTHORIZED, CloseCode.UNVERIFIED])
     @pytest.mark.parametrize(
