@@ -480,9 +480,9 @@ class BlockingApplication(Application):
             self.note_end(None, step, error)
 
     def _unsubscribe(self, step: Step) -> None:
-        readers = wait_until(lambda: self._readers[step["topic"]])
-        while readers:
-            readers.pop().unsubscribe()
+        wait_until(lambda: self._readers[step["topic"]])
+        for reader in self._readers.pop(step["topic"]):  # a later one stays
+            reader.unsubscribe()
 
     def _publish(self, step: Step) -> Ack:
         return self._client.publish(step["topic"], step["message"])

@@ -6,7 +6,7 @@ import { encodeSince } from './resume.js';
 export class Subscription {
   holders = new Map() // handler or undefined -> the calls that brought it
   waiting = [] // calls that a later request answers
-  replays = new Map() // call -> what the server has replayed for it so far, as offset -> event
+  early = new Map() // call without an answer -> what has come since it was sent, as offset -> event; null: it waits
   asked = 0 // requests without an answer
   isResuming = false // one of them resumes it
   isLive = false // acknowledged on this connection
@@ -55,18 +55,19 @@ export class Subscription {
   /** The handlers that get what is delivered now; undefined stands for calls without one. */
   get handlers() {
     const handlers = [...this.holders.keys()]
-    if (!this.replays.size && !this.waiting.length) return handlers
-    // What is replayed for some calls is older than what others have asked for.
-    const gets = (call) => !this.replays.has(call) && (this.isLive || call.isJoined)
-    return handlers.filter((handler) => [...this.holders.get(handler)].some(gets))
+    return this.early.size ? handlers.filter((handler) => this.#isServed(handler)) : handlers
   }
 
-  attach(call) {
+  #isServed(handler) {
+    return [...(this.holders.get(handler) ?? [])].some((call) => !this.early.has(call))
+  }
+
+  /** Take a call. If it replaces one that the server has answered, it gets at once what comes. */
+  attach(call, isReplacement) {
     this.holders.set(call.handler, (this.holders.get(call.handler) ?? new Set()).add(call))
     this.waiting.push(call)
     if (call.grant) this.grants.push(call)
-    if (call.since || call.last || call.isEarly) this.replays.set(call, new Map())
-    else call.isJoined = this.isLive // and gets at once what the others get
+    if (!isReplacement || call.since || call.last || call.isEarly) this.early.set(call, null)
   }
 
   /** Let go of a call; return false if it was not attached. */
@@ -74,7 +75,7 @@ export class Subscription {
     const calls = this.holders.get(call.handler)
     const wasAttached = calls?.delete(call) ?? false
     if (calls?.size === 0) this.holders.delete(call.handler)
-    this.replays.delete(call)
+    this.early.delete(call)
     this.grants = this.grants.filter((other) => other !== call)
     return wasAttached
   }
@@ -82,11 +83,14 @@ export class Subscription {
   /**
    * Let go of what an 'open' listener attached when it ran before. Programs for dwsps 1.0.1 subscribe in such a
    * listener, often with a new function; here, it runs on every reconnection.
+   * @returns {boolean} whether the server has answered one of them
    */
   detachOlder(opening) {
-    for (const call of this.calls) {
-      if (call.opening && call.opening.listener === opening?.listener && call.opening !== opening) this.detach(call)
-    }
+    const isOlder = ({ opening: other }) => other && other.listener === opening?.listener && other !== opening
+    const older = this.calls.filter(isOlder)
+    const wasServed = older.some((call) => !this.early.has(call))
+    for (const call of older) this.detach(call)
+    return wasServed
   }
 
   /**
@@ -101,37 +105,55 @@ export class Subscription {
     this.waiting = this.waiting.filter((call) => !calls.includes(call))
     for (const call of calls) {
       call.since = sinceOf(call, pageCursor)
-      if (!call.since && !call.last) this.replays.delete(call)
-      else this.replays.get(call)?.clear() // of a connection that broke
+      if (this.early.has(call)) this.early.set(call, new Map())
       if (call.since && !this.position.cursor) this.position.set(call.since)
     }
     return { calls, fields }
   }
 
-  /** Keep a delivery for the calls whose replay it may belong to. */
-  collect(offset, event) {
-    if (offset === undefined) return
-    for (const replay of this.replays.values()) replay.set(offset, event)
+  /** Have calls wait for the next connection. If an earlier one stands, they share what its resume brings. */
+  wait(calls) {
+    this.waiting.push(...calls)
+    if (!this.wasGranted) return
+    for (const call of calls) if (!hasStart(call)) this.finish(call, {})
+  }
+
+  /** Keep a delivery for calls without an answer. Only a replay may belong to one that is not new. */
+  collect(offset, event, isNew) {
+    for (const [call, came] of this.early) {
+      if (hasStart(call) ? offset !== undefined : isNew) came?.set(offset ?? Symbol(), event)
+    }
+  }
+
+  /** Drop what came for calls without an answer: an earlier subscription brought it, and a gap follows. */
+  forgetEarly() {
+    for (const came of this.early.values()) came?.clear()
   }
 
   /**
-   * Hand over what was collected for a call, now that the server has sent all of it. Live messages may have come
-   * before the replay: the log's order decides.
+   * Hand over what came for a call, now that the server has answered it. Live messages may have come before a replay:
+   * the log's order decides.
    */
-  finishReplay(call, { recovered }) {
+  finish(call, { recovered }) {
     const { since, last, handler } = call
-    call.isJoined = true
-    const replay = this.replays.get(call)
-    this.replays.delete(call)
-    if (!replay || !handler || (since && recovered !== true)) return
-    const collected = [...replay].sort(([a], [b]) => a - b)
-    const wanted = since ? collected.filter(([offset]) => isAfter(offset, since)) : collected.slice(-last)
+    const came = [...(this.early.get(call) ?? [])]
+    const isServed = this.#isServed(handler)
+    this.early.delete(call)
+    let wanted = isServed ? [] : came
+    if (hasStart(call)) {
+      // What was replayed is older than what the others without an answer have asked for.
+      for (const [other, came] of this.early) if (!hasStart(other)) came?.clear()
+      came.sort(([a], [b]) => a - b)
+      wanted = since ? came.filter(([offset]) => recovered === true && isAfter(offset, since)) : came.slice(-last)
+    }
     for (const [, event] of wanted) {
-      if (!this.holders.get(handler)?.has(call)) return // taken back by the handler itself
+      if (!handler || !this.holders.get(handler)?.has(call)) return // taken back by the handler itself
       guard(handler, event)
     }
   }
 }
+
+const hasStart = ({ since, last }) => Boolean(since || last)
 
 function sinceOf({ since, last, isEarly }, pageCursor) {
   return since || (isEarly && last === undefined ? pageCursor : '')

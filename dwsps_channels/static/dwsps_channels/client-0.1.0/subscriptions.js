@@ -52,15 +52,14 @@ export class Subscriptions {
 
   // What the user does
 
-  /** Subscribe on behalf of a call, with `handler`, `opening`, and what `startOf` and `#reset` read. */
+  /** Subscribe on behalf of a call, with `handler`, `opening`, and what `Subscription` and `#reset` read. */
   add(call) {
     let subscription = this.#byTopic.get(call.topic)
     if (!subscription) {
       subscription = new Subscription(call.topic)
       this.#byTopic.set(call.topic, subscription)
     }
-    if (this.#parts.options.dwsps1) subscription.detachOlder(call.opening)
-    subscription.attach(call)
+    subscription.attach(call, this.#parts.options.dwsps1 && subscription.detachOlder(call.opening))
     if (!subscription.isResuming) this.#enqueue(subscription)
     this.#parts.onWork()
   }
@@ -101,8 +100,9 @@ export class Subscriptions {
       this.#cursor.advance(position && this.#hasParent(context) ? position - 1 : position)
     }
     const subscription = this.#byTopic.get(context)
-    if (subscription?.replays.size) subscription.collect(position, event)
-    if (subscription?.position.advance(position) === false) return
+    const isNew = subscription?.position.advance(position) !== false
+    if (subscription?.early.size) subscription.collect(position, event, isNew)
+    if (!isNew) return
     this.#parts.listeners.emit('message', event)
     for (const handler of this.#byTopic.get(context)?.handlers ?? []) {
       // One that ran before may have taken this one back.
@@ -117,7 +117,7 @@ export class Subscriptions {
     for (const subscription of this.#byTopic.values()) {
       subscription.position.raise(cursor)
       if (subscription.since) subscription.since = cursor
-      for (const replay of subscription.replays.values()) replay.clear()
+      subscription.forgetEarly()
       // The others are told by their acks.
       if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
     }
@@ -132,6 +132,7 @@ export class Subscriptions {
     for (const call of ended) subscription.detach(call)
     if (subscription.holders.size) {
       Object.assign(subscription, { isLive: false, wasGranted: false, isBroken: false, since: '' })
+      subscription.forgetEarly()
     } else this.#forget(topic)
     this.#tellEnd(ended, { topic, code, reason })
     if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
@@ -305,7 +306,7 @@ export class Subscriptions {
         subscription.position.raise(ack.cursor)
         for (const call of calls) {
           call.isGranted = true
-          subscription.finishReplay(call, ack)
+          subscription.finish(call, ack)
           call.resolve(ack)
         }
         const cut = calls.filter(({ since }) => since && ack.recovered !== true)
@@ -321,7 +322,7 @@ export class Subscriptions {
         } else this.#refuse(subscription, calls, error)
       },
       lost: () => {
-        if (isWanted()) subscription.waiting.push(...calls)
+        if (isWanted()) subscription.wait(calls)
         else for (const call of calls) call.cancel()
       },
     }))
@@ -333,7 +334,10 @@ export class Subscriptions {
     const { topic } = call
     if (this.#byTopic.has(topic)) return call.resolve(localAck(topic))
     requests.send(call, [call], pacer.pace({
-      done: call.resolve,
+      done: (ack) => {
+        this.#byTopic.get(topic)?.forgetEarly()
+        call.resolve(ack)
+      },
       fail: (error) => {
         if (error.code !== 'rate_limited') return call.fail(error)
         this.#leaving.push(call)
@@ -402,7 +406,7 @@ export class Subscriptions {
   /** Tell calls of a subscription that it may have missed messages: all that are live, if no others are named. */
   #reset(subscription, calls = []) {
     const { topic, isBroken } = subscription
-    const told = calls.length && !isBroken ? calls : subscription.calls.filter((call) => !subscription.replays.has(call))
+    const told = calls.length && !isBroken ? calls : subscription.calls.filter((call) => !subscription.early.has(call))
     subscription.isBroken = false
     this.#resetTopics.add(topic)
     for (const onReset of new Set(told.map(({ onReset }) => onReset))) {
