@@ -61,10 +61,15 @@ class Sessions:
     """Finds sessions by client, user and Django session, without a look at the others. Iterates over all of them."""
 
     def __init__(self, find_user: FindUser = user_id_of) -> None:
-        """``find_user`` gives the key of a client's user, in place of its primary key."""
+        """``find_user`` gives the key of a client's user, in place of its primary key.
+
+        It may raise if that is not known yet: it is asked again when somebody looks for a user.
+        """
         self._find_user = find_user
         self._by_client: dict[str, Session] = {}
         self._by_user = _Index()
+        # Those whose user was not known when they came.
+        self._unknown: dict[str, Session] = {}
         self._by_session = _Index()
 
     def __len__(self) -> int:
@@ -85,12 +90,22 @@ class Sessions:
             self._put(session)
 
     def _put(self, session: Session) -> None:
-        self._by_user.put(session, self.user_of(session.identity))
+        self._put_by_user(session)
         self._by_session.put(session, session.identity.session)
+
+    def _put_by_user(self, session: Session) -> None:
+        client, key = session.identity.client, ""
+        self._unknown.pop(client, None)
+        try:
+            key = self._key_of(session.identity)
+        except Exception:
+            self._unknown[client] = session
+        self._by_user.put(session, key)
 
     def discard(self, session: Session) -> None:
         """Forget ``session``, if it is registered."""
         self._by_client.pop(session.identity.client, None)
+        self._unknown.pop(session.identity.client, None)
         self._by_user.discard(session)
         self._by_session.discard(session)
 
@@ -100,6 +115,8 @@ class Sessions:
 
     def of_user(self, user: object) -> Collection[Session]:
         """Return the sessions of the Django user with this primary key, or with this text of it."""
+        for session in list(self._unknown.values()):
+            self._put_by_user(session)
         return self._by_user.get(str(user))
 
     def of_session(self, session: str) -> Collection[Session]:
@@ -121,9 +138,11 @@ class Sessions:
         )
 
     def user_of(self, identity: Identity) -> str:
-        """Return the key of the client's user, as text; empty: there is no user."""
-        # A user of the project may be unable to tell its key here: then its sessions are not found by user.
+        """Return the key of the client's user, as text; empty: there is no user, or it is not known yet."""
         with suppress(Exception):
-            user = self._find_user(identity)
-            return "" if user is None else str(user)
+            return self._key_of(identity)
         return ""
+
+    def _key_of(self, identity: Identity) -> str:
+        user = self._find_user(identity)
+        return "" if user is None else str(user)

@@ -281,7 +281,12 @@ class Rechecker:
     def _verify(self, session: Session) -> Awaitable[None] | None:
         watch = self._watches.get(session)
         if watch is None or watch.login is None:
-            return session.recheck(None)
+            # A user that nobody had looked at, when the client came, may be known by now.
+            login = self._login_of(session.identity.user)
+            if login is None:
+                return session.recheck(None)
+            watch = self._watch(session)
+            watch.login = login
         if session in self._to_look_up:
             return None  # it will find what is true then
         self._to_look_up.add(session)

@@ -369,7 +369,8 @@ class Runtime:
 def _loaded_user_id(identity: Identity) -> Hashable | None:
     user = identity.user
     if isinstance(user, LazyObject) and user._wrapped is empty:
-        return None  # to load it, with a query or worse, would block the event loop
+        # To load it, with a query or worse, would block the event loop. The policy may do so, in a thread.
+        raise LookupError("nobody has loaded the user")
     user_id: Hashable | None = identity.user_id
     return user_id
 

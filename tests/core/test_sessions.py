@@ -112,6 +112,25 @@ def test_anonymous_users_and_those_that_cannot_be_loaded_have_no_sessions_by_use
     assert list(sessions.of_user(1)) == []
 
 
+def test_a_user_that_is_loaded_later_is_found_from_then_on() -> None:
+    loaded: list[User] = []
+
+    def find(identity: Identity) -> int:
+        return loaded[0].pk
+
+    sessions = Sessions(find)
+    one, other = session("one"), session("other")
+    sessions.add(one)
+    sessions.add(other)
+    assert list(sessions.of_user(1)) == []
+    sessions.discard(other)
+    loaded.append(User(1))
+    assert list(sessions.of_user(1)) == [one]
+    sessions.discard(one)
+    assert list(sessions.of_user(1)) == []
+    assert (sessions.stats().open, sessions.stats().users) == (0, 0)
+
+
 def test_to_discard_what_is_not_there_changes_nothing() -> None:
     Sessions().discard(session("one", User(1)))
 

@@ -14,6 +14,7 @@ from django.contrib.sessions.models import Session as DjangoSession
 from django.db import OperationalError
 from django.test import Client, override_settings
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 
 from dwsps_channels import apublish
 from dwsps_channels.access import adisconnect, apermission_changed
@@ -331,6 +332,18 @@ async def test_an_anonymous_client_is_not_looked_up() -> None:
 async def test_a_user_of_the_projects_own_middleware_is_looked_up_by_key(user: User) -> None:
     async with PubSubCommunicator(user=user) as client:
         user.set_password("another")
+        await user.asave()
+        assert await closed(client) == 4001
+
+
+async def test_a_user_that_the_policy_has_loaded_is_looked_up_by_key(
+    user: User, members: Group
+) -> None:
+    await user.groups.aadd(members)
+    lazy = SimpleLazyObject(lambda: User.objects.get(pk=user.pk))
+    async with PubSubCommunicator(user=lazy) as client:
+        await client.subscribe("news")
+        user.is_active = False
         await user.asave()
         assert await closed(client) == 4001
 

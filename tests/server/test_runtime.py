@@ -69,5 +69,6 @@ async def test_a_user_that_nobody_has_loaded_stays_so() -> None:
         assert loaded == []
         assert list(server.sessions.of_user(7)) == []
         assert lazy.pk == 7
+        assert len(server.sessions.of_user(7)) == 1
     async with PubSubCommunicator(user=lazy):
         assert len(server.sessions.of_user(7)) == 1
