@@ -21,8 +21,8 @@ WAIT_TIMEOUT = 3.0
 MAX_WAITING = 100
 FORGET_TIMEOUT = 300.0
 MAX_ADDRESSES = 10_000
-MAX_KNOWN = 100
-"""The false credentials of an address that are recognised: the newest."""
+MAX_KNOWN = 20
+"""The false credentials of an address that are recognised: the newest. With all addresses they take about 40 MB."""
 KNOWN_INTERVAL = 1.0
 """The time between two checks of the same false credential, which may have become right meanwhile."""
 
@@ -76,8 +76,9 @@ class Throttle:
     """Checks the credentials of an address a few at a time, with pauses that grow with its failures.
 
     So parallel connections gain nothing. The same false credential counts once, and is checked at most once a second: a
-    client that does not notice that its token has expired guesses nothing. An address is forgotten five minutes after its last failure; if there are too
-    many addresses, the oldest is forgotten first. An IPv6 /64 counts as one address: it usually belongs to one host.
+    client that does not notice that its token has expired guesses nothing. An address is forgotten five minutes after its
+    last failure; if there are too many addresses, the oldest is forgotten first. An IPv6 /64 counts as one address: it
+    usually belongs to one host.
     """
 
     def __init__(
