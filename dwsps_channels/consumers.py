@@ -226,6 +226,7 @@ async def _authenticate(
         if not credentials.accepts_tokens:
             return authenticated
     else:
+        began = server.loop.time()
         checking = credentials.authenticate(credential, scope, _host(scope), has_user=has_user)
         answer = await while_connected(receive, checking)
         if isinstance(answer, authentication.Rejected):
@@ -234,10 +235,12 @@ async def _authenticate(
             )
             logger.log(level, "connection from %s refused: %s", _address(scope), answer.reason)
             return None
-        authenticated = answer
+        authenticated = replace(answer, began=began)
     authenticator = None
     if credentials.accepts_tokens and authenticated.role is Role.CLIENT:
-        authenticator = ConnectionAuthenticator(credentials, scope, _host(scope))
+        authenticator = ConnectionAuthenticator(
+            credentials, scope, _host(scope), server.was_disconnected
+        )
     return replace(authenticated, address=_host(scope), authenticator=authenticator)
 
 

@@ -187,15 +187,17 @@ class ConnectionAuthenticator:
     A connection that goes on sending false ones waits for each answer, and so does nobody else.
     """
 
-    __slots__ = ("_address", "_credentials", "_failures", "_scope", "_sleep")
+    __slots__ = ("_address", "_credentials", "_failures", "_scope", "_sleep", "_was_disconnected")
 
     def __init__(
         self,
         credentials: Credentials,
         scope: Mapping[str, Any],
         address: str,
+        was_disconnected: Callable[[object, float], bool] = lambda user, since: False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        self._was_disconnected = was_disconnected
         self._credentials = credentials
         # Without what leads back to the connection, which would then not be freed with its last frame.
         self._scope = {key: value for key, value in scope.items() if key != "extensions"}
@@ -213,7 +215,7 @@ class ConnectionAuthenticator:
         if (pause := delay_after(self._failures, FREE)) > 0:
             await self._sleep(pause)
         try:
-            found = await self._credentials.authenticate_token(token, self._scope, self._address)
+            found = await self._authenticate(token)
         except AuthenticatorFailed:
             problem = "the token could not be checked, the server's log says why"
         except TooManyFailures as error:
@@ -225,3 +227,11 @@ class ConnectionAuthenticator:
             self._failures = self._failures + 1 if found is None else 0
             return found
         raise Unavailable(problem)
+
+    async def _authenticate(self, token: str) -> Authentication | None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            found = await self._credentials.authenticate_token(token, self._scope, self._address)
+            if found is None or not self._was_disconnected(found.user, began):
+                return found

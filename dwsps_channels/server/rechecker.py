@@ -175,6 +175,8 @@ class Rechecker:
         match notice:
             case Disconnect(user=user, session=session):
                 self._remember(f"user:{user}" if user else f"session:{session}")
+                if user:
+                    self._remember(f"disconnect:{user}")
                 found = self._sessions.of_user(user) if user else self._sessions.of_session(session)
                 for each in found:
                     each.close(
@@ -201,6 +203,13 @@ class Rechecker:
         self._forget("")
         self._remember(_EVERYBODY)
         self._start(self._sessions, self._verify)
+
+    def was_disconnected(self, user: str, since: float) -> bool:
+        """Return whether a user, by primary key, was disconnected after ``since``, in the event loop's time.
+
+        A token that was looked up then may have been deleted meanwhile.
+        """
+        return self._recent.get(f"disconnect:{user}", float("-inf")) >= since
 
     def _remember(self, key: str) -> None:
         self._recent.pop(key, None)

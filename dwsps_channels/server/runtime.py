@@ -250,6 +250,10 @@ class Runtime:
         self.rechecker.open(session, login)
         if token is not None:
             session.expire_at(token.expires_at)
+            if self.was_disconnected(token.user, authenticated.began):
+                session.close(
+                    CloseCode.UNVERIFIED, Unavailable("the user was disconnected"), discard=True
+                )
         if authenticated.peer is not None:
             self._accepted_peers.add(session, authenticated.peer)
             if isinstance(session, PeerSession):
@@ -337,6 +341,10 @@ class Runtime:
         """Let a notice take effect in this process."""
         self._revocations.heed(dated)
         self.rechecker.heed(dated.notice)
+
+    def was_disconnected(self, user: object, since: float) -> bool:
+        """Return whether ``user`` was disconnected after ``since``, in the event loop's time."""
+        return self.rechecker.was_disconnected(self.sessions.user_of(Identity("", user)), since)
 
     def _on_begin(self, notices: Sequence[Dated]) -> None:
         for dated in notices:

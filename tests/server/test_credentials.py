@@ -17,6 +17,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
 import dwsps_channels.auth
+from dwsps_channels.access import adisconnect
 from dwsps_channels.connections.throttle import FREE, KNOWN_INTERVAL, Throttle, TooManyFailures
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.models import Peer, server_id
@@ -453,7 +454,7 @@ class TestFrame:
 
         token = await token_of(await user())
         async with one_runtime() as server:
-            each = ConnectionAuthenticator(server.credentials, {}, "192.0.2.1", sleep)
+            each = ConnectionAuthenticator(server.credentials, {}, "192.0.2.1", sleep=sleep)
             for _ in range(FREE + 5):
                 assert await each("dwspst_x") is None
             assert pauses == [0.25, 0.5, 1.0, 2.0, 2.0]
@@ -515,3 +516,58 @@ class TestRevocation:
         async with PubSubCommunicator(headers=bearer(token)) as client:
             assert await is_closed(client) == 4001
             assert client.expires_in in (0, 1, 2)
+
+
+class TestLogoutMeanwhile:
+    """A project that keeps its tokens deletes one, then disconnects the user, while the token is being looked up."""
+
+    @pytest.fixture
+    def tokens(self) -> Iterator[set[str]]:
+        """The tokens of the project's one user."""
+        with override_settings(
+            DWSPS={"AUTHENTICATOR": "tests.tokens.authenticators.by_name_async"}
+        ):
+            yield {"token"}
+
+    @pytest.fixture
+    def lookups(self, tokens: set[str]) -> Iterator[asyncio.Queue[asyncio.Event]]:
+        """Each look-up that has its answer, and waits for the event until it gives it."""
+        queue: asyncio.Queue[asyncio.Event] = asyncio.Queue()
+
+        async def look_up(token: str, scope: Any) -> User | None:
+            found = await User.objects.aget() if token in tokens else None
+            event = asyncio.Event()
+            queue.put_nowait(event)
+            await event.wait()
+            return found
+
+        with mock.patch("tests.tokens.authenticators.by_name_async", look_up):
+            yield queue
+
+    async def test_in_a_frame(
+        self, tokens: set[str], lookups: asyncio.Queue[asyncio.Event]
+    ) -> None:
+        ann = await user()
+        async with PubSubCommunicator() as client:
+            await client.send_json_to({"type": "authenticate", "token": "token"})
+            first = await asyncio.wait_for(lookups.get(), 5)
+            tokens.clear()
+            await adisconnect(user=ann)
+            first.set()
+            (await asyncio.wait_for(lookups.get(), 5)).set()
+            assert (await client.receive_json_from(5))["code"] == "unauthorized"
+
+    async def test_in_the_handshake(
+        self, tokens: set[str], lookups: asyncio.Queue[asyncio.Event]
+    ) -> None:
+        ann = await user()
+        async with one_runtime():
+            client = PubSubCommunicator(headers=bearer("token"))
+            connecting = asyncio.create_task(client.__aenter__())
+            first = await asyncio.wait_for(lookups.get(), 5)
+            tokens.clear()
+            await adisconnect(user=ann)
+            first.set()
+            await connecting
+            # It comes back, and is asked for its token again.
+            assert await is_closed(client) == 4103

@@ -7,6 +7,7 @@ set headers. The worker, and code that publishes from another process, presents 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -32,6 +33,8 @@ class Authenticated:
     """The address that the connection comes from, for operators."""
     token: Authentication | None = None
     """The token that a client came with; ``None``: it came without one."""
+    began: float = inf
+    """When the server began to look the token up, in the event loop's time."""
     authenticator: Authenticator | None = None
     """Authenticates the tokens that the client sends later; ``None``: it may send none."""
 
