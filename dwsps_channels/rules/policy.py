@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -14,7 +13,8 @@ from dwsps_channels.core.policy import Answer, nonblocking
 from dwsps_channels.core.reader import ANONYMOUS, Reader
 from dwsps_channels.core.rule import RightsUnknown
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
-from dwsps_channels.rules.loading import load_reader, load_rules, reader_of
+from dwsps_channels.rules.batching import RightsReader
+from dwsps_channels.rules.loading import is_loaded, load_rules, reader_of
 from dwsps_channels.threads.pools import ask
 
 Question = Callable[[ReaderRules, str], Verdict]
@@ -58,6 +58,7 @@ class TopicRules:
         self._rules: RuleSet | None = None
         self._loading: Task[RuleSet] | None = None
         self._anonymous: ReaderRules | None = None
+        self._rights = RightsReader()
 
     @nonblocking
     def may_subscribe(self, identity: Identity, topic: str) -> Answer | Awaitable[Answer]:
@@ -103,13 +104,13 @@ class TopicRules:
                 return question(known, topic).answer
             except RightsUnknown:
                 pass
-        reader = await ask(load_reader, user, rules)
+        reader = await self._rights.read(user, rules)
         return question(self._loaded(user, version, rules, reader).rules, topic).answer
 
     def _rules_of(self, user: Any) -> ReaderRules | None:
         """Return the rules for this user, if that takes no query; ``None``: it does."""
         rules = self._rules
-        if rules is None or (isinstance(user, LazyObject) and user._wrapped is empty):
+        if rules is None or not is_loaded(user):
             return None
         if not getattr(user, "is_authenticated", False):
             if self._anonymous is None:

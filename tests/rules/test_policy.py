@@ -20,7 +20,7 @@ from dwsps_channels.access import apermission_changed
 from dwsps_channels.core.policy import Decision, is_allowed
 from dwsps_channels.models import TopicRule
 from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, TopicRules
-from dwsps_channels.rules.loading import load_reader
+from dwsps_channels.rules.loading import load_readers
 from dwsps_channels.testing import PubSubCommunicator, Refused
 from dwsps_channels.threads.pools import ask
 from tests.processes import wait_until_async
@@ -386,17 +386,17 @@ class TestConnections:
 
         async def ask_slowly(function: Any, *args: Any) -> Any:
             answer = await ask(function, *args)
-            if function is load_reader and not has_read.is_set():
+            if function is load_readers and not has_read.is_set():
                 has_read.set()
                 await goes_on.wait()
             return answer
 
-        monkeypatch.setattr("dwsps_channels.rules.policy.ask", ask_slowly)
+        monkeypatch.setattr("dwsps_channels.rules.batching.ask", ask_slowly)
         async with PubSubCommunicator(user=(await fresh(ada)).user) as client:
             asked = asyncio.ensure_future(
                 client.subscribe("desk") if action == "subscribe" else client.publish("desk", 1)
             )
-            await has_read.wait()
+            await asyncio.wait_for(has_read.wait(), 10)
             await sync_to_async(row.delete)()
             goes_on.set()
             with pytest.raises(Refused, match="no topic rule is for it"):
