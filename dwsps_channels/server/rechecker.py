@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import warnings
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from contextvars import Context
@@ -110,8 +110,9 @@ class Rechecker:
         self._watches: dict[Recheckable, _Watch] = {}
         # The sessions that wait for their look-up to begin.
         self._to_look_up: set[Session] = set()
-        # What is to be held back, what was and waits for its turn, and how many have theirs.
-        self._backlog: deque[tuple[Session, _Begin]] = deque()
+        # What is to be held back, in order and each once: changes may come faster than all sessions have had their turn.
+        self._backlog: OrderedDict[tuple[Session, _Begin], None] = OrderedDict()
+        # What was held back and waits for its turn, and how many have theirs.
         self._pending: deque[Awaitable[None]] = deque()
         self._active = 0
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
@@ -196,7 +197,7 @@ class Rechecker:
                 self._start(self._sessions, lambda session: session.recheck((topic,)))
             case Rules():
                 self._forget_rules()
-                self._start(self._sessions, lambda session: session.recheck(None))
+                self._start(self._sessions, _recheck_all)
 
     def recheck_all(self) -> None:
         """Look everybody up again, and ask about everything: notices may have been missed."""
@@ -225,7 +226,7 @@ class Rechecker:
 
     def _start(self, sessions: Iterable[Session], begin: "_Begin") -> None:
         is_idle = not self._backlog
-        self._backlog.extend((session, begin) for session in sessions)
+        self._backlog.update(((session, begin), None) for session in sessions)
         if is_idle:
             self._begin_some()
             if self._backlog:
@@ -239,7 +240,7 @@ class Rechecker:
     def _begin_some(self) -> None:
         ends = self._loop.time() + SLICE
         while self._backlog:
-            session, begin = self._backlog.popleft()
+            (session, begin), _ = self._backlog.popitem(last=False)
             if self._sessions.get(session.identity.client) is session:
                 self._begin(session, begin)
             if self._loop.time() >= ends:
@@ -417,6 +418,10 @@ class Rechecker:
 
 _Begin = Callable[[Session], Awaitable[None] | None]
 """Begins a recheck."""
+
+
+def _recheck_all(session: Session) -> Awaitable[None] | None:
+    return session.recheck(None)
 
 
 def _has_expired(login: Login) -> bool:

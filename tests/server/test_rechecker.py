@@ -407,6 +407,24 @@ async def test_others_have_a_turn_while_many_are_held_back(monkeypatch: pytest.M
         await client.__aexit__()
 
 
+async def test_what_waits_to_be_held_back_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rechecker, "SLICE", 0.0)
+    clients = [PubSubCommunicator() for _ in range(5)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    server = await runtime.obtain()
+    for _ in range(100):
+        server.rechecker.heed(Rules())
+        server.rechecker.heed(Verify())
+    # Of either kind; one session has had its turn.
+    assert len(server.rechecker._backlog) <= 2 * len(clients)
+    Open.allows = False
+    for client in clients:
+        assert await ended(client) == {"news": "forbidden"}
+        await client.__aexit__()
+
+
 async def test_a_server_that_ends_asks_nothing_more(recwarn: pytest.WarningsRecorder) -> None:
     clients = [PubSubCommunicator() for _ in range(40)]
     for client in clients:
