@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from time import time
 from typing import Any
 from unittest import mock
 
@@ -26,7 +27,7 @@ from dwsps_channels.policies import Identity
 from dwsps_channels.server import credentials, runtime
 from dwsps_channels.server.credentials import FREE_TOKENS, ConnectionAuthenticator
 from dwsps_channels.testing import Closed, PubSubCommunicator
-from dwsps_channels.tokens import make_token
+from dwsps_channels.tokens import Authentication, make_token
 from tests.clock import Clock
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -512,10 +513,20 @@ class TestRevocation:
             assert (await client.receive())["message"] == 1
 
     async def test_its_time(self) -> None:
-        token = await token_of(await user(), expires=timedelta(seconds=2))
-        async with PubSubCommunicator(headers=bearer(token)) as client:
-            assert await is_closed(client) == 4001
-            assert client.expires_in in (0, 1, 2)
+        ann = await user()
+
+        async def lasting_a_moment(token: str, scope: Any) -> Authentication:
+            return Authentication(ann, time() + 0.5)
+
+        with (
+            mock.patch("tests.tokens.authenticators.by_name_async", lasting_a_moment),
+            override_settings(
+                DWSPS=SIGNED | {"AUTHENTICATOR": "tests.tokens.authenticators.by_name_async"}
+            ),
+        ):
+            async with PubSubCommunicator(headers=bearer("token")) as client:
+                assert await is_closed(client) == 4001
+                assert client.expires_in == 0
 
 
 class TestLogoutMeanwhile:
