@@ -164,10 +164,6 @@ class Application {
     this.client.on('unsubscribed', ({ code, topic }) => (this.#refused[topic] = code))
     this.client.on('close', ({ code, willReconnect }) => willReconnect || (this.#closedWith = code))
     this.client.on('reset', ({ topics }) => this.#resets.push(topics.toSorted()))
-    this.client.on('error', ({ code, action, topic, retryable }) => {
-      const isFinal = topic && !(retryable && this.client.subscriptions.includes(topic))
-      if (action === 'subscribe' && isFinal) this.#refused[topic] = code
-    })
   }
 
   calls = {
@@ -192,7 +188,11 @@ class Application {
     if (inside) return void this.#inside.set(inside, [...(this.#inside.get(inside) ?? []), step])
     const endings = []
     if (as) this.#endings.set(as, endings)
-    make(step).then((ack) => endings.push(ack), (error) => endings.push(error))
+    make(step).then((ack) => endings.push(ack), (error) => {
+      endings.push(error)
+      const isOwn = ['cancelled', 'closed'].includes(error.code)
+      if (step.client === 'subscribe' && !isOwn) this.#refused[step.topic] = error.code
+    })
   }
 
   checks = {

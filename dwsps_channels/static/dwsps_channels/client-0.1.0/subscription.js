@@ -1,6 +1,6 @@
 import { isAfter, Position } from './cursor.js';
 import { guard } from './listeners.js';
-import { encodeSince } from './resume.js';
+import { encodeGrant, encodeSince } from './resume.js';
 
 /** What the user wants of one topic, and what the server has granted of it. */
 export class Subscription {
@@ -16,7 +16,7 @@ export class Subscription {
   position = new Position() // of the last delivery
   grants = [] // calls that brought a grant, or a function that returns one
   fetching = null // identifies the call of such a function that is not answered
-  #fetched = '' // what it returned last
+  fetched = null // what it returned for the next request: `{ source, text }`
 
   constructor(topic) {
     this.topic = topic
@@ -24,28 +24,34 @@ export class Subscription {
 
   /** Whether a resume can bring it back on this connection. */
   get isResumable() {
-    return this.wasGranted && !this.isLive && !this.isBroken
+    return this.isToRestore && !this.isBroken
   }
 
-  /** The latest grant, or its function. A resume brings one that the server has accepted: a bad one would end all calls. */
-  get #grantSource() {
-    const call = this.isResumable ? this.grants.findLast(({ isGranted }) => isGranted) : this.grants.at(-1)
-    return call?.grant ?? ''
+  /** Whether the next request asks for what the server has granted on an earlier connection. */
+  get isToRestore() {
+    return this.wasGranted && !this.isLive && !this.asked
   }
 
-  /** A function that returns the grant; undefined if there is none to call. */
+  /** The call that the next request is for; undefined if that only restores what was granted before. */
+  get #next() {
+    return this.isToRestore ? undefined : this.waiting[0]
+  }
+
+  /** The grant of a call, or its function: its own, or the latest that the server has accepted. */
+  sourceOf(call) {
+    return call?.grant || (this.grants.findLast(({ isGranted }) => isGranted)?.grant ?? '')
+  }
+
+  /** A function to call before the next request; undefined if nothing is missing. */
   get fetchGrant() {
-    const source = this.#grantSource
-    return typeof source === 'function' ? source : undefined
+    const source = this.sourceOf(this.#next)
+    return typeof source === 'function' && this.fetched?.source !== source ? source : undefined
   }
 
-  /** What allows the subscription, apart from the server's policy; empty if nothing does. */
+  /** What allows the next request, apart from the server's policy; empty if nothing does. */
   get grant() {
-    return this.fetchGrant ? this.#fetched : this.#grantSource
-  }
-
-  set grant(fetched) {
-    this.#fetched = fetched
+    const source = this.sourceOf(this.#next)
+    return typeof source === 'function' ? (this.fetched?.text ?? '') : source
   }
 
   get calls() {
@@ -94,14 +100,17 @@ export class Subscription {
   }
 
   /**
-   * Take the waiting calls that one request can answer, those that start where the first of them does.
+   * Take the waiting calls that one request can answer: those that start where the first does, with the same grant.
+   * What was granted before is restored first, so that a bad grant cannot end it.
    * @param {string} pageCursor  where early calls start
-   * @returns {{ calls: Call[], fields: string }} with the start, as members of the request
+   * @returns {{ calls: Call[], fields: string }} with the start and the grant, as members of the request
    */
   takeWaiting(pageCursor) {
     const start = (call) => encodeStart(call, pageCursor)
-    const fields = start(this.waiting[0])
-    const calls = this.waiting.filter((call) => start(call) === fields)
+    const [from, source] = [start(this.#next), this.sourceOf(this.#next)]
+    const fields = from + encodeGrant(this)
+    this.fetched = null // the next request asks for another
+    const calls = this.waiting.filter((call) => start(call) === from && this.sourceOf(call) === source)
     this.waiting = this.waiting.filter((call) => !calls.includes(call))
     for (const call of calls) {
       call.since = sinceOf(call, pageCursor)
@@ -116,6 +125,13 @@ export class Subscription {
     this.waiting.push(...calls)
     if (!this.wasGranted) return
     for (const call of calls) if (!hasStart(call)) this.finish(call, {})
+  }
+
+  /** Take the waiting calls that one grant, or its function, is for. */
+  takeWith(source) {
+    const taken = this.waiting.filter((call) => this.sourceOf(call) === source)
+    this.waiting = this.waiting.filter((call) => !taken.includes(call))
+    return taken
   }
 
   /** Keep a delivery for calls without an answer. Only a replay may belong to one that is not new. */

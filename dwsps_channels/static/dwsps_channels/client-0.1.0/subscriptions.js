@@ -128,13 +128,7 @@ export class Subscriptions {
   end({ topic, code, reason }) {
     const subscription = this.#byTopic.get(topic)
     if (!subscription) return
-    const ended = subscription.calls.filter(({ isGranted }) => isGranted)
-    for (const call of ended) subscription.detach(call)
-    if (subscription.holders.size) {
-      Object.assign(subscription, { isLive: false, wasGranted: false, isBroken: false, since: '' })
-      subscription.forgetEarly()
-    } else this.#forget(topic)
-    this.#tellEnd(ended, { topic, code, reason })
+    this.#end(subscription, code, reason)
     if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
   }
 
@@ -164,7 +158,7 @@ export class Subscriptions {
     this.#unasked.clear()
     this.#resumes = 0
     for (const subscription of this.#byTopic.values()) {
-      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0, fetching: null })
+      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0, fetching: null, fetched: null })
     }
     for (const call of this.#leaving.splice(0)) call.resolve(localAck(call.topic))
   }
@@ -205,18 +199,24 @@ export class Subscriptions {
     if (!connection.isReady || subscription.fetching) return
     const { topic } = subscription
     const fetching = (subscription.fetching = {})
-    if (subscription.isResumable) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
-    let grant, problem
+    const { fetchGrant: source, isResumable, isToRestore } = subscription
+    if (isResumable) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
+    let text, problem
     try {
-      grant = await obtain(subscription.fetchGrant, 'grant', options.timeout)
+      text = await obtain(source, 'grant', options.timeout)
     } catch (cause) {
       problem = new PSError('no_grant', String(cause?.message ?? cause), { retryable: true, action: 'subscribe', topic, cause })
     }
     if (subscription.fetching !== fetching || this.#byTopic.get(topic) !== subscription) return
     subscription.fetching = null
-    if (problem) return this.#refuse(subscription, subscription.waiting.splice(0), problem, subscription.since)
-    subscription.grant = grant
-    this.#queueOf(subscription).add(subscription)
+    if (problem) {
+      this.#refuse(subscription, isToRestore ? [] : subscription.takeWith(source), problem, subscription.since)
+      if (this.#byTopic.get(topic) !== subscription || isToRestore) return
+      if (subscription.waiting.length) this.#enqueue(subscription)
+    } else {
+      subscription.fetched = { source, text }
+      this.#enqueue(subscription)
+    }
     onWork()
   }
 
@@ -225,6 +225,9 @@ export class Subscriptions {
     const { requests, pacer, listeners, options } = this.#parts
     const all = this.#isOneByOne ? [...this.#unresumed].slice(0, 1) : this.#unresumed
     const { since, together } = takeTogether(all, ({ since }) => since || this.#cursor.cursor)
+    const request = this.#isOneByOne
+      ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) + encodeGrant(together[0]) }
+      : { action: 'resume', fields: encodeSince(since) + encodeTopics(together) }
     const resetFrames = this.#resetFrames
     const sentAt = performance.now()
     for (const subscription of together) {
@@ -244,9 +247,6 @@ export class Subscriptions {
         if (this.#byTopic.get(subscription.topic) === subscription) act(subscription)
       }
     }
-    const request = this.#isOneByOne
-      ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) + encodeGrant(together[0]) }
-      : { action: 'resume', fields: encodeSince(since) + encodeTopics(together) }
     const outcome = pacer.pace({
       done: (ack) => {
         answered()
@@ -272,12 +272,9 @@ export class Subscriptions {
   /** Take the answer of a resume for one subscription. */
   #resumed(subscription, since, ack, isResetUntold) {
     const { recovered, error } = resultOf(ack, subscription.topic)
-    if (error) {
-      const calls = error.retryable ? [] : subscription.waiting.splice(0)
-      return this.#refuse(subscription, calls, error, since)
-    }
+    if (error) return this.#refuse(subscription, [], error, since)
     if (recovered === undefined) return this.#askAfresh(subscription)
-    Object.assign(subscription, { isLive: true, since: '' })
+    Object.assign(subscription, { isLive: true, since: '', fetched: null })
     subscription.position.raise(ack.cursor)
     if (subscription.waiting.length) this.#enqueue(subscription)
     if (!recovered && isResetUntold) this.#reset(subscription)
@@ -294,12 +291,16 @@ export class Subscriptions {
   /** Ask the server for a subscription, on behalf of calls that wait for it (none: only to restore it). */
   #ask(subscription) {
     const { requests, pacer, listeners, connection } = this.#parts
+    if (subscription.fetchGrant) {
+      this.#unasked.delete(subscription)
+      return this.#fetchGrant(subscription)
+    }
     const { topic } = subscription
     const { calls, fields } = subscription.takeWaiting(connection.pageCursor)
     const isWanted = () => this.#byTopic.get(topic) === subscription
     if (!subscription.waiting.length) this.#unasked.delete(subscription)
     subscription.asked++
-    requests.send({ action: 'subscribe', topic, fields: fields + encodeGrant(subscription) }, calls, pacer.pace({
+    requests.send({ action: 'subscribe', topic, fields }, calls, pacer.pace({
       done: (ack) => {
         subscription.asked--
         subscription.isLive = subscription.wasGranted = true
@@ -350,25 +351,38 @@ export class Subscriptions {
   /** Take a refusal. Of a resume, `since` is its cursor. */
   #refuse(subscription, calls, error, since = '') {
     const { requests, listeners, options } = this.#parts
-    const { topic, holders, isLive, asked, waiting, wasGranted } = subscription
+    const { topic, holders, isLive, isToRestore, asked, waiting } = subscription
     for (const call of calls) {
       subscription.detach(call)
       call.reject(error)
     }
-    const isAskedAgain = asked > 0 || (waiting.length > 0 && !since)
+    const isAskedAgain = asked > 0 || (waiting.length > 0 && !isToRestore)
     const isSuperseded = this.#byTopic.get(topic) !== subscription || isLive || isAskedAgain
-    if (!isSuperseded && holders.size && wasGranted && error.retryable) {
+    if (!isSuperseded && holders.size && isToRestore && error.retryable) {
       subscription.since = since
       if (!this.#retryTimer.isRunning) this.#retryTimer.start(jitter(this.#refusals++, options), () => this.#retry())
     } else if (!isSuperseded) {
-      this.#forget(topic)
-      this.#tellEnd(subscription.calls, { topic, code: error.code, reason: error.reason })
       // The server may still grant it later, and would deliver what nobody here wants.
       if (error.code === 'timeout') requests.send({ action: 'unsubscribe', topic }, [], IGNORE)
+      this.#end(subscription, error.code, error.reason)
+      this.#parts.onWork()
     }
     listeners.emit('error', error)
     if (this.#byTopic.get(topic) !== subscription) this.#settle(subscription)
     else this.#tellResets()
+  }
+
+  /** Drop the calls that the server has granted, and tell them. */
+  #end(subscription, code, reason) {
+    const { topic } = subscription
+    const ended = subscription.calls.filter(({ isGranted }) => isGranted)
+    for (const call of ended) subscription.detach(call)
+    if (subscription.holders.size) {
+      Object.assign(subscription, { isLive: false, wasGranted: false, isBroken: false, since: '' })
+      subscription.forgetEarly()
+      if (subscription.waiting.length && !subscription.isResuming) this.#enqueue(subscription)
+    } else this.#forget(topic)
+    this.#tellEnd(ended, { topic, code, reason })
   }
 
   /** Tell the calls of a subscription that the server has ended it. */
