@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from inspect import isawaitable
+from math import isfinite
 from time import time
 from typing import Any, Final
 
@@ -102,6 +103,10 @@ def _authentication(answer: Any) -> Authentication | None:
     if not isinstance(found.expires_at, int | float | None):
         raise TypeError(
             f"Authentication.expires_at is seconds since 1970, not {type(found.expires_at).__name__}"
+        )
+    if found.expires_at is not None and not isfinite(found.expires_at):
+        raise ValueError(
+            f"Authentication.expires_at is None if the token does not expire, not {found.expires_at}"
         )
     if found.expires_at is not None and found.expires_at <= time():
         return None

@@ -65,6 +65,16 @@ async def test_a_date_is_no_time_and_the_log_says_what_is(
     assert "expires_at is seconds since 1970, not datetime" in caplog.text
 
 
+@pytest.mark.parametrize("expires_at", [float("inf"), float("nan")])
+async def test_nor_is_a_number_that_no_clock_reaches(
+    expires_at: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    endless = Authentication(User(pk=1, username="ann"), expires_at)
+    with pytest.raises(AuthenticatorFailed):
+        await ask(lambda token, scope: endless)
+    assert "expires_at is None if the token does not expire" in caplog.text
+
+
 async def test_a_deactivated_user_and_nobody_are_refused_whatever_it_says() -> None:
     assert await ask(authenticators.deactivated) is None
     assert await ask(lambda token, scope: AnonymousUser()) is None
