@@ -47,12 +47,16 @@ class Verdict(Struct, frozen=True):
 class RuleSet:
     """All rules at one moment. It does not change.
 
-    Rules that ``check_rule_topic`` refuses have no effect. A rule for ``users.{pk}`` is for each reader's own topic. The
+    Rules that ``check_rule_topic`` refuses have no effect: see ``ignored``. A rule for ``users.{pk}`` is for each reader's own topic. The
     topics beside it are other readers': if there is no rule for ``users``, one is implied that allows nobody anything.
     """
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        written = [rule for rule in rules if _is_valid(rule.topic)]
+        rules = list(rules)
+        problems = {rule.topic: _problem_with(rule.topic) for rule in rules}
+        written = [rule for rule in rules if not problems[rule.topic]]
+        self.ignored: Final = {topic: problem for topic, problem in problems.items() if problem}
+        """The topics of the rules that have no effect, and why. Nobody has checked them."""
         self.shared: Final = {
             rule.topic: rule for rule in written if placeholder_in(rule.topic) is None
         }
@@ -143,12 +147,12 @@ class ReaderRules:
                 yield rule
 
 
-def _is_valid(topic: str) -> bool:
+def _problem_with(topic: str) -> str:
     try:
         check_rule_topic(topic)
-    except InvalidRuleTopic:
-        return False
-    return True
+    except InvalidRuleTopic as error:
+        return str(error)
+    return ""
 
 
 def _own_rules(rules: RuleSet, reader: Reader) -> Iterator[Rule]:

@@ -1,5 +1,6 @@
 """Topic rules and rights of users, read from the database."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,6 +14,9 @@ from django.utils.functional import LazyObject, empty
 
 from dwsps_channels.core.reader import ANONYMOUS, Reader, Rights
 from dwsps_channels.core.rule_set import RuleSet
+from dwsps_channels.protocol.text import printable
+
+logger = logging.getLogger("dwsps_channels.access")
 
 MODEL_BACKEND: Final = "django.contrib.auth.backends.ModelBackend"
 
@@ -29,7 +33,15 @@ def load_rules() -> RuleSet:
     if TopicRule._meta.abstract:
         raise ImproperlyConfigured(NEEDS_AUTH)
     rows = TopicRule._default_manager.using(router.db_for_write(TopicRule))
-    return RuleSet(row.as_rule() for row in rows.select_related("subscribe_group", "publish_group"))
+    rules = RuleSet(
+        row.as_rule() for row in rows.select_related("subscribe_group", "publish_group")
+    )
+    for topic, problem in rules.ignored.items():
+        # Code that writes rules does not always call ``full_clean``.
+        logger.warning(
+            "the topic rule for %s has no effect, its topic: %s", printable(topic), problem
+        )
+    return rules
 
 
 def reader_of(user: Any) -> Reader:

@@ -9,6 +9,7 @@ from django.contrib.auth.models import Group, User
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from dwsps_channels.models import TopicRule
 from tests.rules.rows import rule
 
 pytestmark = pytest.mark.django_db
@@ -107,3 +108,12 @@ def test_it_warns_if_the_policy_does_not_read_rules(arguments: tuple[str, ...]) 
     rule("news", "everybody")
     with override_settings(DWSPS={}):
         assert "DWSPS['POLICY'] is AllowAll" in run(*arguments)[1]
+
+
+def test_rules_that_nobody_has_checked_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    TopicRule.objects.create(topic="news.{user}")
+    run("list")
+    assert (
+        "the topic rule for news.{user} has no effect, its topic: '{user}' is not known"
+        in caplog.text
+    )

@@ -20,6 +20,7 @@ from dwsps_channels.rules.explanation import (
     find_user,
     policy_problem,
 )
+from dwsps_channels.rules.loading import load_rules
 
 NO_RULES = (
     "no topic rules yet: nobody may subscribe or publish. Add one in the admin, under 'Topic rules'"
@@ -80,6 +81,7 @@ class Command(CommandWithSubcommands):
             return
         for line in table([*_rows(rules)]):
             self.stdout.write(line)
+        load_rules()  # warns in the log of rules that have no effect
 
     def test(self, *, user: str, topic: str, may: str | None, **options: Any) -> None:
         try:
