@@ -47,6 +47,10 @@ MEMORY: Final = 30.0
 LATE_LOOK_UPS: Final = (0.0, 0.5, 10.0)
 MAX_MEMORY: Final = 10_000
 
+# Notices may have been missed whenever messages were. A channel layer that is overrun loses some all the time: between two
+# rechecks for that reason are so many seconds.
+MISSED_PAUSE: Final = 5.0
+
 # If nobody knows when a session expires, it is looked up so many times before it would if it were new; but not more often
 # or more rarely than this, in seconds.
 EXPIRY_LOOKS: Final = 64
@@ -119,6 +123,9 @@ class Rechecker:
         self._tasks: set[asyncio.Task[None]] = set()
         # When a user or a session was last the subject of a notice.
         self._recent: dict[str, float] = {}
+        # Runs after a recheck because of missed notices; and whether more were missed since.
+        self._missed_pause: asyncio.TimerHandle | None = None
+        self._missed_more = False
         self._throttle = LogThrottle()
 
     # Sessions
@@ -200,10 +207,24 @@ class Rechecker:
                 self._start(self._sessions, _recheck_all)
 
     def recheck_all(self) -> None:
-        """Look everybody up again, and ask about everything: notices may have been missed."""
+        """Look everybody up again, and ask about everything."""
         self._forget("")
         self._remember(_EVERYBODY)
         self._start(self._sessions, self._verify)
+
+    def missed(self) -> None:
+        """Recheck all, since notices may have been missed; a little later, if that was done a moment ago."""
+        if self._missed_pause is not None:
+            self._missed_more = True
+            return
+        self._missed_more = False
+        self._missed_pause = self.call_later(MISSED_PAUSE, self._end_missed_pause)
+        self.recheck_all()
+
+    def _end_missed_pause(self) -> None:
+        self._missed_pause = None
+        if self._missed_more:
+            self.missed()
 
     def was_disconnected(self, user: str, since: float) -> bool:
         """Return whether a user, by primary key, was disconnected after ``since``, in the event loop's time.
@@ -275,6 +296,8 @@ class Rechecker:
     async def stop(self) -> None:
         """Drop what waits: the sessions are closed."""
         self._backlog.clear()
+        if self._missed_pause is not None:
+            self._missed_pause.cancel()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

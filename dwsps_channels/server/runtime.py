@@ -350,7 +350,7 @@ class Runtime:
         for dated in notices:
             self._revocations.heed(dated)
         if self._has_begun or self.sessions:
-            self.rechecker.recheck_all()
+            self.rechecker.missed()
         self._has_begun = True
 
     def _identified(self, session: Any) -> None:

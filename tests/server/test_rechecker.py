@@ -307,6 +307,25 @@ async def test_notices_that_may_have_been_missed_have_everybody_looked_up(
         assert await closed(client) == 4001
 
 
+async def test_gaps_in_a_row_are_made_up_for_together(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        server = await runtime.obtain()
+        monkeypatch.setattr(rechecker, "MISSED_PAUSE", 60.0)
+        Open.asked = 0
+        await client.subscribe("news")
+        for _ in range(10):
+            server.node.miss()
+            assert await client.received_nothing()
+        assert Open.asked == 2
+        # At the end of the pause.
+        await User.objects.aupdate(is_active=False)
+        server.rechecker._end_missed_pause()
+        assert await closed(client) == 4001
+
+
 async def test_a_change_that_the_broker_does_not_take_counts_in_this_process(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
