@@ -3,14 +3,17 @@
 from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from msgspec import UNSET, UnsetType
 
 from dwsps_channels.core.authenticator import Authentication, Authenticator
-from dwsps_channels.core.identity import FindUser, Identity
+from dwsps_channels.core.identity import Identity
+from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.rechecking import RecheckingEndpoint
 from dwsps_channels.core.scheduler import Timer
+from dwsps_channels.core.services import Services
+from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from dwsps_channels.protocol.messages import Ack, Authenticate, Expiring, encode
@@ -26,14 +29,18 @@ MAX_TIMER: Final = 86_400.0
 class AuthenticatingEndpoint(RecheckingEndpoint):
     """The part of a session that takes tokens."""
 
-    __slots__ = ("_authenticator", "_expiry", "_find_user")
+    __slots__ = ("_authenticator", "_expiry")
 
     def __init__(
-        self, *args: Any, authenticator: Authenticator | None, find_user: FindUser
+        self,
+        services: Services,
+        transport: Transport,
+        identity: Identity,
+        limits: Limits,
+        authenticator: Authenticator | None = None,
     ) -> None:
-        super().__init__(*args)
+        super().__init__(services, transport, identity, limits)
         self._authenticator = authenticator
-        self._find_user = find_user
         # Of the token that the client came with, or has sent.
         self._expiry: Timer | None = None
 
@@ -59,7 +66,7 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
             raise Unauthorized("the token is another user's")
         expires_in: int | UnsetType = UNSET
         if found.expires_at is not None:
-            left = found.expires_at - self._scheduler.time()
+            left = found.expires_at - self._services.scheduler.time()
             if left <= 0:
                 raise Unauthorized("the token has expired")
             expires_in = int(left)
@@ -78,8 +85,9 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
 
     def _is_same_user(self, identity: Identity) -> bool:
         try:
-            user = self._find_user(identity)
-            return user is not None and user == self._find_user(self.identity)
+            find_user = self._services.find_user
+            user = find_user(identity)
+            return user is not None and user == find_user(self.identity)
         except Exception:
             # A user of the project may be unable to tell its key here.
             return False
@@ -91,20 +99,20 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
             self._await_expiry(expires_at)
 
     def _await_expiry(self, expires_at: float) -> None:
-        left = expires_at - self._scheduler.time()
+        left = expires_at - self._services.scheduler.time()
         if left > MAX_TIMER:
-            self._expiry = self._scheduler.call_later(
+            self._expiry = self._services.scheduler.call_later(
                 MAX_TIMER, partial(self._await_expiry, expires_at)
             )
         else:
-            self._expiry = self._scheduler.call_later(
+            self._expiry = self._services.scheduler.call_later(
                 max(0.0, left - EXPIRY_NOTICE), partial(self._warn_of_expiry, expires_at)
             )
 
     def _warn_of_expiry(self, expires_at: float) -> None:
-        left = max(0.0, expires_at - self._scheduler.time())
+        left = max(0.0, expires_at - self._services.scheduler.time())
         self._transport.send(encode(Expiring(now(), int(left))))
-        self._expiry = self._scheduler.call_later(left, self._expire)
+        self._expiry = self._services.scheduler.call_later(left, self._expire)
 
     def _expire(self) -> None:
         self.close(CloseCode.UNAUTHORIZED, Unauthorized("the token has expired"))

@@ -1,17 +1,16 @@
 """The server's end of a connection, whatever is sent on it: its replies in order, its rate, its close."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from msgspec import UNSET, UnsetType
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import Node
-from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.rate_limit import RateLimiter
 from dwsps_channels.core.reply_queue import Reply, ReplyQueue
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.subscription import Subscriber
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -49,6 +48,7 @@ class Endpoint:
         "_node",
         "_observers",
         "_replies",
+        "_services",
         "_subscriber",
         "_transport",
         "identity",
@@ -56,20 +56,20 @@ class Endpoint:
 
     def __init__(
         self,
-        node: Node,
+        services: Services,
         transport: Transport,
         identity: Identity,
         limits: Limits,
-        observers: Sequence[Observer],
-        clock: Callable[[], float],
     ) -> None:
         self.identity = identity
-        self._node = node
-        self._hub = node.hub
+        self._services = services
+        # These are at hand, for the way of a publish.
+        self._node = services.node
+        self._hub = services.node.hub
+        self._observers = services.observers
         self._transport = transport
         self._limits = limits
-        self._observers = observers
-        self._limiter = RateLimiter.of(limits, clock)
+        self._limiter = RateLimiter.of(limits, services.clock)
         self._subscriber = Subscriber(transport)
         # Made for the first answer that has to wait for the broker: most sessions have none.
         self._replies: ReplyQueue | None = None

@@ -2,28 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from dwsps_channels.core.grants import CheckGrant, no_grants
+from dwsps_channels.core.grants import no_grants
 from dwsps_channels.core.hold import HeldDelivery, Hold
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import Node
-from dwsps_channels.core.observer import Observer
-from dwsps_channels.core.pacing import Pause
 from dwsps_channels.core.policy import (
     ANSWERS,
     NONE_DENIED,
     Answer,
     Decision,
-    Policy,
     answer_of,
     denied_below,
 )
-from dwsps_channels.core.recovery import Decisions, Gather, RecoveringEndpoint, ask_each, wait_while
-from dwsps_channels.core.scheduler import Scheduler
+from dwsps_channels.core.recovery import Decisions, RecoveringEndpoint, ask_each, wait_while
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.subscription import Subscription
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -31,9 +27,6 @@ from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable,
 from dwsps_channels.protocol.messages import Unsubscribed, encode
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import contexts
-
-OnIdentity = Callable[[Any], None]
-"""Is called with a session after its identity was replaced."""
 
 LookUp = Callable[[], Awaitable[Identity | None]]
 """Returns the identity of a client as it is now, with the same ``client``; ``None``: the client is nobody any more."""
@@ -58,37 +51,16 @@ _REFUSALS: Final = (CloseCode.UNAUTHORIZED, CloseCode.FORBIDDEN, CloseCode.UNVER
 class RecheckingEndpoint(RecoveringEndpoint):
     """The part of a session that asks again about its client, and about the subscriptions that stand."""
 
-    __slots__ = ("_identified", "_on_identity", "_scheduler")
+    __slots__ = ("_identified",)
 
     def __init__(
         self,
-        node: Node,
+        services: Services,
         transport: Transport,
         identity: Identity,
-        policy: Policy,
         limits: Limits,
-        observers: Sequence[Observer],
-        clock: Callable[[], float],
-        gather: Gather,
-        pause: Pause,
-        check_grant: CheckGrant,
-        scheduler: Scheduler,
-        on_identity: OnIdentity,
     ) -> None:
-        super().__init__(
-            node,
-            transport,
-            identity,
-            policy,
-            limits,
-            observers,
-            clock,
-            gather,
-            pause,
-            check_grant,
-        )
-        self._scheduler = scheduler
-        self._on_identity = on_identity
+        super().__init__(services, transport, identity, limits)
         # The generation in which the identity was looked up.
         self._identified = 0
 
@@ -132,7 +104,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
             return None
         subscriptions = [self._subscriber.subscriptions[topic] for topic in topics]
         ask = partial(self._ask_again, generation)
-        decisions = ask_each(ask, topics, self._scheduler.gather)
+        decisions = ask_each(ask, topics, self._services.scheduler.gather)
         if not isinstance(decisions, dict):
             hold = self._hold_back()
             for subscription in subscriptions:
@@ -190,7 +162,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
         """Replace the identity by one that was looked up in this generation."""
         self._identified = generation
         self.identity = identity
-        self._on_identity(self)
+        self._services.on_identity(self)
 
     @property
     def _is_unverified(self) -> bool:
@@ -199,7 +171,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
 
     async def _once_verified(self, ask: Callable[[], Answer | Awaitable[Answer]]) -> Answer:
         """Wait until the client was looked up, then ask."""
-        await wait_while(lambda: self._is_unverified, self._pause)
+        await wait_while(lambda: self._is_unverified, self._services.pause)
         if self._is_unverified:
             raise Unavailable("the user is being looked up")
         answer = ask()
@@ -254,14 +226,14 @@ class RecheckingEndpoint(RecoveringEndpoint):
         """End a subscription; ``False``: there was none."""
         if not self._hub.unsubscribe(self._subscriber, topic):
             return False
-        self._scheduler.forget_recheck(self, topic)
+        self._services.scheduler.forget_recheck(self, topic)
         for observer in self._observers:
             observer.unsubscribed(self.identity, topic)
         return True
 
     def _recheck_in_time(self, topic: str, answer: Answer) -> None:
         if isinstance(answer, Decision) and answer.recheck_after is not None:
-            self._scheduler.recheck_later(self, topic, answer.recheck_after)
+            self._services.scheduler.recheck_later(self, topic, answer.recheck_after)
 
     def _settle(self, subscription: Subscription, decision: Answer | Exception) -> None:
         """Let what was decided about a subscription take effect."""
@@ -285,7 +257,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
         """Return what to tell the client of a recheck that failed. If it is a policy's failure, only the log tells it."""
         if isinstance(error, WireError):
             return error
-        self._scheduler.failed(error)
+        self._services.scheduler.failed(error)
         return Unavailable("the server could not decide this again, its log says why")
 
     def _hold_back(self) -> Hold:

@@ -1,6 +1,6 @@
 """Recovery: a client subscribes from where it was, and waits for the policy, for the log, and for room in its buffer."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, Final, TypeVar
@@ -9,12 +9,10 @@ from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from dwsps_channels.core.endpoint import Endpoint
-from dwsps_channels.core.grants import CheckGrant
+from dwsps_channels.core.futures import Gather
 from dwsps_channels.core.hold import Hold
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import Node
-from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.pacing import (
     FIRST_PAUSE,
     MAX_PAUSES,
@@ -28,13 +26,13 @@ from dwsps_channels.core.policy import (
     NONE_DENIED,
     Answer,
     DeniedTopics,
-    Policy,
     answer_of,
     denied_below,
     is_allowed,
     reason_of,
 )
 from dwsps_channels.core.replay import NO_REPLAY, Replay
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -56,14 +54,6 @@ T = TypeVar("T")
 Ask = Callable[[str], Answer | Awaitable[Answer]]
 Decisions = dict[str, Answer | Exception]
 """By topic the policy's answer, or what it raised."""
-
-Gather = Callable[..., Awaitable[list[Any]]]
-"""Awaits its arguments at once, and returns their results in order, as ``asyncio.gather`` does."""
-
-
-async def one_by_one(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Await one after the other: the ``Gather`` of those who need no speed."""
-    return [await each for each in awaitables]
 
 
 def ask_each(ask: Ask, topics: Iterable[str], gather: Gather) -> Decisions | Awaitable[Decisions]:
@@ -157,26 +147,18 @@ class Grounds(Struct):
 class RecoveringEndpoint(Endpoint):
     """The part of a session that lets a client have what it missed (docs/reference/protocol.md, "Recovery")."""
 
-    __slots__ = ("_check_grant", "_gather", "_generation", "_hold", "_pause", "_policy")
+    __slots__ = ("_check_grant", "_generation", "_hold", "_policy")
 
     def __init__(
         self,
-        node: Node,
+        services: Services,
         transport: Transport,
         identity: Identity,
-        policy: Policy,
         limits: Limits,
-        observers: Sequence[Observer],
-        clock: Callable[[], float],
-        gather: Gather,
-        pause: Pause,
-        check_grant: CheckGrant,
     ) -> None:
-        super().__init__(node, transport, identity, limits, observers, clock)
-        self._policy = policy
-        self._check_grant = check_grant
-        self._gather = gather
-        self._pause = pause
+        super().__init__(services, transport, identity, limits)
+        self._policy = services.policy
+        self._check_grant = services.check_grant
         # Grows when decisions are to be taken again: one that was asked for in an earlier generation does not count.
         self._generation = 0
         # Set while decisions are taken again.
@@ -244,7 +226,7 @@ class RecoveringEndpoint(Endpoint):
             quota.admit(topic)
             return self._ask_for(request, topic)
 
-        return ask_each(ask, dict.fromkeys(request.topics), self._gather)
+        return ask_each(ask, dict.fromkeys(request.topics), self._services.gather)
 
     def _resume_allowed(self, request: Resume, decisions: Decisions) -> Awaitable[None] | None:
         # A policy that fails often fails for all topics: the log tells of the first.
@@ -263,7 +245,7 @@ class RecoveringEndpoint(Endpoint):
         """
         grounds = Grounds(decisions, self._generation)
         if self._is_early(request):
-            ready = wait_while(partial(self._is_early, request), self._pause)
+            ready = wait_while(partial(self._is_early, request), self._services.pause)
             return self._continue(request, ready, lambda _: self._recover_now(request, grounds))
         return self._send_replay(request, grounds)
 
@@ -308,7 +290,7 @@ class RecoveringEndpoint(Endpoint):
         node = self._node
         # A coroutine may begin later than it is made: perhaps something is held back by now.
         await self._confirm(request, grounds, is_begun=False)
-        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        window = Window(self._transport, self._limits.buffered_bytes, self._services.pause)
         # Taken here, in one step with the cursor below.
         replay = self._take(request, grounds.decisions)
         recovered = replay.recovered
@@ -360,8 +342,8 @@ class RecoveringEndpoint(Endpoint):
         allowed = _allowed(grounds.decisions)
         while grounds.generation != self._generation:
             grounds.generation = self._generation
-            await wait_while(lambda: self._hold is not None, self._pause)
-            again = ask_each(partial(self._ask_for, request), allowed, self._gather)
+            await wait_while(lambda: self._hold is not None, self._services.pause)
+            again = ask_each(partial(self._ask_for, request), allowed, self._services.gather)
             answers = again if isinstance(again, dict) else await again
             if self._closing:
                 raise Unavailable("the connection is closing")

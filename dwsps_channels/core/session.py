@@ -1,8 +1,7 @@
 """The server's side of a client's connection: a frame in, decisions, frames out. The same on every server."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 from functools import partial
-from time import monotonic
 from typing import Any, ClassVar
 
 from msgspec import UNSET, Raw, UnsetType
@@ -11,18 +10,12 @@ from dwsps_channels.core.authenticating import AuthenticatingEndpoint
 from dwsps_channels.core.authenticator import Authenticator
 from dwsps_channels.core.broker import Repeated
 from dwsps_channels.core.futures import Future, has_failed
-from dwsps_channels.core.grants import CheckGrant, no_grants
-from dwsps_channels.core.identity import FindUser, Identity, user_id_of
+from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.keys import key_prefix
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.node import Node
-from dwsps_channels.core.observer import Observer
-from dwsps_channels.core.pacing import Pause, no_pause
-from dwsps_channels.core.policy import ANSWERS, Answer, Policy, reason_of
-from dwsps_channels.core.rechecking import OnIdentity
-from dwsps_channels.core.recovery import Gather, one_by_one
+from dwsps_channels.core.policy import ANSWERS, Answer, reason_of
 from dwsps_channels.core.reply_queue import ReplyQueue
-from dwsps_channels.core.scheduler import NEVER, Scheduler
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.subscription import SubscriptionQuota
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.errors import Forbidden, Unavailable
@@ -60,38 +53,22 @@ class Session(AuthenticatingEndpoint):
 
     def __init__(
         self,
-        node: Node,
+        services: Services,
         transport: Transport,
         identity: Identity,
-        *,
-        policy: Policy,
         limits: Limits,
-        observers: Sequence[Observer] = (),
-        clock: Callable[[], float] = monotonic,
-        gather: Gather = one_by_one,
-        pause: Pause = no_pause,
-        find_user: FindUser = user_id_of,
         authenticator: Authenticator | None = None,
-        check_grant: CheckGrant = no_grants,
-        scheduler: Scheduler = NEVER,
-        on_identity: OnIdentity = lambda session: None,
     ) -> None:
-        super().__init__(
-            node,
-            transport,
-            identity,
-            policy,
-            limits,
-            observers,
-            clock,
-            gather,
-            pause,
-            check_grant,
-            scheduler,
-            on_identity,
-            authenticator=authenticator,
-            find_user=find_user,
-        )
+        """Take one connection.
+
+        Args:
+            services: those of the process.
+            transport: sends the frames.
+            identity: the client's, by its handshake.
+            limits: the caps on the connection.
+            authenticator: authenticates the tokens that the client sends later; ``None``: it may send none.
+        """
+        super().__init__(services, transport, identity, limits, authenticator)
         # Made for the first key.
         self._key_prefix = ""
 
@@ -205,7 +182,7 @@ class Session(AuthenticatingEndpoint):
         """Take note that the client sends keys; return the beginning of each."""
         self._knows_reset = True
         try:
-            prefix = key_prefix(self.identity, self._find_user(self.identity))
+            prefix = key_prefix(self.identity, self._services.find_user(self.identity))
         except Exception:
             # As in ``Sessions``: a user of the project may be unable to tell its key here.
             prefix = key_prefix(self.identity, None)

@@ -84,7 +84,7 @@ class ReaderSession(Session):
         else:
             replay = self._node.replay((topic,), request.since)
             recovered = topic in replay.recovered
-        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        window = Window(self._transport, self._limits.buffered_bytes, self._services.pause)
         cursor = self._node.cursor
         if not replay.unencoded and window.has_room(replay.size):
             self._transport.send_all(replay.frames)
@@ -130,7 +130,7 @@ class WorkerSession(PublisherSession):
 
     async def _until_read(self) -> None:
         """Wait until the worker has read most of what it asked for before."""
-        window = Window(self._transport, self._limits.buffered_bytes, self._pause)
+        window = Window(self._transport, self._limits.buffered_bytes, self._services.pause)
         while self._transport.buffered_bytes > self._limits.buffered_bytes // 2:
             if not await window.wait():
                 raise self._give_up("it does not read the pages that it asks for")

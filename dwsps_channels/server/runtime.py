@@ -40,6 +40,7 @@ from dwsps_channels.core.notice import Dated
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.revocations import Revocations
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions, SessionStats
 from dwsps_channels.core.tail import Tail
@@ -115,9 +116,6 @@ class Runtime:
         policy = conf.policy_class()
         self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
         self._revocations = Revocations(conf.GRANT_MAX_AGE)
-        # Made once, as sessions keep them: each time Python makes another object.
-        self._check_grant = GrantChecker(self.policy, self._revocations).check
-        self._on_identity = self._identified
         self.signals = SignalObserver()
         self.observers: tuple[Observer, ...] = (self.signals,)
         """Of all sessions."""
@@ -155,6 +153,17 @@ class Runtime:
             watches_expiry=conf.REVOKE,
         )
         """Lets changes of access take effect on them."""
+        self._services = Services(
+            self.node,
+            self.policy,
+            self.observers,
+            gather=asyncio.gather,
+            pause=asyncio.sleep,
+            find_user=_loaded_user_id,
+            check_grant=GrantChecker(self.policy, self._revocations).check,
+            scheduler=self.rechecker,
+            on_identity=self._identified,
+        )
         self._accepted_peers = AcceptedPeers(self.sessions, conf.TIMINGS.PEER_POLL_INTERVAL)
         self._inbound = InboundReporter()
         # The sessions that were closed and whose connections are not gone yet.
@@ -221,7 +230,7 @@ class Runtime:
         session_key = session_key_of(django_session)
         token = authenticated.token
         session = SESSIONS[authenticated.role](
-            self.node,
+            self._services,
             transport,
             Identity(
                 client=secrets.token_hex(8),
@@ -231,16 +240,8 @@ class Runtime:
                 peer=authenticated.peer.name if authenticated.peer else None,
                 session=hash_session_key(session_key) if session_key else "",
             ),
-            policy=self.policy,
-            limits=limits,
-            observers=self.observers,
-            gather=asyncio.gather,
-            pause=asyncio.sleep,
-            find_user=_loaded_user_id,
-            authenticator=authenticated.authenticator,
-            check_grant=self._check_grant,
-            scheduler=self.rechecker,
-            on_identity=self._on_identity,
+            limits,
+            authenticated.authenticator,
         )
         self.sessions.add(session)
         session.open()

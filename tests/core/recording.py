@@ -24,6 +24,7 @@ from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.scheduler import NEVER, Scheduler
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.worker_session import PublisherSession, ReaderSession, WorkerSession
@@ -250,19 +251,21 @@ class World:
         transport = transport or RecordingTransport()
         identity = identity or Identity(client)
         session = SESSIONS[identity.role](
-            self.node,
+            Services(
+                self.node,
+                policy or RecordingPolicy(),
+                (self.observer,),
+                clock=clock,
+                gather=asyncio.gather,
+                pause=pause,
+                check_grant=check_grant,
+                scheduler=scheduler,
+                on_identity=self.sessions.identified,
+            ),
             transport,
             identity,
-            policy=policy or RecordingPolicy(),
-            limits=limits or Limits(),
-            observers=(self.observer,),
-            clock=clock,
-            gather=asyncio.gather,
-            pause=pause,
-            check_grant=check_grant,
-            scheduler=scheduler,
-            authenticator=authenticator,
-            on_identity=self.sessions.identified,
+            limits or Limits(),
+            authenticator,
         )
         self.sessions.add(session)
         session.open()

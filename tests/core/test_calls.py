@@ -16,6 +16,7 @@ from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node
 from dwsps_channels.core.observer import Observer
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.session import Session
 from dwsps_channels.policies import AllowAll
 from tests.core.recording import RecordingTransport, publish, subscribe
@@ -56,14 +57,7 @@ async def node() -> Node:
 
 def session(node: Node, observers: tuple[Observer, ...]) -> tuple[Session, RecordingTransport]:
     transport = RecordingTransport()
-    opened = Session(
-        node,
-        transport,
-        Identity("client"),
-        policy=AllowAll(),
-        limits=Limits(),
-        observers=observers,
-    )
+    opened = Session(Services(node, AllowAll(), observers), transport, Identity("client"), Limits())
     return opened, transport
 
 

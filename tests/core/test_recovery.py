@@ -23,6 +23,7 @@ from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
+from dwsps_channels.core.services import Services
 from dwsps_channels.core.session import Session
 from dwsps_channels.core.sessions import Sessions
 from dwsps_channels.core.tail import Tail
@@ -189,12 +190,10 @@ class Client:
     def connect(self, server: Server) -> None:
         self.server, self.transport = server, CheckingTransport(self.rules)
         self.session = Session(
-            server.node,
+            Services(server.node, self.rules, pause=self.pause),
             self.transport,
             Identity(f"{id(self.transport)}"),
-            policy=self.rules,
-            limits=Limits(buffered_bytes=1200),
-            pause=self.pause,
+            Limits(buffered_bytes=1200),
         )
         server.sessions.add(self.session)
         self.session.open()
