@@ -1,6 +1,7 @@
 """Clients that say who they are by a token, on every kind of server."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,18 +180,24 @@ async def test_a_client_is_warned_before_its_token_expires_and_then_closed(
 async def test_peers_come_with_their_secret_beside_a_flood_of_false_tokens(
     server: Server, tokens: dict[str, str]
 ) -> None:
-    flood = [
-        asyncio.create_task(status(server.url, **bearer(f"{form}{number}")))
-        for number in range(2 * FREE_TOKENS)
-        for form in ("opaque-", "dwspst_")
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    async def go_on_guessing(number: int) -> None:
+        for again in itertools.count():
+            answers.put_nowait(await status(server.url, **bearer(f"opaque-{number}-{again}")))
+
+    signed = [
+        asyncio.create_task(status(server.url, **bearer(f"dwspst_{number}")))
+        for number in range(FREE_TOKENS)
     ]
-    # The flood is being slowed down.
-    await asyncio.wait(flood[: FREE_TOKENS + 1], return_when=asyncio.FIRST_COMPLETED)
+    guessing = [asyncio.create_task(go_on_guessing(number)) for number in range(FREE_TOKENS)]
+    # From here on the flood is being slowed down.
+    assert [await answers.get() for _ in range(FREE_TOKENS)] == [403] * FREE_TOKENS
     async with connected(server.url, **bearer(SECRET)) as peer:
         assert (await peer.receive())["type"] == "hello"
         ack = await peer.call("publish", "bob", message=1, fromPeerServer=True)
         assert ack["type"] == "ack"
-    assert not all(each.done() for each in flood)
-    for each in flood:
+    assert await asyncio.gather(*signed) == [403] * FREE_TOKENS
+    for each in guessing:
         each.cancel()
-    await asyncio.wait(flood)
+    await asyncio.wait(guessing)
