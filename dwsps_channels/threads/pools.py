@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -27,6 +27,10 @@ T = TypeVar("T")
 
 # How long a look-up waits for a thread. Daphne gives up on a handshake after 5 s.
 MAX_WAIT: Final = 3.0
+
+# How long a thread without a call keeps its database connections. Of many look-ups the next one is often made as soon as
+# the event loop has had the answer to the last: each would connect to the database again.
+LINGER: Final = 0.1
 
 
 class Busy(Exception):
@@ -78,7 +82,8 @@ async def in_djangos_thread(call: Callable[[], T]) -> T:
 class Threads(Executor):
     """A few threads that share one queue. A call that is cancelled before it begins is not made.
 
-    A thread keeps its database connections for as long as calls wait, and no longer than CONN_MAX_AGE says after that.
+    A thread keeps its database connections for as long as calls follow each other, and no longer than CONN_MAX_AGE says
+    after that.
     """
 
     def __init__(self, name: str, count: int) -> None:
@@ -86,7 +91,10 @@ class Threads(Executor):
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=f"dwsps-{name}")
         self._lock = Lock()
         self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        # The threads that work or linger, those of them that linger and that no call has woken, and what wakes them.
         self._active = 0
+        self._lingering = 0
+        self._wake = Semaphore(0)
 
     async def run(self, call: Callable[[], T], max_wait: float | None = None) -> T:
         """Call ``call`` in one of the threads, in the order of the calls.
@@ -120,7 +128,11 @@ class Threads(Executor):
             while self._waiting and self._waiting[0][0].cancelled():
                 self._waiting.popleft()
             self._waiting.append((future, partial(function, *args, **kwargs)))
-            starts = self._active < self._count
+            wakes = self._lingering > 0
+            if wakes:
+                self._lingering -= 1
+                self._wake.release()
+            starts = not wakes and self._active < self._count
             self._active += starts
         if starts:
             self._pool.submit(self._work)
@@ -148,6 +160,14 @@ class Threads(Executor):
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._lingering += 1
+        is_woken = self._wake.acquire(timeout=LINGER)
+        with self._lock:
+            # A call may have come just now.
+            if not is_woken and not self._wake.acquire(blocking=False):
+                self._lingering -= 1
             if self._waiting:
                 return self._waiting.popleft()
         # Before it counts as idle: another call starts a thread, perhaps this one again.

@@ -184,8 +184,14 @@ class TestConnections:
 
     @pytest.mark.django_db
     async def test_one_is_kept_while_calls_wait_and_closed_after_the_last(
-        self, handler: ConnectionHandler, query: Callable[[], object], blocker: Blocker
+        self,
+        handler: ConnectionHandler,
+        query: Callable[[], object],
+        blocker: Blocker,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        # A look at the connection is a call as well.
+        monkeypatch.setattr("dwsps_channels.threads.pools.LINGER", 0.0)
         threads = Threads("test", 1)
         first = asyncio.create_task(threads.run(blocker))
         await blocker.has_begun()
@@ -199,6 +205,14 @@ class TestConnections:
             return await threads.run(lambda: handler["default"].connection is None)
 
         await wait_until_async(is_closed)
+
+    @pytest.mark.django_db
+    async def test_one_is_kept_for_calls_that_follow_answers(
+        self, query: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dwsps_channels.threads.pools.LINGER", 2.0)
+        threads = Threads("test", 8)
+        assert len({id(await threads.run(query)) for _ in range(20)}) <= 8
 
     @pytest.mark.django_db
     async def test_one_that_failed_is_closed_at_once(
