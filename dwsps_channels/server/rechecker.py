@@ -13,6 +13,7 @@ from time import time
 from typing import Any, Final
 
 from django.conf import settings
+from msgspec import Struct
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.notice import Disconnect, Notice, Permission, Rules, Verify
@@ -23,6 +24,7 @@ from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from dwsps_channels.protocol.text import printable
+from dwsps_channels.server.garbage import FullCollections
 from dwsps_channels.server.logins import Found, Login, SessionLogin
 from dwsps_channels.threads.pools import look_up
 
@@ -34,6 +36,9 @@ MAX_AT_ONCE: Final = 16
 # Seconds for which sessions are held back within a notice's own call: nothing that is published after it reaches them. If
 # they are more than some hundreds, the others follow in slices, between which everybody else has a turn.
 SLICE: Final = 0.005
+
+# From so many sessions on, full garbage collections wait until their rechecks are done.
+MANY: Final = 500
 
 # A session whose user changes the password has the old one's hash, and another key, within a moment.
 PASSWORD_PAUSE: Final = 0.3
@@ -84,6 +89,15 @@ class _Watch:
             timer.cancel()
 
 
+class RecheckerStats(Struct, frozen=True):
+    """The counters of the rechecks."""
+
+    to_hold_back: int
+    """Sessions that a notice is about, and that still send: their turn comes next."""
+    undecided: int
+    """Rechecks that wait for look-ups or for the policy."""
+
+
 class Rechecker:
     """Lets notices, the expiry of sessions, and ``Decision.recheck_after`` take effect. It is a ``Scheduler``."""
 
@@ -119,6 +133,7 @@ class Rechecker:
         # What was held back and waits for its turn, and how many have theirs.
         self._pending: deque[Awaitable[None]] = deque()
         self._active = 0
+        self._full_collections = FullCollections(self._loop)
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         # When a user or a session was last the subject of a notice.
@@ -246,17 +261,23 @@ class Rechecker:
     # In turn
 
     def _start(self, sessions: Iterable[Session], begin: "_Begin") -> None:
+        started = list(sessions)
+        if len(started) >= MANY:
+            self._full_collections.put_off()
         is_idle = not self._backlog
-        self._backlog.update(((session, begin), None) for session in sessions)
+        self._backlog.update(((session, begin), None) for session in started)
         if is_idle:
             self._begin_some()
             if self._backlog:
                 self._spawn(self._begin_others())
+            else:
+                self._rest()
 
     async def _begin_others(self) -> None:
         while self._backlog:
             await asyncio.sleep(0)
             self._begin_some()
+        self._rest()
 
     def _begin_some(self) -> None:
         ends = self._loop.time() + SLICE
@@ -285,6 +306,12 @@ class Rechecker:
                 await self._pending.popleft()
         finally:
             self._active -= 1
+            self._rest()
+
+    def _rest(self) -> None:
+        """Put nothing off any more, if all is done."""
+        if not (self._backlog or self._pending or self._active):
+            self._full_collections.resume()
 
     def _spawn(self, work: Any) -> None:
         # Not in the context of the code that has sent a notice: asgiref would have look-ups in its thread, which may
@@ -293,11 +320,16 @@ class Rechecker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def stats(self) -> RecheckerStats:
+        """Return the counters as they are now."""
+        return RecheckerStats(len(self._backlog), len(self._pending) + self._active)
+
     async def stop(self) -> None:
         """Drop what waits: the sessions are closed."""
         self._backlog.clear()
         if self._missed_pause is not None:
             self._missed_pause.cancel()
+        self._full_collections.resume()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
