@@ -19,7 +19,9 @@ from benchmarks import generator, goals, report, tournament
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.goals import GOALS
 from benchmarks.loads import Load, all_loads
+from benchmarks.rechecks import __main__ as recheck_load
 from benchmarks.results import FAULTS, Results
+from dwsps_channels.server.rechecker import MAX_AT_ONCE
 from tests.connections.fastlane.raw import TEXT, RawClient, frame
 from tests.processes import HOST, ROOT, Child, free_port, require
 
@@ -1017,3 +1019,14 @@ def test_chart_has_a_bar_for_everyone_measured() -> None:
     assert len(widths) == 2  # the one that failed has its name, and none
     assert widths[0] == 2 * widths[1]
     assert "Node ws" in {text.text for text in svg.iter(f"{space}text")}
+
+
+@pytest.mark.processes
+def test_rechecks_are_counted_and_reach_everybody() -> None:
+    nothing, *rechecks = rows = recheck_load.run(200, "Async")
+    assert nothing.delays
+    for row in rechecks:
+        assert row.questions == 200
+        assert 1 <= row.most_at_once <= MAX_AT_ONCE
+        assert 0 < row.held_back < row.decided
+    assert len(recheck_load.table(rows).splitlines()) == 2 + len(rows)
