@@ -1,9 +1,11 @@
 """The ways in which clients are logged in, by which their users can be looked up again."""
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
-from django.contrib.auth import SESSION_KEY, get_user
+from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user
+from django.db import router
 from django.db.models import Model
 from django.utils.crypto import constant_time_compare
 from django.utils.functional import LazyObject, empty
@@ -45,7 +47,12 @@ class SessionLogin:
         request: Any = SimpleNamespace(session=_ReadOnlySession(store))
         user: Any = get_user(request)
         is_there = session_key_of(store) == self._key
-        return Found(user if user.is_authenticated else None, is_there, expiry_of(store))
+        if user.is_authenticated and user._state.db != router.db_for_write(type(user)):
+            # A replica may lag: the change for which the user is looked up may not be there yet.
+            user = _current(type(user), user.pk, store.get(HASH_SESSION_KEY, ""))
+        else:
+            user = user if user.is_authenticated else None
+        return Found(user, is_there, expiry_of(store))
 
 
 class UserLogin:
@@ -60,12 +67,7 @@ class UserLogin:
 
     def look_up(self) -> Found:
         """Look the user up again: see ``Login.look_up``. After a change of the password it is another."""
-        user: Any = self._model._default_manager.filter(pk=self._pk).first()
-        if user is None or not getattr(user, "is_active", True):
-            return Found(None)
-        if not constant_time_compare(self._hash, _auth_hash(user)):
-            return Found(None)
-        return Found(user)
+        return Found(_current(self._model, self._pk, self._hash))
 
 
 def login_of(user: Any, session: Any = None) -> Login | None:
@@ -84,6 +86,17 @@ def login_of(user: Any, session: Any = None) -> Login | None:
     ):
         return SessionLogin(session.session_key, expiry_of(session))
     return UserLogin(user)
+
+
+def _current(model: type[Model], pk: Any, auth_hash: str) -> Any:
+    """Return the user as the database that is written to has it; ``None``: it may not log in any more."""
+    user: Any = model._default_manager.using(router.db_for_write(model)).filter(pk=pk).first()
+    if user is None or not getattr(user, "is_active", True):
+        return None
+    # As Django does after SECRET_KEY has changed.
+    fallbacks: Iterable[str] = getattr(user, "get_session_auth_fallback_hash", tuple)()
+    hashes = (_auth_hash(user), *fallbacks)
+    return user if any(constant_time_compare(auth_hash, each) for each in hashes) else None
 
 
 def _auth_hash(user: Any) -> str:
