@@ -46,8 +46,8 @@ class Backoff:
         Args:
             base: the ceiling of the first delay, in seconds; ``cap`` is that of the last one.
             stable_after: after a connection that lasted so many seconds, delays start again.
-            renews_token: the next connection has another token: after ``UNAUTHORIZED`` it is made at once, but only once
-                until a connection was as stable as that.
+            renews_token: the next connection has another token: it is made after ``UNAUTHORIZED``, too, but only once until
+                a connection was as stable as that.
             uniform: returns a random number from 0 to 1.
         """
         self.attempt = 0
@@ -85,9 +85,8 @@ class Backoff:
             if code != CloseCode.UNAUTHORIZED or not self._renews_token or self._renewed:
                 return None
             self._renewed = True
-            return 0.0
         delay = 0.0
-        if action is Return.WITH_BACKOFF or self._hurried:
+        if action is not Return.AT_ONCE or self._hurried:
             delay = self.jitter(self.attempt)
         self._hurried = self._hurried or action is Return.AT_ONCE
         self.attempt += 1

@@ -97,15 +97,16 @@ def test_pause_is_at_least_half_of_the_ceiling() -> None:
 
 def test_client_with_another_token_comes_back_after_unauthorized_once() -> None:
     clock = Clock()
-    backoff = Backoff(0.5, 20.0, stable_after=10.0, renews_token=True, clock=clock)
+    random = iter([0.5, 1.0]).__next__  # many may be closed at one moment
+    backoff = Backoff(0.5, 20.0, stable_after=10.0, renews_token=True, clock=clock, uniform=random)
     backoff.opened()
-    assert backoff.delay(4001) == 0.0
+    assert backoff.delay(4001) == 0.25
     backoff.opened()
     clock.now += 9.9
     assert backoff.delay(4001) is None
     backoff.opened()
     clock.now += 10.0
-    assert backoff.delay(4001) == 0.0
+    assert backoff.delay(4001) == 0.5
     assert backoff.delay(4003) is None
 
 

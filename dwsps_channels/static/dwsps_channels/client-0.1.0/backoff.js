@@ -40,7 +40,7 @@ export class Backoff {
     if (isFinal(code) && !isRenewal) return null
     this.#wasRenewal ||= isRenewal
     // Only once, so that a server that closes every connection with such a code is not called without pause.
-    const delay = isRenewal || (isImmediate(code) && !this.#wasImmediate) ? 0 : jitter(this.#attempt, this.#options)
+    const delay = isImmediate(code) && !this.#wasImmediate ? 0 : jitter(this.#attempt, this.#options)
     this.#wasImmediate ||= isImmediate(code)
     return { attempt: ++this.#attempt, delay }
   }
