@@ -63,7 +63,7 @@ from dwsps_channels.tokens import make_token
 
 ann = User.objects.create_user("ann", password="secret")
 print(json.dumps({
-    "short": [make_token(ann, expires=timedelta(seconds=seconds)) for seconds in (2, 3, 4)],
+    "short": [make_token(ann, expires=timedelta(seconds=seconds)) for seconds in (5, 6)],
     "long": make_token(ann),
     "grant": make_grant("orders.42", user=ann),
 }))
