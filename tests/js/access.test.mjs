@@ -293,6 +293,26 @@ test('a grant function may return nothing, and the policy decides', async (t) =>
   assert.equal('grant' in server.frames[0], false)
 })
 
+test('a call with its own grant does not wait for one that fails after the server has ended its subscription', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  let fail
+  let calls = 0
+  const late = () => (++calls === 1 ? 'g1' : new Promise((_, reject) => (fail = reject)))
+  await client.subscribe('news', null, { grant: late })
+  const lost = next(client, 'reconnecting')
+  server.drop()
+  await lost
+  const second = client.subscribe('news', null, { grant: async () => 'g2' })
+  await until(() => fail)
+  const ended = next(client, 'unsubscribed')
+  server.broadcast(UNSUBSCRIBED)
+  await ended
+  fail(new Error('403'))
+  await second
+  assert.deepEqual(server.sent('subscribe').map(({ grant }) => grant), ['g1', 'g2'])
+})
+
 test('calls that come while a grant function runs share its grant', async (t) => {
   const server = await serve(t)
   const client = await open(t, server)

@@ -199,7 +199,7 @@ export class Subscriptions {
     if (!connection.isReady || subscription.fetching) return
     const { topic } = subscription
     const fetching = (subscription.fetching = {})
-    const { fetchGrant: source, isResumable, isToRestore } = subscription
+    const { fetchGrant: source, isResumable } = subscription
     if (isResumable) subscription.since ||= this.#cursor.cursor // which others may move meanwhile
     let text, problem
     try {
@@ -210,7 +210,9 @@ export class Subscriptions {
     if (subscription.fetching !== fetching || this.#byTopic.get(topic) !== subscription) return
     subscription.fetching = null
     if (problem) {
-      this.#refuse(subscription, isToRestore ? [] : subscription.takeWith(source), problem, subscription.since)
+      // The server may have ended the subscription meanwhile.
+      const { isToRestore, since } = subscription
+      this.#refuse(subscription, isToRestore ? [] : subscription.takeWith(source), problem, since)
       if (this.#byTopic.get(topic) !== subscription || isToRestore) return
       if (subscription.waiting.length) this.#enqueue(subscription)
     } else {
