@@ -192,7 +192,7 @@ async def test_peers_come_with_their_secret_beside_a_flood_of_false_tokens(
     ]
     guessing = [asyncio.create_task(go_on_guessing(number)) for number in range(FREE_TOKENS)]
     # From here on the flood is being slowed down.
-    assert [await answers.get() for _ in range(FREE_TOKENS)] == [403] * FREE_TOKENS
+    assert {await answers.get() for _ in range(FREE_TOKENS)} <= {403, 429}
     async with connected(server.url, **bearer(SECRET)) as peer:
         assert (await peer.receive())["type"] == "hello"
         ack = await peer.call("publish", "bob", message=1, fromPeerServer=True)
