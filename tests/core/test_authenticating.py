@@ -198,6 +198,23 @@ async def test_the_same_user_goes_on(world: World, schedule: Schedule) -> None:
     assert world.node.hub.reach("news") == 1
 
 
+async def test_a_user_that_cannot_tell_its_key_is_not_replaced(
+    world: World, schedule: Schedule
+) -> None:
+    class Broken:
+        is_authenticated = True
+
+        @property
+        def pk(self) -> int:
+            raise LookupError("no database")
+
+    user = Broken()
+    client = connect(world, schedule, user)
+    (told,) = await answers(client, "ann")
+    assert is_error(told, "unauthorized", action="authenticate", id=1)
+    assert client.session.identity.user is user
+
+
 async def test_subscriptions_are_asked_about_again(world: World, schedule: Schedule) -> None:
     class OnlyAnonymous(OnlyUsers):
         def may_subscribe(self, identity: Identity, topic: str) -> bool:
