@@ -26,6 +26,7 @@ from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from dwsps_channels.protocol.text import printable
 from dwsps_channels.server.garbage import FullCollections
 from dwsps_channels.server.logins import Found, Login, SessionLogin
+from dwsps_channels.server.recent_notices import RecentNotices
 from dwsps_channels.threads.pools import look_up
 
 logger = logging.getLogger("dwsps_channels.access")
@@ -46,11 +47,9 @@ PASSWORD_PAUSE: Final = 0.3
 # Its browser is to have the answer, with the new key, before the client comes back.
 MOVE_GRACE: Final = 1.0
 
-# A client that connects within this time after a notice may have been looked up before it. It is looked up again, after
-# each of the pauses: what a notice is about may not be finished when it is sent.
-MEMORY: Final = 30.0
+# A client that connects soon after a notice may have been looked up before it. It is looked up again, after each of these
+# seconds: what a notice is about may not be finished when it is sent.
 LATE_LOOK_UPS: Final = (0.0, 0.5, 10.0)
-MAX_MEMORY: Final = 10_000
 
 # Notices may have been missed whenever messages were. A channel layer that is overrun loses some all the time: between two
 # rechecks for that reason are so many seconds.
@@ -63,8 +62,6 @@ MIN_EXPIRY_INTERVAL: Final = 1.0
 MAX_EXPIRY_INTERVAL: Final = 3600.0
 
 MIN_RECHECK_PAUSE: Final = 0.05
-
-_EVERYBODY: Final = "everybody"
 
 
 class _Watch:
@@ -136,8 +133,7 @@ class Rechecker:
         self._full_collections = FullCollections(self._loop)
         self._turns = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        # When a user or a session was last the subject of a notice.
-        self._recent: dict[str, float] = {}
+        self._recent = RecentNotices(self._loop.time)
         # Runs after a recheck because of missed notices; and whether more were missed since.
         self._missed_pause: asyncio.TimerHandle | None = None
         self._missed_more = False
@@ -180,12 +176,10 @@ class Rechecker:
         for timer in watch.late:
             timer.cancel()
         watch.late.clear()
-        if not self._recent or watch.login is None:
+        if watch.login is None or not self._recent:
             return
         identity = session.identity
-        keys = _EVERYBODY, f"user:{self._sessions.user_of(identity)}", f"session:{identity.session}"
-        latest = max(self._recent.get(key, float("-inf")) for key in keys)
-        if self._loop.time() - latest < MEMORY:
+        if self._recent.is_about(self._sessions.user_of(identity), identity.session):
             watch.late.extend(
                 self._loop.call_later(pause, self._begin, session, self._verify, context=Context())
                 for pause in LATE_LOOK_UPS
@@ -197,9 +191,7 @@ class Rechecker:
         """Do what a notice says."""
         match notice:
             case Disconnect(user=user, session=session):
-                self._remember(f"user:{user}" if user else f"session:{session}")
-                if user:
-                    self._remember(f"disconnect:{user}")
+                self._recent.note_disconnect(user=user, session=session)
                 found = self._sessions.of_user(user) if user else self._sessions.of_session(session)
                 for each in found:
                     each.close(
@@ -210,7 +202,7 @@ class Rechecker:
             case Verify(user="") | Permission(user="", topic=""):
                 self.recheck_all()
             case Verify(user=user) | Permission(user=user) if user:
-                self._remember(f"user:{user}")
+                self._recent.note(user=user)
                 # A user who cannot be looked up stays the same object, whose rights may be remembered.
                 self._forget(user)
                 self._start(self._sessions.of_user(user), self._verify)
@@ -224,7 +216,7 @@ class Rechecker:
     def recheck_all(self) -> None:
         """Look everybody up again, and ask about everything."""
         self._forget("")
-        self._remember(_EVERYBODY)
+        self._recent.note()
         self._start(self._sessions, self._verify)
 
     def missed(self) -> None:
@@ -246,17 +238,7 @@ class Rechecker:
 
         A token that was looked up then may have been deleted meanwhile.
         """
-        return self._recent.get(f"disconnect:{user}", float("-inf")) >= since
-
-    def _remember(self, key: str) -> None:
-        self._recent.pop(key, None)
-        now = self._recent[key] = self._loop.time()
-        while len(self._recent) > MAX_MEMORY or now - next(iter(self._recent.values())) > MEMORY:
-            oldest, at = next(iter(self._recent.items()))
-            del self._recent[oldest]
-            if now - at <= MEMORY:
-                # Too many to know them all.
-                self._recent[_EVERYBODY] = now
+        return self._recent.was_disconnected(user, since)
 
     # In turn
 

@@ -562,20 +562,6 @@ class TestLateHandshake:
             monkeypatch.setattr(rechecker, "MOVE_GRACE", 0.01)
             assert await closed(client) == 4103
 
-    async def test_what_is_too_much_to_remember_concerns_everybody(
-        self, user: User, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(rechecker, "MAX_MEMORY", 3)
-        server = await runtime.obtain()
-        stale = await User.objects.aget(pk=user.pk)
-        user.is_active = False
-        await user.asave()
-        for number in range(10):
-            server.rechecker.heed(Verify(f"other {number}"))
-        assert len(server.rechecker._recent) <= 4
-        async with PubSubCommunicator(user=stale) as client:
-            assert await closed(client) == 4001
-
     async def test_its_look_ups_end_with_it(self, user: User) -> None:
         server = await runtime.obtain()
         server.rechecker.heed(Verify(str(user.pk)))
