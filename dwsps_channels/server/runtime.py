@@ -117,7 +117,7 @@ class Runtime:
         self.policy = policy if type(policy) is AllowAll else ThreadOffloadingPolicy(policy)
         self._revocations = Revocations(conf.GRANT_MAX_AGE)
         self.signals = SignalObserver()
-        self.observers: tuple[Observer, ...] = (self.signals,)
+        self.observers: list[Observer] = [self.signals]
         """Of all sessions."""
         self.backend = configured_backend()
         """Made the broker."""

@@ -47,7 +47,7 @@ async def test_a_worker_may_be_sent_all_that_is_kept_at_once() -> None:
 async def test_several_observers_each_hear_of_a_session() -> None:
     server = await runtime.obtain()
     counting = Counting(), Counting()
-    server.observers = (*server.observers, *counting)
+    server.observers.extend(counting)
     async with PubSubCommunicator() as client:
         await client.subscribe("news")
         [session] = server.sessions
