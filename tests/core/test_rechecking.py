@@ -658,6 +658,24 @@ class TestVerify:
         assert all(user is after for user in rules.users[1:])
         assert said(client) == ["1", "ack"]
 
+    @pytest.mark.parametrize("frame", [subscribe("news"), publish("news")])
+    async def test_a_look_up_that_takes_too_long_leaves_nothing_to_the_old_user(
+        self, world: World, frame: str
+    ) -> None:
+        async def pause(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        client = world.connect(pause=pause)
+        found = future()
+        looking = start(client.session.verify(lambda: found))
+        await asyncio.wait_for(client.start(frame), 5)
+        assert world.is_empty()
+        assert world.broker.taken == []
+        found.set_result(client.session.identity)
+        await looking
+        (told,) = client.transport.take()
+        assert (told["type"], told["code"]) == ("error", "unavailable")
+
     async def test_what_is_not_denied_any_more_comes_from_the_beginning_of_the_look_up_on(
         self, world: World
     ) -> None:
