@@ -410,6 +410,8 @@ class Rechecker:
         """See ``Scheduler.failed``."""
         if self._throttle.is_due(("policy", type(error))):
             logger.error("subscriptions are ended, because the policy fails", exc_info=error)
+        # Its frames refer to it: thousands of such errors would be garbage that only a full collection finds.
+        error.__traceback__ = None
 
     def recheck_later(self, session: Recheckable, topic: str, seconds: float) -> None:
         """See ``Scheduler.recheck_later``."""
