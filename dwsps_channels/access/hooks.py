@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.contrib.auth.signals import user_logged_out
+from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 from django.db.models.signals import m2m_changed, post_delete, post_save
@@ -41,6 +42,7 @@ def connect() -> None:
     if not apps.is_installed("django.contrib.auth"):
         return
     user_model = get_user_model()
+    user_logged_in.connect(_logged_in)
     user_logged_out.connect(_logged_out)
     for model in apps.get_models():
         # A proxy's signals name the proxy.
@@ -69,6 +71,14 @@ def _relation(model: type[Model], name: str) -> Any:
     except FieldDoesNotExist:
         return None
     return field if field.many_to_many else None
+
+
+def _logged_in(request: Any = None, **kwargs: Any) -> None:
+    # The login has replaced the session of the request's cookie, which may have been another user's: Django sends no
+    # ``user_logged_out`` then.
+    before = getattr(request, "COOKIES", {}).get(settings.SESSION_COOKIE_NAME)
+    if before and before != getattr(getattr(request, "session", None), "session_key", None):
+        _notify(Verify(session=hash_session_key(before)))
 
 
 def _logged_out(request: Any = None, **kwargs: Any) -> None:

@@ -20,7 +20,9 @@ class Verify(Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ver
     """Look up who is behind each connection of a user, close it if that is nobody, and recheck its subscriptions."""
 
     user: str = ""
-    """The primary key; empty: every user."""
+    """The primary key; empty: every user, or those of the session."""
+    session: str = ""
+    """If not empty, only the connections of this session: see ``Identity.session``."""
     revokes: bool = False
     """True: grants from before no longer count, because rights were taken."""
 

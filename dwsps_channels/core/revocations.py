@@ -74,8 +74,8 @@ class Revocations:
                 self.revoke(dated.at, user=user, session=session)
             case Permission(user=user, topic=topic):
                 self.revoke(dated.at, user=user, topic=topic)
-            case Verify(user=user, revokes=True):
-                self.revoke(dated.at, user=user)
+            case Verify(user=user, session=session, revokes=True):
+                self.revoke(dated.at, user=user, session=session)
 
     def is_revoked(self, signed_at: float, *, user: str, session: str, topic: str) -> bool:
         """Tell whether what was signed then for a subscription to a valid ``topic`` no longer counts.

@@ -199,6 +199,9 @@ class Rechecker:
                         Unauthorized("logged out by the server"),
                         discard=True,
                     )
+            case Verify(session=session) if session:
+                self._recent.note(session=session)
+                self._start(self._sessions.of_session(session), self._verify)
             case Verify(user="") | Permission(user="", topic=""):
                 self.recheck_all()
             case Verify(user=user) | Permission(user=user) if user:

@@ -72,6 +72,12 @@ def log_out(request: HttpRequest) -> None:
 
 
 @view
+def log_in_as_another(request: HttpRequest) -> None:
+    """Without a logout: Django replaces the session."""
+    login(request, User.objects.create_user(f"not {request.GET['name']}", password=PASSWORD))
+
+
+@view
 def change_password(request: HttpRequest) -> None:
     user: Any = request.user
     fields = {

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from django.conf import settings
+from django.contrib.auth import login
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.sessions.backends.db import SessionStore
 from django.core import serializers
 from django.db import transaction
+from django.http import HttpRequest
 from django.test import Client, override_settings
 
 from dwsps_channels.core.identity import hash_session_key
@@ -75,6 +79,22 @@ def test_a_login_changes_nothing_and_a_logout_ends_the_session(
     assert key is not None
     browser.logout()
     assert notifier.take() == [Disconnect(session=hash_session_key(key))]
+
+
+def test_a_login_over_a_session_has_that_looked_up_again(
+    notifier: RecordingNotifier, user: User
+) -> None:
+    """The session is gone, and Django sends no ``user_logged_out``."""
+    other = User.objects.create_user("bob", password="secret")
+    request = HttpRequest()
+    request.session = SessionStore()
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    assert notifier.take() == []
+    before = request.session.session_key
+    assert before is not None
+    request.COOKIES[settings.SESSION_COOKIE_NAME] = before
+    login(request, other, backend="django.contrib.auth.backends.ModelBackend")
+    assert notifier.take() == [Verify(session=hash_session_key(before))]
 
 
 def test_groups_of_a_user(notifier: RecordingNotifier, user: User, group: Group) -> None:

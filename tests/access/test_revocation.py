@@ -103,6 +103,7 @@ async def listening(
 # By change: the topic that it is about, and the code with which the connections or the subscriptions end.
 CHANGES: dict[str, tuple[str, int | str]] = {
     "log_out": ("news", 4001),
+    "log_in_as_another": ("news", 4103),
     "change_password": ("news", 4001),
     "deactivate": ("news", 4001),
     "delete": ("news", 4001),
@@ -134,7 +135,7 @@ async def test_no_message_comes_later_than_a_second_after_the_answer(
         if change != "expire":
             ends_at = await acting.visit(servers[0], change, name=name, topic=topic)
         match change:
-            case "log_out" | "expire":
+            case "log_out" | "log_in_as_another" | "expire":
                 out, staying = own, [*others, *bystanders]
             case "change_password":
                 out, staying = others, bystanders
