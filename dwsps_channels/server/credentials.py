@@ -63,7 +63,8 @@ class Credentials:
             free=FREE_TOKENS, parallel=PARALLEL_TOKENS, max_waiting=MAX_WAITING_TOKENS
         )
         self._refusals = LogThrottle()
-        self._lengths: frozenset[int] = frozenset()
+        # ``None``: not read yet.
+        self._lengths: frozenset[int] | None = None
         self._lengths_read = float("-inf")
 
     @property
@@ -172,9 +173,14 @@ class Credentials:
 
     async def _has_length_of_secret(self, token: str) -> bool:
         if monotonic() - self._lengths_read >= LENGTHS_MAX_AGE:
-            self._lengths = await look_up(secret_lengths)
+            try:
+                self._lengths = await look_up(secret_lengths)
+            except DatabaseError:
+                # Tokens that need no database still count. But no secret may be taken for a token.
+                if self._lengths is None:
+                    raise
             self._lengths_read = monotonic()
-        return len(token) in self._lengths
+        return len(token) in (self._lengths or ())
 
 
 def _client(accepted: Authentication) -> Authenticated:

@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client, override_settings
 
 import dwsps_channels.auth
@@ -171,6 +172,20 @@ class TestHandshake:
         assert not await is_user("bob", user=bob, headers=bearer("dwspst_x"))
         assert await is_user("bob", user=bob)
         assert "refused: not a valid token" in caplog.text
+
+    async def test_a_token_that_needs_no_database_counts_while_that_is_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def away() -> frozenset[int]:
+            raise OperationalError("gone away")
+
+        monkeypatch.setattr(credentials, "LENGTHS_MAX_AGE", 0.0)
+        without_query = "tests.tokens.authenticators.by_name_without_query"
+        with override_settings(DWSPS=BY_NAME | {"AUTHENTICATOR": without_query}):
+            async with one_runtime():
+                assert await is_user(headers=bearer("ann"))
+                monkeypatch.setattr(credentials, "secret_lengths", away)
+                assert await is_user(headers=bearer("ann"))
 
     async def test_a_user_does_not_become_a_peer(self) -> None:
         await peer()

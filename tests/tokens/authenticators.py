@@ -52,6 +52,10 @@ def quoted_by_database(token: str, scope: Any) -> Any:
     raise DataError(f'invalid input syntax for type uuid: "{token}"')
 
 
+def by_name_without_query(token: str, scope: Any) -> Any:
+    return User(pk=1, username=token)
+
+
 def a_tuple(token: str, scope: Any) -> Any:
     return User(username=token), token
 
