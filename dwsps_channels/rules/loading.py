@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.db.models import Model
@@ -47,11 +48,15 @@ def load_rules() -> RuleSet:
 def reader_of(user: Any) -> Reader:
     """Return the user as rules see it, without rights: no query is made for a user that is loaded.
 
+    A row of another model than the user's has no topics of its own: its primary key may be a user's as well.
+
     Args:
         user: a Django user, anonymous or not, or ``None``.
     """
     if not getattr(user, "is_authenticated", False):
         return ANONYMOUS
+    if isinstance(user, Model) and not isinstance(user, get_user_model()):
+        return Reader(True, "", "")
     pk, name = getattr(user, "pk", None), getattr(user, "get_username", str)()
     return Reader(True, "" if pk is None else str(pk), str(name))
 

@@ -18,9 +18,10 @@ from django.utils.functional import SimpleLazyObject
 from dwsps_channels import apublish
 from dwsps_channels.access import apermission_changed
 from dwsps_channels.core.policy import Decision, is_allowed
+from dwsps_channels.core.reader import Reader
 from dwsps_channels.models import TopicRule
 from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, TopicRules
-from dwsps_channels.rules.loading import load_readers
+from dwsps_channels.rules.loading import load_readers, reader_of
 from dwsps_channels.testing import PubSubCommunicator, Refused
 from dwsps_channels.threads.pools import ask
 from tests.processes import wait_until_async
@@ -421,3 +422,11 @@ async def ended(client: PubSubCommunicator, topic: str) -> Refused:
 
     await wait_until_async(told)
     return client.ended[topic]
+
+
+def test_a_row_of_another_model_has_no_topics_of_its_own() -> None:
+    """Its primary key may be a user's: a token may stand for a device, say."""
+    device = Group(pk=7, name="seven")
+    device.is_authenticated = True  # type: ignore[attr-defined]
+    assert reader_of(device) == Reader(is_authenticated=True)
+    assert reader_of(User(pk=7, username="seven")).pk == "7"
