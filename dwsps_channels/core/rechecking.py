@@ -85,7 +85,10 @@ class RecheckingEndpoint(RecoveringEndpoint):
         connection is closed.
         """
         self._generation += 1
-        if not self._closing:
+        if self._closing:
+            # The look-up comes too late for what is still being decided.
+            self._policy, self._check_grant = _NOBODYS, no_grants
+        else:
             self._hold_back().verifying += 1
             for subscription in self._subscriber.subscriptions.values():
                 self._hub.deny(subscription, NONE_DENIED)

@@ -572,6 +572,20 @@ class TestWhatIsBeingDecided:
         assert world.is_empty()
         assert world.broker.taken == []
 
+    async def test_of_one_that_is_looked_up_while_it_is_closed_nothing_is_done(
+        self, world: World
+    ) -> None:
+        rules = LaterRules()
+        client = world.connect(policy=rules)
+        pending = start(client.start(publish("news")))
+        await turn()
+        client.session.close(CloseCode.GOING_AWAY, Unavailable("the server ends"))
+        looking = start(client.session.verify(future))
+        rules.answer(True)
+        await asyncio.wait_for(pending, 5)
+        assert world.broker.taken == []
+        looking.cancel()
+
 
 class TestVerify:
     """The client is looked up again."""
