@@ -30,7 +30,8 @@ class Scheduler(Protocol):
     async def gather(self, *questions: Awaitable[Any]) -> list[Any]:
         """Await the questions of a recheck, some at once; return the answers in order.
 
-        How many it awaits at once depends on the rechecks of all sessions.
+        How many it awaits at once depends on the rechecks of all sessions. A question that takes too long is cancelled,
+        and a ``TimeoutError`` is its answer.
         """
 
     def failed(self, error: Exception) -> None:

@@ -10,7 +10,7 @@ from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from time import time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from django.conf import settings
 from msgspec import Struct
@@ -31,8 +31,14 @@ from dwsps_channels.threads.pools import look_up
 
 logger = logging.getLogger("dwsps_channels.access")
 
+T = TypeVar("T")
+
 # Look-ups and questions to the policy under way at once.
 MAX_AT_ONCE: Final = 16
+
+# Seconds until one of them counts as failed. So many that hang would keep all others from their turn, and their own sessions
+# held back for ever. No query that a connection waits for takes that long, even behind others for the same thread.
+MAX_ANSWER_TIME: Final = 10.0
 
 # Seconds for which sessions are held back within a notice's own call: nothing that is published after it reaches them. If
 # they are more than some hundreds, the others follow in slices, between which everybody else has a turn.
@@ -382,7 +388,7 @@ class Rechecker:
     async def _found(self, login: Login) -> Found:
         # Those that have slept come back together.
         async with self._turns:
-            return await look_up(login.look_up)
+            return await _in_time(look_up(login.look_up))
 
     async def _sleep(self, seconds: float) -> None:
         """Let another have this turn meanwhile."""
@@ -407,7 +413,10 @@ class Rechecker:
 
     async def _ask(self, question: Awaitable[Any]) -> Any:
         async with self._turns:
-            return await question
+            try:
+                return await _in_time(question)
+            except TimeoutError as error:
+                return error  # an answer, as all that a policy raises
 
     def failed(self, error: Exception) -> None:
         """See ``Scheduler.failed``."""
@@ -464,6 +473,17 @@ _Begin = Callable[[Session], Awaitable[None] | None]
 
 def _recheck_all(session: Session) -> Awaitable[None] | None:
     return session.recheck(None)
+
+
+async def _in_time(answer: Awaitable[T]) -> T:
+    """Await ``answer``, for ``MAX_ANSWER_TIME`` at most; cancel it and raise ``TimeoutError`` then."""
+    try:
+        async with asyncio.timeout(MAX_ANSWER_TIME) as waiting:
+            return await answer
+    except TimeoutError:
+        if waiting.expired():
+            raise TimeoutError(f"there was no answer within {MAX_ANSWER_TIME:g} s") from None
+        raise
 
 
 def _has_expired(login: Login) -> bool:

@@ -5,6 +5,7 @@ import gc
 from collections.abc import Iterator
 from datetime import timedelta
 from http.cookies import Morsel
+from threading import Event
 from typing import Any
 
 import channels.auth
@@ -485,6 +486,45 @@ async def test_a_policy_that_fails_ends_subscriptions_and_is_logged_once(
         await client.__aexit__()
     (record,) = [each for each in caplog.records if each.exc_info]
     assert record.getMessage() == "subscriptions are ended, because the policy fails"
+
+
+async def test_a_policy_that_hangs_is_a_no_and_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 0.05)
+    clients = [PubSubCommunicator() for _ in range(rechecker.MAX_AT_ONCE + 1)]
+    for client in clients:
+        await client.__aenter__()
+        await client.subscribe("news")
+    Open.pause = 3600.0
+    await apermission_changed(topic="news")
+    for client in clients:
+        assert await ended(client) == {"news": "unavailable"}
+    Open.pause = 0.0
+    monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 60.0)
+    await clients[0].subscribe("news")
+    await apermission_changed(topic="news")
+    await apublish("news", 1)
+    assert (await clients[0].receive())["message"] == 1
+    assert "there was no answer within 0.05 s" in caplog.text
+    for client in clients:
+        await client.__aexit__()
+
+
+async def test_a_client_whose_look_up_hangs_is_sent_away(
+    user: User, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = Event()
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        monkeypatch.setattr(logins.SessionLogin, "look_up", lambda self: goes_on.wait())
+        monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 0.05)
+        await apermission_changed(user)
+        try:
+            assert await closed(client) == 4103
+        finally:
+            goes_on.set()
+    assert "there was no answer within 0.05 s" in caplog.text
 
 
 async def test_many_changes_at_once_are_one_look_up(
