@@ -282,9 +282,7 @@ class Subscriptions:
             return
 
         def done(_: object = None) -> None:
-            if (again := self._topics.get(name)) is not None:
-                for subscription in again.readers:
-                    subscription.forget_early()
+            self._left(name)
             resolve(future)
 
         def refused(error: CallError) -> None:
@@ -297,6 +295,12 @@ class Subscriptions:
 
         # A subscription ends with its connection: if that is lost, the server has forgotten it.
         self.send(Call("unsubscribe", name, done, refused, lost=done))
+
+    def _left(self, name: str) -> None:
+        """Note that the server has ended the topic's subscription. Those who ask again get nothing that it brought."""
+        if (again := self._topics.get(name)) is not None:
+            for subscription in again.readers:
+                subscription.forget_early()
 
     def _forget(self, topic: Topic) -> None:
         del self._topics[topic.name]
@@ -425,7 +429,11 @@ class Subscriptions:
             return  # another answer decides
         if isinstance(error, CallTimeout) and self._exchange is not None:
             # The server may still come round to it: it must not deliver what nobody wants.
-            self._exchange.send(Call("unsubscribe", topic.name, _ignore, _ignore, _ignore))
+
+            def done(_: object) -> None:
+                self._left(topic.name)
+
+            self._exchange.send(Call("unsubscribe", topic.name, done, _ignore, _ignore))
         self._forget(topic)
 
     # For the recovery of what stood before: recovery.Owner

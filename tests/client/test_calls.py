@@ -20,7 +20,7 @@ from dwsps_channels.client import (
 )
 from dwsps_channels.protocol.messages import Action
 from tests.client.conftest import Connect
-from tests.client.scripted import IGNORE, NOW, ScriptedServer
+from tests.client.scripted import IGNORE, NOW, Frame, ScriptedServer
 from tests.processes import wait_until_async
 
 
@@ -234,6 +234,44 @@ async def test_subscription_that_timed_out_is_taken_back_from_the_server(
         await slow
     await wait_until_async(lambda: len(scripted.sent("unsubscribe")) == 1)
     assert client.subscriptions == []
+
+
+async def test_late_subscription_brings_nothing_to_one_that_follows_its_timeout(
+    scripted: ScriptedServer, connect: Connect
+) -> None:
+    client = await connect(scripted, timeout=0.4)
+    scripted.decide = lambda frame: IGNORE if frame["topic"] == "slow" else None
+    [slow] = tasks(client.subscribe("slow", print))
+    while not slow.done():
+        await client.publish("chatter", 1)
+    with pytest.raises(CallTimeout):
+        await slow
+    again = client.subscribe("slow")
+    [begins] = tasks(again.begin())
+
+    def frames() -> list[Frame]:
+        return [frame for frame in scripted.frames if frame["topic"] == "slow"]
+
+    async def answer(frame: Frame) -> None:
+        named = {"action": frame["type"], "topic": "slow", "id": frame["id"]}
+        await scripted.broadcast({"type": "ack", "timestamp": NOW} | named)
+
+    async def deliver(message: str) -> None:
+        delivery = {"topic": "slow", "context": "slow", "message": message}
+        await scripted.broadcast({"type": "publish", "timestamp": NOW} | delivery)
+
+    await wait_until_async(lambda: len(frames()) == 3)
+    late, *others = frames()
+    assert [frame["type"] for frame in others] == ["unsubscribe", "subscribe"]
+    await answer(late)
+    await deliver("before a gap")
+    for frame in others:
+        await answer(frame)
+    await deliver("after it")
+    await begins
+    message = await again.get()
+    assert message is not None
+    assert message.message == "after it"
 
 
 async def test_close_ends_what_is_not_answered(scripted: ScriptedServer, connect: Connect) -> None:

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { test } from 'node:test'
-import { connect, next, open, PSClient, PSError, record, serve, until, WebSocket } from './helpers.mjs'
+import { connect, next, open, PSClient, PSError, record, serve, settle, until, WebSocket } from './helpers.mjs'
 
 test('the example of the README of dwsps works as it stands', async (t) => {
   const server = await serve(t)
@@ -276,6 +276,28 @@ test('a subscription that timed out is taken back from the server', async (t) =>
   await assert.rejects(client.subscribe('slow'), { code: 'timeout' })
   await until(() => server.sent('unsubscribe').length === 1)
   assert.deepEqual(client.subscriptions, [])
+})
+
+test('what a subscription that timed out still brings is not for one that is made before the server has taken it back', async (t) => {
+  const server = await serve(t)
+  server.decide = ({ topic }) => topic === 'slow' && 'ignore'
+  const client = await open(t, server, { timeout: 400 })
+  const talking = setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x', id: 'x' }), 5)
+  t.after(() => clearInterval(talking))
+  await assert.rejects(client.subscribe('slow'), { code: 'timeout' })
+  const got = []
+  const second = client.subscribe('slow', ({ message }) => got.push(message))
+  await until(() => server.frames.length === 3)
+  const [late, ...others] = server.frames
+  const answer = ({ type: action, topic, id }) => server.broadcast({ type: 'ack', action, timestamp: '', topic, id })
+  const deliver = (message) => server.broadcast({ type: 'publish', timestamp: '', topic: 'slow', context: 'slow', message })
+  answer(late)
+  deliver('before a gap')
+  others.forEach(answer)
+  deliver('after it')
+  await second
+  await settle(client)
+  assert.deepEqual([others.map(({ type }) => type), got], [['unsubscribe', 'subscribe'], ['after it']])
 })
 
 test('close() closes for good, and is no error', async (t) => {

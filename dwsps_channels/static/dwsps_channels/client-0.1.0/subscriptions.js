@@ -365,7 +365,10 @@ export class Subscriptions {
       if (!this.#retryTimer.isRunning) this.#retryTimer.start(jitter(this.#refusals++, options), () => this.#retry())
     } else if (!isSuperseded) {
       // The server may still grant it later, and would deliver what nobody here wants.
-      if (error.code === 'timeout') requests.send({ action: 'unsubscribe', topic }, [], IGNORE)
+      if (error.code === 'timeout') {
+        const done = () => this.#byTopic.get(topic)?.forgetEarly()
+        requests.send({ action: 'unsubscribe', topic }, [], { ...IGNORE, done })
+      }
       this.#end(subscription, error.code, error.reason)
       this.#parts.onWork()
     }
