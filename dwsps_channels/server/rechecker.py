@@ -62,7 +62,7 @@ LATE_LOOK_UPS: Final = (0.0, 0.5, 10.0)
 MISSED_PAUSE: Final = 5.0
 
 # If nobody knows when a session expires, it is looked up so many times before it would if it were new; but not more often
-# or more rarely than this, in seconds.
+# or more rarely than this, in seconds. One that should have expired is looked up no more often, either.
 EXPIRY_LOOKS: Final = 64
 MIN_EXPIRY_INTERVAL: Final = 1.0
 MAX_EXPIRY_INTERVAL: Final = 3600.0
@@ -455,8 +455,9 @@ class Rechecker:
             return
         watch.login.expires_at = expires_at
         if expires_at is not None:
-            # A moment later, by which the store has it expired.
-            pause = max(0.0, expires_at - time()) + 0.01
+            left = expires_at - time()
+            # A moment later, by which the store has it expired; unless it is a store that keeps what has expired.
+            pause = left + 0.01 if left > 0 else MIN_EXPIRY_INTERVAL
         else:
             pause = min(
                 max(settings.SESSION_COOKIE_AGE / EXPIRY_LOOKS, MIN_EXPIRY_INTERVAL),

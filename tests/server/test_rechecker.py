@@ -260,6 +260,26 @@ class TestExpiry:
             await wait_until_async(lambda: watch.found)
             assert await client.received_nothing()
 
+    async def test_one_that_its_store_keeps_is_not_looked_up_all_the_time(
+        self, user: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def keep(self: logins.SessionLogin) -> logins.Found:
+            return logins.Found(user, expires_at=1.0)
+
+        monkeypatch.setattr(rechecker, "MIN_EXPIRY_INTERVAL", 60.0)
+        monkeypatch.setattr(logins.SessionLogin, "look_up", keep)
+        browser = await browser_of(user)
+        async with browser.connect() as client:
+            server = await runtime.obtain()
+            [session] = server.sessions
+            watch = server.rechecker._watches[session]
+            await apermission_changed(user)
+            await wait_until_async(lambda: watch.found)
+            assert await client.received_nothing()
+            assert watch.expiry is not None
+            # Not the one that it came with, of two weeks.
+            assert 30 < watch.expiry.when() - asyncio.get_running_loop().time() < 61
+
     async def test_nobody_watches_it_if_that_is_turned_off(self, user: User) -> None:
         browser = await browser_of(user)
         with override_settings(DWSPS={"REVOKE": False}):
