@@ -39,7 +39,7 @@ class CapturingPublisher:
         """See ``Publisher.apublish``."""
         return self.publish(message)
 
-    def notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
         """Do nothing: there are no connections to tell."""
 
     async def anotify(self, notice: Notice) -> None:

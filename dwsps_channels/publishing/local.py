@@ -58,7 +58,7 @@ class LocalPublisher:
             async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
                 return await publishing
 
-    def notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
         """See ``Notifier.notify``. On the loop itself it does not wait for the broker."""
         server = self._server
         if _running_loop() is server.loop:
@@ -67,7 +67,7 @@ class LocalPublisher:
                 answer.add_done_callback(partial(self._notice_settled, notice))
             return
         notifying = asyncio.run_coroutine_threadsafe(self._notify(notice), server.loop)
-        with self._at_least_here(notice):
+        with self._at_least_here(None if again else notice):
             try:
                 notifying.result(conf.PUBLISH_TIMEOUT)
             finally:
@@ -94,12 +94,13 @@ class LocalPublisher:
             await answer
 
     @contextmanager
-    def _at_least_here(self, notice: Notice) -> Iterator[None]:
-        """Let a notice that the broker does not take count in this process, and raise ``Unavailable``."""
+    def _at_least_here(self, notice: Notice | None) -> Iterator[None]:
+        """Raise ``Unavailable`` if the broker takes no notice, and let this one count in this process."""
         try:
             yield
         except (TimeoutError, Unavailable) as error:
-            self._server.loop.call_soon_threadsafe(self._server.heed, Dated(notice, time()))
+            if notice is not None:
+                self._server.loop.call_soon_threadsafe(self._server.heed, Dated(notice, time()))
             raise _late() if isinstance(error, TimeoutError) else error from None
 
     def _notice_settled(self, notice: Notice, accepted: Future) -> None:

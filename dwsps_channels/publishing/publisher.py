@@ -58,8 +58,11 @@ class Publisher(Protocol):
 class Notifier(Protocol):
     """A way to tell the server's processes something. Every implementation of ``Publisher`` in this room is one."""
 
-    def notify(self, notice: Notice) -> None:
-        """Send ``notice`` to every process of the server, from synchronous code. Raises as ``publish``; nothing is counted."""
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
+        """Send ``notice`` to every process of the server, from synchronous code. Raises as ``publish``; nothing is counted.
+
+        If the server does not take it, it takes effect in this process; but not ``again``, as it has done so before.
+        """
         ...
 
     async def anotify(self, notice: Notice) -> None:

@@ -52,7 +52,7 @@ class RemotePublisher:
             losses.report_if_due()
         return PublishResult(reached=0, offset=result.offset)
 
-    def notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
         """See ``Notifier.notify``."""
         self._connections.call(
             lambda connection, deadline: connection.notify(notice, deadline), conf.PUBLISH_TIMEOUT

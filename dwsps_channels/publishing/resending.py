@@ -53,15 +53,17 @@ class Resender:
             pause.wait(self._pause)
             with self._lock:
                 waiting = list(self._unsent)
-            try:
-                for notice in waiting:
-                    self._choose().notify(notice)
-                    with self._lock:
-                        self._unsent.pop(notice, None)
-            except (NotServing, Unavailable):
-                continue
-            except Exception:
-                logger.exception("a change of access could not be sent again")
+            for notice in waiting:
+                try:
+                    # It has taken effect in this process: else every attempt would close connections that are newer.
+                    self._choose().notify(notice, again=True)
+                except (NotServing, Unavailable):
+                    break
+                except Exception:
+                    # It would fail each time, and the others would wait for it.
+                    logger.exception("a change of access is not sent again")
+                with self._lock:
+                    self._unsent.pop(notice, None)
             with self._lock:
                 if not self._unsent:
                     self._thread = None

@@ -10,7 +10,7 @@ class RecordingNotifier:
         self.notices: list[Notice] = []
         self.problem: Exception | None = None
 
-    def notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
         if self.problem is not None:
             raise self.problem
         self.notices.append(notice)

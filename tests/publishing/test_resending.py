@@ -21,7 +21,8 @@ class Flaky(RecordingNotifier):
         self.problems = list(problems)
         self.attempts = 0
 
-    def notify(self, notice: Notice) -> None:
+    def notify(self, notice: Notice, *, again: bool = False) -> None:
+        assert again
         self.attempts += 1
         if self.problems:
             raise self.problems.pop(0)
@@ -59,13 +60,17 @@ def test_too_many_are_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notifier.notices == [EVERYTHING, Verify("3"), Verify("4")]
 
 
-def test_a_defect_does_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_notice_that_fails_over_a_defect_is_logged_once_and_the_others_are_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     notifier = Flaky(KeyError("a defect"))
-    resender = resender_to(notifier)
-    resender.add(Rules())
+    resender = Resender(lambda: notifier, pause=0.2)
+    for notice in (Verify("1"), Rules(), Verify("2")):
+        resender.add(notice)
     wait_until(is_idle(resender))
-    assert notifier.notices == [Rules()]
-    assert "a defect" in caplog.text
+    assert notifier.notices == [Rules(), Verify("2")]
+    assert notifier.attempts == 3
+    assert caplog.text.count("KeyError: 'a defect'") == 1
 
 
 def test_a_forked_process_leaves_them_to_its_parent() -> None:
