@@ -1,8 +1,7 @@
 """Publishing in a process that serves."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from time import time
@@ -17,14 +16,16 @@ from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
 from dwsps_channels.server.runtime import Runtime
 
-logger = logging.getLogger("dwsps_channels.publishing")
+OnRefusal = Callable[[Notice, Unavailable], object]
 
 
 class LocalPublisher:
     """Publishes on the event loop that serves, from that loop or from any thread. See ``Publisher``."""
 
-    def __init__(self, server: Runtime) -> None:
+    def __init__(self, server: Runtime, on_refusal: OnRefusal | None = None) -> None:
+        """``on_refusal`` is called for a notice that the broker does not take, if nobody waits to be told."""
         self._server = server
+        self._on_refusal = on_refusal
 
     def publish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.publish``. On the loop itself it does not wait for the broker."""
@@ -106,9 +107,11 @@ class LocalPublisher:
     def _notice_settled(self, notice: Notice, accepted: Future) -> None:
         if has_failed(accepted):
             self._server.heed(Dated(notice, time()))
-            logger.warning(
-                "a change of access did not reach the server's processes: %s", accepted.exception()
-            )
+            error = None if accepted.cancelled() else accepted.exception()
+            if self._on_refusal is not None:
+                self._on_refusal(
+                    notice, error if isinstance(error, Unavailable) else _unknown(error)
+                )
 
     async def _publish(self, message: OutgoingMessage) -> PublishResult:
         # The first request starts it; those that come at the same time may get here before it has started.
@@ -141,6 +144,10 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 def _late() -> Unavailable:
     return Unavailable(f"the server's processes did not get it within {conf.PUBLISH_TIMEOUT:g} s")
+
+
+def _unknown(error: BaseException | None) -> Unavailable:
+    return Unavailable(f"nobody knows whether the broker has taken it: {error!r}")
 
 
 _under_way: set[asyncio.Future[None]] = set()

@@ -31,9 +31,9 @@ def notify(notice: Notice, *, using: str | None = None) -> None:
     Raises:
         TransactionManagementError: after ``set_autocommit(False)``.
         NotServing, Unavailable: as ``publish`` does. On commit that is counted in the log, and the notice is sent again
-            until the server takes it.
+            until the server takes it; so it is on the event loop that serves, which does not wait for the answer.
     """
-    notifier = choose_publisher()
+    notifier = choose_publisher(notify_later)
     database = database_in_transaction(using)
     if database is None:
         notifier.notify(notice)

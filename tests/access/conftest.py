@@ -13,7 +13,7 @@ from tests.access.recording import RecordingNotifier
 def notifier(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordingNotifier]:
     """In place of the server: what was to be sent to its processes."""
     found = RecordingNotifier()
-    monkeypatch.setattr(notifying, "choose_publisher", lambda: found)
+    monkeypatch.setattr(notifying, "choose_publisher", lambda *args: found)
     lost_notices.forget()
     yield found
     lost_notices.forget()

@@ -50,7 +50,7 @@ from people.models import Membership, Person
 from tests.access.recording import RecordingNotifier
 
 notifier = RecordingNotifier()
-notifying.choose_publisher = lambda: notifier
+notifying.choose_publisher = lambda *args: notifier
 
 
 def show(what):

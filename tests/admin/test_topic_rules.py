@@ -241,7 +241,7 @@ class TestServerThatCannotBeTold:
     def unreachable(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         notifier = RecordingNotifier()
         notifier.problem = NotServing("ws://127.0.0.1:1", "no server answers")
-        monkeypatch.setattr(notifying, "choose_publisher", lambda: notifier)
+        monkeypatch.setattr(notifying, "choose_publisher", lambda *args: notifier)
         yield
         lost_notices.forget()
 

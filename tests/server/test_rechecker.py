@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.functional import SimpleLazyObject
 
 from dwsps_channels import apublish
-from dwsps_channels.access import adisconnect, apermission_changed
+from dwsps_channels.access import adisconnect, apermission_changed, disconnect
 from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.broker.sending.send_queue import refused
 from dwsps_channels.consumers import PubSubConsumer
@@ -29,6 +29,8 @@ from dwsps_channels.core.notice import Rules, Verify
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Unavailable
+from dwsps_channels.publishing import notifying
+from dwsps_channels.publishing.notifying import lost_notices
 from dwsps_channels.server import logins, rechecker, runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from tests.processes import wait_until_async
@@ -92,6 +94,14 @@ def members() -> Iterator[Group]:
 @pytest.fixture
 def user() -> User:
     return User.objects.create_user("ann", password=PASSWORD, is_staff=True)
+
+
+@pytest.fixture
+def fast_resends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(notifying.resender, "_pause", 0.01)
+    lost_notices.forget()
+    yield
+    lost_notices.forget()
 
 
 class Browser(Client):
@@ -358,6 +368,52 @@ async def test_a_change_that_the_broker_does_not_take_counts_in_this_process(
         with pytest.raises(Unavailable):
             await adisconnect(user=user)
         assert await closed(client) == 4001
+
+
+async def test_a_change_on_the_event_loop_counts_here_once_and_is_sent_until_the_broker_takes_it(
+    user: User,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fast_resends: None,
+) -> None:
+    refusals = 0
+
+    def refuse(publication: object) -> Any:
+        nonlocal refusals
+        refusals += 1
+        return refused("redis is away")
+
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        server = await runtime.obtain()
+        with monkeypatch.context() as patch:
+            patch.setattr(server.node, "_hand_over", refuse)
+            disconnect(user=user)
+            assert await closed(client) == 4001
+            async with browser.connect() as again:
+                before = refusals
+                await wait_until_async(lambda: refusals >= before + 3)
+                assert await again.received_nothing()
+                patch.undo()
+                assert await closed(again) == 4001
+    await wait_until_async(lambda: notifying.resender._thread is None)
+    assert "redis is away (1)" in caplog.text
+
+
+async def test_a_broker_that_ends_before_it_answers_has_not_taken_a_change(
+    user: User, monkeypatch: pytest.MonkeyPatch, fast_resends: None
+) -> None:
+    browser = await browser_of(user)
+    async with browser.connect() as client:
+        server = await runtime.obtain()
+        answer = asyncio.get_running_loop().create_future()
+        with monkeypatch.context() as patch:
+            patch.setattr(server.node, "_hand_over", lambda publication: answer)
+            disconnect(user=user)
+        answer.cancel()
+        assert await closed(client) == 4001
+    assert lost_notices.total == 1
+    await wait_until_async(lambda: notifying.resender._thread is None)
 
 
 async def test_an_anonymous_client_is_not_looked_up() -> None:
