@@ -324,7 +324,7 @@ class Client:
             since: a cursor: begin with what was published after it.
             last: begin with this many of the newest messages that the server keeps.
             grant: the server's signed permission for the topic. A function or coroutine function, without arguments, is
-                called for each connection, because a grant expires.
+                called each time that the client sends the grant, because a grant expires.
             on_reset: a function or coroutine function, without arguments. The reader calls it before the next message
                 if messages are missing before that one: load your state again.
 

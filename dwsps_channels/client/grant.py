@@ -14,13 +14,14 @@ GRANT_OVERHEAD: Final = 6
 
 
 class Grant:
-    """The grant of one subscription. If it is a function, it is called once for each connection."""
+    """The grant of one subscription. If it is a function, it is called for each request that brings it."""
 
     def __init__(self, topic: str, source: TextSource) -> None:
         self._topic = topic
         self._source = source
         self._answer = ""
-        self._exchange: Exchange | None = None  # the connection for which the function answered
+        # The connection for which the function answered; None: the answer was sent, and the next request needs another.
+        self._exchange: Exchange | None = None
 
     @classmethod
     def checked(cls, topic: str, source: Any) -> Self | None:
@@ -40,17 +41,21 @@ class Grant:
         """Return whether both come from the same text or function."""
         return other is not None and self._source == other._source
 
-    def text(self, exchange: Exchange) -> str | None:
-        """Return the text for this connection; ``None``: the function has to be asked first.
+    def is_ready(self, exchange: Exchange) -> bool:
+        """Return whether there is a text to send on this connection: if not, the function has to be asked first."""
+        return not callable(self._source) or self._exchange is exchange
 
-        An empty one stands for no grant: the policy decides.
-        """
-        if not callable(self._source):
-            return self._source
-        return self._answer if self._exchange is exchange else None
+    @property
+    def text(self) -> str:
+        """The text to send. An empty one stands for no grant: the policy decides."""
+        return self._answer if callable(self._source) else self._source
+
+    def sent(self) -> None:
+        """Note that a request has brought the text: a function is asked again for the next one."""
+        self._exchange = None
 
     async def ask(self, exchange: Exchange, timeout: float) -> None:
-        """Ask the function for this connection's text, for at most ``timeout`` seconds.
+        """Ask the function for the next text on this connection, for at most ``timeout`` seconds.
 
         Raises:
             NoGrant: it raised, took longer, or returned what can be no grant.
@@ -67,9 +72,9 @@ class Grant:
         self._answer, self._exchange = answer, exchange
 
 
-def grant_payload(grant: str | None) -> bytes:
+def grant_payload(grant: Grant | None) -> bytes:
     """Return the field of a subscribe, if there is a grant."""
-    return b',"grant":%s' % to_json(grant) if grant else b""
+    return b',"grant":%s' % to_json(grant.text) if grant is not None and grant.text else b""
 
 
 def _can_be_sent(text: object) -> bool:

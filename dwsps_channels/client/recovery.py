@@ -133,7 +133,7 @@ class Recovery:
         assert exchange is not None
         missing: dict[Topic, Grant] = {}
         for topic in topics:
-            if topic.grant is None or topic.grant.text(exchange) is not None:
+            if topic.grant is None or topic.grant.is_ready(exchange):
                 self._unsent[topic] = None
             else:
                 missing[topic] = topic.grant
@@ -155,11 +155,8 @@ class Recovery:
                 self._ask_later()
         self._owner.send_more()
 
-    def _grant(self, topic: Topic) -> str | None:
-        assert self._exchange is not None
-        return None if topic.grant is None else topic.grant.text(self._exchange)
-
     def _subscribe(self, topic: Topic, start: Start) -> None:
+        payload = grant_payload(topic.grant)
         self._mark_asked(topic)
 
         def done(ack: Incoming) -> None:
@@ -172,14 +169,14 @@ class Recovery:
                 self._refused(topic, error)
 
         call = Call("subscribe", topic.name, done, refused, lost=_ignore)
-        self._owner.send(call, start.payload() + grant_payload(self._grant(topic)))
+        self._owner.send(call, start.payload() + payload)
 
     def _resume(self, covered: list[Topic], since: Cursor) -> None:
         topics: dict[str, Topic] = {}
         grants: dict[str, str] = {}
         size = 0
         for topic in covered:
-            name, grant = topic.name, self._grant(topic)
+            name, grant = topic.name, topic.grant.text if topic.grant else ""
             length = len(name.encode())
             size += length + TOPIC_OVERHEAD
             if grant:
@@ -233,6 +230,8 @@ class Recovery:
 
     def _mark_asked(self, topic: Topic) -> None:
         del self._unsent[topic]
+        if topic.grant is not None:
+            topic.grant.sent()
         topic.asked += 1
         topic.replaying = True
 
@@ -243,9 +242,9 @@ class Recovery:
         return self._owner.is_wanted(topic)
 
     def _ask_again(self, topics: Iterable[Topic]) -> None:
-        for topic in topics:
-            if self._mark_answered(topic):
-                self._unsent[topic] = None
+        wanted = [topic for topic in topics if self._mark_answered(topic)]
+        if wanted:  # none is, if the client was closed
+            self._ask_soon(wanted)
 
     def _recovered(self, topic: Topic, is_complete: bool) -> None:
         if self._mark_answered(topic):

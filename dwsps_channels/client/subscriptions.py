@@ -325,7 +325,7 @@ class Subscriptions:
         if exchange is None or not topic.may_ask or topic in self._recovery:
             return
         grant = topic.next_grant
-        if grant is None or grant.text(exchange) is not None:
+        if grant is None or grant.is_ready(exchange):
             self._unasked[topic] = None
         elif topic not in self._getting_grant:
             self._getting_grant.add(topic)
@@ -354,14 +354,13 @@ class Subscriptions:
         topic = next(iter(self._unasked))
         del self._unasked[topic]
         assert self._exchange is not None
-        source = topic.next_grant
-        grant = None if source is None else source.text(self._exchange)
-        if source is None or grant is not None:
+        grant = topic.next_grant
+        if grant is None or grant.is_ready(self._exchange):
             self._ask(topic, topic.next_group(), grant)
         else:  # others wait first by now
             self._ask_soon(topic)
 
-    def _ask(self, topic: Topic, waiters: list[Waiter], grant: str | None) -> None:
+    def _ask(self, topic: Topic, waiters: list[Waiter], grant: Grant | None) -> None:
         """Ask the server for a subscription, for those who wait for it."""
         start = waiters[0].start
         topic.asked += 1
@@ -420,6 +419,8 @@ class Subscriptions:
             topic.waiting[:0] = waiters
 
         payload = start.payload() + grant_payload(grant)
+        if grant is not None:
+            grant.sent()
         self.send(Call("subscribe", topic.name, done, refused, lost), payload)
 
     def _refused(self, topic: Topic, error: CallError) -> None:

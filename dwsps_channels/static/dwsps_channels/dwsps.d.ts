@@ -32,8 +32,8 @@ export interface PSAck<A extends Action = Action> {
 }
 
 /**
- * A token or a grant, or a function that returns one or a promise of one, for each connection. An empty text, null or
- * undefined stand for none.
+ * A token or a grant, or a function that returns one or a promise of one, each time that the client sends it. An empty
+ * text, null or undefined stand for none.
  */
 export type PSCredential = string | (() => string | null | undefined | PromiseLike<string | null | undefined>)
 

@@ -235,6 +235,7 @@ export class Subscriptions {
     for (const subscription of together) {
       this.#unresumed.delete(subscription)
       subscription.isResuming = true
+      subscription.fetched = null // the next request asks for another
       subscription.asked++
     }
     this.#resumes++
@@ -260,7 +261,7 @@ export class Subscriptions {
         answered()
         this.#isOneByOne ||= error.code === 'timeout'
         if (error.code === 'rate_limited') {
-          each((subscription) => this.#unresumed.add(subscription))
+          each((subscription) => this.#enqueue(subscription))
           listeners.emit('error', new PSError(error.code, error.reason, { retryable: true, action: 'subscribe' }))
         } else if (error.retryable) {
           each((subscription) => this.#refuse(subscription, [], refusal(error, subscription.topic), since))
@@ -276,7 +277,7 @@ export class Subscriptions {
     const { recovered, error } = resultOf(ack, subscription.topic)
     if (error) return this.#refuse(subscription, [], error, since)
     if (recovered === undefined) return this.#askAfresh(subscription)
-    Object.assign(subscription, { isLive: true, since: '', fetched: null })
+    Object.assign(subscription, { isLive: true, since: '' })
     subscription.position.raise(ack.cursor)
     if (subscription.waiting.length) this.#enqueue(subscription)
     if (!recovered && isResetUntold) this.#reset(subscription)
