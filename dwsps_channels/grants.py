@@ -18,13 +18,13 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore as Cook
 from django.core import signing
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
-from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 
 from dwsps_channels.conf import conf
 from dwsps_channels.core.identity import Identity, hash_session_key
 from dwsps_channels.core.policy import Answer, Decision, Policy
 from dwsps_channels.core.revocations import Revocations
+from dwsps_channels.lazy import is_loaded
 from dwsps_channels.protocol.errors import Forbidden
 from dwsps_channels.protocol.topics import check, contexts
 from dwsps_channels.threads.pools import ask
@@ -150,7 +150,7 @@ class GrantChecker:
             Forbidden: the grant is not for this client and topic.
         """
         user = identity.user
-        if isinstance(user, LazyObject) and user._wrapped is empty:
+        if not is_loaded(user):
             # To look at it may be a query.
             return self._check_in_thread(identity, topic, grant)
         return self._decide(identity, topic, _read(identity, topic, grant))

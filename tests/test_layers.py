@@ -72,6 +72,7 @@ SERVERS = room("connections.servers")
 OUTBOUND = room("peering.outbound")
 INBOUND = room("peering.inbound")
 CAPTURING = room("capturing")
+LAZY = room("lazy")
 
 RULES = [
     # Pure: no I/O, nobody else's packages.
@@ -89,9 +90,10 @@ RULES = [
     # What it makes of the database is a room with more rights.
     Rule(room("broker"), ours=(*PURE, VERSION, CONF, CAPTURING, MODELS)),
     Rule(room("broker.database"), ours=(*PURE, MODELS, THREADS, room("broker.sending"))),
-    Rule(room("connections"), ours=(*PURE, VERSION)),
+    Rule(room("connections"), ours=(*PURE, VERSION, LAZY)),
     Rule(SERVERS, ours=(*PURE, TRANSPORTS)),
     Rule(CAPTURING, ours=()),
+    Rule(LAZY, ours=()),
     Rule(CONF, ours=PURE),
     Rule(THREADS, ours=(CONF, CAPTURING)),
     Rule(MODELS, ours=(*PURE, room("client.address"))),
@@ -123,9 +125,9 @@ RULES = [
             room("publishing.notifying"),
         ),
     ),
-    Rule(room("rules"), ours=(*PURE, CONF, MODELS, THREADS)),
+    Rule(room("rules"), ours=(*PURE, CONF, LAZY, MODELS, THREADS)),
     Rule(room("policies"), ours=(*PURE, THREADS, room("rules"))),
-    Rule(room("grants"), ours=(*PURE, CONF, THREADS)),
+    Rule(room("grants"), ours=(*PURE, CONF, LAZY, THREADS)),
     Rule(
         room("server"),
         ours=(
@@ -135,6 +137,7 @@ RULES = [
             MODELS,
             THREADS,
             CAPTURING,
+            LAZY,
             room("broker"),
             room("connections"),
             room("fastlane"),

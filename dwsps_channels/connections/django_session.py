@@ -5,7 +5,8 @@ from importlib import import_module
 from typing import Any
 
 from django.conf import settings
-from django.utils.functional import LazyObject, empty
+
+from dwsps_channels.lazy import is_loaded
 
 
 def open_store(key: str | None = None) -> Any:
@@ -38,9 +39,8 @@ def _store_class(engine: str) -> Any:
 def loaded_session_in(scope: Any) -> Any:
     """Return the store that a middleware has put into the ASGI scope and loaded; ``None``: there is none."""
     session = scope.get("session")
-    if isinstance(session, LazyObject) and session._wrapped is empty:
-        return None  # nobody has looked at it: the client came without a cookie
-    return session
+    # If nobody has looked at it, the client came without a cookie.
+    return session if is_loaded(session) else None
 
 
 def session_key_of(session: Any) -> str | None:

@@ -11,10 +11,10 @@ from django.contrib.auth import get_user_model
 from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.db.models import Model
-from django.utils.functional import LazyObject, empty
 
 from dwsps_channels.core.reader import ANONYMOUS, Reader, Rights
 from dwsps_channels.core.rule_set import RuleSet
+from dwsps_channels.lazy import is_loaded
 from dwsps_channels.protocol.text import printable
 
 logger = logging.getLogger("dwsps_channels.access")
@@ -76,11 +76,6 @@ def load_reader(user: Any, rules: RuleSet) -> Reader:
     permissions = _permissions(current, rules)
     groups = _groups(current, rules) if is_stored else frozenset()
     return _reader(current, permissions, groups)
-
-
-def is_loaded(user: Any) -> bool:
-    """Return whether this user can be looked at without a query: it is not lazy, or was looked at before."""
-    return not isinstance(user, LazyObject) or user._wrapped is not empty
 
 
 def is_read_with_others(user: Any) -> bool:

@@ -13,8 +13,9 @@ from dwsps_channels.core.policy import Answer, nonblocking
 from dwsps_channels.core.reader import ANONYMOUS, Reader
 from dwsps_channels.core.rule import RightsUnknown
 from dwsps_channels.core.rule_set import ReaderRules, RuleSet, Verdict
+from dwsps_channels.lazy import is_loaded
 from dwsps_channels.rules.batching import RightsReader
-from dwsps_channels.rules.loading import is_loaded, load_rules, reader_of
+from dwsps_channels.rules.loading import load_rules, reader_of
 from dwsps_channels.threads.pools import ask
 
 Question = Callable[[ReaderRules, str], Verdict]

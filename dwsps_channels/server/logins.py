@@ -8,9 +8,9 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY, get_user
 from django.db import router
 from django.db.models import Model
 from django.utils.crypto import constant_time_compare
-from django.utils.functional import LazyObject, empty
 
 from dwsps_channels.connections.django_session import expiry_of, open_store, session_key_of
+from dwsps_channels.lazy import is_loaded
 
 
 class Found(NamedTuple):
@@ -75,7 +75,7 @@ def login_of(user: Any, session: Any = None) -> Login | None:
 
     ``session`` is the store of the scope, loaded; ``None``: the user has come without one. No query is made.
     """
-    if isinstance(user, LazyObject) and user._wrapped is empty:
+    if not is_loaded(user):
         return None
     if not (isinstance(user, Model) and getattr(user, "is_authenticated", False)) or not user.pk:
         return None

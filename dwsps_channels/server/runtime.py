@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_started
-from django.utils.functional import LazyObject, empty
 from msgspec import Struct
 
 from dwsps_channels import __version__
@@ -52,6 +51,7 @@ from dwsps_channels.core.worker_session import (
     WorkerSession,
 )
 from dwsps_channels.grants import GrantChecker
+from dwsps_channels.lazy import is_loaded
 from dwsps_channels.peering.inbound.accepted import AcceptedPeers
 from dwsps_channels.peering.inbound.authentication import Authenticated
 from dwsps_channels.peering.inbound.reporter import InboundReporter
@@ -377,7 +377,7 @@ class Runtime:
 
 def _loaded_user_id(identity: Identity) -> Hashable | None:
     user = identity.user
-    if isinstance(user, LazyObject) and user._wrapped is empty:
+    if not is_loaded(user):
         # To load it, with a query or worse, would block the event loop. The policy may do so, in a thread.
         raise LookupError("nobody has loaded the user")
     user_id: Hashable | None = identity.user_id
