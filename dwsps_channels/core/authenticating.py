@@ -62,8 +62,7 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
         identity = replace(self.identity, user=found.user)
         if not identity.is_authenticated:
             raise Unauthorized("the token stands for no user")
-        if self.identity.is_authenticated and not self._is_same_user(identity):
-            raise Unauthorized("the token is another user's")
+        self._check_same_user(identity)
         expires_in: int | UnsetType = UNSET
         if found.expires_at is not None:
             left = found.expires_at - self._services.scheduler.time()
@@ -83,14 +82,22 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
         await first
         await second
 
-    def _is_same_user(self, identity: Identity) -> bool:
+    def _check_same_user(self, identity: Identity) -> None:
+        """Raise ``Unauthorized`` if the connection has a user, and ``identity`` is not known to have the same."""
+        find_user = self._services.find_user
         try:
-            find_user = self._services.find_user
-            user = find_user(identity)
-            return user is not None and user == find_user(self.identity)
+            # This first: it raises if nobody has loaded the user, and to look at that would be a query on the event loop.
+            user = find_user(self.identity)
+            is_same = (
+                user == find_user(identity)
+                if user is not None
+                else not self.identity.is_authenticated
+            )
         except Exception:
             # A user of the project may be unable to tell its key here.
-            return False
+            raise Unauthorized("the server cannot tell yet whose connection this is") from None
+        if not is_same:
+            raise Unauthorized("the token is another user's")
 
     def expire_at(self, expires_at: float | None) -> None:
         """Close the connection at this time, in seconds since 1970, and warn the client before; ``None``: do not."""

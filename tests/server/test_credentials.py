@@ -17,6 +17,7 @@ from channels.db import database_sync_to_async
 from django.contrib.auth.models import User
 from django.db import OperationalError
 from django.test import Client, override_settings
+from django.utils.functional import SimpleLazyObject
 
 import dwsps_channels.auth
 from dwsps_channels.access import adisconnect
@@ -27,7 +28,7 @@ from dwsps_channels.peering.inbound.worker_credentials import Purpose, sign_work
 from dwsps_channels.policies import Identity
 from dwsps_channels.server import credentials, runtime
 from dwsps_channels.server.credentials import FREE_TOKENS, ConnectionAuthenticator
-from dwsps_channels.testing import Closed, PubSubCommunicator
+from dwsps_channels.testing import Closed, PubSubCommunicator, Refused
 from dwsps_channels.tokens import Authentication, make_token
 from tests.clock import Clock
 
@@ -436,6 +437,27 @@ class TestFrame:
                         answer = await authenticate(client, "guess")
         assert (answer["code"], answer["retryable"]) == ("unavailable", True)
         assert answer["reason"] == "too many false credentials from this address"
+
+    async def test_a_user_whom_nobody_has_loaded_is_neither_looked_at_nor_replaced(self) -> None:
+        ann = await user()
+        loaded: list[User] = []
+
+        def load() -> User:
+            loaded.append(ann)
+            return ann
+
+        lazy: Any = SimpleLazyObject(load)
+        dwsps = {"AUTHENTICATOR": "tests.tokens.authenticators.by_name_async"}
+        with override_settings(DWSPS=dwsps):
+            async with PubSubCommunicator(user=lazy) as client:
+                with pytest.raises(Refused) as refused:
+                    await client.authenticate(ann.username)
+                assert refused.value.code == "unauthorized"
+                assert "whose connection" in refused.value.reason
+                assert loaded == []
+                # Once the policy, for instance, has looked at it, it is the same user.
+                assert lazy.pk == ann.pk
+                await client.authenticate(ann.username)
 
     async def test_a_connection_asks_one_question_at_a_time(self) -> None:
         active, most = 0, 0
