@@ -372,6 +372,32 @@ test('one event tells all resets, also of a subscription whose grant comes last'
   assert.deepEqual(resets, [{ topics: ['news', 'orders'] }])
 })
 
+for (const code of ['unavailable', 'rate_limited']) {
+  test(`a bad grant of another call does not end a subscription that is put off as ${code} meanwhile`, async (t) => {
+    const server = await serve(t)
+    const client = await open(t, server)
+    const [ended, got] = [record(client, 'unsubscribed'), []]
+    await client.subscribe('news', ({ message }) => got.push(message), { grant: 'g1' })
+    const lost = next(client, 'reconnecting')
+    server.drop()
+    await lost
+    const held = []
+    server.decide = (frame, socket) => held.push([socket, frame]) && 'ignore'
+    const second = client.subscribe('news', null, { grant: 'bad' })
+    await until(() => held.length === 2)
+    const [[socket, restore], [, other]] = held
+    assert.deepEqual([restore.grant, other.grant], ['g1', 'bad'])
+    server.decide = () => undefined
+    server.refuse(socket, restore, { code, reason: 'not now', retryable: true })
+    server.refuse(socket, other, FORBIDDEN)
+    await assert.rejects(second, FORBIDDEN)
+    await next(client, 'open')
+    await client.publish('news', 1)
+    assert.deepEqual([ended, got, client.subscriptions], [[], [1], ['news']])
+    assert.equal(server.sent('subscribe').at(-1).grant, 'g1')
+  })
+}
+
 test('a call that comes while its topic is resumed brings its own grant', async (t) => {
   const server = await serve(t, LogServer)
   const client = await open(t, server)

@@ -13,6 +13,7 @@ export class Subscription {
   wasGranted = false // acknowledged on any connection
   since = '' // the cursor to resume from; empty: that of the client
   isBroken = false // messages may be missing, and a reset is due
+  isPutOff = false // on this connection, the server has put off the request that restores it
   position = new Position() // of the last delivery
   grants = [] // calls that brought a grant, or a function that returns one
   fetching = null // identifies the call of such a function that is not answered

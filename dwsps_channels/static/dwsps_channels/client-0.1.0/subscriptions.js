@@ -158,7 +158,8 @@ export class Subscriptions {
     this.#unasked.clear()
     this.#resumes = 0
     for (const subscription of this.#byTopic.values()) {
-      Object.assign(subscription, { isLive: false, isResuming: false, asked: 0, fetching: null, fetched: null })
+      Object.assign(subscription, { isLive: false, isPutOff: false, isResuming: false, asked: 0 })
+      Object.assign(subscription, { fetching: null, fetched: null })
     }
     for (const call of this.#leaving.splice(0)) call.resolve(localAck(call.topic))
   }
@@ -298,7 +299,8 @@ export class Subscriptions {
       this.#unasked.delete(subscription)
       return this.#fetchGrant(subscription)
     }
-    const { topic } = subscription
+    const { topic, isToRestore } = subscription
+    if (isToRestore) subscription.isPutOff = false
     const { calls, fields } = subscription.takeWaiting(connection.pageCursor)
     const isWanted = () => this.#byTopic.get(topic) === subscription
     if (!subscription.waiting.length) this.#unasked.delete(subscription)
@@ -319,6 +321,7 @@ export class Subscriptions {
       },
       fail: (error) => {
         subscription.asked--
+        if (isToRestore) subscription.isPutOff = error.retryable
         if (error.code === 'rate_limited' && isWanted()) {
           subscription.waiting.unshift(...calls)
           this.#unasked.add(subscription)
@@ -361,7 +364,8 @@ export class Subscriptions {
     }
     const isAskedAgain = asked > 0 || (waiting.length > 0 && !isToRestore)
     const isSuperseded = this.#byTopic.get(topic) !== subscription || isLive || isAskedAgain
-    if (!isSuperseded && holders.size && isToRestore && error.retryable) {
+    // If the refusal is that of another call, the subscription from before may have been put off already.
+    if (!isSuperseded && holders.size && isToRestore && (error.retryable || subscription.isPutOff)) {
       subscription.since = since
       if (!this.#retryTimer.isRunning) this.#retryTimer.start(jitter(this.#refusals++, options), () => this.#retry())
     } else if (!isSuperseded) {
