@@ -6,13 +6,14 @@ import random
 import pytest
 
 from tests.chaos.traffic import FULL, traffic
-from tests.processes import ServerFactory
+from tests.processes import KINDS, ServerFactory
 
 DATABASE = {"BROKER": {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}}
 
 
-async def test_the_log_ends_with_the_process(server_kind: str, start_server: ServerFactory) -> None:
-    server = start_server(server_kind)
+@pytest.mark.parametrize("kind", KINDS if FULL else ["fastlane"])
+async def test_the_log_ends_with_the_process(kind: str, start_server: ServerFactory) -> None:
+    server = start_server(kind)
     async with traffic([server]) as flowing:
         for end in (server.kill, server.terminate):
             resets = len(flowing.resets)

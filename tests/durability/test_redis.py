@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from tests.durability.conftest import Deploy
 from tests.durability.traffic import times, traffic
 
 
+@pytest.mark.full_form
 async def test_a_process_that_serves_and_forwards_is_killed_beside_a_sibling(
     deploy: Deploy,
 ) -> None:
@@ -17,6 +20,7 @@ async def test_a_process_that_serves_and_forwards_is_killed_beside_a_sibling(
         await flowing.flows()
 
 
+@pytest.mark.full_form
 async def test_the_first_process_is_restarted_while_all_is_published_at_the_second(
     deploy: Deploy,
 ) -> None:

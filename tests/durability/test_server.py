@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import brokers, times, traffic
+from tests.durability.traffic import FULL, brokers, times, traffic
 
 
 @pytest.mark.parametrize("broker", brokers("memory", full=("sqlite", "postgres", "redis")))
@@ -23,6 +23,7 @@ async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
         await flowing.flows()
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
 async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
@@ -37,7 +38,7 @@ async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broke
         await flowing.flows()
 
 
-@pytest.mark.parametrize("serve", [False, True], ids=["worker", "serve"])
+@pytest.mark.parametrize("serve", [False, True] if FULL else [False])
 async def test_a_server_that_is_restarted_has_its_worker_read_everything(
     deploy: Deploy, serve: bool
 ) -> None:

@@ -32,6 +32,7 @@ async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) ->
         await flowing.flows()
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("postgres",)))
 async def test_a_process_that_serves_and_forwards_is_killed(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker, serve=True)

@@ -8,7 +8,7 @@ from tests.peering.test_mesh import is_at
 from tests.peering.traffic import Audience, publish
 from tests.processes import wait_until_async
 
-RATE = 200.0  # messages a second
+RATE = 400.0  # messages a second
 
 
 async def two(make_sites: MakeSites) -> tuple[Site, Site]:

@@ -72,7 +72,7 @@ async def test_it_may_be_killed_and_come_back(make_sites: MakeSites, start_node:
     site.start_worker()
     await is_at(site, "node", "connected")
     async with Audience(node_url) as at_node:
-        publishing = asyncio.create_task(publish(site.url, "django", 1_500, rate=200))
+        publishing = asyncio.create_task(publish(site.url, "django", 1_500, rate=400))
         await at_node.has_so_many("django", 300)
         await asyncio.to_thread(node.restart)
         await publishing

@@ -43,7 +43,7 @@ async def test_each_message_is_in_its_log_once_and_in_order(make_sites: MakeSite
     done = asyncio.Event()
     publishing = asyncio.create_task(publish_until(done, north.url, "north", RATE))
     moments = random.Random(11)
-    for _ in range(4):
+    for _ in range(2):
         acked = north.peer("south")["acked"]
         await wait_until_async(
             lambda: north.peer("south")["acked"] > acked + 100,  # noqa: B023

@@ -28,8 +28,7 @@ print(session.session_key)
 """
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-@pytest.mark.parametrize("kind", ["daphne", "fastlane"])
+@pytest.mark.parametrize(("kind", "database"), [("daphne", "sqlite"), ("fastlane", "postgresql")])
 async def test_all_who_are_logged_in_come_back_though_many_give_up_meanwhile(
     kind: str, database: str, start_server: ServerFactory, request: pytest.FixtureRequest
 ) -> None:

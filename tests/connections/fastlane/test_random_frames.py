@@ -7,8 +7,8 @@ from tests.connections.fastlane.raw import raw_client
 from tests.connections.websocket.random_frames import mutated, valid
 from tests.processes import Server
 
-FRAMES = 100_000
-CONNECTIONS = 500
+FRAMES = 40_000
+CONNECTIONS = 200
 
 
 def test_random_frames_leave_the_server_alive_and_silent(server: Server) -> None:
