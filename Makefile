@@ -4,7 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 PYTHON ?= python3
 # Most tests wait for other processes most of the time.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 
 # The many processes of a test run import the same modules: without bytecode each of them compiles all of Django.
 unexport PYTHONDONTWRITEBYTECODE
@@ -39,7 +39,8 @@ apt = { \
 help:
 	@echo 'make run        set up and serve the demo project on http://$(SHOWN_HOST):$(PORT) (HOST=…, PORT=…)'
 	@echo 'make test-fast  set up and run the tests that start no process: half a minute'
-	@echo 'make test       set up, lint and run every test: 5 minutes'
+	@echo 'make test-full  set up and run the tests that make test leaves out as well'
+	@echo 'make test       set up, lint and run the tests: 9 minutes'
 	@echo 'make test-all   the same on each supported Python and Django (SESSIONS=… for some of them)'
 	@echo 'make coverage   run every test and report the lines that none of them runs'
 	@echo 'make lint       ruff, mypy, missing migrations'
@@ -135,6 +136,11 @@ PYTEST := -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 .PHONY: test
 test: lint test-tools $(NODE_INSTALLED) $(DOCS_INSTALLED)
 	$(BIN)/python $(PYTEST)
+
+# The tests that `make test` leaves out, as others show much the same, beside all others.
+.PHONY: test-full
+test-full:
+	TESTS=full $(MAKE) test
 
 # They wait a little: on two processors, three processes are done first.
 .PHONY: test-fast

@@ -1,5 +1,6 @@
 """Fixtures for tests that need real servers; `tests/processes.py` has what they are made of."""
 
+import os
 import shutil
 import sys
 from collections.abc import Generator, Iterator
@@ -53,6 +54,9 @@ LONG_FIRST = (
 )
 
 
+# If one of these is `full`, the tests with the marker `full_form` are not left out.
+FORMS = ("TESTS", "CHAOS", "DURABILITY")
+
 # What these fixtures give is a process, or is made by one. Tests that take them get the marker `processes`.
 PROCESS_FIXTURES = {
     "base",  # of tests/howto
@@ -75,7 +79,7 @@ STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: needs time to have passed since the first test")
     config.addinivalue_line(
-        "markers", "full_form: left out by `make test`; DURABILITY=full runs it"
+        "markers", "full_form: left out by `make test`, not by `make test-full`"
     )
     config.addinivalue_line("markers", "processes: starts processes; left out by `make test-fast`")
     sys.addaudithook(forbid_processes)
@@ -102,7 +106,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         running.clear()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "full" not in map(os.environ.get, FORMS):
+        left_out = [item for item in items if item.get_closest_marker("full_form")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if PROCESS_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("processes")

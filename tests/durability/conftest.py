@@ -7,20 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.durability.deployment import Deployment, make_deployment
-from tests.durability.traffic import FULL
 from tests.peering.site import QUICK, sites
 from tests.processes import Child
 
 Deploy = Callable[..., Awaitable[Deployment]]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave trials out of the short form that the random kills, or tests/peering, do as well."""
-    if not FULL:
-        left_out = [item for item in items if item.get_closest_marker("full_form")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from tests.durability.conftest import Deploy
 from tests.durability.traffic import brokers, times, traffic
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("redis", full=("memory", "sqlite", "postgres")))
 async def test_worker_and_server_killed_a_second_apart(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)

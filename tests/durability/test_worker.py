@@ -24,6 +24,7 @@ async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str
         await flowing.flows()
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("broker", brokers("redis", full=("sqlite", "postgres")))
 async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str) -> None:
     # All of it comes at once: more than a subscriber that was away a moment may have again, by default.

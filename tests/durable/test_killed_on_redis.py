@@ -25,11 +25,13 @@ async def test_what_was_committed_is_sent_once_within_ten_seconds(
     await sent_once_within_ten_seconds(server, tmp_path, children)
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("database_kind", [POSTGRES])
 async def test_a_process_that_serves(server: Server, tmp_path: Path, children: list[Child]) -> None:
     await pages_killed(server, tmp_path, children)
 
 
+@pytest.mark.full_form
 @pytest.mark.parametrize("database_kind", [SQLITE])
 async def test_the_server_and_the_worker_as_well(
     server: Server, tmp_path: Path, children: list[Child]

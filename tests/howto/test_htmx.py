@@ -17,7 +17,7 @@ from tests.processes import ROOT, missing
 JS = ROOT / "tests" / "js"
 
 
-@pytest.fixture(params=["htmx2", "htmx4"])
+@pytest.fixture(params=[pytest.param("htmx2", marks=pytest.mark.full_form), "htmx4"])
 def orders(make_project: MakeProject, request: pytest.FixtureRequest) -> Project:
     """The page's project with this htmx and its tables."""
     package = JS / "node_modules" / request.param

@@ -1,5 +1,6 @@
 """docs/how-to/react.md, tried as written."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Window
@@ -24,6 +25,7 @@ def hide(window: Window) -> None:
     wait_until(lambda: window.page.title() and window.sent[-1]["type"] == "unsubscribe")
 
 
+@pytest.mark.full_form
 def test_poll_is_live_from_vite_and_as_built(
     make_project: MakeProject, open_window: OpenWindow
 ) -> None:

@@ -149,6 +149,7 @@ def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
     assert re.fullmatch(r"left \d+ (s|min) ago · 3 received", receiving())
 
 
+@pytest.mark.full_form
 def test_an_operator_sees_what_waits_for_a_peer_that_is_away(
     browser: Browser, make_sites: MakeSites
 ) -> None:

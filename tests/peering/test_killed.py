@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from tests.peering.conftest import MakeSites
 from tests.peering.site import Site
 from tests.peering.test_mesh import is_at
@@ -21,6 +23,7 @@ async def two(make_sites: MakeSites) -> tuple[Site, Site]:
     return north, south
 
 
+@pytest.mark.full_form
 async def test_messages_wait_for_a_worker_that_was_killed(make_sites: MakeSites) -> None:
     north, south = await two(make_sites)
     worker = north.start_worker()

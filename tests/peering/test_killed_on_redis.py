@@ -3,6 +3,8 @@
 import asyncio
 import random
 
+import pytest
+
 from tests.peering.conftest import MakeSites
 from tests.peering.test_mesh import is_at
 from tests.peering.traffic import Audience, publish_until
@@ -11,6 +13,7 @@ from tests.processes import Redis, free_port
 RATE = 200.0  # messages a second
 
 
+@pytest.mark.full_form
 async def test_every_process_of_a_server_knows_what_was_seen(
     make_sites: MakeSites, redis: Redis
 ) -> None:

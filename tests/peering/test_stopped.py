@@ -5,6 +5,8 @@ import signal
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from dwsps_channels.peering.outbound.window import IN_FLIGHT_MESSAGES
 from tests.peering.conftest import MakeSites
 from tests.peering.far_server import FarServer
@@ -48,6 +50,7 @@ async def taken_over(standby: Worker) -> None:
     await wait_until_async(lambda: "forwarding the publications" in standby.log, 20, "a take-over")
 
 
+@pytest.mark.full_form
 async def test_nothing_is_lost_or_comes_twice_or_out_of_order(make_sites: MakeSites) -> None:
     north, south = await two(make_sites)
     active, standby = await start_two(north, "south")

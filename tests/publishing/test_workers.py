@@ -143,7 +143,9 @@ async def test_workers_of_gunicorn_on_redis(
             is_clean(site)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
+@pytest.mark.parametrize(
+    "pool", ["prefork", "gevent", pytest.param("eventlet", marks=pytest.mark.full_form)]
+)
 async def test_celery(pool: str, server: Server, children: list[Child], tmp_path: Path) -> None:
     env = beside(server) | {"TASKS": str(COUNT), "TASKS_FOLDER": str(tmp_path)}
     command = [

@@ -28,7 +28,13 @@ print(session.session_key)
 """
 
 
-@pytest.mark.parametrize(("kind", "database"), [("daphne", "sqlite"), ("fastlane", "postgresql")])
+@pytest.mark.parametrize(
+    ("kind", "database"),
+    [
+        pytest.param("daphne", "sqlite", marks=pytest.mark.full_form),
+        ("fastlane", "postgresql"),
+    ],
+)
 async def test_all_who_are_logged_in_come_back_though_many_give_up_meanwhile(
     kind: str, database: str, start_server: ServerFactory, request: pytest.FixtureRequest
 ) -> None:
