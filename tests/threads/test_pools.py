@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
@@ -172,15 +173,18 @@ class TestConnections:
         return handler
 
     @pytest.fixture
-    def query(self, handler: ConnectionHandler) -> Callable[[], object]:
+    def query(self, handler: ConnectionHandler) -> Iterator[Callable[[], object]]:
         def query() -> object:
             with handler["default"].cursor() as cursor:
                 cursor.execute("SELECT 1")
             opened.append(handler["default"].connection)
-            return handler["default"].connection
+            return opened[-1]
 
-        opened: list[object] = []
-        return query
+        opened: list[Any] = []
+        yield query
+        # A thread that lingers would look for it in ``connections``, which is another again.
+        for each in opened:
+            each.close()
 
     @pytest.mark.django_db
     async def test_one_is_kept_while_calls_wait_and_closed_after_the_last(
