@@ -54,8 +54,8 @@ def make_grant(
 
     Args:
         topic: such as `"orders.42"`.
-        request: it is for the user who is logged in; otherwise for the visitor with the session, which is created if
-            there is none.
+        request: it is for the user who is logged in; otherwise for the visitor with the session. If the visitor has
+            no session, one is created.
         user: a Django user who is logged in.
         session_key: of a visitor who is not logged in, `request.session.session_key`.
         expires: seconds, or a `timedelta`; at most `DWSPS["GRANT_MAX_AGE"]`, which is the default.

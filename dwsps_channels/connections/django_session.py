@@ -37,7 +37,7 @@ def _store_class(engine: str) -> Any:
 
 
 def loaded_session_in(scope: Any) -> Any:
-    """Return the store that a middleware has put into the ASGI scope and loaded; ``None``: there is none."""
+    """Return the store that a middleware has put into the ASGI scope; ``None`` if it has put in none, or not loaded it."""
     session = scope.get("session")
     # If nobody has looked at it, the client came without a cookie.
     return session if is_loaded(session) else None

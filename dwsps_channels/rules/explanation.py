@@ -53,7 +53,7 @@ def find_user(name: str) -> Any:
     """Return the user of this name.
 
     Raises:
-        UnknownUser: there is none.
+        UnknownUser: no user has this name.
     """
     model = get_user_model()
     user = None

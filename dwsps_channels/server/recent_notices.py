@@ -41,7 +41,10 @@ class RecentNotices:
             self._note(f"disconnect:{user}")
 
     def is_about(self, user: str, session: str) -> bool:
-        """Return whether there was a notice about this user or session, or about everybody; empty: there is none."""
+        """Return whether there was a notice about this user or session, or about everybody.
+
+        An empty argument stands for no user, or no session.
+        """
         keys = _EVERYBODY, f"user:{user}", f"session:{session}"
         latest = max(self._times.get(key, _NEVER) for key in keys)
         return self._clock() - latest < MEMORY

@@ -123,7 +123,7 @@ def dwsps_grant(
 
     `{% dwsps_grant "orders" order.pk %}` is for `orders.42`. The policy is not asked about it, so use it only in a page
     whose view has decided that its reader may see this. It is for the user who is logged in; for a visitor it is bound to
-    the session, which is created if there is none.
+    the session. If the visitor has no session, one is created.
 
     Args:
         topic: the topic, or its beginning.
