@@ -87,7 +87,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
         self._generation += 1
         if self._closing:
             # The look-up comes too late for what is still being decided.
-            self._policy, self._check_grant = _NOBODYS, no_grants
+            self._refuse_all()
         else:
             self._hold_back().verifying += 1
             for subscription in self._subscriber.subscriptions.values():
@@ -98,8 +98,11 @@ class RecheckingEndpoint(RecoveringEndpoint):
         """Do as ``Endpoint.close``; if the client may not have the connection, what is being decided is refused."""
         if code in _REFUSALS:
             self._generation += 1
-            self._policy, self._check_grant = _NOBODYS, no_grants
+            self._refuse_all()
         super().close(code, error, discard=discard)
+
+    def _refuse_all(self) -> None:
+        self._policy, self._check_grant = _NOBODYS, no_grants
 
     def _recheck(self, topics: Collection[str]) -> Awaitable[None] | None:
         self._generation = generation = self._generation + 1
