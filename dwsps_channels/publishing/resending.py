@@ -54,16 +54,19 @@ class Resender:
             with self._lock:
                 waiting = list(self._unsent)
             for notice in waiting:
+                # Before it is sent: an equal one that comes meanwhile is about a later change.
+                with self._lock:
+                    self._unsent.pop(notice, None)
                 try:
                     # It has taken effect in this process: else every attempt would close connections that are newer.
                     self._choose().notify(notice, again=True)
                 except (NotServing, Unavailable):
+                    with self._lock:
+                        self._unsent = {notice: None} | self._unsent
                     break
                 except Exception:
                     # It would fail each time, and the others would wait for it.
                     logger.exception("a change of access is not sent again")
-                with self._lock:
-                    self._unsent.pop(notice, None)
             with self._lock:
                 if not self._unsent:
                     self._thread = None

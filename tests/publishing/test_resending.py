@@ -60,6 +60,20 @@ def test_too_many_are_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     assert notifier.notices == [EVERYTHING, Verify("3"), Verify("4")]
 
 
+def test_an_equal_one_that_comes_while_one_is_sent_is_sent_as_well() -> None:
+    class Slow(Flaky):
+        def notify(self, notice: Notice, *, again: bool = False) -> None:
+            super().notify(notice, again=again)
+            if self.attempts == 1:
+                resender.add(notice)
+
+    notifier = Slow()
+    resender = resender_to(notifier)
+    resender.add(Verify("1"))
+    wait_until(is_idle(resender))
+    assert notifier.notices == [Verify("1"), Verify("1")]
+
+
 def test_a_notice_that_fails_over_a_defect_is_logged_once_and_the_others_are_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
