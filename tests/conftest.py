@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -83,6 +84,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.addinivalue_line("markers", "processes: starts processes; left out by `make test-fast`")
     sys.addaudithook(forbid_processes)
+    heed_signals()
+
+
+def heed_signals() -> None:
+    """Have the processes that tests start end at Ctrl-C and at a closed terminal.
+
+    `nohup` and a shell's `&` have a process ignore these signals, and its children inherit that. They do not inherit a
+    handler that does nothing.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
 
 
 running: list[pytest.Item] = []
