@@ -35,28 +35,32 @@ def words(name: str) -> list[str]:
 
 def secret_key(*, debug: bool, file: Path) -> str:
     """
-    Return SECRET_KEY, or, while debugging, the random key in `file`, which is created if it is missing.
+    Return SECRET_KEY, or the random key in `file`, which is created while debugging if it is missing.
 
     A constant would do for a page on localhost, but the key also signs credentials, and a debug server is
     soon shown to a colleague with HOST=0.0.0.0. A new key at each start would log everyone out.
 
-    Raises ImproperlyConfigured if SECRET_KEY is not set and no key can be kept in `file`.
+    Without DEBUG none is created: two machines would have two keys, and a container another one after each
+    deploy. One that is there is as good as any.
+
+    Raises ImproperlyConfigured if SECRET_KEY is not set and no key is, or can be kept, in `file`.
     """
     if key := os.environ.get("SECRET_KEY", ""):
         return key
-    if not debug:
-        raise ImproperlyConfigured(
-            "SECRET_KEY is not set: set it to a long random string, the same at each start; "
-            "or set DEBUG=1 on your own machine, which creates one"
-        )
     try:
-        if not file.exists():
+        if file.exists():
+            return file.read_text()
+        if debug:
             _write_once(file, get_random_secret_key())
-        return file.read_text()
+            return file.read_text()
     except OSError as error:
         raise ImproperlyConfigured(
             f"no key can be kept in {file} ({error}): set SECRET_KEY"
         ) from error
+    raise ImproperlyConfigured(
+        "SECRET_KEY is not set: set it to a long random string, the same at each start; "
+        "or set DEBUG=1 on your own machine, which creates one"
+    )
 
 
 def _write_once(file: Path, text: str) -> None:

@@ -2,9 +2,9 @@
 
 Everything that differs between two deployments comes from the environment:
 
-SECRET_KEY               required, unless DEBUG is on
+SECRET_KEY               required, unless DEBUG is on, or was once: then a random one is in .secret_key
 DEBUG                    1 or 0, off by default; `make run` turns it on
-ALLOWED_HOSTS            comma-separated; with DEBUG on, localhost is always allowed
+ALLOWED_HOSTS            comma-separated; this machine only by default
 DATABASE_URL             sqlite:///db.sqlite3 by default
 REDIS_URL                unset: one process, with its log in the database; set: the processes that share it are one server
 DWSPS_SERVER_NAME        what this server calls itself
@@ -30,7 +30,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = environment.flag("DEBUG")
 SECRET_KEY = environment.secret_key(debug=DEBUG, file=BASE_DIR / ".secret_key")
-ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS")
+ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS") or [".localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [
     "daphne",  # first, so that its runserver is the one that is found

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -56,15 +57,43 @@ def settings(*names: str, cwd: Path = ROOT, **env: str) -> dict[str, Any]:
     return values
 
 
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout in which nobody has run anything."""
+    for name in ("manage.py", "project", "dwsps_channels"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def in_checkout(folder: Path, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run Python there without a setting but those given."""
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"]} | env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
 @pytest.mark.processes
-def test_refuses_to_start_without_a_secret_key(tmp_path: Path) -> None:
-    env = base_environment(tmp_path / "db.sqlite3") | DEMO
-    del env["SECRET_KEY"]
-    command = [sys.executable, "-m", "daphne", "-p", "0", "project.asgi:application"]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=30)
+def test_a_secret_key_is_made_while_debugging_and_required_without_one(checkout: Path) -> None:
+    done = in_checkout(checkout, "-m", "daphne", "-p", "0", "project.asgi:application")
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
     assert "ImproperlyConfigured: SECRET_KEY is not set: set it to a long random string" in last
+
+    done = in_checkout(checkout, "manage.py", "peers", "list")
+    assert done.returncode == 1
+    assert done.stderr.startswith("manage.py: SECRET_KEY is not set: set it")
+    assert len(done.stderr.splitlines()) == 1
+
+    assert in_checkout(checkout, "manage.py", "migrate", DEBUG="1").returncode == 0
+    done = in_checkout(checkout, "manage.py", "peers", "list")
+    assert done.returncode == 0
+    assert "no peers yet: add one with" in done.stderr
 
 
 @pytest.mark.processes
@@ -73,7 +102,7 @@ def test_defaults_are_those_of_one_closed_process(tmp_path: Path) -> None:
         "DEBUG", "ALLOWED_HOSTS", "DATABASES", "CHANNEL_LAYERS", "DWSPS", cwd=tmp_path
     )
     assert default["DEBUG"] is False
-    assert default["ALLOWED_HOSTS"] == []
+    assert default["ALLOWED_HOSTS"] == [".localhost", "127.0.0.1", "[::1]"]
     assert default["DATABASES"]["default"]["NAME"] == str(ROOT / "db.sqlite3")
     backend = default["CHANNEL_LAYERS"]["default"]["BACKEND"]
     assert backend == "channels.layers.InMemoryChannelLayer"
