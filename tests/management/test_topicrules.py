@@ -65,7 +65,7 @@ def test_the_list_as_json() -> None:
 def test_without_rules_it_says_what_that_means() -> None:
     assert run("list") == (
         "",
-        "no topic rules yet: nobody may subscribe or publish. Add one in the admin, under 'Topic rules'\n",
+        "no topic rules yet, so they allow nobody anything. Add one in the admin, under 'Topic rules'\n",
     )
     assert json.loads(run("list", "--json")[0]) == []
     assert "no topic rules yet" in run("test", "-", "news")[1]

@@ -23,7 +23,7 @@ from dwsps_channels.rules.explanation import (
 from dwsps_channels.rules.loading import load_rules
 
 NO_RULES = (
-    "no topic rules yet: nobody may subscribe or publish. Add one in the admin, under 'Topic rules'"
+    "no topic rules yet, so they allow nobody anything. Add one in the admin, under 'Topic rules'"
 )
 
 VISITOR = "-"
