@@ -135,7 +135,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         Count,
         _must_be(
             A_COUNT,
-            "Threads of a process that look up the user of a session or of a token, and the peer of a secret.",
+            "Threads of a process that look up the user of a session and the peer of a secret, and as many for tokens.",
         ),
     ] = 4
 

@@ -40,6 +40,7 @@ from dwsps_channels.protocol.text import printable
 from dwsps_channels.server import runtime
 from dwsps_channels.server.credentials import ConnectionAuthenticator
 from dwsps_channels.threads.pools import Busy
+from dwsps_channels.tokens.places import TooManyTokens
 from dwsps_channels.tokens.project import AuthenticatorFailed
 
 logger = logging.getLogger("dwsps_channels.consumers")
@@ -87,6 +88,9 @@ class PubSubConsumer(AsyncConsumer):
             return
         except (AuthenticatorFailed, Busy, DatabaseError) as error:
             await unanswered.reject(scope, send, error)
+            return
+        except TooManyTokens:
+            await reject(scope, send, 429)
             return
         except TooManyFailures as error:
             # Once for each run of them: a flood of false secrets is to fill no log.
@@ -214,7 +218,7 @@ async def _authenticate(
     Raises:
         ClientGone: the client disconnected meanwhile.
         AuthenticatorFailed, Busy, DatabaseError: the credential cannot be checked at the moment.
-        TooManyFailures: the credential was not checked.
+        TooManyFailures, TooManyTokens: the credential was not checked.
     """
     credentials = server.credentials
     credential = authentication.credential_in(scope)

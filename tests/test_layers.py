@@ -112,7 +112,7 @@ RULES = [
         ),
     ),
     Rule(INBOUND, ours=(*PURE, MODELS, THREADS, room("connections.addresses"))),
-    Rule(room("tokens"), ours=(*PURE, THREADS)),
+    Rule(room("tokens"), ours=(*PURE, CONF, THREADS)),
     Rule(
         room("admin"),
         ours=(

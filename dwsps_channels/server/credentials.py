@@ -32,6 +32,7 @@ from dwsps_channels.peering.inbound.worker_credentials import InvalidCredential,
 from dwsps_channels.protocol import tokens
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.threads.pools import Busy, look_up
+from dwsps_channels.tokens.places import TooManyTokens
 from dwsps_channels.tokens.project import AuthenticatorFailed, ProjectAuthenticator
 
 # Behind one address there may be a peer or two, but any number of clients with tokens.
@@ -47,8 +48,8 @@ class Credentials:
     """Checks the credentials of connections.
 
     A false token delays no peer, and a false secret no client: what has the form of a signed token is never compared to
-    secrets, and neither is what has the length of none. What is left counts as an attempt at a secret. A signed token
-    is not throttled: nobody can guess one.
+    secrets, and neither is what has the length of none. What is left counts as an attempt at a secret. A false signed
+    token delays no other one: nobody can guess one. But an address has only a share of the authenticator's calls.
     """
 
     def __init__(self, authenticator: Callable[[str, Any], Any] | None) -> None:
@@ -86,7 +87,7 @@ class Credentials:
         Raises:
             AuthenticatorFailed: the authenticator gave no answer.
             Busy, DatabaseError: it cannot be checked at the moment.
-            TooManyFailures: it was not checked.
+            TooManyFailures, TooManyTokens: it was not checked, because of others from its address.
         """
         try:
             return await self._authenticate(credential, scope, address, has_user=has_user)
@@ -114,10 +115,10 @@ class Credentials:
     ) -> Authentication | None:
         """Return the user that ``token`` stands for; ``None``: it is not valid. Raises as ``authenticate`` does."""
         if tokens.is_signed(token):
-            return await self._ask(token, scope)
+            return await self._ask(token, scope, address)
         try:
             async with self._token_throttle.turn(address, token) as failed:
-                accepted = await self._ask(token, scope)
+                accepted = await self._ask(token, scope, address)
                 if accepted is None:
                     failed()
                 return accepted
@@ -160,16 +161,18 @@ class Credentials:
             peer = await look_up(authenticate_peer, credential)
             if isinstance(peer, Authenticated):
                 return peer
-            accepted = await self._ask(credential.token, scope)
+            accepted = await self._ask(credential.token, scope, address)
             if accepted is not None:
                 return _client(accepted)
             if peer is WRONG_SECRET:
                 failed()
             return Rejected(f"neither a valid token nor the secret of a peer: {peer.reason}")
 
-    async def _ask(self, token: str, scope: Mapping[str, Any]) -> Authentication | None:
+    async def _ask(
+        self, token: str, scope: Mapping[str, Any], address: str
+    ) -> Authentication | None:
         assert self._project is not None
-        return await self._project.authenticate(token, scope)
+        return await self._project.authenticate(token, scope, network_of(address))
 
     async def _has_length_of_secret(self, token: str) -> bool:
         if monotonic() - self._lengths_read >= LENGTHS_MAX_AGE:
@@ -224,7 +227,7 @@ class ConnectionAuthenticator:
             found = await self._authenticate(token)
         except AuthenticatorFailed:
             problem = "the token could not be checked, the server's log says why"
-        except TooManyFailures as error:
+        except (TooManyFailures, TooManyTokens) as error:
             problem = str(error)
         except (Busy, DatabaseError) as error:
             unanswered.note(error)

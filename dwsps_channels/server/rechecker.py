@@ -10,7 +10,7 @@ from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from time import time
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from django.conf import settings
 from msgspec import Struct
@@ -28,10 +28,9 @@ from dwsps_channels.server.garbage import FullCollections
 from dwsps_channels.server.logins import Found, Login, SessionLogin
 from dwsps_channels.server.recent_notices import RecentNotices
 from dwsps_channels.threads.pools import look_up
+from dwsps_channels.threads.time_limit import in_time
 
 logger = logging.getLogger("dwsps_channels.access")
-
-T = TypeVar("T")
 
 # Look-ups and questions to the policy under way at once.
 MAX_AT_ONCE: Final = 16
@@ -388,7 +387,7 @@ class Rechecker:
     async def _found(self, login: Login) -> Found:
         # Those that have slept come back together.
         async with self._turns:
-            return await _in_time(look_up(login.look_up))
+            return await in_time(look_up(login.look_up), MAX_ANSWER_TIME)
 
     async def _sleep(self, seconds: float) -> None:
         """Let another have this turn meanwhile."""
@@ -414,7 +413,7 @@ class Rechecker:
     async def _ask(self, question: Awaitable[Any]) -> Any:
         async with self._turns:
             try:
-                return await _in_time(question)
+                return await in_time(question, MAX_ANSWER_TIME)
             except TimeoutError as error:
                 return error  # an answer, as all that a policy raises
 
@@ -474,17 +473,6 @@ _Begin = Callable[[Session], Awaitable[None] | None]
 
 def _recheck_all(session: Session) -> Awaitable[None] | None:
     return session.recheck(None)
-
-
-async def _in_time(answer: Awaitable[T]) -> T:
-    """Await ``answer``, for ``MAX_ANSWER_TIME`` at most; cancel it and raise ``TimeoutError`` then."""
-    try:
-        async with asyncio.timeout(MAX_ANSWER_TIME) as waiting:
-            return await answer
-    except TimeoutError:
-        if waiting.expired():
-            raise TimeoutError(f"there was no answer within {MAX_ANSWER_TIME:g} s") from None
-        raise
 
 
 def _has_expired(login: Login) -> bool:

@@ -1,4 +1,4 @@
-"""Threads for what may block: look-ups of a handshake, and plain policies.
+"""Threads for what may block: look-ups of a handshake, plain authenticators and plain policies.
 
 ``sync_to_async`` alone has one thread for a whole process: a slow policy there keeps everybody from logging in, and the
 look-ups of clients that have given up keep those that have not.
@@ -55,6 +55,15 @@ async def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function``, a plain method of a policy, in one of ``POLICY_THREADS``."""
     call = partial(function, *args, **kwargs)
     return await (in_djangos_thread(call) if is_under_test() else _questions().run(call))
+
+
+async def check_token(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call ``function``, a plain authenticator, in one of as many threads as ``LOOKUP_THREADS``.
+
+    They are others than those, so that one that hangs keeps nobody with a session from being looked up.
+    """
+    call = partial(function, *args, **kwargs)
+    return await (in_djangos_thread(call) if is_under_test() else _tokens().run(call))
 
 
 async def in_background(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -198,6 +207,11 @@ def _lookups() -> Threads:
 
 
 @cache
+def _tokens() -> Threads:
+    return Threads("token", conf.LOOKUP_THREADS)
+
+
+@cache
 def _questions() -> Threads:
     return Threads("policy", conf.POLICY_THREADS)
 
@@ -209,6 +223,6 @@ def _background() -> Threads:
 
 def drop_waiting() -> None:
     """Cancel whatever waits for a thread: the process ends."""
-    for threads in (_lookups, _questions):
+    for threads in (_lookups, _tokens, _questions):
         if threads.cache_info().currsize:
             threads().drop_waiting()

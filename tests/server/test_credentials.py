@@ -29,8 +29,9 @@ from dwsps_channels.policies import Identity
 from dwsps_channels.server import credentials, runtime
 from dwsps_channels.server.credentials import FREE_TOKENS, ConnectionAuthenticator
 from dwsps_channels.testing import Closed, PubSubCommunicator, Refused
-from dwsps_channels.tokens import Authentication, make_token
+from dwsps_channels.tokens import Authentication, make_token, places
 from tests.clock import Clock
+from tests.tokens import authenticators
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -99,6 +100,17 @@ async def is_user(name: str = "ann", **connection: Any) -> bool:
 async def authenticate(client: PubSubCommunicator, token: str, **fields: Any) -> Any:
     await client.send_json_to({"type": "authenticate", "token": token, **fields})
     return await client.receive_json_from(5)
+
+
+async def status_of(**connection: Any) -> int:
+    """Return the HTTP status with which such a handshake is refused."""
+    communicator = PubSubCommunicator(**connection)
+    communicator.scope["extensions"] = {"websocket.http.response": {}}
+    await communicator.send_input({"type": "websocket.connect"})
+    status: int = (await communicator.receive_output(5))["status"]
+    await communicator.receive_output(5)
+    await communicator.wait(5)
+    return status
 
 
 @pytest.fixture
@@ -256,14 +268,59 @@ class TestHandshake:
         for name in ("failing", "failing_async", "quoted_by_database", "without_database"):
             path = f"tests.tokens.authenticators.{name}"
             with override_settings(DWSPS={"AUTHENTICATOR": path}):
-                communicator = PubSubCommunicator(headers=bearer("some-token"))
-                communicator.scope["extensions"] = {"websocket.http.response": {}}
-                await communicator.send_input({"type": "websocket.connect"})
-                assert (await communicator.receive_output(5))["status"] == 503
-                await communicator.receive_output(5)
-                await communicator.wait(5)
+                assert await status_of(headers=bearer("some-token")) == 503
         assert "the authenticator failed" in caplog.text
         assert "some-token" not in caplog.text
+
+
+# What anybody can write: the form of a JSON Web Token, without a signature.
+GARBAGE = "eyJhbGciOiJub25lIn0.e30."
+
+
+class TestFlood:
+    """Garbage in the form of signed tokens, which is not throttled, at an authenticator that is slow about it."""
+
+    @pytest.fixture(autouse=True)
+    def slow_about_garbage(self) -> Iterator[None]:
+        by_name = authenticators.by_name_async
+
+        async def look_up(token: str, scope: Any) -> Any:
+            return await (asyncio.Event().wait() if token == GARBAGE else by_name(token, scope))
+
+        path = "tests.tokens.authenticators.by_name_async"
+        with mock.patch(path, look_up), override_settings(DWSPS={"AUTHENTICATOR": path}):
+            yield
+
+    async def test_it_keeps_no_other_address_waiting(self) -> None:
+        ann = await user()
+        async with one_runtime() as server:
+            flood = [
+                asyncio.create_task(
+                    ConnectionAuthenticator(server.credentials, {}, "2001:db8::1")(GARBAGE)
+                )
+                for _ in range(100)
+            ]
+            await asyncio.sleep(0)
+            for address in ("192.0.2.1", "2001:db8:0:1::1"):
+                honest = ConnectionAuthenticator(server.credentials, {}, address)
+                assert await honest("ann") == Authentication(ann)
+            for each in flood:
+                each.cancel()
+            await asyncio.wait(flood)
+
+    async def test_whoever_sends_too_many_at_a_time_is_told_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(places, "MAX_WAITING", 1)
+        async with one_runtime() as server, PubSubCommunicator() as client:
+            held = asyncio.create_task(ConnectionAuthenticator(server.credentials, {}, "")(GARBAGE))
+            await asyncio.sleep(0)
+            answer = await authenticate(client, GARBAGE)
+            assert (answer["code"], answer["retryable"]) == ("unavailable", True)
+            assert answer["reason"] == "too many tokens from this address at a time"
+            assert await status_of(headers=bearer(GARBAGE)) == 429
+            held.cancel()
+            await asyncio.wait((held,))
 
 
 @pytest.mark.usefixtures("tokens_by_name")

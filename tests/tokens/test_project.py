@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import threading
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -9,17 +11,21 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.db import Error as DatabaseError
 
+from dwsps_channels.conf import conf
 from dwsps_channels.protocol.messages import MAX_TOKEN
-from dwsps_channels.threads.pools import Busy
-from dwsps_channels.tokens import Authentication, project
+from dwsps_channels.threads.pools import Busy, look_up
+from dwsps_channels.tokens import Authentication, places, project
 from dwsps_channels.tokens.project import MAX_CALLS, AuthenticatorFailed, ProjectAuthenticator
+from tests.processes import wait_until_async
 from tests.tokens import authenticators
+
+HERE = "192.0.2.1"
 
 db = pytest.mark.django_db(transaction=True)
 
 
 async def ask(authenticator: Any, token: str = "ann") -> Authentication | None:
-    return await ProjectAuthenticator(authenticator).authenticate(token, {"path": "/ws/ann/"})
+    return await ProjectAuthenticator(authenticator).authenticate(token, {"path": "/ws/ann/"}, HERE)
 
 
 @db
@@ -140,25 +146,107 @@ async def test_async_calls_are_bounded_and_one_that_hangs_ends(
             active -= 1
 
     asked = ProjectAuthenticator(hang)
-    calls = [asked.authenticate("token", {}) for _ in range(MAX_CALLS + 4)]
+    calls = [asked.authenticate("token", {}, f"192.0.2.{n}") for n in range(MAX_CALLS + 4)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(each) for each in answers} == {AuthenticatorFailed}
     assert (active, most) == (0, MAX_CALLS)
+    assert "the authenticator failed: there was no answer within 0.2 s" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
-async def test_who_waits_too_long_for_a_call_is_told_that_the_server_is_busy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(project, "MAX_WAIT", 0.01)
+@pytest.mark.parametrize("is_handed_on", [False, True])
+async def test_one_address_does_not_keep_others_waiting(is_handed_on: bool) -> None:
+    """As with tokens that have the form of signed ones, and that a slow authenticator has to look at."""
     end = asyncio.Event()
 
     async def hang(token: str, scope: Any) -> Any:
-        await end.wait()
+        await asyncio.wait_for(end.wait(), 30) if token == "garbage" else None
 
-    asked = ProjectAuthenticator(hang)
-    calls = [asyncio.ensure_future(asked.authenticate("token", {})) for _ in range(MAX_CALLS)]
+    asked = ProjectAuthenticator(
+        (lambda token, scope: hang(token, scope)) if is_handed_on else hang
+    )
+    flood = [
+        asyncio.ensure_future(asked.authenticate("garbage", {}, HERE)) for _ in range(2 * MAX_CALLS)
+    ]
     await asyncio.sleep(0)
-    with pytest.raises(Busy):
-        await asked.authenticate("token", {})
+    assert await asked.authenticate("token", {}, "192.0.2.2") is None
+    assert not any(each.done() for each in flood)
     end.set()
-    assert await asyncio.gather(*calls) == [None] * MAX_CALLS
+    assert await asyncio.gather(*flood) == [None] * len(flood)
+
+
+class TestPlainOnes:
+    """Calls of plain authenticators, in threads as in a server."""
+
+    @pytest.fixture(autouse=True)
+    def as_in_a_server(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr("django.test.utils._TestState.saved_data")
+        monkeypatch.setattr(project, "CALL_TIMEOUT", 0.1)
+
+    @pytest.fixture
+    def goes_on(self) -> Iterator[threading.Event]:
+        event = threading.Event()
+        yield event
+        event.set()
+
+    async def test_one_that_hangs_is_given_up_and_keeps_its_place_until_it_ends(
+        self, goes_on: threading.Event, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        began = threading.Semaphore(0)
+
+        def hang(token: str, scope: Any) -> Any:
+            began.release()
+            assert goes_on.wait(30)
+
+        asked = ProjectAuthenticator(hang)
+        threads = conf.LOOKUP_THREADS
+        calls = [asked.authenticate("token", {}, f"192.0.2.{n}") for n in range(threads)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(each) for each in answers} == {AuthenticatorFailed}
+        assert (
+            f"no answer within 0.1 s; threads that such calls still keep: 1 of {threads}"
+            in caplog.text
+        )
+        assert "Traceback" not in caplog.text
+
+        later = asyncio.ensure_future(asked.authenticate("token", {}, HERE))
+        # Threads of sessions are others.
+        assert await look_up(lambda: "looked up") == "looked up"
+        assert all(began.acquire(blocking=False) for _ in range(threads))
+        assert not began.acquire(blocking=False)
+        goes_on.set()
+        assert await later is None
+
+    async def test_nor_does_its_client_free_the_place_by_leaving(
+        self, goes_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(project, "CALL_TIMEOUT", 30.0)
+        monkeypatch.setattr(places, "MAX_WAIT", 0.05)
+        began = threading.Semaphore(0)
+
+        def hang(token: str, scope: Any) -> Any:
+            began.release()
+            assert goes_on.wait(30)
+
+        asked = ProjectAuthenticator(hang)
+        for number in range(conf.LOOKUP_THREADS):
+            call = asyncio.ensure_future(asked.authenticate("token", {}, f"192.0.2.{number}"))
+            await wait_until_async(lambda: began.acquire(blocking=False))
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        with pytest.raises(Busy):
+            await asked.authenticate("token", {}, HERE)
+
+    async def test_what_it_raises_too_late_is_nobodys(self, goes_on: threading.Event) -> None:
+        def fail(token: str, scope: Any) -> Any:
+            goes_on.wait(30)
+            raise LookupError
+
+        asked = ProjectAuthenticator(fail)
+        with pytest.raises(AuthenticatorFailed):
+            await asked.authenticate("token", {}, HERE)
+        [call] = asked._left
+        goes_on.set()
+        await asyncio.wait((call,))
+        await wait_until_async(lambda: not asked._left)
