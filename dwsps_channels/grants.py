@@ -6,6 +6,7 @@ The policy is not asked about a subscribe that brings a grant (docs/reference/pr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Iterator
 from datetime import timedelta
 from hashlib import sha256
@@ -25,16 +26,22 @@ from dwsps_channels.core.identity import Identity, hash_session_key
 from dwsps_channels.core.policy import Answer, Decision, Policy
 from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.lazy import is_loaded
+from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.errors import Forbidden
 from dwsps_channels.protocol.topics import check, contexts
 from dwsps_channels.threads.pools import ask
 
 __all__ = ["make_grant"]
 
+logger = logging.getLogger("dwsps_channels.grants")
+
 _SALT: Final = "dwsps_channels.grants"
 
 # Of a longest topic: what is longer is no grant, and is not looked at.
 MAX_LENGTH: Final = 512
+
+# Seconds between two lines about gaps. A channel layer that is overrun has some all the time.
+WARNING_INTERVAL: Final = 3600.0
 
 
 def make_grant(
@@ -142,6 +149,7 @@ class GrantChecker:
     def __init__(self, policy: Policy, revocations: Revocations) -> None:
         self._policy = policy
         self._revocations = revocations
+        self._throttle = LogThrottle(WARNING_INTERVAL)
 
     def check(self, identity: Identity, topic: str, grant: str) -> Answer | Awaitable[Answer]:
         """Return whether ``identity`` may subscribe to a valid ``topic``. No query is made but the policy's.
@@ -154,6 +162,13 @@ class GrantChecker:
             # To look at it may be a query.
             return self._check_in_thread(identity, topic, grant)
         return self._decide(identity, topic, _read(identity, topic, grant))
+
+    def _warn_of_gap(self) -> None:
+        if self._throttle.is_due():
+            logger.warning(
+                "grants from before a gap in the server's messages no longer count, and the policy is asked instead: "
+                "a revocation may have been among what was lost"
+            )
 
     async def _check_in_thread(self, identity: Identity, topic: str, grant: str) -> Answer:
         found = await ask(_read, identity, topic, grant)
@@ -169,6 +184,9 @@ class GrantChecker:
             signed_at, user=_user_id(identity), session=identity.session, topic=topic
         ):
             problem = "the grant was revoked"
+            if signed_at <= self._revocations.unknown_until:
+                problem = "the grant may have been revoked"
+                self._warn_of_gap()
         else:
             return Decision(True, recheck_after=left)
         answer = self._policy.may_subscribe(identity, topic)

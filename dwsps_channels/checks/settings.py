@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import storages
 from django.db import DatabaseError, router
 
-from dwsps_channels.broker.backends import MemoryBackend, configured_backend
+from dwsps_channels.broker.backends import BrokerBackend, MemoryBackend, configured_backend
 from dwsps_channels.checks.application import CannotLoad, load, ways_of
 from dwsps_channels.conf import KEYS, conf, configured, describe, hint_for_unknown, problems
 from dwsps_channels.policies import AllowAll
@@ -270,6 +270,8 @@ def _unusable() -> list[CheckMessage]:
         if backend.keeps_log and not isinstance(backend, MemoryBackend):
             found.extend(_small_log())
             found.extend(_long_grants())
+        if backend.joins_processes and not backend.keeps_log:
+            found.extend(_void_grants(backend))
         if not backend.joins_processes and (reason := _several_processes()):
             found.append(
                 Warning(
@@ -311,6 +313,21 @@ def _long_grants() -> list[CheckMessage]:
             "and grants that were revoked count again",
             hint="let grants expire earlier, or let a process keep messages for longer",
             id="dwsps_channels.W014",
+        )
+    ]
+
+
+def _void_grants(backend: BrokerBackend) -> list[CheckMessage]:
+    """Check that processes can know which grants are revoked, if the project seems to make grants."""
+    if "GRANT_MAX_AGE" not in configured():
+        return []
+    return [
+        Warning(
+            f"DWSPS['GRANT_MAX_AGE'] is set, but the broker, {type(backend).__name__}, keeps no log: all grants are void after "
+            "each lost message, and a process that starts does not know which were revoked",
+            hint="use a channels_redis layer and leave DWSPS['BROKER'] out, or use MemoryBackend for a server of one process; if "
+            "the policy allows what grants allow, silence this check",
+            id="dwsps_channels.W015",
         )
     ]
 

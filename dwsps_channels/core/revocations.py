@@ -4,7 +4,7 @@ from collections.abc import Callable
 from time import time
 from typing import Final, NamedTuple
 
-from dwsps_channels.core.notice import Dated, Disconnect, Permission, Verify
+from dwsps_channels.core.notice import EVERYTHING, Dated, Disconnect, Permission, Verify
 from dwsps_channels.protocol.topics import contexts
 
 MAX_REVOCATIONS: Final = 100_000
@@ -42,6 +42,8 @@ class Revocations:
         self._revoked_below: _Times = {}
         # What everybody had by then is revoked.
         self._all_until = float("-inf")
+        self.unknown_until = float("-inf")
+        """The end of the time in which notices may have been missed: older signatures may be revoked."""
 
     def __len__(self) -> int:
         """Return the number of entries in memory."""
@@ -69,6 +71,8 @@ class Revocations:
 
     def heed(self, dated: Dated) -> None:
         """Revoke what a notice of the server's processes says."""
+        if dated.notice is EVERYTHING:
+            self.unknown_until = max(self.unknown_until, dated.at)
         match dated.notice:
             case Disconnect(user=user, session=session):
                 self.revoke(dated.at, user=user, session=session)

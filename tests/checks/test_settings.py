@@ -483,8 +483,16 @@ class TestLog:
         # A process that starts knows nothing from before, whatever the settings are.
         assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
 
+    def test_W015_a_channel_layer_does_not_keep_what_was_revoked(self) -> None:
+        named = {"BROKER": {"BACKEND": CHANNEL_LAYER}, "GRANT_MAX_AGE": 600}
+        layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+        assert ids(DWSPS=named, CHANNEL_LAYERS=layers) == ["I001", "W015"]
+        assert ids(DWSPS={"GRANT_MAX_AGE": 600}, CHANNEL_LAYERS=SHARED) == []
+
     def test_a_project_that_sets_nothing_for_grants_hears_nothing_of_them(self) -> None:
         assert ids(DWSPS={"BROKER": {"BACKEND": DATABASE}, "TAIL_MAX_AGE": 600}) == []
+        layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+        assert ids(DWSPS={"BROKER": {"BACKEND": CHANNEL_LAYER}}, CHANNEL_LAYERS=layers) == ["I001"]
 
     def test_E009_the_database_is_not_configured(self) -> None:
         elsewhere = {"BACKEND": DATABASE, "OPTIONS": {"USING": "elsewhere"}}
