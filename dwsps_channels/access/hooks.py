@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
-from django.db.models.signals import m2m_changed, post_delete, post_save
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_save
 from django.db.transaction import TransactionManagementError
 
 from dwsps_channels.conf import conf
@@ -28,6 +28,9 @@ logger = logging.getLogger("dwsps_channels.access")
 
 WATCHED: Final = frozenset({"password", "is_active", "is_staff", "is_superuser"})
 """The fields of a user that Django decides by. A save of others alone, such as ``last_login``, changes no access."""
+
+NAMES: Final = {"auth.Group": ("name",), "auth.Permission": ("codename", "content_type_id")}
+"""The fields by which policies and rules name groups and permissions."""
 
 # Above this number of users who join or leave a group at once, everybody is looked up again.
 MAX_USERS: Final = 20
@@ -58,8 +61,11 @@ def connect() -> None:
                 user = through._meta.get_field(field.m2m_field_name()).attname
                 for signal in (post_save, post_delete):
                     signal.connect(partial(_membership_changed, user), sender=through, weak=False)
-    for model in (apps.get_model("auth.Group"), apps.get_model("auth.Permission")):
+    for name, fields in NAMES.items():
+        model = apps.get_model(name)
         post_delete.connect(_everybody_changed, sender=model)
+        pre_save.connect(partial(_note_name, fields), sender=model, weak=False)
+        post_save.connect(_saved_with_name, sender=model)
     permissions = _relation(apps.get_model("auth.Group"), "permissions")
     m2m_changed.connect(_everybody_changed, sender=permissions.remote_field.through)
 
@@ -129,6 +135,23 @@ def _everybody_changed(
 ) -> None:
     if action is None or (action in _CHANGES and (pk_set is None or pk_set)):
         _notify(Verify(revokes=action != "post_add"), using)
+
+
+def _note_name(
+    fields: tuple[str, ...], sender: type[Model], instance: Any, using: str, **kwargs: Any
+) -> None:
+    """Note whether a group, or a permission, gets another name: only its row has the one from before."""
+    if instance.pk is not None:
+        rows = sender._base_manager.using(using).filter(pk=instance.pk)
+        before = rows.values_list(*fields).first()
+        after = tuple(getattr(instance, each) for each in fields)
+        instance._dwsps_is_renamed = before not in (None, after)
+
+
+def _saved_with_name(instance: Any, using: str, **kwargs: Any) -> None:
+    # Who was allowed something by the old name may have lost it.
+    if instance.__dict__.pop("_dwsps_is_renamed", False):
+        _notify(Verify(revokes=True), using)
 
 
 def _rules_changed(using: str, **kwargs: Any) -> None:

@@ -8,9 +8,11 @@ import pytest
 from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.contrib.sessions.backends.db import SessionStore
 from django.core import serializers
 from django.db import transaction
+from django.db.models import Model
 from django.http import HttpRequest
 from django.test import Client, override_settings
 
@@ -143,6 +145,48 @@ def test_permissions_of_a_group_concern_everybody(
     assert notifier.take() == [Verify(revokes=True)]
     group.delete()
     assert notifier.take() == [Verify(revokes=True)]
+
+
+def rename(instance: Model, **values: str) -> None:
+    for name, value in values.items():
+        setattr(instance, name, value)
+    instance.save()
+
+
+def loaded(instance: Model, **values: str) -> None:
+    """Save it as a fixture does that names it otherwise."""
+    for name, value in values.items():
+        setattr(instance, name, value)
+    [found] = serializers.deserialize("json", serializers.serialize("json", [instance]))
+    found.save()
+
+
+@pytest.mark.parametrize("save", [rename, loaded])
+def test_a_group_or_a_permission_that_is_renamed_concerns_everybody(
+    notifier: RecordingNotifier, group: Group, save: Callable[..., None]
+) -> None:
+    """Policies and rules name them."""
+    permission = Permission.objects.first()
+    assert permission is not None
+    save(group, name="editors")
+    assert notifier.take() == [Verify(revokes=True)]
+    save(permission, codename="another")
+    assert notifier.take() == [Verify(revokes=True)]
+    permission.content_type = ContentType.objects.exclude(pk=permission.content_type_id)[0]
+    permission.save()
+    assert notifier.take() == [Verify(revokes=True)]
+
+
+def test_one_that_is_made_or_saved_with_the_same_name_concerns_nobody(
+    notifier: RecordingNotifier, group: Group
+) -> None:
+    group.save()
+    Group.objects.create(name="editors")
+    Group(pk=1000, name="readers").save()
+    permission = Permission.objects.first()
+    assert permission is not None
+    rename(permission, name="May do something")  # for people
+    assert notifier.take() == []
 
 
 def test_what_django_does_succeeds_even_if_nobody_hears_of_it(
