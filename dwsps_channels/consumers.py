@@ -184,10 +184,10 @@ class _SessionHandler:
     def on_ping_timeout(self) -> None:
         self._session.on_ping_timeout()
 
-    def closed(self) -> None:
+    def closed(self, handled: "asyncio.Future[None] | None") -> None:
         if self._place is not None:
             self._place.leave()
-        self._server.close_session(self._session)
+        self._server.close_session(self._session, handled)
 
 
 def _take_over(

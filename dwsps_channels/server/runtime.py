@@ -273,16 +273,23 @@ class Runtime:
             self._close(session)  # that began while the connection was being accepted
         return session
 
-    def close_session(self, session: Session) -> None:
-        """Forget a session whose connection is gone."""
+    def close_session(self, session: Session, handled: asyncio.Future[None] | None = None) -> None:
+        """Close a session whose connection is gone, and forget it once its last message was ``handled``; ``None``: it was."""
+        self._accepted_peers.discard(session)
+        self._inbound.discard(session.identity.client)
+        session.closed()
+        if handled is None or handled.done():
+            self._forget(session)
+        else:
+            # The policy may still be deciding about a publish. A revocation until then is about that as well.
+            handled.add_done_callback(lambda _: self._forget(session))
+
+    def _forget(self, session: Session) -> None:
         self.sessions.discard(session)
         self.rechecker.discard(session)
         self._closing.discard(session)
         if not self._closing:
             self._closed.set()
-        self._accepted_peers.discard(session)
-        self._inbound.discard(session.identity.client)
-        session.closed()
 
     def stats(self) -> RuntimeStats:
         """Return the counters of this process as they are now."""

@@ -27,12 +27,14 @@ from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.log import Log
 from dwsps_channels.core.notice import Rules, Verify
 from dwsps_channels.core.policy import Decision
+from dwsps_channels.peering.inbound.authentication import UNAUTHENTICATED
 from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import notifying
 from dwsps_channels.publishing.notifying import lost_notices
 from dwsps_channels.server import logins, rechecker, runtime
 from dwsps_channels.testing import Closed, PubSubCommunicator
+from tests.core.recording import RecordingTransport
 from tests.processes import wait_until_async
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -75,6 +77,17 @@ class Open:
     @nonblocking
     def may_publish(self, identity: Identity, topic: str) -> bool:
         return True
+
+
+class Deciding(Open):
+    """The policy decides about publishes when the test lets it."""
+
+    async def may_publish(self, identity: Identity, topic: str) -> bool:  # type: ignore[override]
+        Open.asked += 1
+        await Deciding.may_answer.wait()
+        return bool(identity.user and identity.user.is_active)
+
+    may_answer: asyncio.Event
 
 
 @pytest.fixture(autouse=True)
@@ -694,3 +707,47 @@ class TestLateHandshake:
         async with PubSubCommunicator(user=other):
             [session] = server.sessions
             assert session not in server.rechecker._to_look_up
+
+
+class TestAClientThatHasJustGone:
+    """Its last publish is still being decided: on the fast lane a connection ends meanwhile."""
+
+    @pytest.fixture(autouse=True)
+    def slow_policy(self) -> Iterator[None]:
+        Deciding.may_answer = asyncio.Event()
+        with override_settings(DWSPS={"POLICY": f"{__name__}.Deciding"}):
+            yield
+
+    @pytest.mark.parametrize(
+        ("change", "published"),
+        [("nothing", "its last"), ("is_active", "after"), ("disconnect", "after")],
+    )
+    async def test_a_revocation_counts_for_it(
+        self, user: User, change: str, published: str
+    ) -> None:
+        async with PubSubCommunicator() as reader:
+            await reader.subscribe("news")
+            server = await runtime.obtain()
+            session = server.open_session(
+                RecordingTransport(),
+                await User.objects.aget(pk=user.pk),
+                UNAUTHENTICATED,
+                server.limits,
+            )
+            frame = '{"type":"publish","topic":"news","message":"its last"}'
+            deciding = session.receive(frame)
+            assert deciding is not None
+            handled = asyncio.ensure_future(deciding)
+            await wait_until_async(lambda: Deciding.asked == 2)  # with the reader's subscribe
+            server.close_session(session, handled)
+            if change == "is_active":
+                user.is_active = False
+                await user.asave()
+            elif change == "disconnect":
+                await adisconnect(user=user)
+            Deciding.may_answer.set()
+            await handled
+            await apublish("news", "after")
+            assert (await reader.receive())["message"] == published
+            await wait_until_async(lambda: session not in server.rechecker._watches)
+            assert session not in list(server.sessions)

@@ -266,7 +266,7 @@ class WebSocketProtocol(asyncio.Protocol):
             raise RuntimeError("only a connection that was accepted can be taken, and only once")
         handler = make_handler(self.send_buffer)
         if application is None:
-            handler.closed()  # the client has left since
+            handler.closed(None)  # the client has left since
             return
         self._application = None
         self._handler = handler
@@ -466,7 +466,7 @@ class WebSocketProtocol(asyncio.Protocol):
             application.disconnected(code, reason)
         if (handler := self._handler) is not None:
             self._handler = None
-            handler.closed()
+            handler.closed(self._awaited)
 
     def _cut_off_in(self, seconds: float) -> None:
         if self._timer is not None:

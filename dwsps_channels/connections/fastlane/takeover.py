@@ -1,5 +1,6 @@
 """The scope extension by which an application takes its connection over from the fast lane."""
 
+from asyncio import Future
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -34,8 +35,11 @@ class ConnectionHandler(Protocol):
     def on_ping_timeout(self) -> None:
         """Close the transport: the client does not answer pings."""
 
-    def closed(self) -> None:
-        """Release what the handler holds: the connection is gone. Called exactly once."""
+    def closed(self, handled: Future[None] | None) -> None:
+        """Release what the handler holds: the connection is gone. Called exactly once.
+
+        ``handled``: what is done once the last message was handled; ``None``: it was.
+        """
 
 
 class Takeable(Protocol):

@@ -25,6 +25,7 @@ class RecordingHandler:
         self.controls: list[int] = []
         self.too_large: list[tuple[int, bytes, bytes]] = []
         self.transport: Transport | None = None
+        self.handled_at_end: asyncio.Future[None] | None = None
 
     def make_handler(self, transport: Transport) -> "RecordingHandler":
         self.transport = transport
@@ -51,8 +52,9 @@ class RecordingHandler:
         assert self.transport is not None
         self.transport.close(4101, Frame(b"{}"), discard=True)
 
-    def closed(self) -> None:
+    def closed(self, handled: "asyncio.Future[None] | None") -> None:
         self.told.append("closed")
+        self.handled_at_end = handled
 
 
 @pytest.fixture
@@ -87,6 +89,25 @@ class TestTakeOver:
         assert handler.messages == ["one", "two"]
         connection.protocol.data_received(frame(0x2, b"\xff"))
         assert handler.messages[2:] == [b"\xff"]
+
+    @pytest.mark.parametrize("leaves", ["by a close", "at once"])
+    async def test_it_is_told_what_is_still_handled_when_the_client_leaves(
+        self, handler: RecordingHandler, connection: PipeConnection, leaves: str
+    ) -> None:
+        answer = asyncio.get_running_loop().create_future()
+        handler.answers = [answer]
+        connection.receive(b"one")
+        if leaves == "at once":
+            connection.pipe.lose()
+        else:
+            connection.protocol.data_received(close(1000))
+            connection.pipe.lose()
+        assert handler.told == ["closed"]
+        handled = handler.handled_at_end
+        assert handled is not None
+        assert not handled.done()
+        answer.set_result(None)
+        await handled
 
     async def test_the_application_s_end_does_not_end_the_connection(
         self, handler: RecordingHandler, connection: PipeConnection
