@@ -21,7 +21,7 @@ from benchmarks.goals import GOALS
 from benchmarks.loads import Load, all_loads
 from benchmarks.rechecks import __main__ as recheck_load
 from benchmarks.results import FAULTS, Results
-from dwsps_channels.server.rechecker import MAX_AT_ONCE
+from dwsps_channels.server.turns import MAX_AT_ONCE
 from tests.connections.fastlane.raw import TEXT, RawClient, frame
 from tests.processes import HOST, ROOT, Child, free_port, require
 

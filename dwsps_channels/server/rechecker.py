@@ -1,11 +1,8 @@
-"""Rechecks of the sessions of one process: because of a notice, or because it is time. A few at once, the others in turn."""
+"""Rechecks of the sessions of one process: because of a notice, or because it is time."""
 
 import asyncio
 import logging
-import warnings
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import replace
 from functools import partial
@@ -13,7 +10,6 @@ from time import time
 from typing import Any, Final
 
 from django.conf import settings
-from msgspec import Struct
 
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.notice import Disconnect, Notice, Permission, Rules, Verify
@@ -24,27 +20,12 @@ from dwsps_channels.logs.throttle import LogThrottle
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unauthorized, Unavailable
 from dwsps_channels.protocol.text import printable
-from dwsps_channels.server.garbage import FullCollections
 from dwsps_channels.server.logins import Found, Login, SessionLogin
 from dwsps_channels.server.recent_notices import RecentNotices
+from dwsps_channels.server.turns import RecheckStats, Turns
 from dwsps_channels.threads.pools import look_up
-from dwsps_channels.threads.time_limit import in_time
 
 logger = logging.getLogger("dwsps_channels.access")
-
-# Look-ups and questions to the policy under way at once.
-MAX_AT_ONCE: Final = 16
-
-# Seconds until one of them counts as failed. So many that hang would keep all others from their turn, and their own sessions
-# held back for ever. No query that a connection waits for takes that long, even behind others for the same thread.
-MAX_ANSWER_TIME: Final = 10.0
-
-# Seconds for which sessions are held back within a notice's own call: nothing that is published after it reaches them. If
-# they are more than some hundreds, the others follow in slices, between which everybody else has a turn.
-SLICE: Final = 0.005
-
-# From so many sessions on, full garbage collections wait until their rechecks are done.
-MANY: Final = 500
 
 # A session whose user changes the password has the old one's hash, and another key, within a moment.
 PASSWORD_PAUSE: Final = 0.3
@@ -91,15 +72,6 @@ class _Watch:
             timer.cancel()
 
 
-class RecheckerStats(Struct, frozen=True):
-    """The counters of the rechecks."""
-
-    to_hold_back: int
-    """Sessions that a notice is about, and that still send: their turn comes next."""
-    undecided: int
-    """Rechecks that wait for look-ups or for the policy."""
-
-
 class Rechecker:
     """Lets notices, the expiry of sessions, and ``Decision.recheck_after`` take effect. It is a ``Scheduler``."""
 
@@ -130,14 +102,9 @@ class Rechecker:
         self._watches: dict[Recheckable, _Watch] = {}
         # The sessions that wait for their look-up to begin.
         self._to_look_up: set[Session] = set()
-        # What is to be held back, in order and each once: changes may come faster than all sessions have had their turn.
-        self._backlog: OrderedDict[tuple[Session, _Begin], None] = OrderedDict()
-        # What was held back and waits for its turn, and how many have theirs.
-        self._pending: deque[Awaitable[None]] = deque()
-        self._active = 0
-        self._full_collections = FullCollections(self._loop)
-        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = Turns(
+            self._loop, lambda session: sessions.get(session.identity.client) is session
+        )
         self._recent = RecentNotices(self._loop.time)
         # Runs after a recheck because of missed notices; and whether more were missed since.
         self._missed_pause: asyncio.TimerHandle | None = None
@@ -186,7 +153,9 @@ class Rechecker:
         identity = session.identity
         if self._recent.is_about(self._sessions.user_of(identity), identity.session):
             watch.late.extend(
-                self._loop.call_later(pause, self._begin, session, self._verify, context=Context())
+                self._loop.call_later(
+                    pause, self._turns.begin, session, self._verify, context=Context()
+                )
                 for pause in LATE_LOOK_UPS
             )
 
@@ -206,26 +175,26 @@ class Rechecker:
                     )
             case Verify(session=session) if session:
                 self._recent.note(session=session)
-                self._start(self._sessions.of_session(session), self._verify)
+                self._turns.begin_all(self._sessions.of_session(session), self._verify)
             case Verify(user="") | Permission(user="", topic=""):
                 self.recheck_all()
             case Verify(user=user) | Permission(user=user) if user:
                 self._recent.note(user=user)
                 # A user who cannot be looked up stays the same object, whose rights may be remembered.
                 self._forget(user)
-                self._start(self._sessions.of_user(user), self._verify)
+                self._turns.begin_all(self._sessions.of_user(user), self._verify)
             case Permission(topic=topic):
                 self._forget("")
-                self._start(self._sessions, lambda session: session.recheck((topic,)))
+                self._turns.begin_all(self._sessions, lambda session: session.recheck((topic,)))
             case Rules():
                 self._forget_rules()
-                self._start(self._sessions, _recheck_all)
+                self._turns.begin_all(self._sessions, _recheck_all)
 
     def recheck_all(self) -> None:
         """Look everybody up again, and ask about everything."""
         self._forget("")
         self._recent.note()
-        self._start(self._sessions, self._verify)
+        self._turns.begin_all(self._sessions, self._verify)
 
     def missed(self) -> None:
         """Recheck all, since notices may have been missed; a little later, if that was done a moment ago."""
@@ -248,88 +217,15 @@ class Rechecker:
         """
         return self._recent.was_disconnected(user, since)
 
-    # In turn
-
-    def _start(self, sessions: Iterable[Session], begin: "_Begin") -> None:
-        started = list(sessions)
-        if len(started) >= MANY:
-            self._full_collections.put_off()
-        is_idle = not self._backlog
-        self._backlog.update(((session, begin), None) for session in started)
-        if is_idle:
-            self._begin_some()
-            if self._backlog:
-                self._spawn(self._begin_others())
-            else:
-                self._rest()
-
-    async def _begin_others(self) -> None:
-        while self._backlog:
-            await asyncio.sleep(0)
-            self._begin_some()
-        self._rest()
-
-    def _begin_some(self) -> None:
-        ends = self._loop.time() + SLICE
-        while self._backlog:
-            (session, begin), _ = self._backlog.popitem(last=False)
-            if self._sessions.get(session.identity.client) is session:
-                self._begin(session, begin)
-            if self._loop.time() >= ends:
-                break
-
-    def _begin(self, session: Session, begin: "_Begin") -> None:
-        """Have ``session`` hold back what it would send; the rest has its turn later."""
-        pending = begin(session)
-        if pending is not None:
-            self._pending.append(pending)
-            self._fill()
-
-    def _fill(self) -> None:
-        if self._pending and self._active < MAX_AT_ONCE:
-            self._active += 1
-            self._spawn(self._work())
-
-    async def _work(self) -> None:
-        try:
-            while self._pending:
-                await self._pending.popleft()
-        finally:
-            self._active -= 1
-            self._rest()
-
-    def _rest(self) -> None:
-        """Put nothing off any more, if all is done."""
-        if not (self._backlog or self._pending or self._active):
-            self._full_collections.resume()
-
-    def _spawn(self, work: Any) -> None:
-        # Not in the context of the code that has sent a notice: asgiref would have look-ups in its thread, which may
-        # wait for them.
-        task = self._loop.create_task(work, context=Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def stats(self) -> RecheckerStats:
+    def stats(self) -> RecheckStats:
         """Return the counters as they are now."""
-        return RecheckerStats(len(self._backlog), len(self._pending) + self._active)
+        return self._turns.stats()
 
     async def stop(self) -> None:
         """Drop what waits: the sessions are closed."""
-        self._backlog.clear()
         if self._missed_pause is not None:
             self._missed_pause.cancel()
-        self._full_collections.resume()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        with warnings.catch_warnings():
-            # The questions that were not asked any more: Python would warn of each.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            while self._pending:
-                with suppress(AttributeError):
-                    self._pending.popleft().close()  # type: ignore[attr-defined]
+        await self._turns.stop()
 
     # Look-ups
 
@@ -378,23 +274,15 @@ class Rechecker:
         """Look a user up; again if its session may be about to change, or has changed and its browser does not know yet."""
         found = await self._found(login)
         if found.user is None and found.is_there and isinstance(login, SessionLogin):
-            await self._sleep(PASSWORD_PAUSE)
+            await self._turns.sleep(PASSWORD_PAUSE)
             found = await self._found(login)
         if not found.is_there and not _has_expired(login):
-            await self._sleep(MOVE_GRACE)
+            await self._turns.sleep(MOVE_GRACE)
         return found
 
     async def _found(self, login: Login) -> Found:
         # Those that have slept come back together.
-        async with self._turns:
-            return await in_time(look_up(login.look_up), MAX_ANSWER_TIME)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Let another have this turn meanwhile."""
-        self._active -= 1
-        self._fill()
-        await asyncio.sleep(seconds)
-        self._active += 1
+        return await self._turns.answer(look_up(login.look_up))
 
     # Times
 
@@ -411,11 +299,10 @@ class Rechecker:
         return await asyncio.gather(*map(self._ask, questions))
 
     async def _ask(self, question: Awaitable[Any]) -> Any:
-        async with self._turns:
-            try:
-                return await in_time(question, MAX_ANSWER_TIME)
-            except TimeoutError as error:
-                return error  # an answer, as all that a policy raises
+        try:
+            return await self._turns.answer(question)
+        except TimeoutError as error:
+            return error  # an answer, as all that a policy raises
 
     def failed(self, error: Exception) -> None:
         """See ``Scheduler.failed``."""
@@ -442,7 +329,7 @@ class Rechecker:
 
     def _recheck(self, session: Any, topic: str) -> None:
         del self._watches[session].rechecks[topic]
-        self._begin(session, lambda each: each.recheck_subscription(topic))
+        self._turns.begin(session, lambda each: each.recheck_subscription(topic))
 
     def _watch_expiry(self, session: Session, expires_at: float | None) -> None:
         """Look the client up again when its Django session expires, or now and then if it is not known when."""
@@ -463,12 +350,8 @@ class Rechecker:
                 MAX_EXPIRY_INTERVAL,
             )
         watch.expiry = self._loop.call_later(
-            pause, self._begin, session, self._verify, context=Context()
+            pause, self._turns.begin, session, self._verify, context=Context()
         )
-
-
-_Begin = Callable[[Session], Awaitable[None] | None]
-"""Begins a recheck."""
 
 
 def _recheck_all(session: Session) -> Awaitable[None] | None:

@@ -32,7 +32,7 @@ from dwsps_channels.policies import nonblocking
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing import notifying
 from dwsps_channels.publishing.notifying import lost_notices
-from dwsps_channels.server import logins, rechecker, runtime
+from dwsps_channels.server import logins, rechecker, runtime, turns
 from dwsps_channels.testing import Closed, PubSubCommunicator
 from tests.core.recording import RecordingTransport
 from tests.processes import wait_until_async
@@ -486,7 +486,7 @@ async def test_a_few_are_asked_about_at_once_and_the_others_in_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # All are held back within the call, however busy the machine is.
-    monkeypatch.setattr(rechecker, "SLICE", 60.0)
+    monkeypatch.setattr(turns, "SLICE", 60.0)
     clients = [PubSubCommunicator() for _ in range(50)]
     for client in clients:
         await client.__aenter__()
@@ -499,28 +499,28 @@ async def test_a_few_are_asked_about_at_once_and_the_others_in_turn(
     await apublish("news", 1)
     assert [(await client.receive())["message"] for client in clients] == [1] * len(clients)
     assert Open.asked == 3 * len(clients)
-    assert 1 < Open.most_at_once <= rechecker.MAX_AT_ONCE
+    assert 1 < Open.most_at_once <= turns.MAX_AT_ONCE
     for client in clients:
         await client.__aexit__()
 
 
 async def test_others_have_a_turn_while_many_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rechecker, "SLICE", 0.0)
-    monkeypatch.setattr(rechecker, "MANY", 20)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "MANY", 20)
     clients = [PubSubCommunicator() for _ in range(20)]
     for client in clients:
         await client.__aenter__()
         await client.subscribe("news")
-    turns = 0
+    slices = 0
     thresholds = gc.get_threshold()
     server = await runtime.obtain()
     server.rechecker.heed(Rules())
     while server.rechecker.stats().to_hold_back:
         await asyncio.sleep(0)
-        turns += 1
+        slices += 1
         # Nor does a garbage collection halt them.
         assert gc.get_threshold() > thresholds
-    assert turns >= len(clients) - 1
+    assert slices >= len(clients) - 1
     await wait_until_async(lambda: not server.rechecker.stats().undecided)
     assert gc.get_threshold() == thresholds
     for client in clients:
@@ -528,7 +528,7 @@ async def test_others_have_a_turn_while_many_are_held_back(monkeypatch: pytest.M
 
 
 async def test_what_waits_to_be_held_back_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rechecker, "SLICE", 0.0)
+    monkeypatch.setattr(turns, "SLICE", 0.0)
     clients = [PubSubCommunicator() for _ in range(5)]
     for client in clients:
         await client.__aenter__()
@@ -538,7 +538,7 @@ async def test_what_waits_to_be_held_back_waits_once(monkeypatch: pytest.MonkeyP
         server.rechecker.heed(Rules())
         server.rechecker.heed(Verify())
     # Of either kind; one session has had its turn.
-    assert len(server.rechecker._backlog) <= 2 * len(clients)
+    assert len(server.rechecker._turns._backlog) <= 2 * len(clients)
     Open.allows = False
     for client in clients:
         assert await ended(client) == {"news": "forbidden"}
@@ -553,9 +553,9 @@ async def test_a_server_that_ends_asks_nothing_more(recwarn: pytest.WarningsReco
     Open.asked, Open.pause = 0, 60.0
     server = await runtime.obtain()
     server.rechecker.heed(Rules())
-    await wait_until_async(lambda: Open.asked == rechecker.MAX_AT_ONCE)
+    await wait_until_async(lambda: Open.asked == turns.MAX_AT_ONCE)
     await server.rechecker.stop()
-    assert Open.asked == rechecker.MAX_AT_ONCE
+    assert Open.asked == turns.MAX_AT_ONCE
     assert list(recwarn) == []
     for client in clients:
         await client.__aexit__()
@@ -580,8 +580,8 @@ async def test_a_policy_that_fails_ends_subscriptions_and_is_logged_once(
 async def test_a_policy_that_hangs_is_a_no_and_others_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 0.05)
-    clients = [PubSubCommunicator() for _ in range(rechecker.MAX_AT_ONCE + 1)]
+    monkeypatch.setattr(turns, "MAX_ANSWER_TIME", 0.05)
+    clients = [PubSubCommunicator() for _ in range(turns.MAX_AT_ONCE + 1)]
     for client in clients:
         await client.__aenter__()
         await client.subscribe("news")
@@ -590,7 +590,7 @@ async def test_a_policy_that_hangs_is_a_no_and_others_have_their_turn(
     for client in clients:
         assert await ended(client) == {"news": "unavailable"}
     Open.pause = 0.0
-    monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 60.0)
+    monkeypatch.setattr(turns, "MAX_ANSWER_TIME", 60.0)
     await clients[0].subscribe("news")
     await apermission_changed(topic="news")
     await apublish("news", 1)
@@ -607,7 +607,7 @@ async def test_a_client_whose_look_up_hangs_is_sent_away(
     browser = await browser_of(user)
     async with browser.connect() as client:
         monkeypatch.setattr(logins.SessionLogin, "look_up", lambda self: goes_on.wait())
-        monkeypatch.setattr(rechecker, "MAX_ANSWER_TIME", 0.05)
+        monkeypatch.setattr(turns, "MAX_ANSWER_TIME", 0.05)
         await apermission_changed(user)
         try:
             assert await closed(client) == 4103
@@ -653,14 +653,14 @@ async def test_those_that_wait_for_a_new_password_are_looked_up_a_few_at_once(
     monkeypatch.setattr(rechecker, "PASSWORD_PAUSE", 0.05)
     monkeypatch.setattr(rechecker, "look_up", nobody)
     browser = await browser_of(user)
-    clients = [browser.connect() for _ in range(2 * rechecker.MAX_AT_ONCE)]
+    clients = [browser.connect() for _ in range(2 * turns.MAX_AT_ONCE)]
     for client in clients:
         await client.__aenter__()
     await apermission_changed(user)
     for client in clients:
         assert await closed(client) == 4001
         await client.__aexit__()
-    assert most_at_once == rechecker.MAX_AT_ONCE
+    assert most_at_once == turns.MAX_AT_ONCE
 
 
 class TestLateHandshake:
