@@ -261,7 +261,8 @@ class Rechecker:
             return None
         if found.user is not None:
             watch.found = replace(session.identity, user=found.user)
-            if watch.login is login:
+            # Unless the client has left, or has sent a token since.
+            if self._watches.get(session) is watch and watch.login is login:
                 self._watch_expiry(session, found.expires_at)
             return watch.found
         if found.is_there or _has_expired(login):

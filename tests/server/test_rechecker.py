@@ -616,6 +616,27 @@ async def test_a_client_whose_look_up_hangs_is_sent_away(
     assert "there was no answer within 0.05 s" in caplog.text
 
 
+async def test_a_client_that_leaves_while_it_is_looked_up_is_forgotten(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def later(look_up: object) -> logins.Found:
+        began.set()
+        await goes_on.wait()
+        return logins.Found(user)
+
+    monkeypatch.setattr(rechecker, "look_up", later)
+    async with PubSubCommunicator(user=user):
+        server = await runtime.obtain()
+        server.rechecker.heed(Verify(str(user.pk)))
+        await asyncio.wait_for(began.wait(), 5)
+    await wait_until_async(lambda: not server.sessions)
+    goes_on.set()
+    await wait_until_async(lambda: not server.rechecker.stats().undecided)
+    assert server.rechecker._watches == {}
+
+
 async def test_many_changes_at_once_are_one_look_up(
     user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
