@@ -14,13 +14,18 @@ from dwsps_channels.core.notice import Dated, Notice
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.publishing.losses import count_loss, losses
 from dwsps_channels.publishing.publisher import OutgoingMessage, PublishResult
+from dwsps_channels.publishing.remote import RemotePublisher, remote_publisher
 from dwsps_channels.server.runtime import Runtime
 
 OnRefusal = Callable[[Notice, Unavailable], object]
 
 
 class LocalPublisher:
-    """Publishes on the event loop that serves, from that loop or from any thread. See ``Publisher``."""
+    """Publishes on the event loop that serves, from that loop or from any thread. See ``Publisher``.
+
+    A page that is completed while the server ends may publish after its broker has left. If the broker joins processes,
+    the message then goes to the others as from a process that serves nothing.
+    """
 
     def __init__(self, server: Runtime, on_refusal: OnRefusal | None = None) -> None:
         """``on_refusal`` is called for a notice that the broker does not take, if nobody waits to be told."""
@@ -29,6 +34,8 @@ class LocalPublisher:
 
     def publish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.publish``. On the loop itself it does not wait for the broker."""
+        if (others := self._others()) is not None:
+            return others.publish(message)
         server = self._server
         if _running_loop() is server.loop:
             reached, answer = self._hand_over(message)
@@ -47,6 +54,8 @@ class LocalPublisher:
 
     async def apublish(self, message: OutgoingMessage) -> PublishResult:
         """See ``Publisher.apublish``."""
+        if (others := self._others()) is not None:
+            return await others.apublish(message)
         server = self._server
         publishing: Awaitable[PublishResult]
         if asyncio.get_running_loop() is server.loop:
@@ -61,6 +70,9 @@ class LocalPublisher:
 
     def notify(self, notice: Notice, *, again: bool = False) -> None:
         """See ``Notifier.notify``. On the loop itself it does not wait for the broker."""
+        if (others := self._others()) is not None:
+            others.notify(notice, again=again)
+            return
         server = self._server
         if _running_loop() is server.loop:
             answer = server.node.notify(notice)
@@ -76,6 +88,9 @@ class LocalPublisher:
 
     async def anotify(self, notice: Notice) -> None:
         """See ``Notifier.anotify``."""
+        if (others := self._others()) is not None:
+            await others.anotify(notice)
+            return
         server = self._server
         notifying: Awaitable[None]
         if asyncio.get_running_loop() is server.loop:
@@ -87,6 +102,13 @@ class LocalPublisher:
         with self._at_least_here(notice):
             async with asyncio.timeout(conf.PUBLISH_TIMEOUT):
                 await notifying
+
+    def _others(self) -> RemotePublisher | None:
+        """Return the way to the other processes once this one has left them; ``None``: it has not, or there are none."""
+        server = self._server
+        if not (server.has_left and server.backend.joins_processes):
+            return None
+        return remote_publisher(server.backend, conf.SERVER_URL)
 
     async def _notify(self, notice: Notice) -> None:
         await self._server.started()

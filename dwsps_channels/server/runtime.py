@@ -136,6 +136,8 @@ class Runtime:
         )
         self.draining = False
         """Set once the server is going away: no session is accepted any more."""
+        self.has_left = False
+        """Set once the broker takes nothing more from this process."""
         self.credentials = Credentials(conf.authenticator)
         """Checks what clients with tokens, peers, and this server's own code in other processes present."""
         self.admission = Admission(conf.MAX_CONNECTIONS, conf.MAX_CONNECTIONS_PER_ADDRESS)
@@ -333,6 +335,7 @@ class Runtime:
             self.signals.finish(ends - self.loop.time()),
             self._inbound.stop(EVENTS_GRACE),
         )
+        self.has_left = True
         await self.broker.stop()
         await self._drain_workers()
 

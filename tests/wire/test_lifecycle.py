@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import socket
+import urllib.request
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,40 @@ async def test_receivers_may_publish_that_clients_of_a_server_that_ends_have_lef
         assert len(set(left)) == clients
         assert await ended == 0
     assert "Traceback" not in leaving.log
+
+
+async def test_a_page_that_is_completed_after_its_server_has_left_publishes_through_redis(
+    start_server: ServerFactory, redis: Redis, tmp_path: Path
+) -> None:
+    env = {"REDIS_URL": redis.url, "FOLDER": str(tmp_path)}
+    leaving = start_server("fastlane", env=env, application="tests.wire.late:application")
+    staying = start_server("fastlane", env=env)
+
+    def get() -> bytes:
+        with urllib.request.urlopen(f"{leaving.http_url}/late", timeout=20) as response:
+            body: bytes = response.read()
+            return body
+
+    def is_leaving() -> bool:
+        """Its sessions and its broker are gone: uvicorn, which ends after them, takes no connection any more."""
+        try:
+            socket.create_connection(("127.0.0.1", leaving.port), 1).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    async with connected(staying.url) as watcher:
+        await watcher.subscribe("news")
+        page = asyncio.create_task(asyncio.to_thread(get))
+        await wait_until_async((tmp_path / "begun").exists)
+        ended = asyncio.create_task(asyncio.to_thread(leaving.terminate, DRAIN_TIMEOUT))
+        await wait_until_async(is_leaving)
+        (tmp_path / "go").touch()
+        assert [(await watcher.receive())["message"] for _ in range(2)] == ["on commit", "at once"]
+        assert await page == b"done"
+        assert await ended == 0
+    assert "Traceback" not in leaving.log
+    assert "WARNING" not in leaving.log
 
 
 async def test_publishes_on_their_way_to_the_broker_are_acknowledged_before_the_end(
