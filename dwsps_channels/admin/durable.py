@@ -59,7 +59,10 @@ class DurableMessageAdmin(_ModelAdmin):
 
     @admin.action(description="Publish selected messages now", permissions=["publish"])
     def publish_now(self, request: HttpRequest, queryset: QuerySet[DurableMessage]) -> None:
+        # Asked first: what is due from now on was neglected by nobody yet.
+        if lacks_worker([queryset.db]):
+            text, level = "no worker is running; once one is, it publishes them", messages.WARNING
+        else:
+            text, level = "the worker publishes them within seconds", messages.SUCCESS
         count = queryset.update(due_at=Now())
-        self.message_user(
-            request, f"the worker publishes them within seconds: {count}", messages.SUCCESS
-        )
+        self.message_user(request, f"{text}: {count}", level)

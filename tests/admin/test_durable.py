@@ -68,6 +68,15 @@ def test_one_is_published_now(admin_client: Client) -> None:
     assert DurableMessage.objects.due().get() == row
 
 
+def test_publishing_now_needs_a_worker(admin_client: Client) -> None:
+    row = leave("a")
+    data = {"action": "publish_now", "_selected_action": [str(row.pk)]}
+    response = admin_client.post(reverse(LIST), data)
+    assert [str(each) for each in get_messages(response.wsgi_request)] == [
+        "no worker is running; once one is, it publishes them: 1"
+    ]
+
+
 def test_users_who_may_only_view_cannot_publish_or_delete(client: Client) -> None:
     user = User.objects.create_user("eve", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_durablemessage"))
