@@ -274,15 +274,26 @@ class Writer(Client):
         self._next = 0
         self._in_flight: dict[int, None] = {}
         self._publishing = True
+        self._is_held = False
         self._room = asyncio.Event()
 
     def finish(self) -> None:
         """Publish no more."""
         self._publishing = False
 
+    def hold(self) -> None:
+        """Publish nothing until ``go_on``."""
+        self._is_held = True
+
+    def go_on(self) -> None:
+        """Publish again."""
+        self._is_held = False
+        self._room.set()
+
     @property
-    def is_done(self) -> bool:
-        return not self._publishing and not self._in_flight
+    def is_quiet(self) -> bool:
+        """True if it publishes nothing now, and everything has its outcome."""
+        return (self._is_held or not self._publishing) and not self._in_flight
 
     @property
     def acknowledged(self) -> int:
@@ -307,11 +318,13 @@ class Writer(Client):
 
     async def _publish(self, connection: ClientConnection) -> None:
         with suppress(ConnectionClosed):
-            while self._publishing:
+            while True:
                 await asyncio.sleep(self._moments.uniform(0.5, 1.5) / self._rate)
-                while len(self._in_flight) >= WINDOW:
+                while self._is_held or len(self._in_flight) >= WINDOW:
                     self._room.clear()
                     await self._room.wait()
+                if not self._publishing:
+                    return
                 number = self._next
                 self._next += 1
                 self._in_flight[number] = None

@@ -84,7 +84,7 @@ class Traffic:
         for writer in self.writers:
             writer.finish()
         await wait_until_async(
-            lambda: all(writer.is_done for writer in self.writers), CATCH_UP, "all is settled"
+            lambda: all(writer.is_quiet for writer in self.writers), CATCH_UP, "all is settled"
         )
         await self._all_have_acknowledged()
 
