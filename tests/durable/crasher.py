@@ -16,7 +16,9 @@ BEFORE_COMMIT = "before-commit"
 BEFORE_HOOK = "before-hook"
 BEFORE_LOG = "before-log"
 BEFORE_DELETE = "before-delete"
-MOMENTS = (BEFORE_HOOK, BEFORE_LOG, BEFORE_DELETE)
+BY_HAND = "by-hand"
+"""After the commit of a transaction that was begun by hand, of which nobody is told."""
+MOMENTS = (BEFORE_HOOK, BEFORE_LOG, BEFORE_DELETE, BY_HAND)
 """Those after which the message must come."""
 
 
@@ -30,10 +32,19 @@ def publish_and_die(number: int, moment: str) -> None:
     from dwsps_channels import publish
 
     arm(moment)
+    if moment == BY_HAND:
+        transaction.set_autocommit(False)
+        publish("news", number, durable=True)
+        transaction.commit()
+        die()
     with transaction.atomic():
         if moment == BEFORE_HOOK:
             transaction.on_commit(die)
-        publish("news", number, durable=True)
+        with transaction.atomic():
+            publish("news", "of a savepoint that is rolled back", durable=True)
+            transaction.set_rollback(True)
+        with transaction.atomic():
+            publish("news", number, durable=True)
         if moment == BEFORE_COMMIT:
             die()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.traffic import FULL
-from tests.durable.crasher import BEFORE_COMMIT, MOMENTS
+from tests.durable.crasher import BEFORE_COMMIT, BEFORE_DELETE, BEFORE_LOG, MOMENTS
 from tests.peering.site import Worker
 from tests.processes import ROOT, Child, Server, manage, wait_until_async
 from tests.wire.client import WireClient, connected
@@ -134,7 +134,10 @@ async def pages_killed(server: Server, folder: Path, children: list[Child]) -> N
     server.command = [*server.command[:-1], "tests.durable.site:asgi"]
     server.start()
     start_worker(server, folder, children)
-    pages = [*(f"crash/{each}" for each in MOMENTS), *(f"acrash/{each}" for each in MOMENTS[1:])]
+    pages = [
+        *(f"crash/{each}" for each in MOMENTS),
+        *(f"acrash/{each}" for each in (BEFORE_LOG, BEFORE_DELETE)),
+    ]
     for number, page in enumerate(pages):
         await crash_page(f"{server.http_url}/{page}/{number}")
         server.wait()
@@ -152,4 +155,4 @@ async def server_and_worker_killed(server: Server, folder: Path, children: list[
     server.start()
     worker.start()
     await wait_until_async(lambda: no_row_is_left(server), 30)
-    assert sorted(logged(server)) == [0, 1, 2]
+    assert sorted(logged(server)) == list(range(len(MOMENTS)))
