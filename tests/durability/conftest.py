@@ -15,11 +15,12 @@ Deploy = Callable[..., Awaitable[Deployment]]
 
 @pytest.fixture
 def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
-    """Call it with a broker to get both servers started and connected.
+    """Call it with a broker to get the servers started and connected.
 
     ``processes`` are those of north, which serve and forward themselves if ``serve`` is true; else there are so many
     ``workers``. ``dwsps`` is what north's setting has beyond its broker, ``south_dwsps`` what south's has. ``south_url`` is
     where north finds south, which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
+    If ``with_west`` is true, north has a second peer.
     """
     children: list[Child] = []
     with ExitStack() as stack:
@@ -36,15 +37,18 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
             south_port: int | None = None,
             south_broker: str = "memory",
             south_dwsps: Mapping[str, object] | None = None,
+            with_west: bool = False,
         ) -> Deployment:
-            north, south = stack.enter_context(
-                sites(tmp_path, migrated_database, "north", "south", timings=timings)
+            names = ["north", "south", *(["west"] if with_west else [])]
+            north, south, *others = stack.enter_context(
+                sites(tmp_path, migrated_database, *names, timings=timings)
             )
             south.port = south_port or south.port
             deployment = make_deployment(
                 broker,
                 north,
                 south,
+                others,
                 tmp_path,
                 children,
                 dwsps=dwsps or {},

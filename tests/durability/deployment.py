@@ -1,11 +1,11 @@
-"""Two servers: north, on the broker of the trial, forwards to south."""
+"""Two servers, or three: north, on the broker of the trial, forwards to south, and to west if it is there."""
 
 import asyncio
 import json
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,15 @@ READ_WITHIN = 1.0
 
 
 class Deployment:
-    """The processes of both, and what is done to them."""
+    """The processes of all, and what is done to them."""
 
-    def __init__(self, north: Site, south: Site, broker: str, keeper: Child | None) -> None:
+    def __init__(
+        self, north: Site, south: Site, others: Sequence[Site], broker: str, keeper: Child | None
+    ) -> None:
         self.north = north
         self.south = south
+        self.others = others
+        """Further peers of north, to which nothing is done."""
         self.broker = broker
         self.keeper = keeper
         """The Redis or PostgreSQL that has north's log."""
@@ -73,12 +77,16 @@ class Deployment:
     async def start(self, *, processes: int, serve: bool, workers: int, south_url: str) -> None:
         """Start both, connect them, and wait for nothing: what is published from now on is south's, too."""
         start = self.north.start_serving if serve else self._start_fastlane
-        await asyncio.to_thread(self.south.start_server, "fastlane")
+        for peer in (self.south, *self.others):
+            await asyncio.to_thread(peer.start_server, "fastlane")
         for number in range(processes):
             port = free_port() if number else self.north.port
             self.servers.append(await asyncio.to_thread(start, port))
         self.south.add_peer("north", self.north.url, "--no-forward")
         self.north.add_peer("south", south_url)
+        for peer in self.others:
+            peer.add_peer("north", self.north.url, "--no-forward")
+            self.north.add_peer(peer.name, peer.url)
         for _ in range(workers):
             self.workers.append(await asyncio.to_thread(self.north.start_worker))
 
@@ -144,14 +152,15 @@ class Deployment:
 
     def status(self) -> dict[str, Any]:
         """Return what ``peers list`` says of south."""
-        [status] = json.loads(self.north.peers("list", "--json"))
-        return dict(status)
+        statuses = json.loads(self.north.peers("list", "--json"))
+        return dict(next(status for status in statuses if status["name"] == "south"))
 
     def check(self) -> None:
         """Check that no process has failed."""
         if self.database_fails:
             return
-        for child in (*self.servers, *self.workers, self.south.server):
+        peers = [peer.server for peer in (self.south, *self.others)]
+        for child in (*self.servers, *self.workers, *peers):
             assert "Traceback" not in child.log, f"{child.name} has failed:\n{child.log[-5000:]}"
 
 
@@ -159,6 +168,7 @@ def make_deployment(
     broker: str,
     north: Site,
     south: Site,
+    others: Sequence[Site],
     folder: Path,
     children: list[Child],
     *,
@@ -166,7 +176,7 @@ def make_deployment(
     south_broker: str,
     south_dwsps: Mapping[str, object],
 ) -> Deployment:
-    """Return both without processes, but for the Redis or PostgreSQL."""
+    """Return them without processes, but for the Redis or PostgreSQL."""
     keeper: Redis | Postgres | None = None
     if broker == "redis":
         keeper = north.redis = KeepingRedis.make(folder)
@@ -181,7 +191,7 @@ def make_deployment(
         manage("migrate", "--verbosity", "0", env=environment)
     north.dwsps = {"BROKER": _backend(BACKENDS[broker]), **dwsps}
     south.dwsps = {"BROKER": _backend(BACKENDS[south_broker]), **south_dwsps}
-    return Deployment(north, south, broker, keeper)
+    return Deployment(north, south, others, broker, keeper)
 
 
 def _backend(name: str) -> dict[str, str]:

@@ -3,13 +3,13 @@
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import brokers, times, traffic
+from tests.durability.traffic import FULL, brokers, times, traffic
 from tests.processes import Child
 
 
 @pytest.mark.parametrize("broker", brokers("sqlite", full=("postgres", "redis")))
 async def test_each_acknowledged_message_survives(deploy: Deploy, broker: str) -> None:
-    deployment = await deploy(broker)
+    deployment = await deploy(broker, with_west=FULL)
     victims: list[list[Child]] = [
         [deployment.server],
         [deployment.worker],

@@ -1,4 +1,4 @@
-"""Publishers at one server and subscribers at its peer, and the verdict at the end.
+"""Publishers at one server and subscribers at its peers, and the verdict at the end.
 
 ``make test`` runs a short form of the trials. ``DURABILITY=full`` runs all brokers and the numbers of a release. That takes more than
 an hour, and some trials take longer than pytest lets a test: `-o faulthandler_timeout=900`. ``DURABILITY_FIGURES`` names a file
@@ -8,7 +8,7 @@ that gets a line a trial.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -36,12 +36,13 @@ def brokers(*short: str, full: Sequence[str] = ()) -> list[str]:
 
 
 class Traffic:
-    """Publishers that go on, a subscriber that never leaves, and one that comes and goes."""
+    """Publishers that go on, a subscriber that never leaves at each peer, and one that comes and goes."""
 
     def __init__(
         self,
         publish_at: Sequence[str],
         subscribe_at: str,
+        others: Mapping[str, str],
         *,
         publishers: int,
         rate: float,
@@ -54,6 +55,11 @@ class Traffic:
         ]
         self.stays = Subscriber("stays", [subscribe_at], [ROOT])
         self.leaves = Subscriber("leaves", [subscribe_at], [ROOT])
+        self.subscribers = [
+            self.stays,
+            self.leaves,
+            *(Subscriber(name, [url], [ROOT]) for name, url in others.items()),
+        ]
         self.expected_losses: set[Message] = set()
         """Messages that are known to be lost."""
 
@@ -81,15 +87,35 @@ class Traffic:
             CATCH_UP,
             "every publisher gets acks",
         )
-        newest = [
-            Message(writer.outcomes.number, max(writer.outcomes.acknowledged))
-            for writer in self.writers
-        ]
+        await self.arrived()
+
+    async def hold(self) -> None:
+        """Publish nothing until ``go_on``, and wait until all that was published has its outcome."""
+        for writer in self.writers:
+            writer.hold()
         await wait_until_async(
-            lambda: set(newest) <= set(self.received(self.stays)[-20_000:]),
+            lambda: all(writer.is_quiet for writer in self.writers), CATCH_UP, "all is settled"
+        )
+
+    def go_on(self) -> None:
+        """Publish again."""
+        for writer in self.writers:
+            writer.go_on()
+
+    async def arrived(self) -> None:
+        """Wait until the peer has what is the newest message of each publisher now."""
+        newest = self._newest()
+        await wait_until_async(
+            lambda: newest <= set(self.received(self.stays)[-20_000:]),
             CATCH_UP,
             "the peer has what is acknowledged now",
         )
+
+    def _newest(self) -> set[Message]:
+        return {
+            Message(writer.outcomes.number, max(writer.outcomes.acknowledged))
+            for writer in self.writers
+        }
 
     async def come_and_go(self, url: str) -> None:
         """Have one of the subscribers lose its connection again and again, and resume."""
@@ -102,7 +128,7 @@ class Traffic:
         for writer in self.writers:
             writer.finish()
         await wait_until_async(
-            lambda: all(writer.is_done for writer in self.writers), CATCH_UP, "all is settled"
+            lambda: all(writer.is_quiet for writer in self.writers), CATCH_UP, "all is settled"
         )
         expected = {
             Message(writer.outcomes.number, number)
@@ -111,7 +137,7 @@ class Traffic:
         } - self.expected_losses
         if not deployment.keeps_log:
             expected = {one for one in expected if not self._ended_with(one, deployment)}
-        for subscriber in (self.stays, self.leaves):
+        for subscriber in self.subscribers:
             await self._has_all(subscriber, expected)
 
     async def _has_all(self, subscriber: Subscriber, expected: set[Message]) -> None:
@@ -125,9 +151,9 @@ class Traffic:
 
     def faults(self, deployment: Deployment) -> list[str]:
         """Return what is wrong, a line each kind."""
-        clients = [*self.writers, self.stays, self.leaves]
+        clients = [*self.writers, *self.subscribers]
         found = [fault for client in clients for fault in client.faults]
-        for subscriber in (self.stays, self.leaves):
+        for subscriber in self.subscribers:
             verdict = self._judge(subscriber)
             lost = [one for one in verdict.lost if one not in self.expected_losses]
             if not deployment.keeps_log:
@@ -205,12 +231,13 @@ async def traffic(
     flowing = Traffic(
         [server.url for server in publish_at or deployment.servers],
         south.url,
+        {peer.name: peer.url for peer in deployment.others},
         publishers=publishers,
         rate=rate,
         padding=padding,
         sends_again=deployment.keeps_log,
     )
-    subscribers = [flowing.stays, flowing.leaves]
+    subscribers = flowing.subscribers
     clients = [*subscribers, *flowing.writers]
     began = time.monotonic()
     for subscriber in subscribers:
