@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.processes import (
+    FORKS,
     HOST,
     ROOT,
     Child,
     Redis,
+    Server,
+    ServerFactory,
     base_environment,
     free_port,
     manage,
@@ -127,5 +130,38 @@ def test_a_command_has_an_environment_to_itself_and_says_why_it_failed(tmp_path:
     assert [database("a"), database("b")] == [str(tmp_path / "a"), str(tmp_path / "b")]
     with pytest.raises(AssertionError, match="invalid choice: 'nonsense'"):
         manage("peers", "nonsense", env=base_environment(tmp_path / "a"))
-    with pytest.raises(AssertionError, match="SECRET_KEY is not set"):
-        manage("check", env={"DJANGO_SETTINGS_MODULE": "project.settings"})
+    with pytest.raises(AssertionError, match="DEBUG is 'perhaps': use 1 or 0"):
+        manage("check", env=base_environment(tmp_path / "a") | {"DEBUG": "perhaps"})
+
+
+def test_a_server_is_a_child_of_the_test_run_with_a_session_of_its_own(server: Server) -> None:
+    assert FORKS.can_start(server.command, env=server.env, cwd=server.cwd)
+    stat = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    assert int(stat[1]) == os.getpid()
+    assert os.getsid(server.pid) == server.pid
+    assert os.readlink(f"/proc/{server.pid}/fd/2") == str(server.log_file)
+
+
+def test_a_server_that_is_told_to_end_has_the_exit_status_that_it_ends_with(
+    start_server: ServerFactory,
+) -> None:
+    server = start_server("uvicorn")
+    # uvicorn has ended in its own time, and says by which signal.
+    assert server.terminate() == server.exit_status == -signal.SIGTERM
+    assert "Finished server process" in server.log
+    with pytest.raises(AssertionError, match=r"ended with status 3\n(.*\n)*.*no_such_module"):
+        start_server("uvicorn", application="no_such_module:application")
+
+
+def test_a_port_is_given_once() -> None:
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    program = "from tests.processes import _PORTS; print(*map(_PORTS.take, map(int, sys.argv[1:])))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {program}", *map(str, ports)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) == {"False"}
