@@ -111,8 +111,9 @@ async def in_log() -> list[int]:
 
 @pytest.mark.parametrize("breaks", ["before", "after"])
 async def test_a_commit_that_breaks_is_settled_once_the_database_is_back(
-    member: Member, line: Line, breaks: str
+    member: Member, line: Line, breaks: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(broker_module, "OUTCOME_TIMEOUT", 60.0)
     await member.publish(publication(1))
     line.breaks = breaks
     outcomes = [member.broker.publish(publication(number), f"{number}") for number in (2, 3)]
@@ -151,11 +152,12 @@ async def test_a_database_that_does_not_answer_keeps_no_publisher_waiting(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(broker_module, "ANSWER_TIMEOUT", 0.3)
     await member.publish(publication(1))
     line.flows.clear()
-    with pytest.raises(Unavailable, match="it is not known if the message was published"):
-        await member.publish(publication(2))
+    with monkeypatch.context() as impatient:
+        impatient.setattr(broker_module, "ANSWER_TIMEOUT", 0.3)
+        with pytest.raises(Unavailable, match="it is not known if the message was published"):
+            await member.publish(publication(2))
     with pytest.raises(Unavailable, match="cannot publish for now"):
         await member.publish(publication(3))
     assert "it has not answered for 0.3 s" in caplog.text
@@ -212,27 +214,31 @@ async def test_what_was_acknowledged_survives_a_database_that_crashes(
     numbers = iter(range(10**6))
     stopping = False
 
+    async def publish_one() -> None:
+        number = next(numbers)
+        try:
+            offset = await member.publish(publication(number))
+        except Unavailable as error:
+            (unknown if "not known" in error.problem else refused).add(number)
+            await asyncio.sleep(0.01)
+        else:
+            assert offset is not None
+            accepted[number] = offset
+
     async def publish_all() -> None:
         while not stopping:
-            number = next(numbers)
-            try:
-                offset = await member.publish(publication(number))
-            except Unavailable as error:
-                (unknown if "not known" in error.problem else refused).add(number)
-                await asyncio.sleep(0.01)
-            else:
-                assert offset is not None
-                accepted[number] = offset
+            await publish_one()
 
     publishers = [asyncio.create_task(publish_all()) for _ in range(8)]
     for _ in range(3):
         before = len(accepted)
-        await wait_until_async(lambda before=before: len(accepted) > before + 200, 30)  # type: ignore[misc]
+        await wait_until_async(lambda before=before: len(accepted) > before + 50, 30)  # type: ignore[misc]
         own_postgres.signal(signal.SIGQUIT)  # ends without a checkpoint, as if it had crashed
         await asyncio.to_thread(own_postgres.wait)
+        await publish_one()
         await asyncio.to_thread(own_postgres.start)
     before = len(accepted)
-    await wait_until_async(lambda: len(accepted) > before + 200, 30)
+    await wait_until_async(lambda: len(accepted) > before + 50, 30)
     stopping = True
     await asyncio.gather(*publishers)
     await member.broker.stop()
@@ -244,7 +250,7 @@ async def test_what_was_acknowledged_survives_a_database_that_crashes(
     assert accepted.items() <= log.items()
     assert log.keys() - accepted.keys() <= unknown
     assert not refused & log.keys()
-    assert refused | unknown  # it was away
+    assert len(refused | unknown) >= 3  # it was away
     # Everything was delivered, once, in order; the epoch is the first.
     assert member.offsets == [offset for offset, _ in found]
     assert len(member.logs) == 1

@@ -17,7 +17,7 @@ from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import Member, publication
 from tests.broker.database.databases import ALIAS, broker
 from tests.broker.database.queries import in_thread
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 from tests.sources.contract import RemoteSourceContract, ServerLog, offsets, pages, read
 
 pytestmark = pytest.mark.processes
@@ -33,7 +33,7 @@ class DatabaseLog(ServerLog):
         return DatabaseSource(ALIAS)
 
     async def publish(self, publication: Publication) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while True:
                 try:
                     offset = await self._member.publish(publication)
