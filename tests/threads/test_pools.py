@@ -119,8 +119,9 @@ class TestThreads:
 
     async def test_what_has_begun_may_take_its_time(self, blocker: Blocker) -> None:
         loop = asyncio.get_running_loop()
-        limit = loop.time() + 0.05
-        call = asyncio.create_task(Threads("test", 1).run(blocker, max_wait=0.05))
+        max_wait = 2.0  # on a busy machine a thread begins late
+        limit = loop.time() + max_wait
+        call = asyncio.create_task(Threads("test", 1).run(blocker, max_wait=max_wait))
         await blocker.has_begun()
         await wait_until_async(lambda: loop.time() > limit)
         blocker.may_end.set()
