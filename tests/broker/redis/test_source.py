@@ -16,7 +16,8 @@ from dwsps_channels.core.page import Page, Position
 from dwsps_channels.core.publication import Publication
 from tests.broker.contract import publication
 from tests.broker.redis.brokers import layout, source_at
-from tests.processes import Redis, wait_until_async
+from tests.processes import WAIT_TIMEOUT, Redis, wait_until_async
+from tests.sources.contract import until_entries
 
 START = Position()
 
@@ -162,8 +163,8 @@ class TestPages:
 
 
 class TestWaiting:
-    async def test_an_empty_page_comes_within_a_second(self, log: Log, source: RedisSource) -> None:
-        async with asyncio.timeout(5):
+    async def test_an_empty_page_comes_soon(self, log: Log, source: RedisSource) -> None:
+        async with asyncio.timeout(WAIT_TIMEOUT):
             page = await source.read(START)
             assert (page.entries, page.cursor, page.end) == ([], "fresh:0", 0)
             page = await source.read(page.position)
@@ -171,7 +172,7 @@ class TestWaiting:
 
     async def test_many_reads_wait_on_one_connection(self, log: Log, source: RedisSource) -> None:
         position = (await source.read(START)).position
-        reads = [asyncio.create_task(source.read(position)) for _ in range(20)]
+        reads = [asyncio.create_task(until_entries(source, position)) for _ in range(20)]
 
         async def is_waiting() -> bool:
             return any(each["cmd"] == "xread" for each in await log.client.client_list())
@@ -186,7 +187,7 @@ class TestWaiting:
     ) -> None:
         position = (await source.read(START)).position
         for number in range(1, 30):
-            reads = [asyncio.create_task(source.read(position)) for _ in range(4)]
+            reads = [asyncio.create_task(until_entries(source, position)) for _ in range(4)]
             for turn in range(number % 7):
                 await asyncio.sleep(0.001 * turn)
             for read in reads[::2]:
