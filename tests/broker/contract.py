@@ -15,7 +15,7 @@ from dwsps_channels.core.notice import Disconnect, Verify, publication_of
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.topics import NOTICES
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 
 NOW = "2020-01-21T17:03:13.625Z"
 
@@ -83,7 +83,7 @@ class Member:
         """Publish, and wait until the broker has it. Returns the offset."""
         return await answered(self.broker.publish(publication, key))
 
-    async def receives(self, count: int, timeout: float = 10.0) -> None:
+    async def receives(self, count: int, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait for that many messages since the start. More would be found by what is asserted next."""
         await wait_until_async(
             lambda: len(self.received) >= count, timeout, f"received {count} messages"
@@ -356,7 +356,7 @@ class SharedBrokerContract(BrokerContract):
         member = await join()
         sever()
         accepted = member.broker.publish(publication())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await member.broker.stop()
             with pytest.raises(Unavailable):
                 await answered(accepted)

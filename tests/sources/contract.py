@@ -11,7 +11,7 @@ from msgspec import Raw
 from dwsps_channels.core.log_source import LogSource, SourceUnavailable
 from dwsps_channels.core.page import OVERLAP, Logged, Page, Position
 from dwsps_channels.core.publication import Publication
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 
 STAMP = "2020-01-21T17:03:13.625Z"
 
@@ -63,7 +63,7 @@ def of_peer(number: int) -> Publication:
 
 async def read(source: LogSource, position: Position, **limits: int) -> Page:
     """Read a page. It comes soon, whether there is something to read or not."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         return await source.read(position, **limits)
 
 
@@ -84,7 +84,7 @@ def epoch_of(position: Position | Page) -> str:
 
 async def until_entries(source: LogSource, position: Position, **limits: int) -> Page:
     """Read until something is there to read."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_TIMEOUT):
         while not (page := await source.read(position, **limits)).entries:
             assert not page.missed
             position = page.position
@@ -359,7 +359,7 @@ class RemoteSourceContract(RetainedSourceContract):
         expected = await self.publish(log, 5)
         end = await self.start(source)
         await log.sever()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             assert (await self._problem(source, end)).problem
         await log.mend()
         found = await self._when_available(source, Position())
@@ -376,7 +376,7 @@ class RemoteSourceContract(RetainedSourceContract):
                 return error
 
     async def _when_available(self, source: LogSource, position: Position) -> list[Page]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while True:
                 try:
                     return await pages(source, position)

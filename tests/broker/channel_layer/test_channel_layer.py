@@ -13,7 +13,7 @@ from dwsps_channels.broker.channel_layer.broker import MAX_BATCH_BYTES, ChannelL
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.channel_layer.layers import Layer
 from tests.broker.contract import MakeBroker, Member, SharedBrokerContract, publication
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 
 GROUP = "dwsps.broker.test"
 LOGGER = "dwsps_channels.broker"
@@ -378,7 +378,7 @@ class TestOwnPublications:
         await wait_until_async(lambda: not broker.connected)
         assert not answer.done()
         layer.open.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await answer
         await broker.stop()
 
@@ -536,7 +536,7 @@ class TestOutage:
     async def test_a_heartbeat_that_cannot_be_sent_is_not_waited_for(self, layer: Layer) -> None:
         layer.mute = True
         broker = make(layer, heartbeat=600.0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await Member(broker).start()
         assert not broker.connected
         await broker.stop()
@@ -592,7 +592,7 @@ class TestStart:
         broker = make(layer, heartbeat=600.0)
         starting = asyncio.create_task(Member(broker).start())
         await wait_until_async(lambda: layer.calls > 1)  # it waits for its first heartbeat
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await broker.stop()
             await starting
         assert not broker.connected

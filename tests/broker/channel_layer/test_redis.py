@@ -16,7 +16,7 @@ from dwsps_channels.broker.channel_layer.broker import ChannelLayerBroker
 from dwsps_channels.broker.channel_layer.layers import layer_factory
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import MakeBroker, Member, SharedBrokerContract, publication
-from tests.processes import Redis, wait_until_async
+from tests.processes import WAIT_TIMEOUT, Redis, wait_until_async
 
 LAYERS = {
     "core": "channels_redis.core.RedisChannelLayer",
@@ -95,7 +95,7 @@ class Talk:
                 self.accepted[index] += 1
             await asyncio.sleep(0.02)
 
-    async def reaches_beyond(self, marks: list[int], timeout: float = 5.0) -> None:
+    async def reaches_beyond(self, marks: list[int]) -> None:
         """Wait until each has received a number of both beyond their marks."""
         marks = list(marks)
         await wait_until_async(
@@ -104,8 +104,7 @@ class Talk:
                 for receiver in range(2)
                 for sender in range(2)
             ),
-            timeout,
-            "both received what both published",
+            what="both received what both published",
         )
 
     def numbers(self, receiver: int, sender: int) -> list[int]:
@@ -170,9 +169,9 @@ async def test_stop_leaves_nothing_behind_after_an_outage_either(
     member = Member(broker := make_redis_broker(heartbeat=0.3))
     await member.start()
     redis.kill()
-    await wait_until_async(lambda: not broker.connected, 10)
+    await wait_until_async(lambda: not broker.connected)
     redis.start()
-    await wait_until_async(lambda: broker.connected, 10)
+    await wait_until_async(lambda: broker.connected)
     await broker.stop()
     await wait_until_async(lambda: nobody(redis), what="all connections were closed")
 
@@ -195,7 +194,7 @@ async def test_after_an_outage_both_directions_work_again(
     caplog.set_level(logging.INFO, "dwsps_channels.broker")
     redis.kill()
     await wait_until_async(
-        lambda: not any(broker.connected for broker in talk.brokers), 10, "both noticed"
+        lambda: not any(broker.connected for broker in talk.brokers), what="both noticed"
     )
     with pytest.raises(Unavailable):
         await talk.members[0].publish(publication())
@@ -210,7 +209,7 @@ async def test_after_an_outage_both_directions_work_again(
 async def test_after_redis_hung_both_directions_work_again(talk: Talk, redis: Redis) -> None:
     redis.signal(signal.SIGSTOP)
     await wait_until_async(
-        lambda: not any(broker.connected for broker in talk.brokers), 10, "both noticed"
+        lambda: not any(broker.connected for broker in talk.brokers), what="both noticed"
     )
     redis.signal(signal.SIGCONT)
     await talk.reaches_beyond(talk.last)
@@ -223,7 +222,7 @@ async def test_members_that_were_started_without_redis_find_each_other(
     redis.kill()
     talk = Talk(make_redis_broker)
     for member in talk.members:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             await member.start()
     assert not any(broker.connected for broker in talk.brokers)
     redis.start()

@@ -10,7 +10,7 @@ from dwsps_channels.core.log import Log
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import Member, publication
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 
 
 class Process(Member):
@@ -82,7 +82,7 @@ class Account:
             self.acknowledged[number] = process.epoch, offset
         return number
 
-    async def goes_on(self, *processes: Process, timeout: float = 10.0) -> None:
+    async def goes_on(self, *processes: Process, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until each process receives what each of those that are given publishes from now on."""
         for publisher in processes or self.processes:
             number = 0

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis as Client
 
+from dwsps_channels.broker.redis import broker as broker_module
 from tests.broker.redis.account import Account
 from tests.processes import Redis
 
@@ -22,6 +23,12 @@ async def client(redis: Redis) -> AsyncIterator[Any]:
     client = Client.from_url(redis.url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishers wait for a Redis that is away as long as that may take on a busy machine."""
+    monkeypatch.setattr(broker_module, "OUTCOME_TIMEOUT", 60.0)
 
 
 @pytest.fixture

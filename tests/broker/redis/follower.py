@@ -7,7 +7,7 @@ from dwsps_channels.broker.redis.source import RedisSource
 from dwsps_channels.core.log_source import SourceUnavailable
 from dwsps_channels.core.page import Position
 from tests.broker.redis.account import Account
-from tests.processes import wait_until_async
+from tests.processes import WAIT_TIMEOUT, wait_until_async
 
 
 class Follower:
@@ -37,7 +37,7 @@ class Follower:
             self.restarts += page.restarted
             self.position = page.position
 
-    async def has_all_of(self, account: Account, timeout: float = 20.0) -> None:
+    async def has_all_of(self, account: Account, timeout: float = WAIT_TIMEOUT) -> None:
         """Wait until everything that was acknowledged in the present epoch was read."""
         epoch = account.processes[0].epoch
         wanted = {number for number, (its, _) in account.acknowledged.items() if its == epoch}
@@ -45,7 +45,7 @@ class Follower:
             lambda: wanted <= set(self.numbers), timeout, "all that was acknowledged was read"
         )
 
-    async def fails(self, timeout: float = 10.0) -> str:
+    async def fails(self, timeout: float = WAIT_TIMEOUT) -> str:
         """Wait until the log cannot be read, and return why."""
         count = len(self.problems)
         await wait_until_async(lambda: len(self.problems) > count, timeout, "the source complains")

@@ -36,7 +36,7 @@ async def begin_another(account: Account, epoch: str) -> None:
         now = {process.epoch for process in account.processes}
         return len(now) == 1 and epoch not in now
 
-    await wait_until_async(have_begun, 10, "all processes began another epoch")
+    await wait_until_async(have_begun, what="all processes began another epoch")
 
 
 async def test_a_redis_that_forgets_everything_begins_another_epoch(
@@ -53,6 +53,7 @@ async def test_a_redis_that_forgets_everything_begins_another_epoch(
     assert [process.broker.stats().epochs for process in account.processes] == [1, 1]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_redis_that_keeps_everything_stays_in_its_epoch(
     account: Account, keeping: Redis
 ) -> None:
@@ -124,6 +125,7 @@ async def test_a_key_of_what_is_lost_is_not_acknowledged(
         await answer
 
 
+@pytest.mark.usefixtures("patient")
 async def test_connections_that_break_lose_nothing(
     account: Account, redis: Redis, client: Client
 ) -> None:
@@ -143,7 +145,7 @@ async def test_a_redis_that_hangs_is_left_and_found_again(
     await talking(account, redis)
     redis.signal(signal.SIGSTOP)
     await wait_until_async(
-        lambda: not any(process.broker.connected for process in account.processes), 10
+        lambda: not any(process.broker.connected for process in account.processes)
     )
     with pytest.raises(Unavailable):
         await account.processes[0].publish(publication(0))
@@ -171,7 +173,7 @@ async def test_a_process_that_was_cut_off_reads_what_it_missed(
     account.talk(far)
     await account.goes_on()
     proxied.cut()
-    await wait_until_async(lambda: not far.broker.connected, 10)
+    await wait_until_async(lambda: not far.broker.connected)
     await account.goes_on(near)
     proxied.restore()
     await account.goes_on()
@@ -187,7 +189,7 @@ async def test_a_process_for_which_nothing_comes_any_more_notices(
     far = await account.add(broker_at(proxied.url))
     await account.goes_on()
     proxied.hold()
-    await wait_until_async(lambda: not far.broker.connected, 10)
+    await wait_until_async(lambda: not far.broker.connected)
     await account.goes_on(near)
     proxied.restore()
     await account.goes_on()
@@ -202,7 +204,7 @@ async def test_a_process_that_missed_what_redis_has_removed_begins_again_in_the_
     far = await account.add(broker_at(proxied.url, **small))
     await account.goes_on()
     proxied.cut()
-    await wait_until_async(lambda: not far.broker.connected, 10)
+    await wait_until_async(lambda: not far.broker.connected)
     for _ in range(200):  # some 15 KB
         await account.publish(near)
     proxied.restore()
@@ -225,7 +227,7 @@ async def test_a_process_that_missed_the_beginning_begins_again(
     near = await account.add(broker(redis, **small))
     far = await account.add(broker_at(proxied.url, **small))
     proxied.cut()  # it has read nothing yet
-    await wait_until_async(lambda: not far.broker.connected, 10)
+    await wait_until_async(lambda: not far.broker.connected)
     for _ in range(200):
         await account.publish(near)
     proxied.restore()
@@ -247,7 +249,7 @@ async def test_a_log_whose_reader_does_not_come_back_is_not_vouched_for(
     await near.vanish()
     redis.restart()
     proxied.restore()
-    await wait_until_async(lambda: far.epoch != near.epoch, 10, "another epoch has begun")
+    await wait_until_async(lambda: far.epoch != near.epoch, 30, "another epoch has begun")
     await account.goes_on(far)
 
 
@@ -263,7 +265,7 @@ async def test_a_log_that_was_left_in_order_is_not_vouched_for_by_those_who_come
     keeping.restart()
     third = await account.add(broker(keeping))
     # A Redis that still loads its data answers that it does.
-    await wait_until_async(lambda: third.broker.connected, 15)
+    await wait_until_async(lambda: third.broker.connected, 30)
     assert third.epoch != first.epoch
     assert [each.offset for each in third.logs] == [1]
 
@@ -293,6 +295,7 @@ async def test_a_redis_that_is_full_refuses_what_nobody_gets_then(
     account.check()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_an_error_of_a_proxy_is_no_refusal(account: Account, proxied: Proxy) -> None:
     """Redis has the message nevertheless, which is found out when the batch is sent again."""
     process = await account.add(broker_at(proxied.url))

@@ -11,7 +11,7 @@ from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import Member
 from tests.broker.redis.brokers import broker, layout, source_at
-from tests.processes import Redis, wait_until_async
+from tests.processes import WAIT_TIMEOUT, Redis, wait_until_async
 from tests.sources.contract import RemoteSourceContract, ServerLog
 
 
@@ -24,7 +24,7 @@ class RedisLog(ServerLog):
         return source_at(self._redis.url)
 
     async def publish(self, publication: Publication) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             while True:
                 try:
                     offset = await self._process.publish(publication)

@@ -44,6 +44,7 @@ def assert_each_once(account: Account, follower: Follower) -> None:
     assert not account.refused & set(follower.numbers)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_redis_that_keeps_everything_is_killed_again_and_again(
     account: Account, keeping: Redis, follower: Follower
 ) -> None:
@@ -82,7 +83,7 @@ async def test_a_redis_that_forgets_everything_is_read_from_its_new_beginning(
         redis.restart()
     else:
         await client.flushall()
-    await wait_until_async(lambda: all(each.epoch != epoch for each in account.processes), 10)
+    await wait_until_async(lambda: all(each.epoch != epoch for each in account.processes))
     await account.goes_on()
     await account.hush()
     await follower.has_all_of(account)
@@ -98,7 +99,7 @@ async def test_a_redis_that_loses_its_end_is_read_again_from_shortly_before(
     await account.goes_on()  # which is not saved
     epoch = account.processes[0].epoch
     redis.restart()
-    await wait_until_async(lambda: all(each.epoch != epoch for each in account.processes), 10)
+    await wait_until_async(lambda: all(each.epoch != epoch for each in account.processes))
     await account.goes_on()
     await account.hush()
     await follower.has_all_of(account)
