@@ -99,6 +99,11 @@ def test_free_port_can_be_listened_on_again_and_is_not_an_outgoing_one() -> None
     assert free_port() < first_outgoing
 
 
+def test_no_port_is_given_again_soon() -> None:
+    """One of them may be that of a server that is away."""
+    assert len({free_port() for _ in range(500)}) == 500
+
+
 def test_redis_listens_where_it_says(redis: Redis) -> None:
     assert redis.url == f"redis://{HOST}:{redis.port}/0"
     assert os.path.exists(f"/proc/{redis.pid}")
