@@ -19,13 +19,20 @@ RETRY_PAUSE: Final = 1.0
 MAX_UNSENT: Final = 1000
 
 
+def _sleep(seconds: float) -> None:
+    # Nobody sets it: to wait for it is a sleep that gevent and eventlet know.
+    threading.Event().wait(seconds)
+
+
 class Resender:
     """Sends notices again in a thread, which ends when all are sent. They are lost with the process."""
 
-    def __init__(self, choose: Callable[[], Notifier], pause: float = RETRY_PAUSE) -> None:
+    def __init__(
+        self, choose: Callable[[], Notifier], sleep: Callable[[float], object] = _sleep
+    ) -> None:
         """``choose`` returns the way to the server as it is then."""
         self._choose = choose
-        self._pause = pause
+        self._sleep = sleep
         self._lock = threading.Lock()
         # A dict, as it is in order and has each once.
         self._unsent: dict[Notice, None] = {}
@@ -44,13 +51,11 @@ class Resender:
 
     def forget(self) -> None:
         """Begin again: in a forked process, whose parent sends its own."""
-        self.__init__(self._choose, self._pause)  # type: ignore[misc]
+        self.__init__(self._choose, self._sleep)  # type: ignore[misc]
 
     def _run(self) -> None:
-        # Nobody sets it: to wait for it is a sleep that gevent and eventlet know.
-        pause = threading.Event()
         while True:
-            pause.wait(self._pause)
+            self._sleep(RETRY_PAUSE)
             with self._lock:
                 waiting = list(self._unsent)
             for notice in waiting:

@@ -44,6 +44,8 @@ from tests.connections.transports.contract import until
 from tests.processes import HOST, ROOT, base_environment, free_port
 from tests.reached import reached
 
+pytestmark = pytest.mark.usefixtures("long_timeout")
+
 
 @pytest.fixture
 async def client() -> AsyncIterator[PubSubCommunicator]:
@@ -605,7 +607,7 @@ class TestOtherProcesses:
         self, call: Callable[..., Awaitable[Any]], caplog: pytest.LogCaptureFixture
     ) -> None:
         with override_settings(DWSPS={"PUBLISH_TIMEOUT": 0.1}):
-            async with serving_with(SlowBroker()), asyncio.timeout(5):
+            async with serving_with(SlowBroker()), asyncio.timeout(20):
                 with pytest.raises(Unavailable, match=r"within 0.1 s"):
                     await call("a", 1)
         assert losses.total == 1
@@ -642,7 +644,7 @@ class TestOtherProcesses:
 
                 thread = threading.Thread(target=work)
                 thread.start()
-                thread.join(5)  # which blocks the loop
+                thread.join(20)  # which blocks the loop
                 assert [type(error) for error in raised] == [Unavailable]
                 assert await client.received_nothing()  # later either
 
