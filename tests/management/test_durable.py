@@ -77,7 +77,7 @@ class TestList:
         assert run("list").splitlines()[-1] == "1 message waits"
 
     def test_neither_is_one_that_has_nothing_to_do_yet(self) -> None:
-        leave("news", due_at=Now() + timedelta(seconds=3))
+        leave("news", due_at=Now() + timedelta(seconds=60))
         assert run("list").splitlines()[-1] == "1 message waits"
 
     def test_each_message(self) -> None:
@@ -92,7 +92,7 @@ class TestList:
         row = leave("a", attempts=1, last_error="no")
         row.refresh_from_db()
         [found] = json.loads(run("list", "--json"))
-        assert found.pop("age") == pytest.approx(60, abs=5)
+        assert 60 <= found.pop("age") < 120
         assert found == {
             "database": "default",
             "topic": "a",
@@ -107,7 +107,7 @@ class TestSend:
     def test_what_waits_is_published_also_what_is_to_be_tried_later(self) -> None:
         leave("a", age=20)
         leave("b", age=10, attempts=3, due_at=Now() + timedelta(hours=1))
-        leave("c", age=0, due_at=Now() + timedelta(seconds=3))
+        leave("c", age=0, due_at=Now() + timedelta(seconds=60))
         assert run("send") == "published 2 messages\n"
         assert {each.topic for each in outbox} == {"a", "b"}
         # Its process may be about to publish it.

@@ -610,7 +610,7 @@ class TestRevocation:
         ann = await user()
 
         async def lasting_a_moment(token: str, scope: Any) -> Authentication:
-            return Authentication(ann, time() + 0.5)
+            return Authentication(ann, time() + 2.5)
 
         with (
             mock.patch("tests.tokens.authenticators.by_name_async", lasting_a_moment),
@@ -620,7 +620,7 @@ class TestRevocation:
         ):
             async with PubSubCommunicator(headers=bearer("token")) as client:
                 assert await is_closed(client) == 4001
-                assert client.expires_in == 0
+                assert client.expires_in in range(3)
 
 
 class TestLogoutMeanwhile:

@@ -96,7 +96,7 @@ async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: 
     async with connected(url(child)) as client:
         await client.subscribe("news")
         await client.publish_and_receive("news", 1)
-        ended = asyncio.create_task(asyncio.to_thread(child.terminate, 15))
+        ended = asyncio.create_task(asyncio.to_thread(child.terminate))
         assert (await client.receive())["code"] == "unavailable"
         with pytest.raises(ConnectionClosed) as closed:
             await client.receive()
@@ -236,7 +236,7 @@ async def test_what_it_acknowledged_until_it_ended_reaches_its_peer(
 
         publishing = asyncio.create_task(publish_on())
         await wait_until_async(lambda: len(acknowledged) >= 300, 20)
-        assert await asyncio.to_thread(north.terminate, 20) == 0
+        assert await asyncio.to_thread(north.terminate) == 0
         await publishing
         got = [(await subscriber.receive())["message"] for _ in acknowledged]
         assert got == acknowledged
