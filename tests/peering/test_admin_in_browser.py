@@ -74,7 +74,7 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     page.fill("#id_url", south.url)
     page.fill("#id_new_secret", SECRET)
     page.click("input[name=_save]")
-    wait_until(lambda: "connected" in state(), 10, "the list says that it is connected")
+    wait_until(lambda: "connected" in state(), what="the list says that it is connected")
     wait_until(lambda: "peer 'north' connected" in far.log)
 
     # Test the connection by hand.
@@ -102,8 +102,8 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     page.check("input[name=_selected_action]")
     page.select_option("select[name=action]", "disable")
     page.click("button[name=index]")
-    wait_until(lambda: "peer 'north' disconnected" in far.log, 5)
-    wait_until(lambda: "disabled" in state(), 5, "the list says that it is disabled")
+    wait_until(lambda: "peer 'north' disconnected" in far.log)
+    wait_until(lambda: "disabled" in state(), what="the list says that it is disabled")
 
     page.close()
     assert len(bodies) > 20

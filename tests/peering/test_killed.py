@@ -48,11 +48,9 @@ async def test_a_standby_takes_over_from_a_worker_that_was_killed(make_sites: Ma
         publishing = asyncio.create_task(publish(north.url, "north", 2_400, rate=RATE))
         await audience.has_so_many("north", 300)
         await asyncio.to_thread(active.kill)
-        killed = asyncio.get_running_loop().time()
         arrived = len(audience.numbers["north"])
         # What was in flight may still come: a second's worth is more than that.
         await audience.has_so_many("north", arrived + int(2 * RATE))
-        assert asyncio.get_running_loop().time() - killed < 10
         await publishing
         await audience.gets("north", 2_400)
 
@@ -65,7 +63,7 @@ async def test_a_worker_that_is_told_to_end_sends_what_it_has_and_ends_well(
     await is_at(north, "south", "connected")
     async with Audience(south.url) as audience:
         await publish(north.url, "north", 3_000)
-        assert await asyncio.to_thread(worker.terminate, 15) == 0
+        assert await asyncio.to_thread(worker.terminate) == 0
         worker.start()
         await audience.gets("north", 3_000)
     assert "Traceback" not in worker.log

@@ -30,6 +30,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 SECRET = "the-secret-of-this-peer"
 
+# A lease ends when a test says so, and not while a busy machine has other things to do.
+TIMINGS = {
+    "LEASE_TIMEOUT": 600.0,
+    "LEASE_RENEW_INTERVAL": 0.05,
+    "PEER_POLL_INTERVAL": 0.05,
+    "LINK_BACKOFF_BASE": 0.01,
+}
+
 
 @pytest.fixture(scope="module")
 def server_kind() -> str:
@@ -40,11 +48,17 @@ def server_kind() -> str:
 def same_project(server: Server, transactional_db: None) -> Iterator[None]:
     """The worker is of the project that the server runs, though its database is another one."""
     ServerIdentity.objects.create(pk=1, server_id=id_of(server))
-    timings = {"LEASE_RENEW_INTERVAL": 0.05, "PEER_POLL_INTERVAL": 0.05, "LINK_BACKOFF_BASE": 0.01}
     with override_settings(
-        SECRET_KEY=server.env["SECRET_KEY"], DWSPS={**settings.DWSPS, "TIMINGS": timings}
+        SECRET_KEY=server.env["SECRET_KEY"], DWSPS={**settings.DWSPS, "TIMINGS": TIMINGS}
     ):
         yield
+
+
+@pytest.fixture(autouse=True)
+def long_graces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait at the end until everything is done, on a busy machine as well."""
+    monkeypatch.setattr(worker, "FLUSH_GRACE", 60.0)
+    monkeypatch.setattr(worker, "SIGNALS_GRACE", 60.0)
 
 
 @pytest.fixture
@@ -161,11 +175,11 @@ class TestLease:
         await gets(far, 1)
         assert len(far.sessions) == 1
         await first.stop()
-        # It was given back: its six seconds need not pass.
-        await wait_until_async(partial(is_held_by, second), 3)
+        # It was given back: its time need not pass.
+        await wait_until_async(partial(is_held_by, second))
         await client.publish("news", 2)
         await gets(far, 1, 2)
-        assert len(far.sessions) == 1
+        await wait_until_async(lambda: len(far.sessions) == 1)
 
     async def test_who_loses_it_stops_forwarding_and_writes_no_more(
         self,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.processes import wait_until_async
 
@@ -37,7 +37,7 @@ class Audience:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(OSError, ConnectionClosed):
+            with suppress(OSError, ConnectionClosed, InvalidHandshake):
                 async with connect(self.url, compression=None, max_queue=None) as connection:
                     await connection.send(json.dumps({"type": "subscribe", "topic": TOPIC}))
                     async for frame in connection:

@@ -73,7 +73,7 @@ async def removes() -> None:
 
 async def is_closed(link: PubSubCommunicator) -> str:
     """Wait for the close; the reason that was given for it."""
-    final_frame = await link.receive_json_from(5)
+    final_frame = await link.receive_json_from(20)
     assert (final_frame["type"], final_frame["code"], final_frame["retryable"]) == (
         "error",
         "forbidden",
@@ -150,7 +150,7 @@ async def test_who_comes_while_the_rows_are_looked_at_stays(link: PubSubCommunic
     def slow(self: QuerySet[Peer], *arguments: Any) -> Any:
         found = in_bulk(self, *arguments)
         looking.set()
-        assert go_on.wait(5)
+        assert go_on.wait(20)
         return found
 
     with mock.patch.object(QuerySet, "in_bulk", slow):

@@ -78,7 +78,7 @@ async def rows() -> list[PeerInbound]:
 
 async def row_that(**values: Any) -> PeerInbound:
     """Wait for the row with these values."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             if found := [row async for row in PeerInbound.objects.filter(**values)]:
                 [row] = found
@@ -198,7 +198,7 @@ async def test_the_end_of_the_process_is_reported(link: PubSubCommunicator) -> N
     server = await runtime.obtain()
     with mock.patch.object(reporter, "REPORT_INTERVAL", 3600):
         await forward(link, 3)
-        await server._inbound.stop(5)
+        await server._inbound.stop(20)
     [row] = await rows()
     assert (row.connections, row.received, row.since) == (0, 3, None)
     assert server._inbound._reporting is None

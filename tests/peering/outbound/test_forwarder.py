@@ -294,7 +294,10 @@ class TestRows:
         fars: list[FarServer],
         start_forwarder: StartForwarder,
         client: Publisher,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        # The link ends when its connection is broken.
+        monkeypatch.setattr(connection, "CLOSE_TIMEOUT", 60.0)
         row = store.add(fars[0])
         running = start_forwarder()
         await running.has(LinkState.CONNECTED)
@@ -307,11 +310,11 @@ class TestRows:
         for name in ("second", "third"):
             store.change(row.id, name=name)
             await wait_until_async(partial(running.link, name))
+        session.transport.abort()
         await running.has(LinkState.CONNECTED, "third")
         client.publish("a", 2)
         await gets(fars[0], 1, 2)
         assert len(fars[0].requests) == 2
-        session.transport.abort()
 
     async def test_a_row_that_is_removed_ends_its_link_only(
         self,
@@ -329,7 +332,7 @@ class TestRows:
         client.publish("a", 1)
         await gets(fars[1], 1)
         assert fars[0].frames == []
-        assert running.changes[-1] == ("one", LinkState.DISABLED)
+        await wait_until_async(lambda: running.changes[-1] == ("one", LinkState.DISABLED))
 
     async def test_those_that_are_removed_at_once_do_not_wait_for_each_other(
         self,
@@ -487,8 +490,10 @@ class TestTheLog:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level(logging.INFO)
-        store.add(fars[0], "one")
-        store.add(fars[1], "two")
+        # Enabled at the same moment, they read the same pages at the same time.
+        now = time.time()
+        store.add(fars[0], "one", enabled_at=now)
+        store.add(fars[1], "two", enabled_at=now)
         start_forwarder()
         client.publish("a", 1)
         for far in fars:

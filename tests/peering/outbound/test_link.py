@@ -519,13 +519,15 @@ class TestBreaks:
         timings = Timings(LINK_HEARTBEAT_INTERVAL=0.05, LINK_HEARTBEAT_TIMEOUT=0.2)
         link = start_link(far.url, timings=timings)
         link.put(1)
-        await wait_until_async(lambda: far.numbers == [1])
+        # On a busy machine the link may give up a connection on which nothing was wrong.
+        await wait_until_async(lambda: far.numbers and far.sessions)
         # A proxy swallows all from here on: nothing is read, and nothing is closed.
-        [session] = far.sessions
+        session = far.sessions[-1]
         session.transport.pause_reading()
         far.answer = far.ack
         await link.is_done(1)
-        assert far.numbers == [1, 1]
+        assert len(far.numbers) > 1
+        assert set(far.numbers) == {1}
         assert LinkState.BACKING_OFF in link.states
         session.transport.abort()
 
@@ -538,7 +540,6 @@ class TestBreaks:
         far.answer = lambda frame: None
         link = start_link(far.url, timings=Timings(LINK_ANSWER_TIMEOUT=0.2))
         link.put(1)
-        await wait_until_async(lambda: far.numbers == [1])
         await wait_until_async(lambda: "no message was answered" in caplog.text)
         far.answer = far.ack
         await link.is_done(1)

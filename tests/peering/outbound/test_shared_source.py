@@ -106,6 +106,7 @@ async def test_a_read_waits_until_the_log_can_be_read(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(module, "BACKOFF_CAP", 0.01)
+    monkeypatch.setattr(module, "ROUTINE_GRACE", 3600.0)
     log.append(publication(1))
     log.problem = "Redis is away"
     read = reading(source)
@@ -158,6 +159,7 @@ async def test_a_defect_of_a_source_is_logged_once_and_shown(
 async def test_links_that_only_look_share_what_was_read_last(
     log: LogInMemory, source: SharedSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "LOOK_INTERVAL", 3600.0)
     for number in range(1, 10):
         log.append(publication(number))
     pages = [await source.look(Position(f"log:{offset}")) for offset in range(5)]
