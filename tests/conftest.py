@@ -1,6 +1,5 @@
 """Fixtures for tests that need real servers; `tests/processes.py` has what they are made of."""
 
-import os
 import shutil
 import signal
 import sys
@@ -11,6 +10,7 @@ import pytest
 from django.db import connections
 from hypothesis import HealthCheck, settings
 
+from tests.form import FULL
 from tests.processes import (
     KINDS,
     Child,
@@ -54,9 +54,6 @@ LONG_FIRST = (
     "tests/server",
 )
 
-
-# If one of these is `full`, the tests with the marker `full_form` are not left out.
-FORMS = ("TESTS", "CHAOS", "DURABILITY")
 
 # What these fixtures give is a process, or is made by one. Tests that take them get the marker `processes`.
 PROCESS_FIXTURES = {
@@ -120,7 +117,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "full" not in map(os.environ.get, FORMS):
+    if not FULL:
         left_out = [item for item in items if item.get_closest_marker("full_form")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.cluster import Cluster, KeepingRedis, redis_layer, stopped
-from tests.chaos.traffic import FULL, TIMES, traffic
+from tests.chaos.traffic import TIMES, traffic
+from tests.form import RELEASE
 from tests.processes import Child, ServerFactory, wait_until_async
 
 pytestmark = pytest.mark.processes
 
-KILLS = 50 if FULL else 3
-STOPPED = 8.0 if FULL else 3.0
+KILLS = 50 if RELEASE else 3
+STOPPED = 8.0 if RELEASE else 3.0
 """Seconds for which Redis stands still: longer than a publish waits."""
 
 

@@ -1,21 +1,20 @@
 """Publishers and subscribers that go on whatever happens to the server, and what is checked afterwards.
 
-``make test`` runs a short form of the tests. ``CHAOS=full`` runs the numbers of a release: fifty killed processes, a
+``make test`` runs a short form of the tests. ``TESTS=release`` runs the numbers of a release: fifty killed processes, a
 Redis that stands still for eight seconds, and the rest several times. That takes six minutes.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from tests.chaos.client import WINDOW, Subscriber, Writer
 from tests.chaos.record import Position, Record
+from tests.form import RELEASE
 from tests.processes import Server, wait_until_async
 
-FULL = os.environ.get("CHAOS", "") == "full"
-TIMES = 3 if FULL else 1
+TIMES = 3 if RELEASE else 1
 """Number of times that each fault happens."""
 
 RATE = 50.0
@@ -28,7 +27,7 @@ TOPICS = [
     ["traffic.p4.0", "traffic.p4", "traffic"],
     ["traffic.p5.2"],
 ]
-SUBSCRIBERS_EACH = 4 if FULL else 2
+SUBSCRIBERS_EACH = 4 if RELEASE else 2
 CATCH_UP = 30.0
 
 

@@ -7,12 +7,13 @@ from contextlib import closing
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import FULL, brokers, times, traffic
+from tests.durability.traffic import brokers, times, traffic
+from tests.form import RELEASE
 
-LOCKED = 10.0 if FULL else 4.0
+LOCKED = 10.0 if RELEASE else 4.0
 
 
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "redis")))
 async def test_sqlite_is_locked(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     deployment.database_fails = True

@@ -6,7 +6,8 @@ from contextlib import suppress
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import FULL, brokers, traffic
+from tests.durability.traffic import brokers, traffic
+from tests.form import RELEASE
 from tests.peering.site import QUICK
 from tests.processes import free_port
 from tests.proxy import Proxy, proxy_to
@@ -16,12 +17,12 @@ HEARTBEATS = {
     "LINK_HEARTBEAT_TIMEOUT": 2.0,
     "LINK_OPEN_TIMEOUT": 2.0,
 }
-SECONDS = 90.0 if FULL else 8.0
-RESET_EVERY = 5.0 if FULL else 1.5
-CUT = 60.0 if FULL else 5.0
+SECONDS = 90.0 if RELEASE else 8.0
+RESET_EVERY = 5.0 if RELEASE else 1.5
+CUT = 60.0 if RELEASE else 5.0
 
 
-@pytest.mark.parametrize("broker", brokers("memory", full=("sqlite", "redis")))
+@pytest.mark.parametrize("broker", brokers("memory", release=("sqlite", "redis")))
 async def test_a_slow_link_that_is_reset_again_and_again(deploy: Deploy, broker: str) -> None:
     south_port = free_port()
     async with proxy_to(south_port) as proxy:
@@ -39,7 +40,7 @@ async def test_a_slow_link_that_is_reset_again_and_again(deploy: Deploy, broker:
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "redis")))
 async def test_a_link_that_is_cut_without_notice(deploy: Deploy, broker: str) -> None:
     south_port = free_port()
     async with proxy_to(south_port) as proxy:

@@ -7,7 +7,7 @@ from tests.durability.traffic import brokers, times, traffic
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "redis")))
 async def test_a_peer_that_is_killed_has_each_message_once(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker, south_broker="sqlite")
     # Its subscribers resume, and its log has their place.

@@ -1,15 +1,16 @@
-"""Any process is killed, at any moment: a hundred times, in the full form."""
+"""Any process is killed, at any moment: a hundred times, before a release."""
 
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import FULL, brokers, times, traffic
+from tests.durability.traffic import brokers, times, traffic
+from tests.form import RELEASE
 from tests.processes import Child
 
 
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("postgres", "redis")))
 async def test_each_acknowledged_message_survives(deploy: Deploy, broker: str) -> None:
-    deployment = await deploy(broker, with_west=FULL)
+    deployment = await deploy(broker, with_west=RELEASE)
     victims: list[list[Child]] = [
         [deployment.server],
         [deployment.worker],

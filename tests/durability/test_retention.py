@@ -8,17 +8,18 @@ import pytest
 
 from tests.durability.conftest import Deploy
 from tests.durability.test_link import HEARTBEATS
-from tests.durability.traffic import FULL, brokers, traffic
+from tests.durability.traffic import brokers, traffic
+from tests.form import RELEASE
 from tests.peering.site import QUICK
 from tests.processes import free_port, wait_until_async
 from tests.proxy import proxy_to
 
-MESSAGES = 2_000 if FULL else 1_000
+MESSAGES = 2_000 if RELEASE else 1_000
 BY_COUNT = {"LOG_MESSAGES": MESSAGES, "TAIL_MESSAGES": MESSAGES}
 BY_AGE = {"LOG_MAX_AGE": 15.0, "TAIL_MAX_AGE": 15.0}
 BOUNDS = [
     pytest.param(BY_COUNT, id="messages"),
-    *([pytest.param(BY_AGE, id="seconds")] if FULL else []),
+    *([pytest.param(BY_AGE, id="seconds")] if RELEASE else []),
 ]
 PUBLISHERS = 10
 
@@ -28,7 +29,7 @@ ABOVE = 1.5
 
 
 @pytest.mark.parametrize("kept", BOUNDS)
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "postgres", "redis")))
 async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
     deploy: Deploy, broker: str, kept: dict[str, Any]
 ) -> None:

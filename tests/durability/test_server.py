@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import FULL, brokers, times, traffic
+from tests.durability.traffic import brokers, times, traffic
+from tests.form import RELEASE
 
 
-@pytest.mark.parametrize("broker", brokers("memory", full=("sqlite", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("memory", release=("sqlite", "postgres", "redis")))
 async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
     deploy: Deploy, broker: str
 ) -> None:
@@ -24,7 +25,7 @@ async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "postgres", "redis")))
 async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
@@ -38,7 +39,7 @@ async def test_a_server_that_ends_while_its_worker_is_away(deploy: Deploy, broke
         await flowing.flows()
 
 
-@pytest.mark.parametrize("serve", [False, True] if FULL else [False])
+@pytest.mark.parametrize("serve", [False, True] if RELEASE else [False])
 async def test_a_server_that_is_restarted_has_its_worker_read_everything(
     deploy: Deploy, serve: bool
 ) -> None:

@@ -9,7 +9,7 @@ from tests.durability.traffic import brokers, times, traffic
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("redis", full=("memory", "sqlite", "postgres")))
+@pytest.mark.parametrize("broker", brokers("redis", release=("memory", "sqlite", "postgres")))
 async def test_worker_and_server_killed_a_second_apart(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
@@ -23,7 +23,7 @@ async def test_worker_and_server_killed_a_second_apart(deploy: Deploy, broker: s
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "postgres", "redis")))
 async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
@@ -34,7 +34,7 @@ async def test_server_and_worker_killed_together(deploy: Deploy, broker: str) ->
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("postgres",)))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("postgres",)))
 async def test_a_process_that_serves_and_forwards_is_killed(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker, serve=True)
     async with traffic(deployment) as flowing:

@@ -6,15 +6,16 @@ import signal
 import pytest
 
 from tests.durability.conftest import Deploy
-from tests.durability.traffic import FULL, brokers, times, traffic
+from tests.durability.traffic import brokers, times, traffic
+from tests.form import RELEASE
 from tests.peering.site import QUICK
 
 # As by default.
-LEASE = {"LEASE_TIMEOUT": 6.0, "LEASE_RENEW_INTERVAL": 1.5} if FULL else {}
+LEASE = {"LEASE_TIMEOUT": 6.0, "LEASE_RENEW_INTERVAL": 1.5} if RELEASE else {}
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "postgres", "redis")))
 async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str) -> None:
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
@@ -25,7 +26,7 @@ async def test_a_worker_that_is_killed_loses_nothing(deploy: Deploy, broker: str
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("redis", full=("sqlite", "postgres")))
+@pytest.mark.parametrize("broker", brokers("redis", release=("sqlite", "postgres")))
 async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str) -> None:
     # All of it comes at once: more than a subscriber that was away a moment may have again, by default.
     kept = {"TAIL_BYTES": 64 * 2**20, "RESUME_BYTES": 64 * 2**20}
@@ -40,7 +41,7 @@ async def test_a_standby_takes_over_a_large_backlog(deploy: Deploy, broker: str)
 
 
 @pytest.mark.full_form
-@pytest.mark.parametrize("broker", brokers("sqlite", full=("memory", "postgres", "redis")))
+@pytest.mark.parametrize("broker", brokers("sqlite", release=("memory", "postgres", "redis")))
 async def test_a_worker_that_is_stopped_past_its_lease_sends_nothing_twice(
     deploy: Deploy, broker: str
 ) -> None:

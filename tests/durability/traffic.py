@@ -1,6 +1,6 @@
 """Publishers at one server and subscribers at its peers, and the verdict at the end.
 
-``make test`` runs a short form of the trials. ``DURABILITY=full`` runs all brokers and the numbers of a release. That takes more than
+``make test`` runs a short form of the trials. ``TESTS=release`` runs all brokers and the numbers of a release. That takes more than
 an hour, and some trials take longer than pytest lets a test: `-o faulthandler_timeout=900`. ``DURABILITY_FIGURES`` names a file
 that gets a line a trial.
 """
@@ -16,23 +16,22 @@ from tests.chaos.client import Subscriber, Writer
 from tests.chaos.record import ROOT, Message
 from tests.durability.deployment import Deployment
 from tests.durability.verdict import Verdict, judge
+from tests.form import RELEASE
 from tests.processes import Server, wait_until_async
-
-FULL = os.environ.get("DURABILITY", "") == "full"
 
 CATCH_UP = 60.0
 QUIET = 15.0
 """Seconds without a delivery after which what is missing is lost: longer than a lease, a start and a backoff together."""
 
 
-def times(short: int, full: int) -> int:
+def times(short: int, release: int) -> int:
     """Return how often something happens in a trial."""
-    return full if FULL else short
+    return release if RELEASE else short
 
 
-def brokers(*short: str, full: Sequence[str] = ()) -> list[str]:
-    """Return the brokers of a trial: those of the short form, and those that the full form has beside them."""
-    return [*short, *full] if FULL else list(short)
+def brokers(*short: str, release: Sequence[str] = ()) -> list[str]:
+    """Return the brokers of a trial: those of the short form, and those that a release has beside them."""
+    return [*short, *release] if RELEASE else list(short)
 
 
 class Traffic:

@@ -1,6 +1,6 @@
 """Processes that are killed between the commit of a durable message and the end of its row.
 
-The short form has six kills for each broker, on one database; ``CHAOS=full`` has a hundred for each pair of them.
+The short form has six kills for each broker, on one database; ``TESTS=release`` has a hundred for each pair of them.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.traffic import FULL
 from tests.durable.crasher import BEFORE_COMMIT, BEFORE_DELETE, BEFORE_LOG, MOMENTS
+from tests.form import RELEASE
 from tests.peering.site import Worker
 from tests.processes import ROOT, Child, Server, manage, wait_until_async
 from tests.wire.client import WireClient, connected
 
-KILLS = 99 if FULL else 6
+KILLS = 99 if RELEASE else 6
 
 SENT_WITHIN = 10.0
 """Seconds from the kill to the delivery, as docs/how-to/publishing.md promises."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.traffic import FULL
 from tests.durable.crasher import MOMENTS
 from tests.durable.killing import (
     MEMORY,
@@ -19,6 +18,7 @@ from tests.durable.killing import (
     sent_once_within_ten_seconds,
     start_worker,
 )
+from tests.form import RELEASE
 from tests.processes import (
     HOST,
     Child,
@@ -32,7 +32,7 @@ from tests.processes import (
 
 @pytest.mark.processes
 @pytest.mark.parametrize("broker", [MEMORY])
-@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if FULL else [SQLITE])
+@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if RELEASE else [SQLITE])
 async def test_what_was_committed_is_sent_once_within_ten_seconds(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.traffic import FULL
 from tests.durable.killing import (
     DATABASE,
     POSTGRES,
@@ -13,12 +12,13 @@ from tests.durable.killing import (
     sent_once_within_ten_seconds,
     server_and_worker_killed,
 )
+from tests.form import RELEASE
 from tests.processes import Child, Server
 
 pytestmark = [pytest.mark.processes, pytest.mark.parametrize("broker", [DATABASE])]
 
 
-@pytest.mark.parametrize("database_kind", [POSTGRES, SQLITE] if FULL else [POSTGRES])
+@pytest.mark.parametrize("database_kind", [POSTGRES, SQLITE] if RELEASE else [POSTGRES])
 async def test_what_was_committed_is_sent_once_within_ten_seconds(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.traffic import FULL
 from tests.durable.killing import (
     POSTGRES,
     REDIS,
@@ -13,12 +12,13 @@ from tests.durable.killing import (
     sent_once_within_ten_seconds,
     server_and_worker_killed,
 )
+from tests.form import RELEASE
 from tests.processes import Child, Server
 
 pytestmark = [pytest.mark.processes, pytest.mark.parametrize("broker", [REDIS])]
 
 
-@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if FULL else [SQLITE])
+@pytest.mark.parametrize("database_kind", [SQLITE, POSTGRES] if RELEASE else [SQLITE])
 async def test_what_was_committed_is_sent_once_within_ten_seconds(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:
