@@ -257,7 +257,8 @@ class RecheckingEndpoint(RecoveringEndpoint):
         else:
             error = self._forbidden(topic, decision)
         self._unsubscribe(topic)
-        self._transport.send(encode(Unsubscribed(now(), topic, error.code, error.reason)))
+        # Behind the replies that wait: one of them may be the ack of this subscription.
+        self._answer(encode(Unsubscribed(now(), topic, error.code, error.reason)))
 
     def _failure(self, error: Exception) -> WireError:
         """Return what to tell the client of a recheck that failed. If it is a policy's failure, only the log tells it."""

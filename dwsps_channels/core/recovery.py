@@ -240,14 +240,21 @@ class RecoveringEndpoint(Endpoint):
     def _recover(self, request: Any, decisions: Decisions) -> Awaitable[None] | None:
         """Send what is asked for, subscribe to the topics that are allowed, and reply: one step, without an await.
 
-        It waits for this process to have read what the client has had, for what is held back, and for the client's
-        buffer to have room.
+        It waits for the replies to earlier publishes, for this process to have read what the client has had, for what is
+        held back, and for the client's buffer to have room.
         """
         grounds = Grounds(decisions, self._generation)
-        if self._is_early(request):
-            ready = wait_while(partial(self._is_early, request), self._services.pause)
+        replied = None if self._replies is None else self._replies.sent()
+        if replied is not None or self._is_early(request):
+            ready = self._until_ready(request, replied)
             return self._continue(request, ready, lambda _: self._recover_now(request, grounds))
         return self._send_replay(request, grounds)
+
+    async def _until_ready(self, request: Any, replied: Awaitable[None] | None) -> None:
+        if replied is not None:
+            # Otherwise the ack would wait for them, and the log may lose its continuity between the replay and the ack.
+            await replied
+        await wait_while(partial(self._is_early, request), self._services.pause)
 
     def _is_early(self, request: Any) -> bool:
         """Tell whether a recovery has to wait: a replay would come before what the client gets first."""

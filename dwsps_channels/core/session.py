@@ -208,7 +208,7 @@ class Session(AuthenticatingEndpoint):
             if self._closing:
                 raise Unavailable("the connection is closing")
             SubscriptionQuota(self._subscriber, self._limits).admit(topic)
-            if request.since is not UNSET or request.last is not UNSET:
+            if request.since is not UNSET or request.last:
                 return self._subscribe_with_replay(request, allowed)
             self._subscribe(topic, allowed, request.grant)
         else:

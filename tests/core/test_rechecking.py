@@ -82,6 +82,28 @@ async def test_a_subscription_that_is_not_allowed_any_more_ends(world: World) ->
     assert ("unsubscribed", "one", "news") in world.observer.told
 
 
+@pytest.mark.parametrize("frame", [subscribe("news"), subscribe("news", last=0)])
+async def test_a_subscription_ends_after_its_ack_though_that_waits_for_a_publish(
+    logged: World, frame: str
+) -> None:
+    """A client that got the ack last would take the subscription for one that stands."""
+    rules = Rules("news")
+    client = logged.connect(policy=rules)
+    logged.broker.answer = accepted = future()
+    assert client.send(publish("sport")) == []
+    assert client.send(frame) == []
+    rules.allowed.remove("news")
+
+    assert client.session.recheck(None) is None
+    logged.broker.answer = None
+    logged.connect("publisher").send(publish("news"))
+    assert client.transport.take() == []
+
+    accepted.set_result(1)
+    await turn()
+    assert [told["type"] for told in client.transport.take()] == ["ack", "ack", "unsubscribed"]
+
+
 async def test_only_subscriptions_at_above_and_below_the_topics_are_asked_about(
     world: World,
 ) -> None:

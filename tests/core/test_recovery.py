@@ -1,10 +1,10 @@
-"""Clients on two nodes of one log, which lose connections, and the end of the log: each has everything, once, in order.
+"""Clients on two nodes of one log, which lose connections, rights, and the end of the log: each has everything, once, in order.
 
 The clients are models that do what docs/reference/protocol.md asks of them, "Recovery".
 """
 
 import json
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,8 @@ from tests.core.recording import STAMP, BufferingTransport, RecordingBroker
 TOPICS = ["a", "a.b", "a.b.c", "a.d", "e"]
 topics = st.sampled_from(TOPICS)
 denied_sets = st.frozensets(st.sampled_from(["a.b", "a.b.c", "a.d"]), max_size=2)
+firsts = st.sampled_from(["", "", *TOPICS])
+refused_sets = st.just(frozenset[str]()) | st.frozensets(topics, max_size=2)
 batches = st.lists(topics, max_size=6) | st.lists(topics, min_size=10, max_size=16)
 counts = st.sampled_from([0, 1, 2, 3, 5, 8, 100])
 nodes = st.integers(0, 1)
@@ -55,6 +57,8 @@ class SharedLog:
 
     def __init__(self) -> None:
         self.number = 0
+        self.runs = 0
+        """The processes that there were."""
         self.epochs: dict[str, list[Publication]] = {}
         """The publications of each epoch; the offset of the first is 1."""
         self.renew([])
@@ -67,10 +71,14 @@ class SharedLog:
     def publications(self) -> list[Publication]:
         return self.epochs[self.epoch]
 
-    def publish(self, topic: str) -> None:
+    def next_number(self) -> int:
         self.number += 1
-        message = Raw(json.dumps(self.number).encode())
-        self.publications.append(Publication(topic, message, STAMP, "elsewhere", self.number))
+        return self.number
+
+    def publish(self, topic: str) -> None:
+        number = self.next_number()
+        message = Raw(json.dumps(number).encode())
+        self.publications.append(Publication(topic, message, STAMP, "elsewhere", number))
 
     def kept(self, count: int) -> Log:
         end = len(self.publications)
@@ -89,17 +97,20 @@ class SharedLog:
 
 
 class Rules:
-    """The policy of one client: it may subscribe to everything, but is denied some topics below."""
+    """The policy of one client: it may publish everything. It is refused some topics, and denied some below others."""
 
     def __init__(self) -> None:
         self.denied: frozenset[str] = frozenset()
+        self.refused: frozenset[str] = frozenset()
 
     def may_subscribe(self, identity: Identity, topic: str) -> bool | Decision:
+        if topic in self.refused:
+            return False
         denied = tuple(each for each in self.denied if each.startswith(f"{topic}."))
         return Decision(True, denied=denied) if denied else True
 
     def may_publish(self, identity: Identity, topic: str) -> bool:
-        return False
+        return True
 
 
 def is_denied(topic: str, context: str, denied: frozenset[str]) -> bool:
@@ -108,7 +119,7 @@ def is_denied(topic: str, context: str, denied: frozenset[str]) -> bool:
 
 
 class CheckingTransport(BufferingTransport):
-    """Nothing is given to it that its client is denied at that moment."""
+    """Nothing is given to it that its client may not have at that moment."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__()
@@ -117,8 +128,72 @@ class CheckingTransport(BufferingTransport):
     def send(self, frame: Frame) -> None:
         message = json.loads(frame.data)
         if message["type"] == "publish":
+            assert message["context"] not in self.rules.refused
             assert not is_denied(message["topic"], message["context"], self.rules.denied)
         super().send(frame)
+
+
+class Outcome:
+    """A publish that waits for its process to have read it from the log."""
+
+    def __init__(self, read: Callable[[], None]) -> None:
+        self.read = read
+        """Lets its process read some more."""
+        self.callbacks: list[Callable[[Any], object]] = []
+        self.offset: int | None = None
+        self.error: Unavailable | None = None
+
+    def add_done_callback(self, callback: Callable[[Any], object], /) -> None:
+        self.callbacks.append(callback)
+
+    def done(self) -> bool:
+        return self.offset is not None or self.error is not None
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> BaseException | None:
+        return self.error
+
+    def result(self) -> Any:
+        return self.offset
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        while not self.done():
+            self.read()
+        yield from ()
+        return self.offset
+
+    def settle(self, offset: int | None = None, error: Unavailable | None = None) -> None:
+        self.offset, self.error = offset, error
+        for callback in self.callbacks:
+            callback(self)
+
+
+class LogBroker(RecordingBroker):
+    """Appends to the log, and answers when its process has read that, as ``RedisBroker`` does."""
+
+    def __init__(self, log: SharedLog, origin: str, read: Callable[[], None]) -> None:
+        super().__init__()
+        self.log = log
+        self.origin = origin
+        self.read = read
+        self.waiting: dict[int, Outcome] = {}
+        """By the sequence of the publication."""
+
+    def publish(self, publication: Publication, key: str = "") -> Any:
+        self.log.publications.append(publication)
+        outcome = self.waiting[publication.sequence] = Outcome(self.read)
+        return outcome
+
+    def delivered(self, publication: Publication, offset: int) -> None:
+        if publication.origin == self.origin and publication.sequence in self.waiting:
+            self.waiting.pop(publication.sequence).settle(offset)
+
+    def began(self) -> None:
+        waiting, self.waiting = self.waiting, {}
+        for outcome in waiting.values():
+            outcome.settle(error=Unavailable("it is not known if it was published"))
 
 
 class Server:
@@ -132,9 +207,11 @@ class Server:
 
     def start(self) -> None:
         self.sessions = Sessions()
+        self.log.runs += 1
+        self.broker = LogBroker(self.log, f"run-{self.log.runs}", lambda: self.read(1))
         self.node = Node(
-            "here",
-            RecordingBroker(),
+            self.broker.origin,
+            self.broker,
             tail=Tail(Retention(messages=self.kept), {"e": Retention(messages=3)}),
             replay_limits=ReplayLimits(messages=self.resumed),
             on_reset=lambda: self.sessions.reset(self.node.cursor),
@@ -144,6 +221,7 @@ class Server:
     def begin(self) -> None:
         self.read_to = self.log.epoch, len(self.log.publications)
         self.node.begin(self.log.kept(self.kept))
+        self.broker.began()
 
     def read(self, count: int) -> None:
         epoch, offset = self.read_to
@@ -153,6 +231,7 @@ class Server:
         for publication in self.log.publications[offset : offset + count]:
             offset += 1
             self.node.receive(publication, offset)
+            self.broker.delivered(publication, offset)
         self.read_to = epoch, offset
 
 
@@ -162,6 +241,8 @@ class Subscription:
 
     start: Place | None = None
     """The place from which on it gets everything; ``None``: not acknowledged yet."""
+    asked: int = 0
+    """The id of its subscribe."""
     last: int = 0
     """The offset of its last delivery, or of where it starts."""
     received: list[int] = field(default_factory=list)
@@ -183,11 +264,15 @@ class Client:
         """The frames that it reads whenever its session waits."""
         self.replayed: set[str] = set()
         """The contexts of deliveries since the resume."""
+        self.resumed: dict[str, Subscription] = {}
+        """The subscriptions that the resume is for."""
+        self.asked = 0
         self.transport: BufferingTransport | None = None
         self.server: Server
         self.session: Session
 
-    def connect(self, server: Server) -> None:
+    def connect(self, server: Server, first: str = "") -> None:
+        """Come back; if ``first`` is a topic, publish there before all else: the resume waits for that."""
         self.server, self.transport = server, CheckingTransport(self.rules)
         self.session = Session(
             Services(server.node, self.rules, pause=self.pause),
@@ -197,15 +282,23 @@ class Client:
         )
         server.sessions.add(self.session)
         self.session.open()
+        if first:
+            self.publish(first)
         known = [topic for topic, each in self.subscriptions.items() if each.start is not None]
         if known:
             assert self.cursor is not None
             self.is_recovering = True
             self.replayed = set()
+            self.resumed = {topic: self.subscriptions[topic] for topic in known}
             self.send(type="resume", since="{}:{}".format(*self.cursor), topics=known)
         for topic, each in self.subscriptions.items():
             if each.start is None:
-                self.send(type="subscribe", topic=topic, last=0)
+                self.ask(topic)
+
+    def ask(self, topic: str) -> None:
+        self.asked += 1
+        self.subscriptions[topic].asked = self.asked
+        self.send(type="subscribe", topic=topic, last=0, id=self.asked)
 
     def disconnect(self) -> None:
         if self.transport is not None:
@@ -233,11 +326,14 @@ class Client:
         self.server.read(1)
         self.read(self.appetite)
 
+    def publish(self, topic: str) -> None:
+        if self.transport is not None:
+            self.send(type="publish", topic=topic, message=self.log.next_number())
+
     def subscribe(self, topic: str) -> None:
         if topic not in self.subscriptions:
             self.subscriptions[topic] = Subscription(rules=[self.rules.denied])
-            if self.transport is not None:
-                self.send(type="subscribe", topic=topic, last=0)
+            self.ask(topic)
 
     def unsubscribe(self, topic: str) -> None:
         if self.subscriptions.pop(topic, None) is not None and self.transport is not None:
@@ -256,16 +352,29 @@ class Client:
                 self.deliver(context, offset, number)
             case {"type": "ack", "action": "subscribe", "topic": topic, "cursor": cursor}:
                 self.learn(place_of(cursor))
-                if topic in self.subscriptions and self.subscriptions[topic].start is None:
+                if self.is_asked(topic, message["id"]):
                     self.begin(topic, place_of(cursor))
+            case {"action": "publish"}:
+                pass
+            case {"type": "error", "action": "subscribe", "topic": topic, "code": "forbidden"}:
+                if self.is_asked(topic, message["id"]):
+                    del self.subscriptions[topic]
+            case {"type": "unsubscribed", "topic": topic}:
+                if topic in self.subscriptions and self.subscriptions[topic].start is not None:
+                    self.check(topic)
+                    del self.subscriptions[topic]
             case {"type": "ack", "action": "resume", "topics": outcomes, "cursor": cursor}:
                 self.is_recovering = False
                 self.learn(place_of(cursor))
                 for topic, outcome in outcomes.items():
-                    if not outcome["recovered"]:
-                        assert topic not in self.replayed
-                        if topic in self.subscriptions:
-                            self.begin(topic, place_of(cursor))
+                    is_wanted = self.subscriptions.get(topic) is self.resumed[topic]
+                    assert outcome.get("recovered") or topic not in self.replayed
+                    if "error" in outcome:
+                        if is_wanted:
+                            self.check(topic)
+                            del self.subscriptions[topic]
+                    elif not outcome["recovered"] and is_wanted:
+                        self.begin(topic, place_of(cursor))
             case {"type": "reset", "cursor": cursor}:
                 self.learn(place_of(cursor))
                 if not self.is_recovering:
@@ -276,6 +385,10 @@ class Client:
                 self.learn(place_of(cursor))
             case _:
                 raise AssertionError(message)
+
+    def is_asked(self, topic: str, request: int) -> bool:
+        subscription = self.subscriptions.get(topic)
+        return subscription is not None and subscription.asked == request
 
     def learn(self, place: Place) -> None:
         if place[0] != self.epoch:
@@ -294,9 +407,9 @@ class Client:
         rules = self.subscriptions[topic].rules
         self.subscriptions[topic] = Subscription(place, place[1], rules=rules)
 
-    def deny(self, denied: frozenset[str]) -> None:
+    def deny(self, denied: frozenset[str], refused: frozenset[str]) -> None:
         """Change the rules, and have the session ask again."""
-        self.rules.denied = denied
+        self.rules.denied, self.rules.refused = denied, refused
         for each in self.subscriptions.values():
             each.rules.append(denied)
         if self.transport is not None:
@@ -394,14 +507,14 @@ class Recoveries(RuleBasedStateMachine):
             self.clients[client].server.read(100)
             self.clients[client].read(count)
 
-    @rule(client=clients, published=batches, server=nodes, read=counts, count=counts)
+    @rule(client=clients, published=batches, server=nodes, read=counts, count=counts, first=firsts)
     def be_away(
-        self, client: int, published: list[str], server: int, read: int, count: int
+        self, client: int, published: list[str], server: int, read: int, count: int, first: str
     ) -> None:
         self.clients[client].disconnect()
         self.publish(published)
         self.servers[server].read(read)
-        self.clients[client].connect(self.servers[server])
+        self.clients[client].connect(self.servers[server], first)
         self.clients[client].read(count)
 
     @rule(server=nodes, count=counts)
@@ -421,9 +534,14 @@ class Recoveries(RuleBasedStateMachine):
     def unsubscribe(self, client: int, topic: str) -> None:
         self.clients[client].unsubscribe(topic)
 
-    @rule(client=clients, denied=denied_sets)
-    def deny(self, client: int, denied: frozenset[str]) -> None:
-        self.clients[client].deny(denied)
+    @rule(client=clients, denied=denied_sets, refused=refused_sets)
+    def deny(self, client: int, denied: frozenset[str], refused: frozenset[str]) -> None:
+        self.clients[client].deny(denied, refused)
+
+    @rule(client=clients, topic=topics)
+    def publish_as_client(self, client: int, topic: str) -> None:
+        """From then on its replies wait until its process has read that."""
+        self.clients[client].publish(topic)
 
     @rule(client=clients, count=counts)
     def change_pace(self, client: int, count: int) -> None:

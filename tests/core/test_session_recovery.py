@@ -1032,6 +1032,73 @@ def test_a_log_that_begins_late_is_a_reset(world: World) -> None:
     assert client.transport.take_whole() == [{"type": "reset", "cursor": "log:5"}]
 
 
+RECOVERING = {
+    "since": subscribe("news", since="log:0"),
+    "last": subscribe("news", last=1),
+    "resume": resume(["news"], since="log:0"),
+}
+
+
+@pytest.mark.parametrize("frame", RECOVERING.values(), ids=RECOVERING)
+async def test_nothing_comes_between_a_replay_and_its_ack_though_publishes_wait(
+    logged: World, frame: str
+) -> None:
+    """A reset in between would be followed by an ack that says that nothing is missing."""
+    publish_all(logged, "news")
+    client = logged.connect()
+    logged.broker.answer = accepted = future()
+    assert answers(client, publish("sport", id=1)) == []
+    assert answers(client, publish("sport", id=2)) == []
+
+    recovering = asyncio.ensure_future(client.start(frame))
+    await turn()
+    assert client.transport.take() == []
+    accepted.set_result(2)
+    await recovering
+
+    told = client.transport.take_whole()
+    assert [each["type"] for each in told] == ["ack", "ack", "publish", "ack"]
+    assert (copies(told), told[-1]["cursor"]) == ([(1, "news")], "log:2")
+
+
+@pytest.mark.parametrize("epoch", ["log", "new"])
+async def test_a_log_that_begins_again_while_publishes_wait_is_a_reset_and_recovers_nothing(
+    logged: World, epoch: str
+) -> None:
+    publish_all(logged, "news")
+    client = logged.connect()
+    logged.broker.answer = accepted = future()
+    assert answers(client, publish("sport")) == []
+    recovering = asyncio.ensure_future(client.start(resume(["news"], since="log:0")))
+    await turn()
+
+    logged.node.begin(Log(epoch, 40, 40))
+    accepted.set_exception(Unavailable("it is not known if the message was published"))
+    await recovering
+
+    reset, refused, resumed = client.transport.take_whole()
+    assert (reset["type"], refused["type"]) == ("reset", "error")
+    assert (resumed["cursor"], resumed["topics"]) == (f"{epoch}:40", {"news": {"recovered": False}})
+
+
+async def test_a_client_that_leaves_while_its_publishes_wait_recovers_nothing(
+    logged: World,
+) -> None:
+    publish_all(logged, "news")
+    client = logged.connect()
+    logged.broker.answer = accepted = future()
+    assert answers(client, publish("sport")) == []
+    recovering = asyncio.ensure_future(client.start(resume(["news"], since="log:0")))
+    await turn()
+
+    client.session.closed()
+    accepted.set_result(2)
+    await recovering
+
+    assert copies(client.transport.take_whole()) == []
+    assert logged.is_empty()
+
+
 def test_after_a_reset_the_old_cursor_is_worth_nothing_and_the_new_one_is(logged: World) -> None:
     client = logged.connect()
     publish_all(logged, "news")
