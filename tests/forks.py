@@ -3,9 +3,9 @@
 Most of what a command or the start of a server costs is to start Python and to import others' packages. A fork has
 both. The settings, the apps and all that is ours are loaded in the fork, in an environment that is its own alone.
 
-A request and its answer are a line of JSON each. A command runs to its end: ``{"command": ["check"], "env": {…}}`` is
-answered with ``{"status": 0, "out": …, "err": …}``. A server becomes a child of the process that asks:
-``{"server": ["-m", "uvicorn", …], "env": {…}, "log": file, "parent": pid}`` is answered with ``{"pid": …}``.
+A request and its answer are a line of JSON each. A command runs to its end: ``{"command": ["check"], "env": {…}, "cwd": folder}``
+is answered with ``{"status": 0, "out": …, "err": …}``. A server becomes a child of the process that asks:
+``{"server": ["-m", "uvicorn", …], "env": {…}, "cwd": folder, "log": file, "parent": pid}`` is answered with ``{"pid": …}``.
 """
 
 import ctypes
@@ -89,12 +89,14 @@ class Forks:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def run(self, *arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        """Run `manage.py` with these arguments and this environment, and nothing on stdin."""
-        done = self._ask({"command": arguments, "env": dict(env)})
+    def run(
+        self, *arguments: str, env: Mapping[str, str], cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the `manage.py` in ``cwd`` with these arguments and this environment, and nothing on stdin."""
+        done = self._ask({"command": arguments, "env": dict(env), "cwd": str(cwd)})
         return subprocess.CompletedProcess(arguments, done["status"], done["out"], done["err"])
 
-    def can_start(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> bool:
+    def can_start(self, command: Sequence[str], *, env: Mapping[str, str]) -> bool:
         """Return whether ``start`` makes no difference: Python's own options and variables need one that starts."""
         match command:
             case [sys.executable, "-m", module, *_]:
@@ -104,15 +106,16 @@ class Forks:
             case _:
                 is_known = False
         python = {name for name in env if name.startswith(("PYTHON", "COVERAGE"))}
-        return is_known and cwd == ROOT and python <= {"PYTHONUNBUFFERED"}
+        return is_known and python <= {"PYTHONPATH", "PYTHONUNBUFFERED"}
 
     def start(
-        self, command: Sequence[str], *, env: Mapping[str, str], log: Path
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
     ) -> subprocess.Popen[bytes]:
         """Start ``command`` as the leader of a session; it is killed with this process. ``log`` gets its output."""
         request = {
             "server": command[1:],
             "env": dict(env),
+            "cwd": str(cwd),
             "log": str(log),
             "parent": os.getpid(),
         }
@@ -189,7 +192,7 @@ def serve() -> dict[str, Any] | None:
     for line in sys.stdin:
         request = json.loads(line)
         if "command" in request:
-            answer = run_command(request["command"], request["env"])
+            answer = run_command(request["command"], request["env"], request["cwd"])
         elif pid := fork_twice():
             answer = {"pid": pid}
         else:
@@ -215,7 +218,7 @@ def fork_twice() -> int:
     return 0
 
 
-def become(server: list[str], env: dict[str, str], log: str, parent: int) -> None:
+def become(server: list[str], env: dict[str, str], cwd: str, log: str, parent: int) -> None:
     """Be a server that was started with these arguments of Python. Its end is that of this process."""
     deadline = time.monotonic() + TIMEOUT
     while os.getppid() != parent and time.monotonic() < deadline:
@@ -238,8 +241,7 @@ def become(server: list[str], env: dict[str, str], log: str, parent: int) -> Non
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = unbuffered(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = unbuffered(2)  # type: ignore[misc]
-    os.environ.clear()
-    os.environ.update(env)
+    move(env, cwd)
     if server[0] == "-m":
         sys.argv = server[1:]
         runpy.run_module(server[1], run_name="__main__", alter_sys=True)
@@ -254,10 +256,18 @@ def unbuffered(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
-def run_command(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
+def move(env: Mapping[str, str], cwd: str) -> None:
+    """Be where a Python that is started in ``cwd`` with this environment is."""
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path[:0] = [cwd, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+
+
+def run_command(arguments: Sequence[str], env: Mapping[str, str], cwd: str) -> dict[str, Any]:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         if not (pid := os.fork()):
-            run(arguments, env, out, err)
+            run(arguments, env, cwd, out, err)
         _, status = os.waitpid(pid, 0)
         texts = {}
         for name, file in (("out", out), ("err", err)):
@@ -266,7 +276,9 @@ def run_command(arguments: Sequence[str], env: Mapping[str, str]) -> dict[str, A
     return {"status": os.waitstatus_to_exitcode(status)} | texts
 
 
-def run(arguments: Sequence[str], env: Mapping[str, str], out: BinaryIO, err: BinaryIO) -> None:
+def run(
+    arguments: Sequence[str], env: Mapping[str, str], cwd: str, out: BinaryIO, err: BinaryIO
+) -> None:
     """Be `manage.py`. Does not return."""
     status = 1
     try:
@@ -274,10 +286,8 @@ def run(arguments: Sequence[str], env: Mapping[str, str], out: BinaryIO, err: Bi
             os.dup2(nothing.fileno(), 0)
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
-        os.environ.clear()
-        os.environ.update(env)
+        move(env, cwd)
         sys.argv = [SCRIPT, *arguments]
-        sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
         signal.alarm(TIMEOUT)
 
         from manage import main

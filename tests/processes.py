@@ -223,8 +223,8 @@ class Child:
         return self
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if FORKS.can_start(self.command, env=self.env, cwd=self.cwd):
-            return FORKS.start(self.command, env=self.env, log=self.log_file)
+        if FORKS.can_start(self.command, env=self.env):
+            return FORKS.start(self.command, env=self.env, cwd=self.cwd, log=self.log_file)
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [*_leash(), *self.command],

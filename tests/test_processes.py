@@ -140,7 +140,7 @@ def test_a_command_has_an_environment_to_itself_and_says_why_it_failed(tmp_path:
 
 
 def test_a_server_is_a_child_of_the_test_run_with_a_session_of_its_own(server: Server) -> None:
-    assert FORKS.can_start(server.command, env=server.env, cwd=server.cwd)
+    assert FORKS.can_start(server.command, env=server.env)
     stat = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
     assert int(stat[1]) == os.getpid()
     assert os.getsid(server.pid) == server.pid

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from django.core.management import call_command
 
 from tests.howto.pages import Page, first_step
-from tests.processes import HOST, ROOT, Child, free_port
+from tests.processes import FORKS, HOST, ROOT, Child, free_port
 
 ADDRESS = re.compile(rf"\b(?P<host>{re.escape(HOST)}|localhost):(?P<port>\d{{4,5}})\b")
 # Where pages that deploy have the project.
@@ -66,24 +66,34 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def run(*arguments: str, folder: Path, may_fail: bool = False) -> str:
+def run(
+    *arguments: str, folder: Path, env: Mapping[str, str] | None = None, may_fail: bool = False
+) -> str:
     """
     Run a program in a project's folder to its end, and return what it wrote to stdout.
 
-    With `may_fail` its status does not matter, and the result holds stderr as well.
+    Args:
+        arguments: the program's name, and what follows it.
+        folder: the project's.
+        env: what its environment has beyond that of `environment`.
+        may_fail: its status does not matter, and the result holds stderr as well.
 
     Raises:
         AssertionError: it failed; holds what it wrote.
     """
-    done = subprocess.run(
-        resolve(arguments),
-        cwd=folder,
-        env=environment(folder),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    variables = environment(folder) | dict(env or {})
+    if arguments[:2] == ("python", "manage.py"):
+        done = FORKS.run(*arguments[2:], env=variables, cwd=folder)
+    else:
+        done = subprocess.run(
+            resolve(arguments),
+            cwd=folder,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     if may_fail:
         return done.stdout + done.stderr
     assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout}{done.stderr}"
@@ -215,13 +225,20 @@ class Project:
             arguments += ["--noreload", f"{HOST}:{self.port(port)}"]
         return self.start_program(resolve(arguments), port=self.port(port), ready=ready)
 
-    def start_program(self, arguments: Sequence[str], *, port: int, ready: str = "") -> Program:
-        """Start any program in the project's folder; `port` is the real one."""
+    def start_program(
+        self,
+        arguments: Sequence[str],
+        *,
+        port: int,
+        env: Mapping[str, str] | None = None,
+        ready: str = "",
+    ) -> Program:
+        """Start any program in the project's folder; `port` is the real one, and `env` as for `run`."""
         program = Program(
             f"{Path(arguments[0]).name}-{len(self.programs) + 1}",
             arguments,
             port=port,
-            env=environment(self.folder),
+            env=environment(self.folder) | dict(env or {}),
             folder=self.folder,
             cwd=self.folder,
         )

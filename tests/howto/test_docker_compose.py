@@ -24,7 +24,7 @@ from dwsps_channels.server import runtime, serving
 from tests.howto.conftest import MakeProject
 from tests.howto.nginx import start_nginx
 from tests.howto.pages import Page
-from tests.howto.project import POPULATE, Program, Project, run
+from tests.howto.project import POPULATE, Program, Project, resolve, run
 from tests.processes import (
     HOST,
     ROOT,
@@ -96,16 +96,15 @@ class Containers:
             "REDIS_URL": redis.url,
         }
 
-    def _command(self, service: str, command: list[str]) -> list[str]:
-        environment = self.services[service]["environment"] | self._moved
-        words = [sys.executable if word == "python" else word for word in command]
-        return ["env", *(f"{name}={value}" for name, value in environment.items()), *words]
+    def _environment(self, service: str) -> dict[str, str]:
+        return {**self.services[service]["environment"], **self._moved}
 
     def run(self, service: str, *command: str) -> str:
-        return run(*self._command(service, list(command)), folder=self.project.folder)
+        return run(*command, folder=self.project.folder, env=self._environment(service))
 
     def start(self, service: str, command: list[str], port: int) -> Program:
-        return self.project.start_program(self._command(service, command), port=port)
+        variables = self._environment(service)
+        return self.project.start_program(resolve(command), port=port, env=variables)
 
 
 def test_requirements_are_those_that_the_tests_run_with(page: Page) -> None:

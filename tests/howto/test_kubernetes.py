@@ -170,15 +170,14 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
         "REDIS_URL": redis.url,
     }
 
-    def inside(*command: str) -> list[str]:
-        return ["env", *(f"{name}={value}" for name, value in variables.items()), *resolve(command)]
+    def manage(*arguments: str) -> str:
+        return run("python", "manage.py", *arguments, folder=project.folder, env=variables)
 
     def start(port: int, *command: str, ready: str = "") -> Program:
-        return project.start_program(inside(*command), port=port, ready=ready)
+        return project.start_program(resolve(command), port=port, env=variables, ready=ready)
 
     nobody = f"ws://{HOST}:{free_port()}/ws/pubsub/"
-    add = ("python", "manage.py", "peers", "add", "paris", nobody, "--generate")
-    run(*inside(*add), folder=project.folder)
+    manage("peers", "add", "paris", nobody, "--generate")
 
     port = free_port()
     [patch] = yaml.safe_load(page.files[PATCH])["spec"]["template"]["spec"]["containers"]
@@ -191,11 +190,10 @@ def test_worker_apart_forwards_what_web_without_one_publishes(
         ready="forwarding the publications of this server, read from RedisBackend",
     )
     publish = "from dwsps_channels import publish; publish('news', 'Hello')"
-    run(*inside("python", "manage.py", "shell", "-c", publish), folder=project.folder)
-    state = ("python", "manage.py", "peers", "list", "--json")
+    manage("shell", "-c", publish)
 
     def waits() -> bool:
-        [peer] = yaml.safe_load(run(*inside(*state), folder=project.folder))
+        [peer] = yaml.safe_load(manage("peers", "list", "--json"))
         return bool(peer["lag"] == 1)
 
     wait_until(waits, 20.0, "the worker has the message for the peer")
