@@ -6,7 +6,7 @@ from tests.browser import Window
 from tests.howto.conftest import MakeProject, OpenWindow
 from tests.howto.project import Base
 from tests.howto.users import become, may_subscribe
-from tests.processes import Redis
+from tests.processes import Redis, wait_until
 
 # To run in a page: keep every value that the bar has.
 WATCH = """() => {
@@ -41,12 +41,18 @@ def test_bar_moves_for_the_owner(
     project = make_project("celery-progress", ports={6379: redis.port})
     project.migrate("exports")
     project.start("python manage.py runserver")
-    worker = project.start("celery", ready=" ready.")
     window = open_window(project.url("/exports/"), base.ada)
     window.find("button").click()
     window.page.wait_for_url("**/exports/1/")
+    shows(window, "waiting", 0)
     window.page.evaluate(WATCH)
     second = open_window(window.page.url, base.ada)
+    shows(second, "waiting", 0)
+    for each in (window, second):
+        # Frames are seen between two looks at the page.
+        wait_until(lambda each=each: each.page.title() and each.sent, what="it subscribes")  # type: ignore[misc]
+    # The task waits in Redis until there is a worker.
+    worker = project.start("celery", ready=" ready.")
     shows(window, "done", 100)
     shows(second, "done", 100)
     seen = window.page.evaluate("values")
