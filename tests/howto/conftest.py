@@ -66,6 +66,13 @@ def open_window(browser: Browser) -> Iterator[OpenWindow]:
     assert complaints == [[] for _ in windows]
 
 
+def come_back(server: Program, *windows: Window) -> None:
+    """Start a server that was killed, and have the pages connect to it."""
+    server.start()
+    for window in windows:
+        window.connect_now()
+
+
 def only_missed_the_server(window: Window) -> None:
     """Excuse a window for what a browser says of a websocket whose server is away, and for nothing else."""
     assert all("WebSocket" in line for line in window.complaints), window.complaints

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from websockets.sync.client import connect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base, Project
 
 SENDERS = 4
@@ -120,7 +120,7 @@ def test_page_has_the_last_messages_then_new_ones_then_what_it_missed(
     server.kill()
     for window in (ada, bob):
         expect(window.find("#state")).to_have_text("reconnecting")
-    server.start()
+    come_back(server, ada, bob)
     for window in (ada, bob):
         expect_live(window)
         expect_newest(window, 300)

@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base
 from tests.howto.users import may_subscribe
 
@@ -62,7 +62,7 @@ def test_an_order_is_followed_by_who_has_placed_it(
 
     server.kill()
     project.shell("for order in Order.objects.all(): order.state = 'cold'; order.save()")
-    server.start()
+    come_back(server, bob, visitor, other)
     for window in (bob, visitor, other):
         shows(window, "cold")
         only_missed_the_server(window)

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base, Project
 
 
@@ -65,7 +65,7 @@ def test_pages_have_everything_once(base: Base, project: Project, open_window: O
     for window in (wall, headlines):
         expect(window.find("#state")).to_have_text("reconnecting")
     project.shell("from news.models import Headline; Headline.objects.create(text='Rain')")
-    server.start()
+    come_back(server, wall, headlines)
     lines(headlines, "#headlines", "Rain", "Sun")
     lines(wall, "#wall")
     for window in (wall, headlines):

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base, Project
 from tests.processes import ROOT, missing
 
@@ -78,7 +78,7 @@ def test_fragments_follow_what_each_user_may_see(
     # What changed without a message is there after a reconnection.
     execute(orders, "UPDATE orders_order SET done = 1 WHERE item = '<i>1</i>'")
     server.kill()
-    server.start()
+    come_back(server, staff, bob)
     expect(staff.find("#counter")).to_have_text("20")
     expect(bob.find("#counter")).to_have_text("19")
     for window in (staff, bob):

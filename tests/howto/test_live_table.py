@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base
 from tests.howto.users import become, may_subscribe
 
@@ -62,7 +62,7 @@ def test_table_follows_the_queryset(
     server.kill()
     expect(board.find("#state")).to_have_text("reconnecting")
     project.shell(MEANWHILE)
-    server.start()
+    come_back(server, board)
     expect(board.find("#state")).to_have_text("live")
     shows(board, "5 Soup Cooking", "1 Rice Cooking", "2 <b>Pie</b> New")
 

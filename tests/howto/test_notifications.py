@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.project import Base
 from tests.howto.users import may_subscribe
 
@@ -43,7 +43,7 @@ def test_notifications_reach_one_user(
 
     server.kill()
     project.type(notify)
-    server.start()
+    come_back(server, one, two, other)
     shows(two, 1, ["Your parcel is on its way"] * 2)
     for window in (one, two, other):
         only_missed_the_server(window)

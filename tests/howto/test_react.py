@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.npm import install, start_vite
 from tests.processes import wait_until
 
@@ -66,9 +66,8 @@ def test_poll_is_live_from_vite_and_as_built(
     for window in (built, developed):
         expect(window.find("[role=status]")).to_have_text("reconnecting…")
     project.shell("from polls.models import Choice; Choice.objects.update(votes=7)")
-    server.start()
+    come_back(server, built, developed)
     for window in (built, developed):
-        window.page.evaluate("dispatchEvent(new Event('online'))")  # do not wait any longer
         shows(window, 7, 7)
         expect(window.find("[role=status]")).to_have_count(0)
 

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import expect
 
 from tests.browser import Window
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.pages import FENCE, Page
 from tests.howto.project import Base, Project
 from tests.processes import ROOT, Redis
@@ -71,7 +71,7 @@ def test_every_step_does_what_it_says(
     shows(window, "reconnecting", "Ajax 1:0 Porto")
 
     add_policy_and_desk(project)
-    server.start()
+    come_back(server, window)
     shows(window, "live", "Ajax 1:0 Porto")
     stranger = open_window(project.url())
     console, _ = codes(5, "js")
@@ -91,6 +91,7 @@ def test_every_step_does_what_it_says(
     project.write("myproject/settings.py", layer, append=True)
     for port in (8000, 8001):
         project.start(f"python manage.py runserver {port}", port=port)
+    window.connect_now()
     other = open_window(project.url(port=8001), base.ada)
     for one in (window, other):
         shows(one, "live", "Ajax 1:0 Porto")

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser import Window, chromium
 from tests.connections.fastlane.certificate import make_certificate
-from tests.howto.conftest import MakeProject, OpenWindow, only_missed_the_server
+from tests.howto.conftest import MakeProject, OpenWindow, come_back, only_missed_the_server
 from tests.howto.nginx import start_nginx
 from tests.howto.project import Base, Program, Project
 from tests.processes import HOST, free_port
@@ -105,7 +105,7 @@ def test_pages_go_on_without_the_websocket_process(
     publish(two, "Wind")
     shows(two, "reconnecting", "Wind", "Rain", "Sun")
 
-    websockets.start()
+    come_back(websockets, one, two, monitor)
     for window in (one, two, monitor):
         shows(window, "live", "Wind", "Rain", "Sun")
 
