@@ -88,13 +88,21 @@ class ThreadOffloadingPolicy:
         """
         if (forget := getattr(self._policy, "forget", None)) is not None:
             forget(user)
+        for rules in self._rules_asked():
+            rules.forget(user)
 
     def forget_rules(self) -> None:
         """Do as ``forget`` does for everybody; a policy with a method of this name may keep what is known of users."""
         if (forget := getattr(self._policy, "forget_rules", None)) is not None:
             forget()
-        else:
-            self.forget()
+        elif (forget := getattr(self._policy, "forget", None)) is not None:
+            forget("")
+        for rules in self._rules_asked():
+            rules.forget_rules()
+
+    def _rules_asked(self) -> list[TopicRules]:
+        """Return the topic rules that the policy may ask. It need not know that these remember something."""
+        return [rules for rules in list(TopicRules.in_use) if rules is not self._policy]
 
     def _unblocked(self, question: Any) -> Question:
         if getattr(question, "nonblocking", False):

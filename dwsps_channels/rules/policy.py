@@ -3,7 +3,8 @@
 from asyncio import Task, ensure_future, shield
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,7 +51,11 @@ class TopicRules:
     needs_user = True
     """Have ``manage.py check`` warn if no middleware on the websocket routes looks up users."""
 
+    in_use: ClassVar["WeakSet[TopicRules]"] = WeakSet()
+    """The instances of this process: a policy of the project may have one, and asks it."""
+
     def __init__(self) -> None:
+        self.in_use.add(self)
         # Grows with each change.
         self._version = 0
         # The last change that concerned everybody, and those since then that concerned one user.

@@ -1,6 +1,7 @@
 """``TopicRules``: rules and users of a real database, asked as a session asks."""
 
 import asyncio
+import re
 from copy import copy
 from functools import partial
 from inspect import isawaitable
@@ -24,7 +25,7 @@ from dwsps_channels.policies import Identity, Policy, ThreadOffloadingPolicy, To
 from dwsps_channels.rules.loading import load_readers, reader_of
 from dwsps_channels.testing import PubSubCommunicator, Refused
 from dwsps_channels.threads.pools import ask
-from tests.processes import wait_until_async
+from tests.processes import ROOT, wait_until_async
 from tests.rules.rows import rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -241,21 +242,23 @@ class TestChanges:
         assert await subscribes(policy, who, "drafts")
         assert ["topicrule" in each for each in queries] == [True]
 
-    async def test_a_policy_around_the_rules_need_only_forget(self) -> None:
-        class Around:
+    async def test_a_policy_that_asks_the_rules_need_not_forget(self, ada: User) -> None:
+        class Asking:
             def __init__(self) -> None:
-                self.rules = TopicRules()
-                self.may_subscribe = self.rules.may_subscribe
-                self.may_publish = self.rules.may_publish
+                rules = TopicRules()
+                self.may_subscribe = rules.may_subscribe
+                self.may_publish = rules.may_publish
 
-            def forget(self, user: str) -> None:
-                self.rules.forget(user)
-
-        policy = ThreadOffloadingPolicy(Around())
+        await sync_to_async(rule)("desk", "staff")
+        policy, who = ThreadOffloadingPolicy(Asking()), await fresh(ada)
         assert not await subscribes(policy, VISITOR, "news")
+        assert not await subscribes(policy, who, "desk")
         await sync_to_async(rule)("news", "everybody")
         policy.forget_rules()
         assert await subscribes(policy, VISITOR, "news")
+        await User.objects.aupdate(is_staff=True)
+        policy.forget(str(ada.pk))
+        assert await subscribes(policy, who, "desk")
 
     async def test_after_very_many_users_everybody_is_read_again(
         self, ada: User, monkeypatch: pytest.MonkeyPatch
@@ -411,6 +414,33 @@ class TestConnections:
             await User.objects.aupdate(is_staff=False)
             await apermission_changed()
             assert (await ended(client, "desk")).code == "forbidden"
+
+
+async def test_the_documented_rules_with_code_of_the_projects_own(
+    ada: User, editors: Group, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/how-to/policies.md, "Rules and your own code"."""
+    page = ROOT / "docs" / "how-to" / "policies.md"
+    [code] = re.findall(
+        r"^```python\n([^`]*class RulesAndRooms.*?)^```$", page.read_text(), re.M | re.S
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+    monkeypatch.setattr(f"{__name__}.Documented", names["RulesAndRooms"], raising=False)
+    settings.DWSPS = {"POLICY": f"{__name__}.Documented"}
+    await sync_to_async(rule)("drafts", editors)
+    await ada.groups.aadd(editors)
+    async with PubSubCommunicator(user=(await fresh(ada)).user) as client:
+        for topic in ("rooms.editors", "drafts"):
+            await client.subscribe(topic)
+        for topic in ("rooms", "rooms.others", "news"):
+            with pytest.raises(Refused, match="forbidden"):
+                await client.subscribe(topic)
+        await client.publish("rooms.editors", "hello")
+        assert (await client.receive())["message"] == "hello"
+        await ada.groups.aremove(editors)
+        for topic in ("rooms.editors", "drafts"):
+            assert (await ended(client, topic)).code == "forbidden"
 
 
 async def ended(client: PubSubCommunicator, topic: str) -> Refused:
