@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from msgspec import Meta, Struct, field
 
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.notice import MAX_NOTICES, NOTICE_BYTES
 from dwsps_channels.core.policy import Policy
 from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
@@ -25,7 +26,7 @@ from dwsps_channels.core.timings import Timings
 from dwsps_channels.protocol.depth import MAX_DEPTH
 from dwsps_channels.protocol.errors import InvalidTopic
 from dwsps_channels.protocol.origins import is_origin
-from dwsps_channels.protocol.topics import check
+from dwsps_channels.protocol.topics import NOTICES, check
 
 _LIMITS = Limits()
 _RETENTION = Retention()
@@ -374,6 +375,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
             )
             for root, each in self.HISTORY.items()
         }
+
+    @property
+    def log_history(self) -> dict[str, Retention | None]:
+        """The bounds of each root that Redis or the database keeps apart: those of ``history``, and the notices about access.
+
+        A process that starts learns from the notices which grants are revoked, however many messages came since.
+        """
+        notices = Retention(MAX_NOTICES, MAX_NOTICES * NOTICE_BYTES, self.GRANT_MAX_AGE)
+        return {NOTICES: notices, **self.history}
 
     @property
     def replay_limits(self) -> ReplayLimits:

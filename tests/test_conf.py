@@ -8,10 +8,12 @@ from django.test import override_settings
 
 from dwsps_channels.conf import KEYS, conf
 from dwsps_channels.core.limits import Limits
+from dwsps_channels.core.notice import MAX_NOTICES, NOTICE_BYTES
 from dwsps_channels.core.replay import ReplayLimits
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.timings import Timings
 from dwsps_channels.policies import AllowAll, ReadOnly
+from dwsps_channels.protocol.topics import NOTICES
 from dwsps_channels.tokens import SignedToken
 from tests.tokens import authenticators
 
@@ -258,6 +260,11 @@ class TestHistory:
             "news": Retention(messages=10_000, bytes=1000, seconds=60.0),
             "pointer": None,
         }
+
+    @override_settings(DWSPS={"GRANT_MAX_AGE": 60, "HISTORY": {"news": {}}})
+    def test_the_log_keeps_notices_for_as_long_as_grants_last(self) -> None:
+        notices = Retention(MAX_NOTICES, MAX_NOTICES * NOTICE_BYTES, 60)
+        assert conf.log_history == {NOTICES: notices, "news": conf.history["news"]}
 
 
 class TestValues:

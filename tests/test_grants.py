@@ -23,7 +23,7 @@ from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity, hash_session_key
 from dwsps_channels.core.log import Log
-from dwsps_channels.core.notice import Permission
+from dwsps_channels.core.notice import Permission, Verify, publication_of
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.core.revocations import Revocations
 from dwsps_channels.grants import GrantChecker, make_grant
@@ -634,6 +634,25 @@ async def test_grants_are_void_if_their_revocation_may_have_been_missed(
         missed_at = time()
         await wait_until_async(lambda: time() > missed_at + 0.001)
         await page.subscribe("orders.42", grant=make_grant("orders.42", user=ada))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("strict")
+async def test_grants_from_before_the_oldest_revocation_that_the_log_keeps_are_void(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runtime, "MAX_NOTICES", 2)
+    ada, key = await ada_and_her_session()
+    before = make_grant("orders.42", user=ada)
+    server = await runtime.obtain()
+    notices = [(offset, publication_of(Verify(f"not {ada.pk}"))) for offset in (1, 2)]
+    async with communicator(key) as page:
+        server.node.begin(Log(server.node.epoch, 1, 0, notices[:1]))
+        await page.subscribe("orders.42", grant=before)
+
+        server.node.begin(Log(server.node.epoch, 2, 0, notices))
+
+        assert await reason_of(page.subscribe("orders.42", grant=before)) == REVOKED
 
 
 @pytest.mark.django_db(transaction=True)

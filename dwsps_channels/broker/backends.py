@@ -179,7 +179,7 @@ class DatabaseBackend(BrokerBackend):
         # Not at the top: models cannot be imported before the apps are ready.
         from dwsps_channels.broker.database.roots import Roots
 
-        return Roots(conf.log_retention, conf.retention, conf.history)
+        return Roots(conf.log_retention, conf.retention, conf.log_history)
 
     def make_broker(self) -> Broker:
         """See ``BrokerBackend.make_broker``.
@@ -348,7 +348,7 @@ class RedisBackend(BrokerBackend):
         config = self.config
         name = f"{config.get('prefix', 'asgi')}:{_server_name('log', [])}"
         crypter = make_crypter(config.get("symmetric_encryption_keys"))
-        layout = Layout(name, conf.log_retention, conf.history, crypter, tail=conf.retention)
+        layout = Layout(name, conf.log_retention, conf.log_history, crypter, tail=conf.retention)
         return choose_host(decode_hosts(config.get("hosts")), name), layout
 
     def make_broker(self) -> Broker:

@@ -269,7 +269,6 @@ def _unusable() -> list[CheckMessage]:
         found.extend(backend.check())
         if backend.keeps_log and not isinstance(backend, MemoryBackend):
             found.extend(_small_log())
-            found.extend(_long_grants())
         if backend.joins_processes and not backend.keeps_log:
             found.extend(_void_grants(backend))
         if not backend.joins_processes and (reason := _several_processes()):
@@ -303,20 +302,6 @@ def _small_log() -> list[CheckMessage]:
     ]
 
 
-def _long_grants() -> list[CheckMessage]:
-    """Check that a process that starts learns of each revocation that matters, if the project seems to make grants."""
-    if "GRANT_MAX_AGE" not in configured() or conf.GRANT_MAX_AGE <= conf.TAIL_MAX_AGE:
-        return []
-    return [
-        Warning(
-            "DWSPS['GRANT_MAX_AGE'] is above DWSPS['TAIL_MAX_AGE']: a process that starts does not learn of older revocations, "
-            "and grants that were revoked count again",
-            hint="let grants expire earlier, or let a process keep messages for longer",
-            id="dwsps_channels.W014",
-        )
-    ]
-
-
 def _void_grants(backend: BrokerBackend) -> list[CheckMessage]:
     """Check that processes can know which grants are revoked, if the project seems to make grants."""
     if "GRANT_MAX_AGE" not in configured():
@@ -327,7 +312,7 @@ def _void_grants(backend: BrokerBackend) -> list[CheckMessage]:
             "each lost message, and a process that starts does not know which were revoked",
             hint="use a channels_redis layer and leave DWSPS['BROKER'] out, or use MemoryBackend for a server of one process; if "
             "the policy allows what grants allow, silence this check",
-            id="dwsps_channels.W015",
+            id="dwsps_channels.W014",
         )
     ]
 

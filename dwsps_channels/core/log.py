@@ -19,7 +19,7 @@ class Log(Struct, frozen=True):
     publications: Sequence[tuple[int, Publication]] = ()
     """The kept publications with their offsets, in order."""
     floors: Mapping[str, int] = {}
-    """By kept root (``DWSPS["HISTORY"]``) the floor of what is published at and below it."""
+    """By kept root (``conf.log_history``) the floor of what is published at and below it."""
     ages: Mapping[int, float] = {}
     """By offset how long ago a publication was appended, in seconds. What is not in it is new."""
 

@@ -54,6 +54,12 @@ class Rules(Struct, frozen=True, tag_field="type", tag="rules"):
     """Read the topic rules again, then recheck every subscription. Grants still count: a view does not go by the rules."""
 
 
+MAX_NOTICES: Final = 100_000
+"""So many the log keeps for processes that start: see ``Log``."""
+
+NOTICE_BYTES: Final = 640
+"""The room that the log has for each, on the average: most are far smaller."""
+
 Notice = Verify | Disconnect | Permission | Rules
 
 EVERYTHING: Final = Permission()

@@ -13,7 +13,7 @@ class LogEntry(models.Model):
     at = models.FloatField()
     """When it was appended, in seconds since the epoch."""
     root = models.CharField(max_length=255, blank=True)
-    """The topic of ``DWSPS["HISTORY"]`` whose bounds are in force for it; empty: none."""
+    """The root of ``conf.log_history`` whose bounds are in force for it; empty: none."""
     key = models.CharField(max_length=128, blank=True)
     """Makes it safe to publish it again; empty: none was given."""
     size = models.PositiveIntegerField()

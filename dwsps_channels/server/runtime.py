@@ -35,7 +35,7 @@ from dwsps_channels.core.broker import BrokerStats
 from dwsps_channels.core.identity import Identity, Role, hash_session_key
 from dwsps_channels.core.limits import Limits
 from dwsps_channels.core.node import Node, NodeStats
-from dwsps_channels.core.notice import Dated
+from dwsps_channels.core.notice import MAX_NOTICES, Dated
 from dwsps_channels.core.observer import Observer
 from dwsps_channels.core.peer_session import PeerSession
 from dwsps_channels.core.revocations import Revocations
@@ -358,6 +358,9 @@ class Runtime:
         return self.rechecker.was_disconnected(self.sessions.user_of(Identity("", user)), since)
 
     def _on_begin(self, notices: Sequence[Dated]) -> None:
+        if len(notices) >= MAX_NOTICES:
+            # The log has dropped older ones.
+            self._revocations.revoke(min(dated.at for dated in notices))
         for dated in notices:
             self._revocations.heed(dated)
         if self._has_begun or self.sessions:

@@ -476,21 +476,13 @@ class TestLog:
         # In memory there is only one bound.
         assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
 
-    def test_W014_grants_outlast_what_a_process_keeps(self) -> None:
-        named = {"BROKER": {"BACKEND": DATABASE}, "GRANT_MAX_AGE": 601, "TAIL_MAX_AGE": 600}
-        assert ids(DWSPS=named) == ["W014"]
-        assert ids(DWSPS=named | {"GRANT_MAX_AGE": 600}) == []
-        # A process that starts knows nothing from before, whatever the settings are.
-        assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
-
-    def test_W015_a_channel_layer_does_not_keep_what_was_revoked(self) -> None:
+    def test_W014_a_channel_layer_does_not_keep_what_was_revoked(self) -> None:
         named = {"BROKER": {"BACKEND": CHANNEL_LAYER}, "GRANT_MAX_AGE": 600}
         layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-        assert ids(DWSPS=named, CHANNEL_LAYERS=layers) == ["I001", "W015"]
+        assert ids(DWSPS=named, CHANNEL_LAYERS=layers) == ["I001", "W014"]
         assert ids(DWSPS={"GRANT_MAX_AGE": 600}, CHANNEL_LAYERS=SHARED) == []
 
     def test_a_project_that_sets_nothing_for_grants_hears_nothing_of_them(self) -> None:
-        assert ids(DWSPS={"BROKER": {"BACKEND": DATABASE}, "TAIL_MAX_AGE": 600}) == []
         layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
         assert ids(DWSPS={"BROKER": {"BACKEND": CHANNEL_LAYER}}, CHANNEL_LAYERS=layers) == ["I001"]
 

@@ -200,13 +200,24 @@ async def test_an_old_grant_wins_no_race_with_its_revocation(site: Server) -> No
         assert "publish" not in await go_round(client)
 
 
+# The messages that a process keeps, and the log; more are published after what was revoked.
+FEW = {"TAIL_MESSAGES": 5, "LOG_MESSAGES": 5}
+
+
+async def publish_many(reader: Reader) -> None:
+    for _ in range(FEW["LOG_MESSAGES"] * 2):
+        await reader.get("tell/42/")
+
+
 def test_a_server_that_starts_again_remembers_what_was_revoked(start_server: ServerFactory) -> None:
-    dwsps = {**DWSPS, "BROKER": {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}}
+    backend = {"BACKEND": "dwsps_channels.broker.backends.DatabaseBackend"}
+    dwsps = {**DWSPS, **FEW, "BROKER": backend}
 
     async def before(server: Server) -> tuple[Reader, str, str]:
         visitor = Reader(server)
         revoked = await visitor.get("order/42/")
         await visitor.get("revoke/orders.42/")
+        await publish_many(visitor)
         return visitor, revoked, await visitor.get("order/42/")
 
     async def after(visitor: Reader, revoked: str, good: str) -> list[str]:
@@ -220,9 +231,12 @@ def test_a_server_that_starts_again_remembers_what_was_revoked(start_server: Ser
     assert asyncio.run(after(visitor, revoked, good)) == ["the grant was revoked", "ack"]
 
 
-async def test_every_process_heeds_a_revocation(start_server: ServerFactory, redis: Redis) -> None:
+async def test_every_process_heeds_a_revocation_and_one_that_starts_later(
+    start_server: ServerFactory, redis: Redis
+) -> None:
     env = {**SITE, "REDIS_URL": redis.url}
-    one, other = (start_server(kind, env=env, dwsps=DWSPS) for kind in ("fastlane", "daphne"))
+    dwsps = {**DWSPS, **FEW}
+    one, other = (start_server(kind, env=env, dwsps=dwsps) for kind in ("fastlane", "daphne"))
     here = Reader(one)
     there = Reader(other, here.browser)
     await here.get("enter/ada/")
@@ -240,3 +254,9 @@ async def test_every_process_heeds_a_revocation(start_server: ServerFactory, red
             assert await ask(client, "orders.1", first) == "the grant was revoked"
             assert await ask(client, "orders.2", second) == "ack"
             assert await ask(client, "orders.1", await there.get("order/1/")) == "ack"
+
+    await publish_many(here)
+    other.kill()
+    other.start()
+    assert await there.ask("orders.1", first) == "the grant was revoked"
+    assert await there.ask("orders.2", second) == "ack"

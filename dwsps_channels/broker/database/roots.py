@@ -1,4 +1,4 @@
-"""The parts of the log that are kept apart: what is below each root of ``DWSPS["HISTORY"]``, and the rest."""
+"""The parts of the log that are kept apart: what is below each root of ``conf.log_history``, and the rest."""
 
 from collections.abc import Collection, Mapping
 from typing import Final

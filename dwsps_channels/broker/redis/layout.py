@@ -93,7 +93,7 @@ class Layout:
 
     ``name`` is the same in each process of the server, and no other server's on this Redis. ``bounds`` are those of the log:
     Redis keeps up to ten seconds more, so that a slow process finds what it has yet to read. ``roots`` are the topics of
-    ``DWSPS["HISTORY"]`` with their bounds; ``None``: nothing is kept there apart from the log. ``tail``: how much of
+    ``conf.log_history`` with their bounds; ``None``: nothing is kept there apart from the log. ``tail``: how much of
     the log a process loads when it starts; everything by default.
     """
 
