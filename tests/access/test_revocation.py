@@ -1,4 +1,4 @@
-"""Access that is taken away, on a server of two processes: from the answer of the request on, how long messages still come."""
+"""Access that is taken away, on a server of three processes: from the answer of the request on, how long messages still come."""
 
 import asyncio
 import json
@@ -31,8 +31,8 @@ _names = count(1)
 
 
 @pytest.fixture(scope="module")
-def kinds() -> tuple[str, str]:
-    return "daphne", "fastlane"
+def kinds() -> tuple[str, ...]:
+    return "daphne", "fastlane", "uvicorn"
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def broker(folder: Path) -> Iterator[Redis]:
 
 @pytest.fixture(scope="module")
 def servers(
-    kinds: tuple[str, str], broker: Redis, migrated_database: Path, folder: Path
+    kinds: tuple[str, ...], broker: Redis, migrated_database: Path, folder: Path
 ) -> Iterator[list[Server]]:
-    """Two processes of one server. Their rules are there."""
+    """The processes of one server, one on each kind of server. Their rules are there."""
     with Server.all_closed() as started:
         env = {
             "REDIS_URL": broker.url,
