@@ -198,9 +198,9 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
         yield servers[0].start()
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A running PostgreSQL of the module's own, with every table."""
+@pytest.fixture(scope="session")
+def migrated_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running PostgreSQL whose database has every table and no rows, to be copied: see ``postgres``."""
     with Postgres.all_closed() as servers:
         server = postgres_server(tmp_path_factory.mktemp("postgres"))
         servers.append(server)
@@ -208,6 +208,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         environment = base_environment(Path()) | {"DATABASE_URL": server.url}
         manage("migrate", "--verbosity", "0", env=environment)
         yield server
+
+
+@pytest.fixture(scope="module")
+def postgres(migrated_postgres: Postgres) -> Iterator[Postgres]:
+    """A running PostgreSQL with a database of the module's own, with every table. Other modules use the same server."""
+    with migrated_postgres.copied_database():
+        yield migrated_postgres
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

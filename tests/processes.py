@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -26,7 +27,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NoReturn, Self, TypeVar, overload
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.forks import Forks
 
@@ -344,11 +347,28 @@ class Postgres(Child):
     """A PostgreSQL server. It keeps its data when it is restarted."""
 
     data: Path
+    _database = "postgres"
 
     @property
     def url(self) -> str:
-        """Of its one database, for `DATABASE_URL`."""
-        return f"postgres://postgres@{HOST}:{self.port}/postgres"
+        """Of its database, for `DATABASE_URL`."""
+        return self._url(self._database)
+
+    def _url(self, database: str) -> str:
+        return f"postgres://postgres@{HOST}:{self.port}/{database}"
+
+    @contextmanager
+    def copied_database(self) -> Iterator[None]:
+        """Have a copy of its database, to which nobody may be connected, as its database; then the former again."""
+        former, name = self._database, f"copy_{secrets.token_hex(4)}"
+        with psycopg.connect(self._url("template1"), autocommit=True) as connection:
+            names = map(sql.Identifier, (name, former))
+            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
+        self._database = name
+        try:
+            yield
+        finally:
+            self._database = former
 
     def _accepts(self) -> bool:
         # It listens before it is ready.

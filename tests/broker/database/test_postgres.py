@@ -4,7 +4,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,14 +17,7 @@ from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import Member, publication
 from tests.broker.database.databases import ALIAS, broker, database_at
 from tests.broker.database.queries import in_thread
-from tests.processes import (
-    HOST,
-    Postgres,
-    base_environment,
-    manage,
-    postgres_server,
-    wait_until_async,
-)
+from tests.processes import HOST, Postgres, wait_until_async
 
 pytestmark = pytest.mark.processes
 
@@ -191,23 +183,10 @@ async def test_what_the_log_needs_holds_for_its_transactions_alone(postgres_usin
     assert await in_thread(look) == (["on", "5s"], ["off", "0"])
 
 
-@pytest.fixture
-def own_postgres(tmp_path: Path, django_db_blocker: Any) -> Iterator[Postgres]:
-    """A PostgreSQL for a test that ends it."""
-    with Postgres.all_closed() as servers:
-        server = postgres_server(tmp_path)
-        servers.append(server)
-        server.start()
-        environment = base_environment(Path()) | {"DATABASE_URL": server.url}
-        manage("migrate", "--verbosity", "0", env=environment)
-        with django_db_blocker.unblock(), database_at(server.url):
-            yield server
-
-
 async def test_what_was_acknowledged_survives_a_database_that_crashes(
-    own_postgres: Postgres,
+    postgres: Postgres, postgres_using: str
 ) -> None:
-    member = await Member(broker(ALIAS)).start()
+    member = await Member(broker(postgres_using)).start()
     accepted: dict[int, int] = {}
     refused: set[int] = set()
     unknown: set[int] = set()
@@ -233,10 +212,10 @@ async def test_what_was_acknowledged_survives_a_database_that_crashes(
     for _ in range(3):
         before = len(accepted)
         await wait_until_async(lambda before=before: len(accepted) > before + 50, 30)  # type: ignore[misc]
-        own_postgres.signal(signal.SIGQUIT)  # ends without a checkpoint, as if it had crashed
-        await asyncio.to_thread(own_postgres.wait)
+        postgres.signal(signal.SIGQUIT)  # ends without a checkpoint, as if it had crashed
+        await asyncio.to_thread(postgres.wait)
         await publish_one()
-        await asyncio.to_thread(own_postgres.start)
+        postgres.start()
     before = len(accepted)
     await wait_until_async(lambda: len(accepted) > before + 50, 30)
     stopping = True
