@@ -147,8 +147,19 @@ class Worker:
             elif stopping.done():
                 # Take in nothing more, so that the flush can end.
                 await _end(running)
-                if left := await forwarder.flush(FLUSH_GRACE):
-                    logger.info("stopping with %d messages that peers have not acknowledged", left)
+                flushing = asyncio.create_task(forwarder.flush(FLUSH_GRACE))
+                try:
+                    # Once another worker has the lease, it sends what is left.
+                    await asyncio.wait((flushing, lost), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    await _end(flushing)
+                if not flushing.cancelled():
+                    if left := flushing.result():
+                        logger.info(
+                            "stopping with %d messages that peers have not acknowledged", left
+                        )
+                elif not lost.result():
+                    logger.warning("the lease was lost to another worker while stopping")
         finally:
             is_ours = not lost.done() or lost.result()
             await _end(running, stopping, *others)

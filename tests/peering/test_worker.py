@@ -309,6 +309,27 @@ class TestStopping:
         assert (status.lag, status.oldest_at) == (0, None)
         assert await holder() == ""
 
+    async def test_what_another_one_sends_by_now_is_not_waited_for(
+        self,
+        far: FarServer,
+        peer: Peer,
+        start_worker: StartWorker,
+        client: WireClient,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        far.answer = lambda frame: None
+        running = start_worker()
+        await client.publish("news", 1)
+        await gets(far, 1)
+        running.worker.stop()
+        until = timezone.now() + timedelta(seconds=600)
+        await Lease.objects.aupdate(holder="somebody else", expires_at=until)
+        async with asyncio.timeout(worker.FLUSH_GRACE / 2):
+            await running.task
+        assert "the lease was lost to another worker while stopping" in caplog.text
+        assert await holder() == "somebody else"
+        assert not await PeerStatus.objects.filter(last_error="the worker has stopped").aexists()
+
     async def test_what_cannot_be_sent_is_left_for_the_next_one(
         self,
         far: FarServer,
