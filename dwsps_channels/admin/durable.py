@@ -25,7 +25,7 @@ class DurableMessageAdmin(_ModelAdmin):
     list_display = ("topic", "created_at", "attempts", "due_at", "last_error")
     list_filter = ("topic",)
     search_fields = ("topic", "last_error")
-    ordering = ("created_at",)
+    ordering = ("created_at", "id")
     fields = ("topic", "content", "timestamp", "created_at", "attempts", "due_at", "last_error")
     readonly_fields = fields
     actions = ("publish_now",)

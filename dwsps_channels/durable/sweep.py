@@ -73,7 +73,7 @@ def sweep(
     rows = rows_of(database)
     chosen = rows.due() if only is None else rows.filter(pk__in=only)
     ids = list(
-        chosen.order_by("due_at", "created_at").values_list("pk", flat=True)[: limit or BATCH]
+        chosen.order_by("due_at", "created_at", "id").values_list("pk", flat=True)[: limit or BATCH]
     )
     # Written before anything is sent. So a replica, which takes no writes, sends nothing; and a message that kills the process
     # is not the first again.
@@ -82,7 +82,7 @@ def sweep(
     if not ids or not chosen.filter(pk__in=ids).update(**claimed):
         return Swept()
     ends_at = monotonic() + conf.PUBLISH_TIMEOUT
-    left = list(rows.filter(pk__in=ids).order_by("created_at"))
+    left = list(rows.filter(pk__in=ids).oldest_first())
     sent: list[UUID] = []
     refused, refusal, problem = 0, "", ""
     while left and not problem and monotonic() < ends_at and not is_stopping():

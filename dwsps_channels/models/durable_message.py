@@ -19,6 +19,10 @@ class DurableMessageQuerySet(models.QuerySet["DurableMessage"]):
         """Select the messages that their process did not get published: those that are due, or were tried."""
         return self.filter(Q(due_at__lte=Now()) | Q(attempts__gt=0))
 
+    def oldest_first(self) -> "DurableMessageQuerySet":
+        """Order by age. Messages of one thread keep the order in which they were published, those with a key excepted."""
+        return self.order_by("created_at", "id")
+
     def older_than(self, seconds: float) -> "DurableMessageQuerySet":
         """Select the messages that were stored more than so many seconds ago."""
         return self.filter(created_at__lt=Now() - timedelta(seconds=seconds))

@@ -6,8 +6,10 @@ What is left, since the process died or the server was away, the worker publishe
 import asyncio
 from datetime import timedelta
 from functools import partial
+from secrets import randbits
+from time import time_ns
 from typing import Final, NamedTuple, Self
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ImproperlyConfigured
@@ -121,13 +123,21 @@ def _insert(outgoing: OutgoingMessage, database: str) -> DurableMessage:
         "due_at": Now() + timedelta(seconds=conf.PUBLISH_TIMEOUT + MARGIN),
     }
     if not outgoing.key:
-        return rows.create(id=uuid4(), **fields)
+        return rows.create(id=_new_id(), **fields)
     find_or_insert = partial(rows.get_or_create, id=uuid5(_KEYS, outgoing.key), defaults=fields)
     try:
         return find_or_insert()[0]
     except IntegrityError:
         # The other row has just gone, between the insert that met it and the look at it.
         return find_or_insert()[0]
+
+
+def _new_id() -> UUID:
+    """Make an id above those that this thread has made before.
+
+    By the database's clock messages may be equally old: SQLite's has milliseconds.
+    """
+    return UUID(int=time_ns() << 64 | randbits(64))
 
 
 def _send(publisher: Publisher, stored: StoredMessage) -> PublishResult | None:

@@ -7,12 +7,14 @@ from django.db import OperationalError
 from django.db.models.functions import Now
 from django.test import override_settings
 
+from dwsps_channels import publish
 from dwsps_channels.durable import sweep as sweep_module
 from dwsps_channels.durable.sweep import Swept, drop_old, sweep
 from dwsps_channels.exceptions import MessageTooLarge, NotServing, Unavailable
 from dwsps_channels.models import DurableMessage, DurableMessageQuerySet
 from dwsps_channels.publishing.publisher import OutgoingMessage
 from dwsps_channels.remote.websocket import RefusedByServer
+from dwsps_channels.testing import real_publishes
 from tests.durable.publishers import ScriptedPublisher
 from tests.durable.rows import leave, topics
 
@@ -54,6 +56,20 @@ class TestSent:
         ]
         assert publisher.published[0].timestamp == first.timestamp
         assert topics() == []
+
+    def test_those_of_one_millisecond_in_the_order_of_their_publishes(
+        self, publisher: ScriptedPublisher
+    ) -> None:
+        """As SQLite has them if one transaction publishes several."""
+        with real_publishes():
+            for number in range(20):
+                publish("a", number, durable=True)
+        DurableMessage.objects.update(
+            created_at=Now() - timedelta(seconds=20), due_at=Now() - timedelta(seconds=10)
+        )
+        assert sweep("default", publisher, limit=10).sent == 10
+        assert sweep("default", publisher).sent == 10
+        assert [int(bytes(each.payload)) for each in publisher.published] == list(range(20))
 
     def test_what_its_process_may_still_publish_is_left_alone(
         self, publisher: ScriptedPublisher

@@ -113,7 +113,7 @@ def _databases() -> Sequence[str]:
 
 def _send_all(database: str) -> Iterator[Swept]:
     """Sweep all that is left behind in ``database`` now, each message once, until the server takes no more."""
-    left = DurableMessage.objects.using(database).left().order_by("due_at", "created_at")
+    left = DurableMessage.objects.using(database).left().order_by("due_at", "created_at", "id")
     waiting = list(left.values_list("pk", flat=True))
     while waiting:
         swept = sweep(database, choose_publisher(), waiting[:BATCH])
@@ -145,7 +145,7 @@ def _by_topic(waiting: Sequence[Waiting]) -> Iterator[tuple[str, ...]]:
 def _by_id(databases: Sequence[str]) -> Iterator[tuple[str, ...]]:
     yield ("ID", "TOPIC", "STORED", "ATTEMPTS", "LAST ERROR")
     for database in databases:
-        rows = DurableMessage.objects.using(database).order_by("created_at")
+        rows = DurableMessage.objects.using(database).oldest_first()
         for row in rows.defer("message").iterator():
             yield (
                 str(row.id),
