@@ -16,6 +16,7 @@ from django.db import DatabaseError, router
 
 from dwsps_channels.broker.backends import BrokerBackend, MemoryBackend, configured_backend
 from dwsps_channels.checks.application import CannotLoad, load, ways_of
+from dwsps_channels.client.backoff import MAX_DELAY
 from dwsps_channels.conf import KEYS, conf, configured, describe, hint_for_unknown, problems
 from dwsps_channels.policies import AllowAll
 
@@ -267,6 +268,8 @@ def _unusable() -> list[CheckMessage]:
         found.append(Error(str(error), hint=describe("BROKER"), id="dwsps_channels.E010"))
     else:
         found.extend(backend.check())
+        if backend.keeps_log:
+            found.extend(_short_log(is_in_memory=isinstance(backend, MemoryBackend)))
         if backend.keeps_log and not isinstance(backend, MemoryBackend):
             found.extend(_small_log())
         if backend.joins_processes and not backend.keeps_log:
@@ -300,6 +303,24 @@ def _small_log() -> list[CheckMessage]:
             id="dwsps_channels.W012",
         )
     ]
+
+
+def _short_log(*, is_in_memory: bool) -> list[CheckMessage]:
+    """Check that messages are kept for as long as clients and peers are away although all is well again."""
+    short = []
+    if conf.TAIL_MAX_AGE < MAX_DELAY:
+        short.append(
+            f"DWSPS['TAIL_MAX_AGE'] is below {MAX_DELAY:g}: so many seconds may pass before a client comes back that has lost "
+            "its connection, and what it missed is gone then"
+        )
+    away = conf.TIMINGS.LEASE_TIMEOUT + conf.TIMINGS.LINK_BACKOFF_CAP
+    if not is_in_memory and away > conf.LOG_MAX_AGE:
+        short.append(
+            f"DWSPS['LOG_MAX_AGE'] is below {away:g}: so many seconds may pass before another worker takes over and its links "
+            "are connected, and what peers missed is gone then"
+        )
+    hint = "keep messages for minutes at least: their number and their bytes are bounded as well"
+    return [Warning(problem, hint=hint, id="dwsps_channels.W015") for problem in short]
 
 
 def _void_grants(backend: BrokerBackend) -> list[CheckMessage]:

@@ -4,8 +4,12 @@ import random
 import time
 from collections.abc import Callable
 from enum import Enum, auto
+from typing import Final
 
 from dwsps_channels.protocol.close_codes import CloseCode
+
+# The ceiling of the last delays. The JavaScript client has the same.
+MAX_DELAY: Final = 20.0
 
 
 class Return(Enum):
@@ -35,7 +39,7 @@ class Backoff:
     def __init__(
         self,
         base: float = 0.5,
-        cap: float = 20.0,
+        cap: float = MAX_DELAY,
         *,
         stable_after: float = 10.0,
         renews_token: bool = False,

@@ -469,11 +469,27 @@ class TestHistory:
 class TestLog:
     @pytest.mark.parametrize("key", ["MESSAGES", "BYTES", "MAX_AGE"])
     def test_W012_it_keeps_less_than_a_process(self, key: str) -> None:
-        named = {"BROKER": {"BACKEND": DATABASE}, f"LOG_{key}": 2, f"TAIL_{key}": 3}
+        named = {"BROKER": {"BACKEND": DATABASE}, f"LOG_{key}": 200, f"TAIL_{key}": 300}
         message = found_only("W012", DWSPS=named)
         assert f"LOG_{key}" in message.msg
-        assert ids(DWSPS=named | {f"LOG_{key}": 3}) == []
+        assert ids(DWSPS=named | {f"LOG_{key}": 300}) == []
         # In memory there is only one bound.
+        assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
+
+    @pytest.mark.parametrize("broker", [MEMORY, {"BACKEND": DATABASE}])
+    def test_W015_a_client_that_comes_back_has_missed_what_is_gone(
+        self, broker: dict[str, str]
+    ) -> None:
+        message = found_only("W015", DWSPS={"BROKER": broker, "TAIL_MAX_AGE": 19.9})
+        assert message.msg.startswith("DWSPS['TAIL_MAX_AGE'] is below 20:")
+        assert ids(DWSPS={"BROKER": broker, "TAIL_MAX_AGE": 20.0}) == []
+
+    def test_W015_so_has_a_peer_after_a_worker_was_killed(self) -> None:
+        named = {"BROKER": {"BACKEND": DATABASE}, "LOG_MAX_AGE": 30.0, "TAIL_MAX_AGE": 30.0}
+        message = found_only("W015", DWSPS=named)
+        assert message.msg.startswith("DWSPS['LOG_MAX_AGE'] is below 36:")
+        assert ids(DWSPS=named | {"TIMINGS": {"LINK_BACKOFF_CAP": 24.0}}) == []
+        # In memory the log is the tail.
         assert ids(DWSPS=named | {"BROKER": MEMORY}) == []
 
     def test_W014_a_channel_layer_does_not_keep_what_was_revoked(self) -> None:
