@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import Mapping
 
 from websockets.asyncio.client import connect
@@ -11,6 +10,7 @@ from tests.peering.conftest import MakeSites
 from tests.peering.test_mesh import is_at
 from tests.peering.traffic import TOPIC, publish_until
 from tests.processes import wait_until_async
+from tests.proxy import proxy_to
 
 # Messages a second: the logs keep them all, however long the peer takes to start.
 RATE = 200.0
@@ -38,27 +38,33 @@ async def test_each_message_is_in_its_log_once_and_in_order(make_sites: MakeSite
     north.start_server()
     south.start_server()
     south.add_peer("north", north.url, "--no-forward")
-    north.add_peer("south", south.url)
-    north.start_worker()
-    await is_at(north, "south", "connected")
-    done = asyncio.Event()
-    publishing = asyncio.create_task(publish_until(done, north.url, "north", RATE))
-    moments = random.Random(11)
-    # What counts is a kill that hits it between a message and its ack.
-    kills = 0
-    while kills < 2 or (not north.peer("south")["resent"] and kills < 10):
-        acked = north.peer("south")["acked"]
+    async with proxy_to(south.port) as proxy:
+        north.add_peer("south", f"ws://127.0.0.1:{proxy.port}")
+        north.start_worker()
+        await is_at(north, "south", "connected")
+        done = asyncio.Event()
+        publishing = asyncio.create_task(publish_until(done, north.url, "north", RATE))
+        for _ in range(2):
+            acked = north.peer("south")["acked"]
+            await wait_until_async(
+                lambda: north.peer("south")["acked"] > acked + 100,  # noqa: B023
+                20,
+            )
+            # From now on it has messages of which the worker does not know that.
+            proxy.hold()
+            had = len(await kept(south.url))
+
+            async def has_more() -> bool:
+                return len(await kept(south.url)) > had + 20  # noqa: B023
+
+            await wait_until_async(has_more, 20)
+            await asyncio.to_thread(south.server.kill)
+            proxy.flow()
+            await asyncio.to_thread(south.server.start)
+        done.set()
+        count = await publishing
         await wait_until_async(
-            lambda: north.peer("south")["acked"] > acked + 100,  # noqa: B023
+            lambda: north.peer("south")["acked"] + north.peer("south")["dropped"] == count, 60
         )
-        await asyncio.sleep(moments.uniform(0.0, 0.5))  # any moment will do
-        await asyncio.to_thread(south.server.kill)
-        await asyncio.to_thread(south.server.start)
-        kills += 1
-    done.set()
-    count = await publishing
-    await wait_until_async(
-        lambda: north.peer("south")["acked"] + north.peer("south")["dropped"] == count, 60
-    )
-    assert await kept(south.url) == list(range(count))
-    assert north.peer("south")["resent"] > 0
+        assert await kept(south.url) == list(range(count))
+        assert north.peer("south")["resent"] > 0
