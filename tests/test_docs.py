@@ -329,6 +329,7 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
 # The rows of "When something breaks", each with the tests that show it.
 BREAKS = {
     "the peer is down": (
+        "durability/test_retention.py::test_what_a_peer_misses_beyond_the_log_is_counted_and_said",
         "peering/test_sources.py::test_in_redis",
         "peering/test_sources.py::test_in_the_database",
         "peering/outbound/test_link.py::test_what_the_log_no_longer_has_is_counted",
@@ -365,6 +366,7 @@ BREAKS = {
         "peering/outbound/test_forwarder.py::test_another_one_may_have_lost_what_was_not_read_of_the_first",
     ),
     "this server is restarted": (
+        "durability/test_server.py::test_a_server_that_is_restarted_has_its_worker_read_everything",
         "durability/test_server.py::test_a_server_that_ends_while_its_worker_is_away",
     ),
     "server and worker are killed together": (
@@ -373,15 +375,18 @@ BREAKS = {
     ),
     "the peer is killed": (
         "peering/test_peer_killed.py::test_each_message_is_in_its_log_once_and_in_order",
+        "durability/test_peer.py::test_a_peer_that_is_killed_has_each_message_once",
     ),
     "one of the peer's processes is killed": (
         "peering/test_killed_on_redis.py::test_every_process_of_a_server_knows_what_was_seen",
     ),
     "Redis is down, at the peer": (
+        "durability/test_peer.py::test_a_peer_whose_redis_is_killed_has_each_message_once",
         "peering/outbound/test_link.py::test_an_error_that_may_pass_has_all_sent_again_in_order",
     ),
     "Redis is down, here": (
         "durability/test_redis.py::test_redis_is_killed_with_three_processes_on_it",
+        "broker/redis/test_source_faults.py::test_a_redis_that_loses_its_end_is_read_again_from_shortly_before",
         "peering/outbound/test_link.py::test_what_a_log_that_began_again_repeats_is_not_sent_again",
     ),
     "the database is down": (

@@ -19,7 +19,7 @@ def deploy(migrated_database: Path, tmp_path: Path) -> Iterator[Deploy]:
 
     ``processes`` are those of north, which serve and forward themselves if ``serve`` is true; else there are so many
     ``workers``. ``dwsps`` is what north's setting has beyond its broker, ``south_dwsps`` what south's has. ``south_url`` is
-    where north finds south, which listens on ``south_port``, and has ``south_broker``: ``memory`` or ``sqlite``.
+    where north finds south, which listens on ``south_port``, and has ``south_broker``: ``memory``, ``sqlite`` or ``redis``.
     If ``with_west`` is true, north has a second peer.
     """
     children: list[Child] = []

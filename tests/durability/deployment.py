@@ -51,6 +51,8 @@ class Deployment:
         self.broker = broker
         self.keeper = keeper
         """The Redis or PostgreSQL that has north's log."""
+        self.south_keeper: Child | None = None
+        """The Redis that has south's log."""
         self.servers: list[Server] = []
         self.workers: list[Worker] = []
         self.moments = random.Random(f"{broker}")
@@ -179,9 +181,7 @@ def make_deployment(
     """Return them without processes, but for the Redis or PostgreSQL."""
     keeper: Redis | Postgres | None = None
     if broker == "redis":
-        keeper = north.redis = KeepingRedis.make(folder)
-        children.append(keeper)
-        keeper.start()
+        keeper = north.redis = _start_redis(folder, children)
     elif broker == "postgres":
         keeper = postgres_server(folder, keeps_commits=True)
         children.append(keeper)
@@ -191,7 +191,16 @@ def make_deployment(
         manage("migrate", "--verbosity", "0", env=environment)
     north.dwsps = {"BROKER": _backend(BACKENDS[broker]), **dwsps}
     south.dwsps = {"BROKER": _backend(BACKENDS[south_broker]), **south_dwsps}
-    return Deployment(north, south, others, broker, keeper)
+    deployment = Deployment(north, south, others, broker, keeper)
+    if south_broker == "redis":
+        deployment.south_keeper = south.redis = _start_redis(folder, children)
+    return deployment
+
+
+def _start_redis(folder: Path, children: list[Child]) -> Redis:
+    redis = KeepingRedis.make(folder)
+    children.append(redis)
+    return redis.start()
 
 
 def _backend(name: str) -> dict[str, str]:
