@@ -1,5 +1,6 @@
 """A deployment of the project: a server, or two, with a database and workers of its own."""
 
+import itertools
 import json
 import shutil
 import sqlite3
@@ -70,6 +71,7 @@ class Site:
         self._children = children
         self._servers: list[Server] = []
         self.workers: list[Worker] = []
+        self._numbers = itertools.count(1)
         self.factory = ServerFactory(self._servers, folder=self.folder, database=self.database)
         self.port = free_port()
         self.redis: Redis | None = None
@@ -91,7 +93,7 @@ class Site:
             environment["DATABASE_URL"] = self.database_url
         return environment
 
-    def start_server(self, kind: str = "daphne", port: int | None = None) -> Server:
+    def start_server(self, kind: str = "fastlane", port: int | None = None) -> Server:
         """Start a server process, the first one on the site's port."""
         server = self.factory(
             kind,
@@ -126,9 +128,8 @@ class Site:
         return self._servers[0]
 
     def start_worker(self, *arguments: str) -> Worker:
-        number = len(self.workers) + 1
         worker = Worker(
-            f"worker-{self.name}-{number}",
+            f"worker-{self.name}-{next(self._numbers)}",
             [sys.executable, "manage.py", "runpubsub", *arguments],
             port=0,
             env=self.server.env,
@@ -144,19 +145,40 @@ class Site:
         path.write_text(secret or SECRET)
         manage("peers", "add", name, url, "--secret-file", str(path), *flags, env=self._env)
 
+    def remove_peers(self) -> None:
+        """Remove all peers, whoever has added them."""
+        with closing(sqlite3.connect(self.database, timeout=10)) as database:
+            found = database.execute("SELECT name FROM dwsps_channels_peer").fetchall()
+        if found:
+            self.peers("remove", *(name for [name] in found))
+
+    def end_workers(self) -> None:
+        """Have the workers end, so that the next one need not wait for a lease."""
+        for worker in self.workers:
+            if worker.exit_status is None:
+                worker.terminate()
+        self.workers.clear()
+
     def peers(self, *arguments: str) -> str:
         """Run ``manage.py peers``."""
         return manage("peers", *arguments, env=self._env)
 
     def peer(self, name: str) -> dict[str, Any]:
         """Return the worker's status of this peer; empty: none yet."""
+        return self._row("dwsps_channels_peerstatus", name)
+
+    def inbound(self, name: str) -> dict[str, Any]:
+        """Return what this server's only process reports of this peer; empty: nothing yet."""
+        return self._row("dwsps_channels_peerinbound", name)
+
+    def _row(self, table: str, peer: str) -> dict[str, Any]:
         # Past Django: a process for each look would be most of what these tests cost.
         with closing(sqlite3.connect(self.database, timeout=10)) as database:
             database.row_factory = sqlite3.Row
             row = database.execute(
-                "SELECT status.* FROM dwsps_channels_peerstatus status "
-                "JOIN dwsps_channels_peer peer ON peer.id = status.peer_id WHERE peer.name = ?",
-                [name],
+                f"SELECT found.* FROM {table} found "
+                "JOIN dwsps_channels_peer peer ON peer.id = found.peer_id WHERE peer.name = ?",
+                [peer],
             ).fetchone()
         return dict(row or {})
 

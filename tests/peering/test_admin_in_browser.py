@@ -16,10 +16,29 @@ from tests.processes import manage, wait_until
 PASSWORD = "a password for this test"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
+
+
+@pytest.fixture(scope="module")
+def running(make_shared_sites: MakeSites) -> list[Site]:
+    """Two servers; north has an admin."""
+    north, south = make_shared_sites("north", "south")
+    north.start_server()
+    south.start_server()
+    create_admin(north)
+    return [north, south]
+
+
+@pytest.fixture
+def two(running: list[Site]) -> Iterator[list[Site]]:
+    """They know no peers yet, and have no workers."""
+    yield running
+    for site in running:
+        site.end_workers()
+        site.remove_peers()
 
 
 def create_admin(site: Site) -> None:
@@ -51,15 +70,11 @@ def log_in(browser: Browser, site: Site, bodies: list[str]) -> Page:
 OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
 
 
-def test_a_peer_is_added_connects_is_disabled_and_goes(
-    browser: Browser, make_sites: MakeSites
-) -> None:
-    north, south = make_sites("north", "south")
-    north.start_server()
-    far = south.start_server()
+def test_a_peer_is_added_connects_is_disabled_and_goes(browser: Browser, two: list[Site]) -> None:
+    north, south = two
+    far = south.server
     south.add_peer("north", north.url, "--no-forward")
     north.start_worker()
-    create_admin(north)
     bodies: list[str] = []
     page = log_in(browser, north, bodies)
     peers = f"{north.server.http_url}/admin/dwsps_channels/peer/"
@@ -74,6 +89,8 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     page.fill("#id_url", south.url)
     page.fill("#id_new_secret", SECRET)
     page.click("input[name=_save]")
+    # A page takes more than a look at the row.
+    wait_until(lambda: north.peer("south").get("state") == "connected")
     wait_until(lambda: "connected" in state(), what="the list says that it is connected")
     wait_until(lambda: "peer 'north' connected" in far.log)
 
@@ -103,6 +120,7 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
     page.select_option("select[name=action]", "disable")
     page.click("button[name=index]")
     wait_until(lambda: "peer 'north' disconnected" in far.log)
+    wait_until(lambda: north.peer("south")["state"] == "disabled")
     wait_until(lambda: "disabled" in state(), what="the list says that it is disabled")
 
     page.close()
@@ -113,14 +131,11 @@ def test_a_peer_is_added_connects_is_disabled_and_goes(
 
 
 def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
-    browser: Browser, make_sites: MakeSites
+    browser: Browser, two: list[Site]
 ) -> None:
-    north, south = make_sites("north", "south")
-    north.start_server()
-    south.start_server()
+    north, south = two
     north.add_peer("south", south.url, "--no-forward")
     south.add_peer("north", north.url)
-    create_admin(north)
     page = log_in(browser, north, [])
 
     def receiving() -> str:
@@ -129,11 +144,13 @@ def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
 
     assert receiving() == "not connected"
     worker = south.start_worker()
-    wait_until(lambda: "connected, for" in receiving(), 20, "the list says that it is connected")
+    wait_until(lambda: north.inbound("south").get("connections") == 1)
+    wait_until(lambda: "connected, for" in receiving(), what="the list says that it is connected")
     with BlockingClient(south.url) as client:
         for number in range(3):
             client.publish("news", number)
-    wait_until(lambda: "3 received" in receiving(), 20, "the list says how much came")
+    wait_until(lambda: north.inbound("south")["received"] == 3)
+    assert "3 received" in receiving()
 
     page.click(".field-name a")
     expect(page.locator(".field-receiving_state")).to_contain_text("connected, for")
@@ -141,11 +158,11 @@ def test_an_operator_sees_what_a_peer_sends_and_when_it_left(
     expect(page.locator(".field-received")).to_contain_text("3")
 
     worker.terminate()
-    wait_until(lambda: "left" in receiving(), 20, "the list says that it left")
+    wait_until(lambda: north.inbound("south")["connections"] == 0)
+    assert "left" in receiving()
     assert "3 received" in receiving()
     # What a process has counted outlives it.
-    north.server.kill()
-    north.server.start()
+    north.server.restart()
     assert re.fullmatch(r"left \d+ (s|min) ago · 3 received", receiving())
 
 

@@ -12,7 +12,7 @@ from tests.proxy import proxy_to
 # A link notices within the sum of both that nobody is there. An attempt to reconnect, too, ends without an answer.
 HEARTBEATS = {"LINK_HEARTBEAT_INTERVAL": 1.0, "LINK_HEARTBEAT_TIMEOUT": 2.0}
 ATTEMPTS = {"LINK_OPEN_TIMEOUT": 1.0}
-COUNT = 1_000
+COUNT = 600
 
 
 async def test_a_connection_that_is_cut_without_notice_loses_nothing(make_sites: MakeSites) -> None:
@@ -23,8 +23,8 @@ async def test_a_connection_that_is_cut_without_notice_loses_nothing(make_sites:
         north.add_peer("south", f"ws://127.0.0.1:{proxy.port}")
         await is_at(north, "south", "connected")
         async with Audience(south.url) as audience:
-            publishing = asyncio.create_task(publish(north.url, "north", COUNT, rate=100))
-            await audience.has_so_many("north", 100)
+            publishing = asyncio.create_task(publish(north.url, "north", COUNT, rate=50))
+            await audience.has_so_many("north", 50)
             proxy.cut()
             taken = proxy.accepted
             await wait_until_async(

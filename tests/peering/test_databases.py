@@ -1,8 +1,11 @@
-"""Peers and their statuses on each database: what one process writes, another one reads."""
+"""Peers, their statuses and the lease on each database: several processes use them."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
-from tests.processes import manage
+from tests.processes import ROOT, manage
 
 SECRET = "the-secret-of-this-peer"
 
@@ -40,8 +43,9 @@ assert PeerInbound.objects.count() == 2
 RESTART = """
 from dwsps_channels.core.page import Position
 from dwsps_channels.models import Peer
-from dwsps_channels.peering import store
+from dwsps_channels.peering import lease, store
 
+lease.release("the worker")
 [config] = store.load_peers()
 assert store.load_position(config).cursor
 Peer.objects.disable()
@@ -69,3 +73,44 @@ def test_the_command_lists_what_the_worker_wrote(database_environment: dict[str,
     manage("shell", "-c", RESTART, env=database_environment)
     manage("peers", "remove", "far", env=database_environment)
     assert json.loads(manage("peers", "list", "--json", env=database_environment)) == []
+
+
+def test_of_processes_that_compete_one_has_the_lease_at_a_time(
+    database_environment: dict[str, str], tmp_path: Path
+) -> None:
+    rounds, names = 20, ("one", "two")
+    children = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.peering.lease_holder",
+                name,
+                str(rounds),
+                tmp_path / "lock",
+            ],
+            cwd=ROOT,
+            env=database_environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    try:
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in children:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        for child in children:
+            out, err = child.communicate(timeout=60)
+            assert child.returncode == 0, err
+            assert out == f"{rounds}\n"
+    finally:
+        for child in children:
+            child.kill()
+            child.communicate()

@@ -1,17 +1,14 @@
 """The worker's lease: one holder at a time, by the database's clock."""
 
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from django.db import connection
 
 from dwsps_channels.models import Lease
 from dwsps_channels.peering import lease
-from tests.processes import ROOT, wait_until
+from tests.processes import wait_until
 
 pytestmark = pytest.mark.django_db
 
@@ -76,44 +73,3 @@ def selected(query: str) -> datetime:
         cursor.execute(query)
         [value] = cursor.fetchone()
     return value if isinstance(value, datetime) else datetime.fromisoformat(value)
-
-
-def test_of_processes_that_compete_one_has_it_at_a_time(
-    database_environment: dict[str, str], tmp_path: Path
-) -> None:
-    rounds, names = 30, ("one", "two", "three")
-    children = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "tests.peering.lease_holder",
-                name,
-                str(rounds),
-                tmp_path / "lock",
-            ],
-            cwd=ROOT,
-            env=database_environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    try:
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "ready\n"
-        for child in children:
-            assert child.stdin is not None
-            child.stdin.write("go\n")
-            child.stdin.flush()
-        for child in children:
-            out, err = child.communicate(timeout=60)
-            assert child.returncode == 0, err
-            assert out == f"{rounds}\n"
-    finally:
-        for child in children:
-            child.kill()
-            child.communicate()

@@ -1,14 +1,36 @@
 """Servers and workers as real processes: what is published to one reaches the subscribers of all, once."""
 
 import asyncio
+from collections.abc import Iterator
+
+import pytest
 
 from tests.peering.conftest import MakeSites
 from tests.peering.site import Site
 from tests.peering.traffic import Audience, publish
-from tests.processes import wait_until_async
+from tests.processes import KINDS, wait_until_async
 from tests.wire.client import connected
 
-COUNT = 4_000
+COUNT = 1_500  # several windows
+
+
+@pytest.fixture(scope="module")
+def running(make_shared_sites: MakeSites) -> list[Site]:
+    """Three servers, one of each kind, with their workers."""
+    sites = make_shared_sites("north", "south", "west")
+    for site, kind in zip(sites, KINDS, strict=True):
+        site.start_server(kind)
+    for site in sites:
+        site.start_worker()
+    return sites
+
+
+@pytest.fixture
+def sites(running: list[Site]) -> Iterator[list[Site]]:
+    """They know no peers yet."""
+    yield running
+    for site in running:
+        site.remove_peers()
 
 
 async def start(*sites: Site) -> None:
@@ -41,10 +63,8 @@ def mesh(sites: list[Site]) -> list[tuple[Site, Site]]:
 
 
 async def test_each_subscriber_of_a_mesh_gets_each_message_once_and_in_order(
-    make_sites: MakeSites,
+    sites: list[Site],
 ) -> None:
-    sites = make_sites("north", "south", "west")
-    await start(*sites)
     await connect(*mesh(sites))
     audiences = [Audience(site.url) for site in sites]
     for audience in audiences:
@@ -75,9 +95,8 @@ async def cross_byte_for_byte(here: Site, *others: Site) -> None:
                 assert f'"message":{text},' in str(await reader.connection.recv())
 
 
-async def test_one_row_is_one_direction(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
-    await start(north, south)
+async def test_one_row_is_one_direction(sites: list[Site]) -> None:
+    north, south, _ = sites
     # South knows north's secret, and does not forward to it.
     south.add_peer("north", north.url, "--no-forward")
     north.add_peer("south", south.url)
@@ -91,10 +110,8 @@ async def test_one_row_is_one_direction(make_sites: MakeSites) -> None:
         assert "south" not in at_north.numbers
 
 
-async def test_a_ring_of_three_and_a_link_to_oneself_deliver_once(make_sites: MakeSites) -> None:
-    sites = make_sites("north", "south", "west")
+async def test_a_ring_of_three_and_a_link_to_oneself_deliver_once(sites: list[Site]) -> None:
     north, south, west = sites
-    await start(*sites)
     # A peer accepts from whoever has the secret: each row does that for the one before it.
     for here, there in ((north, south), (south, west), (west, north)):
         here.add_peer(there.name, there.url)
@@ -118,9 +135,8 @@ async def test_a_ring_of_three_and_a_link_to_oneself_deliver_once(make_sites: Ma
         assert at_north.flags["north"] == {False}
 
 
-async def test_the_same_server_under_two_names_gets_a_message_once(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
-    await start(north, south)
+async def test_the_same_server_under_two_names_gets_a_message_once(sites: list[Site]) -> None:
+    north, south, _ = sites
     south.add_peer("north", north.url)
     north.add_peer("south", south.url)
     await is_at(north, "south", "connected")
@@ -132,9 +148,8 @@ async def test_the_same_server_under_two_names_gets_a_message_once(make_sites: M
         await at_south.gets("north", 500)
 
 
-async def test_only_the_topics_of_the_row_are_forwarded(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
-    await start(north, south)
+async def test_only_the_topics_of_the_row_are_forwarded(sites: list[Site]) -> None:
+    north, south, _ = sites
     south.add_peer("north", north.url)
     north.add_peer("south", south.url, "--topic", "traffic.wanted", "--topic", "weather")
     await is_at(north, "south", "connected")

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Iterator
 
 import pytest
 from websockets.asyncio.client import connect
@@ -18,6 +19,29 @@ from tests.wire.client import connected
 WRONG = "a-secret-that-nobody-has-here"
 # A false one is not compared again for a second.
 UNACCEPTED = "a-secret-that-is-not-accepted"
+
+
+@pytest.fixture(scope="module")
+def running(make_shared_sites: MakeSites) -> list[Site]:
+    """Two servers, the first of them with a worker, and with the timings of the defaults: rows are looked at every second."""
+    north, south = make_shared_sites("north", "south", timings={})
+    north.start_server()
+    south.start_server()
+    north.start_worker()
+    return [north, south]
+
+
+@pytest.fixture
+def north_and_south(running: list[Site]) -> Iterator[list[Site]]:
+    """They know no peers yet."""
+    yield running
+    for site in running:
+        site.remove_peers()
+
+
+@pytest.fixture
+def south(north_and_south: list[Site]) -> Site:
+    return north_and_south[1]
 
 
 async def is_refused(site: Site, secret: str) -> bool:
@@ -36,18 +60,17 @@ async def is_refused(site: Site, secret: str) -> bool:
     return statuses == [403, 403]
 
 
-async def test_a_wrong_secret_a_disabled_peer_and_one_without_accept(make_sites: MakeSites) -> None:
-    [site] = make_sites("south")
-    server = site.start_server()
-    site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
-    assert not await is_refused(site, SECRET)
-    assert await is_refused(site, WRONG)
-    site.peers("disable", "north")
-    assert await is_refused(site, SECRET)
+async def test_a_wrong_secret_a_disabled_peer_and_one_without_accept(south: Site) -> None:
+    server = south.server
+    south.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
+    assert not await is_refused(south, SECRET)
+    assert await is_refused(south, WRONG)
+    south.peers("disable", "north")
+    assert await is_refused(south, SECRET)
     assert "refused: wrong secret" in server.log
     assert "refused: peer 'north' is disabled" in server.log
-    site.add_peer("west", "ws://127.0.0.1:9/", "--no-forward", "--no-accept", secret=UNACCEPTED)
-    assert await is_refused(site, UNACCEPTED)
+    south.add_peer("west", "ws://127.0.0.1:9/", "--no-forward", "--no-accept", secret=UNACCEPTED)
+    assert await is_refused(south, UNACCEPTED)
     assert "refused: peer 'west' is not accepted from" in server.log
     for secret in (SECRET, WRONG, UNACCEPTED):
         assert secret not in server.log.replace(f"?token={secret}", "")
@@ -99,68 +122,64 @@ async def test_guessing_is_slowed_down_and_each_guess_is_answered(make_sites: Ma
     await asyncio.gather(*map(guess, sites.values()))
 
 
-async def test_a_client_that_forges_the_flag(make_sites: MakeSites) -> None:
-    [site] = make_sites("south")
-    site.start_server()
-    async with Audience(site.url) as audience, connected(site.url) as forger:
+async def test_a_client_that_forges_the_flag(south: Site) -> None:
+    async with Audience(south.url) as audience, connected(south.url) as forger:
         answer = await forger.call(
             "publish", "traffic", message=["forged", 0], fromPeerServer=True, id=1, origin="x"
         )
         assert (answer["type"], answer["code"]) == ("error", "forbidden")
-        await publish(site.url, "honest", 1)
+        await publish(south.url, "honest", 1)
         await audience.gets("honest", 1)
         assert "forged" not in audience.numbers
 
 
-async def test_the_sender_is_told_of_a_refusal(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south")
+async def test_the_sender_is_told_of_a_refusal(
+    north_and_south: list[Site], make_sites: MakeSites
+) -> None:
+    north, _ = north_and_south
+    [west] = make_sites("west")
     # A server whose clients come with tokens takes peers as well.
-    south.dwsps["AUTHENTICATOR"] = "dwsps_channels.tokens.SignedToken"
-    north.start_server()
-    south.start_server()
-    north.add_peer("south", south.url)
-    north.start_worker()
-    await is_at(north, "south", "refused")
-    assert "403" in north.peer("south")["last_error"]
+    west.dwsps["AUTHENTICATOR"] = "dwsps_channels.tokens.SignedToken"
+    west.start_server()
+    north.add_peer("west", west.url)
+    await is_at(north, "west", "refused")
+    assert "403" in north.peer("west")["last_error"]
     # It is let in once the row is there, and what was published meanwhile has waited.
     await publish(north.url, "north", 50)
-    async with Audience(south.url) as audience:
-        south.add_peer("north", north.url, "--no-forward")
+    async with Audience(west.url) as audience:
+        west.add_peer("north", north.url, "--no-forward")
         await audience.gets("north", 50)
 
 
-# With the timings of the defaults: the rows are looked at every second.
-
-
-async def test_an_accepted_link_is_closed_once_its_row_forbids_it(make_sites: MakeSites) -> None:
-    [site] = make_sites("south", timings={})
-    site.start_server()
-    site.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
+async def test_an_accepted_link_is_closed_once_its_row_forbids_it(south: Site) -> None:
     headers = {"Authorization": f"Bearer {SECRET}"}
+    south.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
     for change in ("disable", "remove"):
-        async with connect(site.url, additional_headers=headers) as link, asyncio.timeout(20):
+        async with connect(south.url, additional_headers=headers) as link, asyncio.timeout(20):
             assert json.loads(await link.recv())["type"] == "hello"
-            await asyncio.to_thread(site.peers, change, "north")
+            await asyncio.to_thread(south.peers, change, "north")
             assert json.loads(await link.recv())["code"] == "forbidden"
             with pytest.raises(ConnectionClosed) as closed:
                 await link.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4003
         if change == "disable":
-            site.peers("enable", "north")
+            south.peers("enable", "north")
 
 
-async def test_a_change_reaches_a_running_worker(make_sites: MakeSites) -> None:
-    north, south = make_sites("north", "south", timings={})
-    north.start_server()
-    server = south.start_server()
+async def test_a_change_reaches_a_running_worker(north_and_south: list[Site]) -> None:
+    north, south = north_and_south
+
+    def count(event: str) -> int:
+        return south.server.log.count(f"peer 'north' {event}")
+
     south.add_peer("north", north.url, "--no-forward")
-    north.start_worker()
     north.add_peer("south", south.url)
     await is_at(north, "south", "connected")
+    before = count("disconnected")
     north.peers("disable", "south")
-    await wait_until_async(lambda: "peer 'north' disconnected" in server.log)
+    await wait_until_async(lambda: count("disconnected") > before)
     await is_at(north, "south", "disabled")
-    connections = server.log.count("peer 'north' connected")
+    before = count("connected")
     north.peers("enable", "south")
-    await wait_until_async(lambda: server.log.count("peer 'north' connected") > connections)
+    await wait_until_async(lambda: count("connected") > before)

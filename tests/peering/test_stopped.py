@@ -11,7 +11,7 @@ from dwsps_channels.peering.outbound.window import IN_FLIGHT_MESSAGES
 from tests.peering.conftest import MakeSites
 from tests.peering.far_server import FarServer
 from tests.peering.site import Site, Worker
-from tests.peering.test_killed import two
+from tests.peering.test_killed import TIMINGS, connect
 from tests.peering.test_mesh import is_at
 from tests.peering.traffic import Audience, publish, publish_until
 from tests.processes import wait_until_async
@@ -52,7 +52,10 @@ async def taken_over(standby: Worker) -> None:
 
 @pytest.mark.full_form
 async def test_nothing_is_lost_or_comes_twice_or_out_of_order(make_sites: MakeSites) -> None:
-    north, south = await two(make_sites)
+    north, south = make_sites("north", "south", timings=TIMINGS)
+    for site in (north, south):
+        site.start_server()
+    connect(north, south)
     active, standby = await start_two(north, "south")
     async with Audience(south.url) as audience:
         done = asyncio.Event()
@@ -78,7 +81,7 @@ async def test_nothing_is_lost_or_comes_twice_or_out_of_order(make_sites: MakeSi
 async def test_it_sends_nothing_more_before_it_has_verified_its_lease(
     make_sites: MakeSites,
 ) -> None:
-    [north] = make_sites("north")
+    [north] = make_sites("north", timings=TIMINGS)
     north.start_server()
     far = FarServer()
     far.answer = lambda frame: None

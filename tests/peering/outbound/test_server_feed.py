@@ -443,11 +443,8 @@ class TestOfAScriptedServer:
             await reading
 
 
-async def test_a_credential_opens_one_connection_and_in_a_header_only(
-    start_server: ServerFactory, server_kind: str
-) -> None:
+async def test_a_credential_opens_one_connection_and_in_a_header_only(server: Server) -> None:
     """On every server; whoever finds one in a log or on the wire gains nothing."""
-    server = start_server(server_kind)
     credential = signer(server)()
 
     async def status(url: str, headers: Mapping[str, str]) -> int:
