@@ -4,7 +4,7 @@ The clients are models that do what docs/reference/protocol.md asks of them, "Re
 """
 
 import json
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,26 +12,19 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from msgspec import Raw
 
 from dwsps_channels.core import pacing, replay
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.limits import Limits
-from dwsps_channels.core.log import Log
-from dwsps_channels.core.node import Node
 from dwsps_channels.core.policy import Decision
-from dwsps_channels.core.publication import Publication
-from dwsps_channels.core.replay import ReplayLimits
-from dwsps_channels.core.retention import Retention
 from dwsps_channels.core.services import Services
 from dwsps_channels.core.session import Session
-from dwsps_channels.core.sessions import Sessions
-from dwsps_channels.core.tail import Tail
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Unavailable
 from dwsps_channels.protocol.frames import Frame
 from dwsps_channels.protocol.topics import contexts
-from tests.core.recording import STAMP, BufferingTransport, RecordingBroker
+from tests.core.recording import BufferingTransport
+from tests.core.shared_log import Place, Server, SharedLog, place_of
 
 TOPICS = ["a", "a.b", "a.b.c", "a.d", "e"]
 topics = st.sampled_from(TOPICS)
@@ -42,58 +35,6 @@ batches = st.lists(topics, max_size=6) | st.lists(topics, min_size=10, max_size=
 counts = st.sampled_from([0, 1, 2, 3, 5, 8, 100])
 nodes = st.integers(0, 1)
 clients = st.integers(0, 2)
-
-Place = tuple[str, int]
-"""Epoch and offset."""
-
-
-def place_of(cursor: str) -> Place:
-    epoch, _, offset = cursor.partition(":")
-    return epoch, int(offset)
-
-
-class SharedLog:
-    """All epochs of the log, whole; the nodes are given the newest few."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.runs = 0
-        """The processes that there were."""
-        self.epochs: dict[str, list[Publication]] = {}
-        """The publications of each epoch; the offset of the first is 1."""
-        self.renew([])
-
-    def renew(self, publications: list[Publication]) -> None:
-        self.epoch = f"epoch-{len(self.epochs)}"
-        self.epochs[self.epoch] = publications
-
-    @property
-    def publications(self) -> list[Publication]:
-        return self.epochs[self.epoch]
-
-    def next_number(self) -> int:
-        self.number += 1
-        return self.number
-
-    def publish(self, topic: str) -> None:
-        number = self.next_number()
-        message = Raw(json.dumps(number).encode())
-        self.publications.append(Publication(topic, message, STAMP, "elsewhere", number))
-
-    def kept(self, count: int) -> Log:
-        end = len(self.publications)
-        floor = max(0, end - count)
-        held = [(offset, self.publications[offset - 1]) for offset in range(floor + 1, end + 1)]
-        return Log(self.epoch, end, floor, held)
-
-    def expected(self, topic: str, after: Place) -> list[tuple[str, int]]:
-        """Return what was published at and below ``topic``: the topic and the number of each message."""
-        epoch, offset = after
-        return [
-            (each.topic, json.loads(bytes(each.message)))
-            for each in self.epochs[epoch][offset:]
-            if topic in contexts(each.topic)
-        ]
 
 
 class Rules:
@@ -131,108 +72,6 @@ class CheckingTransport(BufferingTransport):
             assert message["context"] not in self.rules.refused
             assert not is_denied(message["topic"], message["context"], self.rules.denied)
         super().send(frame)
-
-
-class Outcome:
-    """A publish that waits for its process to have read it from the log."""
-
-    def __init__(self, read: Callable[[], None]) -> None:
-        self.read = read
-        """Lets its process read some more."""
-        self.callbacks: list[Callable[[Any], object]] = []
-        self.offset: int | None = None
-        self.error: Unavailable | None = None
-
-    def add_done_callback(self, callback: Callable[[Any], object], /) -> None:
-        self.callbacks.append(callback)
-
-    def done(self) -> bool:
-        return self.offset is not None or self.error is not None
-
-    def cancelled(self) -> bool:
-        return False
-
-    def exception(self) -> BaseException | None:
-        return self.error
-
-    def result(self) -> Any:
-        return self.offset
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        while not self.done():
-            self.read()
-        yield from ()
-        return self.offset
-
-    def settle(self, offset: int | None = None, error: Unavailable | None = None) -> None:
-        self.offset, self.error = offset, error
-        for callback in self.callbacks:
-            callback(self)
-
-
-class LogBroker(RecordingBroker):
-    """Appends to the log, and answers when its process has read that, as ``RedisBroker`` does."""
-
-    def __init__(self, log: SharedLog, origin: str, read: Callable[[], None]) -> None:
-        super().__init__()
-        self.log = log
-        self.origin = origin
-        self.read = read
-        self.waiting: dict[int, Outcome] = {}
-        """By the sequence of the publication."""
-
-    def publish(self, publication: Publication, key: str = "") -> Any:
-        self.log.publications.append(publication)
-        outcome = self.waiting[publication.sequence] = Outcome(self.read)
-        return outcome
-
-    def delivered(self, publication: Publication, offset: int) -> None:
-        if publication.origin == self.origin and publication.sequence in self.waiting:
-            self.waiting.pop(publication.sequence).settle(offset)
-
-    def began(self) -> None:
-        waiting, self.waiting = self.waiting, {}
-        for outcome in waiting.values():
-            outcome.settle(error=Unavailable("it is not known if it was published"))
-
-
-class Server:
-    """A process: its node reads the log when the test says so."""
-
-    def __init__(self, log: SharedLog, kept: int, resumed: int) -> None:
-        self.log = log
-        self.kept = kept
-        self.resumed = resumed
-        self.start()
-
-    def start(self) -> None:
-        self.sessions = Sessions()
-        self.log.runs += 1
-        self.broker = LogBroker(self.log, f"run-{self.log.runs}", lambda: self.read(1))
-        self.node = Node(
-            self.broker.origin,
-            self.broker,
-            tail=Tail(Retention(messages=self.kept), {"e": Retention(messages=3)}),
-            replay_limits=ReplayLimits(messages=self.resumed),
-            on_reset=lambda: self.sessions.reset(self.node.cursor),
-        )
-        self.begin()
-
-    def begin(self) -> None:
-        self.read_to = self.log.epoch, len(self.log.publications)
-        self.node.begin(self.log.kept(self.kept))
-        self.broker.began()
-
-    def read(self, count: int) -> None:
-        epoch, offset = self.read_to
-        if epoch != self.log.epoch:
-            self.begin()
-            return
-        for publication in self.log.publications[offset : offset + count]:
-            offset += 1
-            self.node.receive(publication, offset)
-            self.broker.delivered(publication, offset)
-        self.read_to = epoch, offset
 
 
 @dataclass
@@ -577,8 +416,7 @@ class Recoveries(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 4), number=st.integers(0, 2))
     def lose_the_end_of_the_log(self, count: int, number: int) -> None:
-        kept = self.log.publications[: max(0, len(self.log.publications) - count)]
-        self.log.renew(kept)
+        self.log.renew(max(0, len(self.log.publications) - count))
         for _ in range(number):
             self.log.publish("a.b")
 

@@ -1,11 +1,7 @@
-"""Pages that are rendered while others publish: what a page does not show it is sent, once.
-
-`PAGE_RENDERS=1000` renders so many of each.
-"""
+"""Pages that are rendered while others publish: what a page does not show it is sent, once."""
 
 import asyncio
 import json
-import os
 import random
 import sys
 import threading
@@ -19,10 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.browser import Window, chromium
+from tests.form import RELEASE
 from tests.processes import HOST, Child, Redis, Server, ServerFactory, free_port, wait_until_async
 from tests.wire.client import WireClient, connected
 
-RENDERS = int(os.environ.get("PAGE_RENDERS", "40"))
+RENDERS = 1000 if RELEASE else 40
 AT_ONCE = 4
 
 SITE = {"DJANGO_SETTINGS_MODULE": "tests.reading.site_settings"}
