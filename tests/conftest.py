@@ -33,6 +33,7 @@ LOG_TAIL = 10_000  # characters: enough for the last traceback
 
 # What takes longest comes first, so that at the end no process is left alone with it.
 LONG_FIRST = (
+    "tests/wire/test_patience.py",
     "tests/test_page.py",
     "tests/chaos",
     "tests/durable/test_killed",
@@ -75,7 +76,6 @@ STARTS = {"os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "last: needs time to have passed since the first test")
     config.addinivalue_line(
         "markers", "full_form: left out by `make test`, not by `make test-full`"
     )
@@ -126,8 +126,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("processes")
 
     def place(item: pytest.Item) -> int:
-        if item.get_closest_marker("last") is not None:
-            return len(LONG_FIRST) + 1
         matching = (i for i, path in enumerate(LONG_FIRST) if item.nodeid.startswith(path))
         return next(matching, len(LONG_FIRST))
 

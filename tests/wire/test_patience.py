@@ -2,23 +2,29 @@
 
 import json
 import time
+from contextlib import ExitStack
 
-import pytest
+from websockets.sync.client import connect
 
-from tests.processes import wait_until
-from tests.wire.conftest import Patient
+from tests.processes import KINDS, ServerFactory, wait_until
 
 STAY_DURATION = 60.0
 
 
-@pytest.mark.last
-def test_client_that_answers_pings_is_still_there_after_a_minute(
-    patients: dict[str, Patient], server_kind: str
+def test_clients_that_answer_pings_are_still_there_after_a_minute(
+    start_server: ServerFactory,
 ) -> None:
     """Servers of dwsps 1.0.1 end every connection at its second ping."""
-    _, connection, since = patients[server_kind]
-    wait_until(
-        lambda: time.monotonic() - since >= STAY_DURATION, STAY_DURATION + 5, "a minute has passed"
-    )
-    connection.send(json.dumps({"type": "publish", "topic": "news", "message": "still here"}))
-    assert json.loads(connection.recv(timeout=5))["type"] == "ack"
+    with ExitStack() as connections:
+        # Without pings of their own: only the servers' keep the connections.
+        clients = [
+            connections.enter_context(connect(start_server(kind).url, ping_interval=None))
+            for kind in KINDS
+        ]
+        began = time.monotonic()
+        wait_until(
+            lambda: time.monotonic() - began >= STAY_DURATION, STAY_DURATION + 5, "a minute passes"
+        )
+        for client in clients:
+            client.send(json.dumps({"type": "publish", "topic": "news", "message": "still here"}))
+            assert json.loads(client.recv(timeout=30))["type"] == "ack"
