@@ -12,7 +12,7 @@ django.setup()
 
 from dwsps_channels import publish, signals
 from dwsps_channels.exceptions import Unavailable
-from project.asgi import application
+from tests.wire.lenient import application
 
 __all__ = ["application"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-RECEIVE_TIMEOUT = 10.0
+# Of what is to come, on a machine that may stand still for a while.
+RECEIVE_TIMEOUT = 30.0
 
 
 class WireClient:
@@ -54,5 +55,6 @@ class WireClient:
 async def connected(url: str, **options: Any) -> AsyncIterator[WireClient]:
     """A connection to ``url``, closed at the end."""
     # Compression would only make the limits of what is under test less plain.
+    options = {"open_timeout": RECEIVE_TIMEOUT} | options
     async with connect(url, compression=None, **options) as connection:
         yield WireClient(connection)

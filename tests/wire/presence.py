@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
 from dwsps_channels import publish, signals
-from project.asgi import application
+from tests.wire.lenient import application
 
 __all__ = ["application"]
 

@@ -15,21 +15,23 @@ class SlowReader:
         connection.sendall(masked(b'{"type":"subscribe","topic":"slow"}'))
         assert b'"ack"' in connection.recv(4096)
 
-    def read_to_the_end(self) -> bytes:
-        return read_to_the_end(self.connection)
+    def read_to(self, code: int) -> bytes:
+        """Read on, until a close frame with this code has come; return the last 4 KiB."""
+        return read_to_the_end(self.connection, code.to_bytes(2, "big"))
 
 
-def read_to_the_end(connection: socket.socket) -> bytes:
-    """Read until the server ends the connection; return the last 4 KiB."""
+def read_to_the_end(connection: socket.socket, code: bytes = b"") -> bytes:
+    """Read until the server ends the connection, or sends this close code; return the last 4 KiB."""
     tail = b""
     while True:
         try:
             data = connection.recv(MIB)
         except ConnectionResetError:
             return tail
-        if not data:
-            return tail
         tail = (tail + data)[-4096:]
+        # A reason may follow the code, in a frame that ends what is sent.
+        if not data or (code and code in tail[-130:]):
+            return tail
 
 
 @contextmanager

