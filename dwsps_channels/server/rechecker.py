@@ -167,12 +167,7 @@ class Rechecker:
             case Disconnect(user=user, session=session):
                 self._recent.note_disconnect(user=user, session=session)
                 found = self._sessions.of_user(user) if user else self._sessions.of_session(session)
-                for each in found:
-                    each.close(
-                        CloseCode.UNAUTHORIZED,
-                        Unauthorized("logged out by the server"),
-                        discard=True,
-                    )
+                self._turns.begin_first(found, _log_out)
             case Verify(session=session) if session:
                 self._recent.note(session=session)
                 self._turns.begin_all(self._sessions.of_session(session), self._verify)
@@ -353,6 +348,11 @@ class Rechecker:
         watch.expiry = self._loop.call_later(
             pause, self._turns.begin, session, self._verify, context=Context()
         )
+
+
+def _log_out(session: Session) -> None:
+    error = Unauthorized("logged out by the server")
+    session.close(CloseCode.UNAUTHORIZED, error, discard=True)
 
 
 def _recheck_all(session: Session) -> Awaitable[None] | None:

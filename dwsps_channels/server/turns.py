@@ -73,6 +73,15 @@ class Turns:
             else:
                 self._rest()
 
+    def begin_first(self, sessions: Iterable[Session], begin: Begin) -> None:
+        """Do as ``begin_all``, and let no recheck that waits for its turn come before."""
+        rest = iter(sessions)
+        ends = self._loop.time() + SLICE
+        for session in rest:
+            self.begin(session, begin)
+            if self._loop.time() >= ends:
+                self.begin_all(rest, begin)
+
     def begin(self, session: Session, begin: Begin) -> None:
         """Recheck one session: hold it back now."""
         rest = begin(session)

@@ -26,7 +26,7 @@ from dwsps_channels.broker.sending.send_queue import refused
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.core.identity import Identity
 from dwsps_channels.core.log import Log
-from dwsps_channels.core.notice import Rules, Verify
+from dwsps_channels.core.notice import Disconnect, Rules, Verify
 from dwsps_channels.core.policy import Decision
 from dwsps_channels.peering.inbound.authentication import UNAUTHENTICATED
 from dwsps_channels.policies import nonblocking
@@ -528,6 +528,26 @@ async def test_others_have_a_turn_while_many_are_held_back(monkeypatch: pytest.M
     assert gc.get_threshold() == thresholds
     for client in clients:
         await client.__aexit__()
+
+
+async def test_others_have_a_turn_while_many_are_disconnected(
+    user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    clients = [PubSubCommunicator(user=user) for _ in range(20)]
+    for client in clients:
+        await client.__aenter__()
+    server = await runtime.obtain()
+    async with PubSubCommunicator() as bystander:
+        # Changes for all, whose turns come later.
+        server.rechecker.heed(Rules())
+        server.rechecker.heed(Disconnect(user=str(user.pk)))
+        assert server.rechecker.stats().to_hold_back > len(clients)
+        with pytest.raises(Closed, match="4001"):
+            await clients[0].receive()
+        assert [await closed(each) for each in clients[1:]] == [4001] * 19
+        assert server.rechecker.stats().to_hold_back == 0
+        assert await bystander.received_nothing()
 
 
 async def test_what_waits_to_be_held_back_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
