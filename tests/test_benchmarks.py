@@ -1023,8 +1023,9 @@ def test_chart_has_a_bar_for_everyone_measured() -> None:
 
 @pytest.mark.processes
 def test_rechecks_are_counted_and_reach_everybody() -> None:
-    nothing, *rechecks = rows = recheck_load.run(200, "Async")
+    nothing, *rechecks, disconnected = rows = recheck_load.run(200, "Async")
     assert nothing.delays
+    assert disconnected.questions == 0
     for row in rechecks:
         assert row.questions == 200
         assert 1 <= row.most_at_once <= MAX_AT_ONCE

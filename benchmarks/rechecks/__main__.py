@@ -77,6 +77,11 @@ async def measure(port: int, connections: int) -> list[Row]:
             pair.publish(TOPIC)
             expected = (0, connections) if "fails" in query else (connections, 0)
             await _until(partial(crowd.has_had, *expected), f"{title}: everybody has had it")
+        pair.delays = []
+        query = {"user": crowd_user["pk"], "disconnect": ""}
+        figures = await _get(port, f"recheck?{urlencode(query)}")
+        await _until(lambda: crowd.errors == connections, "everybody is told to be out")
+        rows.append(Row("user disconnected", pair.delays, **figures))
         gc.enable()
         return rows
 

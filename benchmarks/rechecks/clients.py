@@ -9,7 +9,7 @@ from typing import Any, Final
 from benchmarks import HOST
 from benchmarks.processes import Failure
 
-_TEXT, _PING, _PONG = 0x1, 0x9, 0xA
+_TEXT, _CLOSE, _PING, _PONG = 0x1, 0x8, 0x9, 0xA
 _REQUEST: Final = (
     "GET / HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
@@ -86,6 +86,8 @@ class Client(asyncio.Protocol):
                 self._on_message(payload)
             elif opcode == _PING:
                 self._send(_PONG, payload)
+            elif opcode == _CLOSE:
+                self._transport.close()
         self._read = read
 
     def _send(self, opcode: int, payload: bytes) -> None:
@@ -100,7 +102,7 @@ class Crowd:
 
     def __init__(self) -> None:
         self._clients: list[Client] = []
-        self.acks = self.deliveries = self.unsubscribed = self.others = 0
+        self.acks = self.deliveries = self.unsubscribed = self.errors = 0
 
     async def open(self, port: int, token: str, topic: str, count: int, at_once: int) -> None:
         """Connect ``count`` clients, ``at_once`` at a time, and have each subscribe to ``topic``."""
@@ -132,8 +134,8 @@ class Crowd:
             self.acks += 1
         elif message.startswith(b'{"type":"unsubscribed"'):
             self.unsubscribed += 1
-        else:
-            self.others += 1
+        elif message.startswith(b'{"type":"error"'):
+            self.errors += 1
 
 
 class Pair:

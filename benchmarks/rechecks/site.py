@@ -9,7 +9,7 @@ from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
 from benchmarks.rechecks.policies import count
-from dwsps_channels.access import apermission_changed
+from dwsps_channels.access import adisconnect, apermission_changed
 from dwsps_channels.server.runtime import obtain
 from dwsps_channels.tokens import make_token
 
@@ -24,11 +24,14 @@ def user(request: HttpRequest, name: str) -> JsonResponse:
 
 
 async def recheck(request: HttpRequest) -> JsonResponse:
-    """Call ``permission_changed``; tell after how many seconds all is held back, and decided."""
+    """Call ``permission_changed``, or ``disconnect``; tell after how many seconds all is held back, and decided."""
     rechecker = (await obtain()).rechecker
     count.reset(fails="fails" in request.GET)
     began = perf_counter()
-    await apermission_changed(request.GET.get("user"), request.GET.get("topic"))
+    if "disconnect" in request.GET:
+        await adisconnect(user=request.GET["user"])
+    else:
+        await apermission_changed(request.GET.get("user"), request.GET.get("topic"))
     await _until(lambda: not rechecker.stats().to_hold_back)
     held_back = perf_counter() - began
     await _until(lambda: not rechecker.stats().undecided)
