@@ -6,13 +6,16 @@ The short form has six kills for each broker, on one database; ``TESTS=release``
 import asyncio
 import http.client
 import json
+import sqlite3
 import sys
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.durable.crasher import BEFORE_COMMIT, BEFORE_DELETE, BEFORE_LOG, MOMENTS
@@ -23,8 +26,11 @@ from tests.wire.client import WireClient, connected
 
 KILLS = 99 if RELEASE else 6
 
-SENT_WITHIN = 10.0
-"""Seconds from the kill to the delivery, as docs/how-to/publishing.md promises."""
+SENT_WITHIN = 10.0 if RELEASE else 20.0
+"""Seconds from the kill to the delivery: as docs/how-to/publishing.md promises, or twice that on a machine that runs other tests."""
+
+OTHER_DATABASES = {"other": "TEST_OTHER_DATABASE", "by_hand": "TEST_BY_HAND_DATABASE"}
+"""The aliases of the databases that a site may have beside its own, and the variables that name their SQLite files."""
 
 MEMORY, DATABASE, REDIS = "MemoryBackend", "DatabaseBackend", "RedisBackend"
 SQLITE, POSTGRES = "sqlite", "postgres"
@@ -77,8 +83,29 @@ async def rows(server: Server) -> list[dict[str, Any]]:
     return found
 
 
-async def no_row_is_left(server: Server) -> bool:
-    return await rows(server) == []
+async def all_rows_go(server: Server) -> None:
+    """Wait until no database of the server has a durable message."""
+    # Asked themselves, which takes a hundredth of the time of a command.
+    with ExitStack() as stack:
+        databases = [stack.enter_context(closing(_connect(url))) for url in _urls(server)]
+
+        def is_empty(database: Any) -> bool:
+            rows = database.execute("SELECT 1 FROM dwsps_channels_durablemessage LIMIT 1")
+            return rows.fetchone() is None
+
+        # A message that the server has not taken in time is tried again some seconds later.
+        await wait_until_async(lambda: all(map(is_empty, databases)), 60, "no row is left")
+
+
+def _urls(server: Server) -> list[str]:
+    others = [server.env[name] for name in OTHER_DATABASES.values() if name in server.env]
+    return [server.env["DATABASE_URL"], *(f"sqlite:///{file}" for file in others)]
+
+
+def _connect(url: str) -> Any:
+    if url.startswith("sqlite"):
+        return sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    return psycopg.connect(url, autocommit=True)
 
 
 async def crash_page(url: str) -> None:
@@ -88,7 +115,8 @@ async def crash_page(url: str) -> None:
         # URLError, if it cannot connect, and HTTPError, an answer, are others.
         with (
             pytest.raises(http.client.RemoteDisconnected),
-            urllib.request.urlopen(url, timeout=10),
+            # A process that takes the place of a killed one may start slowly.
+            urllib.request.urlopen(url, timeout=60),
         ):
             pass
 
@@ -111,9 +139,9 @@ async def sent_once_within_ten_seconds(server: Server, folder: Path, children: l
         moments = [MOMENTS[number % len(MOMENTS)] for number in range(KILLS)]
         # What is never committed never comes.
         killed_at = await run_crasher(server.env, [*moments, BEFORE_COMMIT])
-        await wait_until_async(lambda: len(set(received.messages)) >= KILLS, 30)
+        await wait_until_async(lambda: len(set(received.messages)) >= KILLS, 60)
         # What the log had before its process died is swept as well, if it were to come twice.
-        await wait_until_async(lambda: no_row_is_left(server), 30)
+        await all_rows_go(server)
         manage(
             "shell",
             "-c",
@@ -142,7 +170,7 @@ async def pages_killed(server: Server, folder: Path, children: list[Child]) -> N
         await crash_page(f"{server.http_url}/{page}/{number}")
         server.wait()
         server.start()
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert sorted(logged(server)) == list(range(len(pages)))
 
 
@@ -154,5 +182,5 @@ async def server_and_worker_killed(server: Server, folder: Path, children: list[
     server.kill()
     server.start()
     worker.start()
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert sorted(logged(server)) == list(range(len(MOMENTS)))

@@ -1,4 +1,4 @@
-"""The demo project's settings for the site of `tests/durable/site.py`, with a second database if the environment names its file."""
+"""The demo project's settings for the site of `tests/durable/site.py`, with further databases if the environment names their files."""
 
 import os
 
@@ -8,7 +8,6 @@ from tests.server_settings import DATABASES
 ROOT_URLCONF = "tests.durable.site"
 
 if other := os.environ.get("TEST_OTHER_DATABASE"):
-    DATABASES["other"] = DATABASES["default"] | {
-        "NAME": other,
-        "AUTOCOMMIT": "TEST_OTHER_BY_HAND" not in os.environ,
-    }
+    DATABASES["other"] = DATABASES["default"] | {"NAME": other}
+if by_hand := os.environ.get("TEST_BY_HAND_DATABASE"):
+    DATABASES["by_hand"] = DATABASES["default"] | {"NAME": by_hand, "AUTOCOMMIT": False}

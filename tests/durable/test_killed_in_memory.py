@@ -10,9 +10,9 @@ from tests.durable.killing import (
     MEMORY,
     POSTGRES,
     SQLITE,
+    all_rows_go,
     crash_page,
     logged,
-    no_row_is_left,
     rows,
     run_crasher,
     sent_once_within_ten_seconds,
@@ -59,7 +59,7 @@ async def test_a_worker_of_gunicorn(server: Server, tmp_path: Path, children: li
     pages.start()
     for number, moment in enumerate(MOMENTS):
         await crash_page(f"http://{HOST}:{port}/crash/{moment}/{number}")
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert sorted(logged(server)) == list(range(len(MOMENTS)))
 
 
@@ -75,7 +75,7 @@ async def test_a_worker_that_serves_publishes_in_its_server(
     server = Server("serve", command, port=port, env=env, folder=tmp_path)
     children.append(server)
     server.start()
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     server.env["DWSPS_SERVER_URL"] = f"{server.url}/ws/pubsub/"
     assert sorted(logged(server)) == [0, 1]
     assert server.terminate() == 0
@@ -91,10 +91,10 @@ async def test_a_server_that_is_away_when_it_is_published(
     server.terminate()
     source = "from dwsps_channels import publish; print(publish('news', 1, durable=True))"
     assert manage("shell", "-c", source, env=server.env).splitlines()[-1] == "None"
-    await wait_until_async(lambda: "durable messages wait" in worker.log, 20)
+    await wait_until_async(lambda: "durable messages wait" in worker.log)
     [waiting] = await rows(server)
     assert (waiting["topic"], waiting["messages"]) == ("news", 1)
     server.start()
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert logged(server) == [1]
     assert worker.log.count("durable messages wait") == 1

@@ -1,6 +1,7 @@
 """Durable messages in transactions of every kind, with a worker that publishes what is left."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,14 @@ import pytest
 from tests.durable.killing import (
     DATABASE,
     MEMORY,
+    OTHER_DATABASES,
     POSTGRES,
     SQLITE,
+    all_rows_go,
     logged,
-    no_row_is_left,
     start_worker,
 )
-from tests.processes import Child, Server, manage, wait_until_async
+from tests.processes import Child, Server, manage
 
 IN_TRANSACTIONS = """
 import sys
@@ -44,8 +46,17 @@ for database in DATABASES:
 """
 
 
+BY_HAND = """
+from django.db import connections, transaction
+connections["by_hand"].ensure_connection()
+publish("news", "by_hand: committed", using="by_hand", durable=True)
+transaction.commit(using="by_hand")
+publish("news", "never", using="by_hand", durable=True)
+"""
+
+
 @pytest.mark.processes
-@pytest.mark.parametrize(("broker", "database_kind"), [(MEMORY, SQLITE), (DATABASE, POSTGRES)])
+@pytest.mark.parametrize(("broker", "database_kind"), [(DATABASE, POSTGRES)])
 async def test_transactions_of_every_kind(
     server: Server, tmp_path: Path, children: list[Child]
 ) -> None:
@@ -53,48 +64,26 @@ async def test_transactions_of_every_kind(
     await asyncio.to_thread(
         manage, "shell", "-c", f"DATABASES = ['default']{IN_TRANSACTIONS}", env=server.env
     )
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert logged(server) == ["default: committed", "default: committed by hand"]
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize(("broker", "database_kind"), [(MEMORY, SQLITE)])
-async def test_two_databases(server: Server, tmp_path: Path, children: list[Child]) -> None:
+async def test_several_databases_one_of_which_commits_nothing_by_itself(
+    server: Server, tmp_path: Path, children: list[Child], migrated_database: Path
+) -> None:
     server.env["DJANGO_SETTINGS_MODULE"] = "tests.durable.site_settings"
-    server.env["TEST_OTHER_DATABASE"] = str(tmp_path / "other.sqlite3")
-    manage("migrate", "--database", "other", "--verbosity", "0", env=server.env)
+    for alias, variable in OTHER_DATABASES.items():
+        server.env[variable] = str(shutil.copy(migrated_database, tmp_path / f"{alias}.sqlite3"))
     start_worker(server, tmp_path, children)
-    source = f"DATABASES = ['default', 'other']{IN_TRANSACTIONS}"
+    source = f"DATABASES = ['default', 'other']{IN_TRANSACTIONS}{BY_HAND}"
     await asyncio.to_thread(manage, "shell", "-c", source, env=server.env)
-    await wait_until_async(lambda: no_row_is_left(server), 30)
+    await all_rows_go(server)
     assert sorted(logged(server)) == [
+        "by_hand: committed",
         "default: committed",
         "default: committed by hand",
         "other: committed",
         "other: committed by hand",
     ]
-
-
-BY_HAND = """
-from django.db import connections, transaction
-from dwsps_channels import publish
-connections["other"].ensure_connection()
-publish("news", "committed", using="other", durable=True)
-transaction.commit(using="other")
-publish("news", "never", using="other", durable=True)
-"""
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(("broker", "database_kind"), [(MEMORY, SQLITE)])
-async def test_a_database_that_commits_nothing_by_itself(
-    server: Server, tmp_path: Path, children: list[Child]
-) -> None:
-    server.env["DJANGO_SETTINGS_MODULE"] = "tests.durable.site_settings"
-    server.env["TEST_OTHER_DATABASE"] = str(tmp_path / "other.sqlite3")
-    manage("migrate", "--database", "other", "--verbosity", "0", env=server.env)
-    server.env["TEST_OTHER_BY_HAND"] = "1"
-    start_worker(server, tmp_path, children)
-    await asyncio.to_thread(manage, "shell", "-c", BY_HAND, env=server.env)
-    await wait_until_async(lambda: no_row_is_left(server), 30)
-    assert logged(server) == ["committed"]
