@@ -34,7 +34,7 @@ class Browser:
         url = f"http://127.0.0.1:{server.port}/{path}"
 
         def read() -> str:
-            with self._opener.open(url, timeout=20) as answer:
+            with self._opener.open(url, timeout=60) as answer:
                 return str(answer.read().decode())
 
         return await asyncio.to_thread(read)
@@ -62,17 +62,17 @@ class Browser:
 
 
 class Socket:
-    """A websocket that reads all the time, and keeps what came and when."""
+    """A websocket that reads all the time, and keeps what came."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.messages: list[Any] = []
         """The published values."""
-        self.last_at = 0.0
-        """The time at which the last of them came, in seconds since 1970."""
         self.replies: list[Any] = []
         self.ended: dict[str, str] = {}
         """By topic the code with which the server has ended the subscription."""
+        self.after_end: list[Any] = []
+        """The values that came after the server had ended a subscription."""
         self.close_code: int | None = None
 
     async def read(self) -> None:
@@ -80,8 +80,9 @@ class Socket:
             while True:
                 frame = json.loads(await self.connection.recv())
                 if frame["type"] == "publish":
+                    if self.ended:
+                        self.after_end.append(frame["message"])
                     self.messages.append(frame["message"])
-                    self.last_at = time()
                 elif frame["type"] == "unsubscribed":
                     self.ended[frame["topic"]] = frame["code"]
                 else:
