@@ -105,7 +105,7 @@ async def listening(
 
 def lateness(sockets: list[Socket], ends_at: float) -> float:
     """Return how many seconds after ``ends_at`` the last message was published that one of them has got."""
-    last = [max(each.messages) - ends_at for each in sockets if each.messages]
+    last = [float(max(each.messages)) - ends_at for each in sockets if each.messages]
     print(f"last messages at {', '.join(f'{1000 * each:+.0f}' for each in last)} ms")
     return max(last)
 

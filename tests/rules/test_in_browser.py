@@ -88,6 +88,7 @@ def test_rules_are_added_explained_changed_and_in_force_in_an_open_page(
     admin.fill("#id_username", "admin")
     admin.fill("#id_password", PASSWORD)
     admin.click("input[type=submit]")
+    expect(admin.locator("#user-tools")).to_be_visible()
     desk = Visitor(admin.context.new_page())
     desk.open(server.http_url)
     visitor = Visitor(browser.new_context().new_page())
@@ -153,7 +154,8 @@ def test_rules_are_added_explained_changed_and_in_force_in_an_open_page(
     admin.goto(url)
     admin.click(".field-shown_topic a >> text=/^news$/")
     admin.click("a.deletelink")
-    admin.click("input[type=submit]")
+    # Not a button of the page that it leaves.
+    admin.click(".delete-confirmation input[type=submit]")
     expect(admin.locator(".messagelist .success")).to_be_visible()
     visitor.subscribe("news.uk")
     assert visitor.messages() == ["first", "second"]

@@ -25,7 +25,7 @@ def sender(layer: Layer) -> ChannelLayerSender:
     return ChannelLayerSender(lambda: layer, group="dwsps.broker")
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 30.0) -> float:
     return monotonic() + seconds
 
 

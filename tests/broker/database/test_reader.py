@@ -44,7 +44,7 @@ async def epoch(using: str) -> str:
 
 
 def soon() -> float:
-    return monotonic() + 10
+    return monotonic() + 30
 
 
 async def load(reader: DatabaseReader, topic: str, **part: Any) -> tuple[list[int], int]:

@@ -13,10 +13,11 @@ from redis import Redis as Client
 from redis.asyncio import Connection
 
 from dwsps_channels.broker.backends import BrokerSender, LogReader, RedisBackend
+from dwsps_channels.broker.redis import hosts
 from dwsps_channels.broker.redis.sender import NOBODY
 from dwsps_channels.core.broker import SendResult
 from tests.broker.contract import PAYLOADS, Member, publication
-from tests.processes import HOST, Child, Redis, free_port, require, wait_until
+from tests.processes import HOST, WAIT_TIMEOUT, Child, Redis, free_port, require, wait_until
 
 LAYERS = {
     "core": "channels_redis.core.RedisChannelLayer",
@@ -31,7 +32,7 @@ def backend(request: pytest.FixtureRequest) -> str:
     return LAYERS[request.param]
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = WAIT_TIMEOUT) -> float:
     return monotonic() + seconds
 
 
@@ -114,7 +115,10 @@ def sentinel(redis: Redis, tmp_path: Path) -> Iterator[int]:
         yield port
 
 
-async def test_a_sentinel_says_where_redis_is(backend: str, redis: Redis, sentinel: int) -> None:
+async def test_a_sentinel_says_where_redis_is(
+    backend: str, redis: Redis, sentinel: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "_SENTINEL_TIMEOUT", WAIT_TIMEOUT)
     nobody = free_port()
     host = {
         "sentinels": [(HOST, nobody), (HOST, sentinel)],
@@ -238,7 +242,7 @@ def test_one_that_hangs_is_waited_for_until_the_deadline(
 ) -> None:
     if connected:
         sender.publish(publication(), soon())
-    redis.signal(signal.SIGSTOP)
+    redis.suspend()
     with pytest.raises(TimeoutError):
         sender.publish(publication(b'"' + b"x" * 8_000_000 + b'"'), soon(0.2))
     redis.signal(signal.SIGCONT)
