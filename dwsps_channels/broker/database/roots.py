@@ -20,10 +20,13 @@ class Roots:
         tail: Retention,
         history: Mapping[str, Retention | None] = {},
     ) -> None:
-        """Take the bounds of what is below no root, in the log and in the tail; ``history``: those of the roots, in both."""
+        """Take the bounds of what is below no root, in the log and in the tail; ``history``: those of the roots.
+
+        A root bounds what clients recover. Peers that are away get what is below it for as long as the rest of the log.
+        """
         self.log: Mapping[str, Retention] = {
             REST: log,
-            **{root: each or PASSING for root, each in history.items()},
+            **{root: _both(each, log) if each else PASSING for root, each in history.items()},
         }
         """The bounds in the log."""
         self.tail: Mapping[str, Retention] = {
@@ -39,6 +42,15 @@ class Roots:
     def around(self, topic: str) -> set[str]:
         """Return the roots that have what is at and below ``topic``."""
         return around(topic, self.log)
+
+
+def _both(one: Retention, other: Retention) -> Retention:
+    """Return the bounds within which everything is that either keeps."""
+    return Retention(
+        max(one.messages, other.messages),
+        max(one.bytes, other.bytes),
+        max(one.seconds, other.seconds),
+    )
 
 
 def root_of(topic: str, roots: Collection[str]) -> str:

@@ -319,45 +319,48 @@ HISTORY: dict[str, Retention | None] = {
 
 
 async def test_each_root_has_bounds_of_its_own(start: Start) -> None:
-    member = await start(history=HISTORY)
+    log = Retention(messages=5, bytes=10**6, seconds=60)
+    history = HISTORY | {"kept": Retention(messages=8, bytes=10**6, seconds=60)}
+    member = await start(log=log, history=history)
     for number in range(10):
-        await member.publish(publication(number, topic="chat.room"))
-        await member.publish(publication(number, topic="chat.typing.ada"))
-        await member.publish(publication(number, topic="news"))
+        for topic in ("chat.room", "chat.typing.ada", "news", "kept"):
+            await member.publish(publication(number, topic=topic))
 
     async def is_trimmed() -> bool:
-        return len(await kept(root="chat")) == 3
+        counts = [len(await kept(root=root)) for root in ("", "chat", "kept")]
+        return counts == [5, 5, 8]
 
     await wait_until_async(is_trimmed)
     await member.broker.stop()
-    again = await start(history=HISTORY)
-    [log] = again.logs
-    topics = [each.topic for _, each in log.publications]
-    assert (topics.count("news"), topics.count("chat.room")) == (10, 3)
+    again = await start(log=log, history=history)
+    [loaded] = again.logs
+    topics = [each.topic for _, each in loaded.publications]
+    assert [topics.count(each) for each in ("news", "chat.room", "kept")] == [5, 3, 8]
     assert "chat.typing.ada" not in topics
-    assert (log.floor, dict(log.floors)) == (0, {"chat": 19})
+    # The offsets go round the four topics.
+    assert (loaded.floor, dict(loaded.floors)) == (4 * 4 + 3, {"chat": 4 * 6 + 1, "kept": 4 * 2})
 
 
 async def test_roots_that_are_named_later_have_what_was_published_there(start: Start) -> None:
-    one = await start(history={"old": Retention(messages=2, bytes=10**6, seconds=60)})
-    for number in range(5):
-        for topic in ("chat", "old", "news"):
-            await one.publish(publication(number, topic=topic))
+    log = Retention(messages=4, bytes=10**6, seconds=60)
+    one = await start(log=log, history={"old": Retention(messages=2, bytes=10**6, seconds=60)})
+    for number, topic in enumerate(("chat", "news", *["old"] * 6, "chat")):
+        await one.publish(publication(number, topic=topic))
 
     async def is_trimmed() -> bool:
-        return len(await kept(root="old")) == 2
+        return await kept(root="old") == [5, 6, 7, 8]
 
     await wait_until_async(is_trimmed)
     await one.broker.stop()
 
     two = await start(history=HISTORY)
 
-    [log] = two.logs
-    assert log.epoch == one.logs[0].epoch
-    assert [each.topic for _, each in log.publications].count("chat") == 3
-    assert dict(log.floors) == {"chat": 4}
+    [loaded] = two.logs
+    assert loaded.epoch == one.logs[0].epoch
+    assert [each.topic for _, each in loaded.publications] == ["chat", "news", *["old"] * 4, "chat"]
+    assert dict(loaded.floors) == {"chat": 0}
     # What the root that is gone had lost may be missing elsewhere now.
-    assert log.floor == 8
+    assert loaded.floor == 4
     assert await kept(root="old") == []
 
 

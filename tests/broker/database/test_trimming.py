@@ -51,6 +51,31 @@ def test_what_is_hardly_too_old_waits_until_nothing_else_is_to_be_done(
     assert list(trimmer.over()) == []
 
 
+def test_what_a_root_keeps_for_clients_does_not_bound_what_peers_get(
+    sqlite_using: str, set_clock: SetClock
+) -> None:
+    few = Retention(messages=3, bytes=1000, seconds=5.0)
+    many = Retention(messages=200, bytes=10**7, seconds=64.0)
+    LogState.objects.using(sqlite_using).create(pk=1, epoch="e", offset=10, holder="us")
+    rows = [
+        LogEntry(offset=10 * place + number + 1, at=1000.0 + number, root=root, size=1, data=b"")
+        for place, root in enumerate((REST, "few", "many"))
+        for number in range(10)
+    ]
+    LogEntry.objects.using(sqlite_using).bulk_create(rows)
+    roots = Roots(BOUNDS, BOUNDS, {"few": few, "many": many})
+    trimmer = Trimmer(LogTable(sqlite_using, roots), "us")
+    set_clock(1010.0)
+    trimmer.begin()
+    # Finds out how old the oldest are.
+    assert not any(trimmer.step(root) for root in roots.log)
+    assert list(trimmer.over()) == []
+    set_clock(1033.0)
+    assert list(trimmer.over()) == [REST, "few"]
+    set_clock(1065.0)
+    assert list(trimmer.over()) == [REST, "few", "many"]
+
+
 def test_what_another_process_has_removed_is_not_counted(
     trimmer: Trimmer, set_clock: SetClock, sqlite_using: str
 ) -> None:
