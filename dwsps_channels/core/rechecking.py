@@ -1,5 +1,6 @@
 """Rechecks: the decisions about a connection are taken again, while it stands."""
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Final
@@ -25,8 +26,11 @@ from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.errors import Forbidden, Unauthorized, Unavailable, WireError
 from dwsps_channels.protocol.messages import Unsubscribed, encode
+from dwsps_channels.protocol.text import printable
 from dwsps_channels.protocol.timestamps import now
 from dwsps_channels.protocol.topics import contexts
+
+logger = logging.getLogger("dwsps_channels.session")
 
 LookUp = Callable[[], Awaitable[Identity | None]]
 """Returns the identity of a client as it is now, with the same ``client``; ``None``: the client is nobody any more."""
@@ -97,6 +101,8 @@ class RecheckingEndpoint(RecoveringEndpoint):
     def close(self, code: CloseCode, error: WireError, *, discard: bool = False) -> None:
         """Do as ``Endpoint.close``; if the client may not have the connection, what is being decided is refused."""
         if code in _REFUSALS:
+            if not self._closing:
+                logger.info("client %s closed: %s", self.identity.client, printable(error.reason))
             self._generation += 1
             self._refuse_all()
         super().close(code, error, discard=discard)
@@ -256,6 +262,7 @@ class RecheckingEndpoint(RecoveringEndpoint):
             error = self._failure(decision)
         else:
             error = self._forbidden(topic, decision)
+        logger.info("client %s unsubscribed: %s", self.identity.client, printable(error.reason))
         self._unsubscribe(topic)
         # Behind the replies that wait: one of them may be the ack of this subscription.
         self._answer(encode(Unsubscribed(now(), topic, error.code, error.reason)))

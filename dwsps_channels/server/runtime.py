@@ -65,6 +65,7 @@ from dwsps_channels.server.logins import login_of
 from dwsps_channels.server.rechecker import Rechecker
 from dwsps_channels.server.shutdown import before_shutdown
 from dwsps_channels.server.signal_observer import SignalObserver
+from dwsps_channels.server.turns import RecheckStats
 from dwsps_channels.threads.pools import drop_waiting
 
 logger = logging.getLogger("dwsps_channels")
@@ -102,6 +103,7 @@ class RuntimeStats(Struct, frozen=True):
     broker: BrokerStats
     sessions: SessionStats
     connections: ConnectionStats
+    rechecks: RecheckStats
     signals_dropped: int
     """Events that receivers of signals were too slow for."""
 
@@ -300,6 +302,7 @@ class Runtime:
             broker=self.broker.stats(),
             sessions=self.sessions.stats(),
             connections=connection_stats(self.admission),
+            rechecks=self.rechecker.stats(),
             signals_dropped=self.signals.dropped,
         )
 

@@ -1,6 +1,7 @@
 """Decisions that are taken again while a connection stands."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -66,7 +67,10 @@ async def settle(pending: Awaitable[None] | None) -> None:
         await pending
 
 
-async def test_a_subscription_that_is_not_allowed_any_more_ends(world: World) -> None:
+async def test_a_subscription_that_is_not_allowed_any_more_ends(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     rules = Rules("news", "sport")
     client, publisher = world.connect(policy=rules), world.connect("publisher")
     client.send(subscribe("news"))
@@ -76,6 +80,7 @@ async def test_a_subscription_that_is_not_allowed_any_more_ends(world: World) ->
     assert client.session.recheck(None) is None
 
     assert client.transport.take() == [unsubscribed("news")]
+    assert caplog.messages == ["client one unsubscribed: not allowed to subscribe to 'news'"]
     publisher.send(publish("news", timestamp=STAMP))
     publisher.send(publish("sport", timestamp=STAMP))
     assert client.transport.take() == [delivery("sport", "sport")]
@@ -612,7 +617,10 @@ class TestWhatIsBeingDecided:
 class TestVerify:
     """The client is looked up again."""
 
-    async def test_a_client_that_is_nobody_any_more_is_closed(self, world: World) -> None:
+    async def test_a_client_that_is_nobody_any_more_is_closed(
+        self, world: World, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
         client = world.connect(policy=Rules("news"))
         client.send(subscribe("news"))
 
@@ -623,6 +631,7 @@ class TestVerify:
 
         assert client.transport.code == CloseCode.UNAUTHORIZED
         assert client.transport.discarded
+        assert caplog.messages == ["client one closed: the user is not logged in any more"]
         assert is_error(client.transport.final_frame, "unauthorized")
         assert world.is_empty()
 

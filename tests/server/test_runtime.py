@@ -31,6 +31,7 @@ async def test_stats_join_those_of_the_rooms() -> None:
         assert (stats.broker.connected, stats.broker.missed) == (True, 0)
         assert (stats.sessions.open, stats.sessions.users) == (1, 0)
         assert stats.connections.refused == 0
+        assert (stats.rechecks.to_hold_back, stats.rechecks.undecided) == (0, 0)
         assert stats.signals_dropped == 0
     assert (await runtime.obtain()).stats().sessions.open == 0
 
