@@ -321,7 +321,12 @@ def test_limits_of_peering_are_those_of_the_code() -> None:
             conf.conf.TAIL_BYTES // mib,
             conf.conf.TAIL_MAX_AGE // 60,
         ],
-        "deduplication": [deduplicator.MAX_IDS, deduplicator.MAX_AGE // 60],
+        "deduplication": [
+            deduplicator.MAX_IDS,
+            deduplicator.MAX_AGE // 60,
+            deduplicator.NEWEST_IDS,
+            deduplicator.NEWEST_MAX_AGE // 3600,
+        ],
         "in flight": [window.IN_FLIGHT_MESSAGES, window.IN_FLIGHT_BYTES // mib],
     }
 

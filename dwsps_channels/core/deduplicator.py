@@ -7,12 +7,19 @@ from time import monotonic
 MAX_IDS = 65_536
 MAX_AGE = 300.0
 
+NEWEST_IDS = 4096
+"""More than a peer sends again after an outage: what was in flight, or acknowledged since its worker last wrote how far it is."""
+NEWEST_MAX_AGE = 86_400.0
+
 Key = tuple[str, int]
 """Origin and sequence of a publication."""
 
 
 class Deduplicator:
     """Remembers keys for ``max_age`` seconds, and at most ``ids`` of each peer: the oldest go first.
+
+    The ``newest`` of each peer it remembers for ``newest_max_age`` seconds: however long a peer is away, it begins with
+    those when it is back.
 
     Each peer has a memory of its own, so that none can name another's messages, or have them forgotten.
     """
@@ -22,9 +29,14 @@ class Deduplicator:
         ids: int = MAX_IDS,
         max_age: float = MAX_AGE,
         clock: Callable[[], float] = monotonic,
+        *,
+        newest: int = NEWEST_IDS,
+        newest_max_age: float = NEWEST_MAX_AGE,
     ) -> None:
         self._ids = ids
         self._max_age = max_age
+        self._newest = newest
+        self._newest_max_age = newest_max_age
         self._clock = clock
         # By peer, each in the order of time, which is that of insertion. (A dict looks for its first key past all that
         # were deleted before it.)
@@ -39,7 +51,8 @@ class Deduplicator:
             seen_at = self._peers[peer] = OrderedDict()
         while seen_at:
             oldest = next(iter(seen_at))
-            if len(seen_at) < self._ids and now - seen_at[oldest] < self._max_age:
+            max_age = self._max_age if len(seen_at) > self._newest else self._newest_max_age
+            if len(seen_at) < self._ids and now - seen_at[oldest] < max_age:
                 break
             del seen_at[oldest]
         if key in seen_at:
@@ -48,15 +61,13 @@ class Deduplicator:
         return True
 
     def has(self, peer: str, key: Key) -> bool:
-        """Tell whether ``add`` would recognise ``key``."""
-        remembered = self._peers.get(peer)
-        seen_at = None if remembered is None else remembered.get(key)
-        return seen_at is not None and self._clock() - seen_at < self._max_age
+        """Tell whether it remembers that ``peer`` has sent ``key``. It may forget that with the next ``add``."""
+        return key in self._peers.get(peer, ())
 
     def _forget_peers(self, now: float) -> None:
         """Forget those that have sent nothing that is to be remembered."""
         for peer, seen_at in list(self._peers.items()):
-            if not seen_at or now - next(reversed(seen_at.values())) >= self._max_age:
+            if not seen_at or now - next(reversed(seen_at.values())) >= self._newest_max_age:
                 del self._peers[peer]
 
     def __len__(self) -> int:
