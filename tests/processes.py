@@ -10,7 +10,6 @@ A server of ours is forked by `tests/forks.py`, which has imported what is not o
 import asyncio
 import fcntl
 import inspect
-import itertools
 import json
 import os
 import random
@@ -111,28 +110,15 @@ def missing(message: str) -> NoReturn:
     pytest.fail(message)
 
 
-def _own_ports() -> Iterator[int]:
-    """Ports that no other process of this test run takes, each of them once before any comes again."""
-    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    index = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    own = range(20_000 + index, 32_000, count)
-    start = random.randrange(len(own))
-    return itertools.cycle([*own[start:], *own[:start]])
-
-
-_ports = _own_ports()
-
-
 def free_port() -> int:
     """
     Give a port that nobody listens on. No test run on this machine is given it again before this process ends.
 
-    No other test gets it soon: a server may be started on it later, may be away for a while, or may never be there.
-    It is below those that the kernel hands out to outgoing connections, so that a server can come back to it after
+    So a server may be started on it later, may be away for a while, or may never be there. It is below those that the kernel hands out to outgoing connections, so that a server can come back to it after
     a restart.
     """
     while True:
-        port = next(_ports)
+        port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((HOST, port))
