@@ -21,7 +21,7 @@ from dwsps_channels.models.secrets import validate_secret
 from dwsps_channels.peering import lease, store
 from dwsps_channels.peering.inbound.reporter import Report, write_reports
 from dwsps_channels.peering.outbound.link_status import LinkState, LinkStats, LinkStatus
-from tests.processes import HOST, ROOT, base_environment, free_port
+from tests.processes import FORKS, HOST, ROOT, base_environment, free_port
 
 SECRET = "correct-horse-battery-staple"
 URL = "ws://b.example/"
@@ -298,18 +298,20 @@ def test_a_name_that_is_not_known_suggests_close_ones_and_changes_nothing(comman
 
 
 def test_exit_statuses_and_streams(database: Path) -> None:
-    def manage(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "manage.py", "peers", *arguments],
-            cwd=ROOT,
-            env=base_environment(database),
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+    env = base_environment(database)
 
-    added = manage("add", "b", URL, "--secret-file", "-", given=SECRET + "\n")
+    def manage(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return FORKS.run("peers", *arguments, env=env)
+
+    added = subprocess.run(
+        [sys.executable, "manage.py", "peers", "add", "b", URL, "--secret-file", "-"],
+        cwd=ROOT,
+        env=env,
+        input=SECRET + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (added.returncode, added.stdout, added.stderr) == (0, "added b\n", "")
     failed = manage("enable", "c")
     assert (failed.returncode, failed.stdout) == (1, "")

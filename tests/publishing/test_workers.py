@@ -1,6 +1,7 @@
 """Publishing in gunicorn's workers and Celery's pools: the real ones, beside a server that runs."""
 
 import asyncio
+import json
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,9 @@ import pytest
 
 from tests.processes import HOST, Child, Redis, Server, ServerFactory, free_port
 from tests.wire.client import WireClient, connected
+
+# On a busy machine an answer that comes may take a while.
+LONG_TIMEOUT = {"PUBLISH_TIMEOUT": 20.0}
 
 COUNT = 12
 ALL = [[number, 0] for number in range(COUNT)]
@@ -38,7 +42,7 @@ class CeleryWorker(Child):
 
 @pytest.fixture(scope="module")
 def server_kind() -> str:
-    return "daphne"
+    return "fastlane"
 
 
 @pytest.fixture
@@ -57,7 +61,10 @@ def gunicorn(env: Mapping[str, str], folder: Path, *options: str) -> Child:
 
 def beside(server: Server) -> dict[str, str]:
     """The environment of a process of the same project, which reaches the server by its websocket."""
-    return server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}
+    return server.env | {
+        "DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/",
+        "TEST_DWSPS": json.dumps(LONG_TIMEOUT),
+    }
 
 
 async def visit(site: Child) -> None:
@@ -123,7 +130,7 @@ async def test_workers_of_gunicorn_on_redis(
     redis: Redis, start_server: ServerFactory, children: list[Child], tmp_path: Path
 ) -> None:
     """Those with gevent are beside the server, those with uvicorn are of it."""
-    server = start_server("daphne", env={"REDIS_URL": redis.url})
+    server = start_server("fastlane", env={"REDIS_URL": redis.url}, dwsps=LONG_TIMEOUT)
     async with connected(server.url) as client:
         await client.subscribe("news")
         uvicorn = ["--worker-class", "uvicorn_worker.UvicornWorker", "--workers", "2"]

@@ -5,7 +5,6 @@ import itertools
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from tests.connections.fastlane.raw import raw_client
 from tests.peering.site import SECRET
 from tests.peering.traffic import Audience, publish
 from tests.processes import (
+    FORKS,
     HOST,
     ROOT,
     Child,
@@ -111,14 +111,7 @@ async def test_it_serves_pages_and_websockets_and_ends_well(serve: Serve, slow: 
 
 def test_a_port_that_is_in_use_is_said_in_a_line(serve: Serve, database: Path) -> None:
     child = serve()
-    done = subprocess.run(
-        [sys.executable, "manage.py", "runpubsub", "--serve", f"{HOST}:{child.port}"],
-        cwd=ROOT,
-        env=base_environment(database),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = FORKS.run("runpubsub", "--serve", f"{HOST}:{child.port}", env=base_environment(database))
     assert done.returncode == 1
     expected = (
         f"CommandError: --serve: cannot listen on {HOST}:{child.port}: Address already in use"
@@ -259,14 +252,7 @@ async def test_what_it_acknowledged_until_it_ended_reaches_its_peer(
 def test_what_is_wrong_is_said_in_a_line(
     database: Path, arguments: list[str], environment: dict[str, str], problem: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "manage.py", "runpubsub", *arguments],
-        cwd=ROOT,
-        env=base_environment(database) | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = FORKS.run("runpubsub", *arguments, env=base_environment(database) | environment)
     assert done.returncode == 1
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
