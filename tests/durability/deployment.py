@@ -34,8 +34,8 @@ BACKENDS = {
 }
 """The brokers; ``sqlite`` and ``postgres`` are the database broker on each."""
 
-READ_WITHIN = 1.0
-"""Seconds in which a worker that is there has read what was acknowledged."""
+READ_WITHIN = 2.0
+"""Seconds in which a worker that is there has read what was acknowledged, on a busy machine as well."""
 
 
 class Deployment:

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from tests.durability.conftest import Deploy
+from tests.durability.deployment import READ_WITHIN
 from tests.durability.traffic import brokers, times, traffic
 from tests.form import RELEASE
 
@@ -16,10 +17,12 @@ async def test_a_server_that_is_killed_loses_nothing_that_its_log_keeps(
     deployment = await deploy(broker)
     async with traffic(deployment) as flowing:
         for _ in range(times(2, 30)):
-            if not deployment.keeps_log:
-                # The worker has come back to it.
+            if deployment.keeps_log:
+                await deployment.pause(0.3, 2.0)
+            else:
+                # The worker has come back to it, and reads what is not excused.
                 await flowing.flows()
-            await deployment.pause(0.3, 2.0)
+                await deployment.pause(READ_WITHIN + 0.3, READ_WITHIN + 2.0)
             await deployment.kill(deployment.server)
         await flowing.flows()
 

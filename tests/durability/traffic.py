@@ -19,6 +19,9 @@ from tests.durability.verdict import Verdict, judge
 from tests.form import RELEASE
 from tests.processes import Server, wait_until_async
 
+RATE = 50.0 if RELEASE else 20.0
+"""Publishes of each publisher a second."""
+
 CATCH_UP = 60.0
 QUIET = 15.0
 """Seconds without a delivery after which what is missing is lost: longer than a lease, a start and a backoff together."""
@@ -213,7 +216,7 @@ async def traffic(
     *,
     publish_at: Sequence[Server] = (),
     publishers: int = 4,
-    rate: float = 50.0,
+    rate: float = RATE,
     padding: int = 0,
     south_stays: bool = True,
 ) -> AsyncIterator[Traffic]:
