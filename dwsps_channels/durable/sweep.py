@@ -96,6 +96,8 @@ def sweep(
             _postpone(rows, row, delay, refusal)
         except (NotServing, Unavailable) as error:
             problem = error.problem
+            if isinstance(error, NotServing):
+                problem = f"the server cannot be reached: {problem}"
             _postpone(rows, row, RETRY_DELAY, problem)
         else:
             sent.append(row.pk)

@@ -82,7 +82,8 @@ class WebSocketRequests:
         except DatabaseError as error:
             raise ConnectionError(f"the server's id cannot be looked up: {error}") from error
         except ConnectError as error:
-            raise ConnectionError(error.problem) from error
+            # The caller says that it cannot be reached.
+            raise ConnectionError(error.problem.removeprefix("cannot be reached: ")) from error
         except (ClientError, InvalidFrame) as error:
             raise ConnectionError(str(error)) from error
         if answer.type == "error":

@@ -94,6 +94,7 @@ async def test_a_server_that_is_away_when_it_is_published(
     await wait_until_async(lambda: "durable messages wait" in worker.log)
     [waiting] = await rows(server)
     assert (waiting["topic"], waiting["messages"]) == ("news", 1)
+    assert waiting["last_error"] == "the server cannot be reached: connection refused"
     server.start()
     await all_rows_go(server)
     assert logged(server) == [1]

@@ -125,19 +125,24 @@ class TestSent:
 
 class TestUnavailable:
     @pytest.mark.parametrize(
-        "error", [Unavailable("the others are away"), NotServing("ws://a/", "the others are away")]
+        ("error", "problem"),
+        [
+            (Unavailable("the others are away"), "the others are away"),
+            (
+                NotServing("ws://a/", "connection refused"),
+                "the server cannot be reached: connection refused",
+            ),
+        ],
     )
-    def test_it_ends_and_nothing_is_lost(self, error: Exception) -> None:
+    def test_it_ends_and_nothing_is_lost(self, error: Exception, problem: str) -> None:
         publisher = raising(error, "b")
         leave("a", age=30)
         leave("b", age=20)
         left = leave("c", age=10)
-        assert sweep("default", publisher) == Swept(
-            sent=1, problem="the others are away", left=(left.pk,)
-        )
+        assert sweep("default", publisher) == Swept(sent=1, problem=problem, left=(left.pk,))
         assert (publisher.topics, topics()) == (["a", "b"], ["b", "c"])
         failed, waiting = DurableMessage.objects.order_by("created_at")
-        assert (failed.attempts, failed.last_error) == (1, "the others are away")
+        assert (failed.attempts, failed.last_error) == (1, problem)
         assert (waiting.attempts, waiting.last_error) == (0, "")
         assert 0 < seconds_until_due("b") <= 5
 

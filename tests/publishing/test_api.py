@@ -470,7 +470,7 @@ class TestNotServing:
             assert lost(caplog) == []
         assert losses.total == 2
         [line] = lost(caplog)
-        assert "publish() lost messages: 1, 1 since the start: cannot be reached" in line
+        assert "publish() lost messages: 1, 1 since the start: connection refused" in line
 
     async def test_what_is_wrong_with_the_arguments_is_told_first(self) -> None:
         with pytest.raises(InvalidTopic):

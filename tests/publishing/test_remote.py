@@ -339,7 +339,7 @@ class TestNobodyServes:
         [error] = run_to_the_end(RAISING, env)
         assert "CHANNEL_LAYERS has no layer that processes share" in error
         assert env["DWSPS_SERVER_URL"].split("?")[0] in error
-        assert "cannot be reached" in error
+        assert "cannot be used: connection refused." in error
         assert "hidden" not in error
 
     def test_so_does_apublish_and_the_server_may_come_up_later(
