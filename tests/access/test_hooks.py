@@ -95,6 +95,8 @@ def test_a_login_over_a_session_has_that_looked_up_again(
     before = request.session.session_key
     assert before is not None
     request.COOKIES[settings.SESSION_COOKIE_NAME] = before
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    assert notifier.take() == []  # the session stays
     login(request, other, backend="django.contrib.auth.backends.ModelBackend")
     assert notifier.take() == [Verify(session=hash_session_key(before))]
 
