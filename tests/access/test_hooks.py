@@ -143,6 +143,8 @@ def test_permissions_of_a_group_concern_everybody(
     assert permission is not None
     group.permissions.add(permission)
     assert notifier.take() == [Verify()]
+    group.permissions.add(permission)
+    assert notifier.take() == []  # it was there already
     group.permissions.clear()
     assert notifier.take() == [Verify(revokes=True)]
     group.delete()
@@ -202,6 +204,19 @@ def test_what_django_does_succeeds_even_if_nobody_hears_of_it(
     with caplog.at_level(logging.ERROR):
         user.save()
     assert "a defect" in caplog.text
+
+
+def test_the_log_tells_of_a_change_whose_commit_cannot_be_waited_for(
+    notifier: RecordingNotifier, user: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    transaction.set_autocommit(False)
+    try:
+        user.save()
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+    assert notifier.take() == []
+    assert "a transaction made by hand" in caplog.text
 
 
 def test_they_can_be_turned_off(notifier: RecordingNotifier, user: User) -> None:
