@@ -1,8 +1,8 @@
-"""The demo project, for a server that waits half a second where it would wait ten."""
+"""The demo project, for a server that waits two seconds where it would wait ten."""
 
 from dwsps_channels.connections.fastlane import http
 from project.asgi import application
 
-http.HEAD_TIMEOUT = 0.5
+http.HEAD_TIMEOUT = 2.0
 
 __all__ = ["application"]

@@ -56,7 +56,7 @@ def test_ws_of_node(server: Server) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "done\n")
 
@@ -83,4 +83,4 @@ async def test_on_another_event_loop_and_http_protocol(start_server: ServerFacto
     async with connected(server.url + "/pubsub/") as ours:
         await ours.subscribe("news")
         await ours.publish_and_receive("news", 1)
-    assert server.terminate(10) == 0
+    assert server.terminate() == 0

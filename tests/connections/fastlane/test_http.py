@@ -167,6 +167,7 @@ class TestTime:
     ) -> None:
         connection.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
         for _ in range(10):
+            # For which it has 20 s more.
             connection.send(b"x" * 10_000)
             await asyncio.sleep(http.HEAD_TIMEOUT / 5)
         await until(lambda: connection.received.endswith(b"\r\n0\r\n\r\n"))
@@ -289,15 +290,20 @@ class TestServer:
         server = start_server(
             "fastlane", application="tests.connections.fastlane.impatient:application"
         )
-        with slow(server) as head, slow(server) as body, slow(server) as nothing:
-            head.send(GET + b"Upgrade: websocket\r\n")
-            body.send(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n")
+        post = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 10\r\n\r\n"
+        with (
+            slow(server, GET + b"Upgrade: websocket\r\n") as head,
+            slow(server, post) as body,
+            slow(server, b"") as nothing,
+        ):
             assert head.rest().startswith(b"HTTP/1.1 408 ")
             assert body.rest().startswith(b"HTTP/1.1 408 ")
             assert nothing.rest() == b""
 
 
 @contextmanager
-def slow(server: Server) -> Iterator[RawClient]:
+def slow(server: Server, begin: bytes) -> Iterator[RawClient]:
+    """A client that sends this much, and no more."""
     with raw_client(server.port) as client:
+        client.send(begin)
         yield client

@@ -1,23 +1,29 @@
 """Messages above the limit of a session, on a server: never held, and answered."""
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import server_factory
 from tests.connections.fastlane.raw import CONTINUATION, TEXT, frame, raw_client
-from tests.processes import Server, ServerFactory, wait_until
+from tests.processes import Server, wait_until
 from tests.wire.raw import MIB, unread
 
 
-@pytest.fixture
-def app_server(start_server: ServerFactory) -> Server:
+@pytest.fixture(scope="module")
+def app_server(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """The fast lane, with this app's consumer."""
-    return start_server("fastlane")
+    with Server.all_closed() as servers:
+        yield server_factory(servers, tmp_path_factory.mktemp("app"), migrated_database)("fastlane")
 
 
 def test_unfinished_messages_are_not_held_and_are_refused_once_they_end(app_server: Server) -> None:
-    """40 connections that each hold 4 MiB would be 160."""
-    count, size = 40, 4 * MIB
+    """20 connections that each hold 4 MiB would be 80."""
+    count, size = 20, 4 * MIB
     with ExitStack() as stack:
         clients = [stack.enter_context(raw_client(app_server.port)) for _ in range(count)]
         for client in clients:
@@ -35,7 +41,7 @@ def test_unfinished_messages_are_not_held_and_are_refused_once_they_end(app_serv
             data = whole if number % 2 else b"".join(halves)
             client.send(data[:-1])
             ends.append(data[-1:])
-        wait_until(lambda: unread(app_server.port) == 0, 20, "the server has read it all")
+        wait_until(lambda: unread(app_server.port) == 0, what="the server has read it all")
         assert app_server.rss() - before < 20 * MIB
         for client, end in zip(clients, ends, strict=True):
             client.send(end)

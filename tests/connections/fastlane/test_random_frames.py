@@ -7,8 +7,8 @@ from tests.connections.fastlane.raw import raw_client
 from tests.connections.websocket.random_frames import mutated, valid
 from tests.processes import Server
 
-FRAMES = 40_000
-CONNECTIONS = 200
+FRAMES = 20_000
+CONNECTIONS = 100
 
 
 def test_random_frames_leave_the_server_alive_and_silent(server: Server) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.backpressure import BURST_FACTOR
 from dwsps_channels.connections.transports.send_buffer import (
     MAX_FRAMES_PER_BATCH,
@@ -55,7 +54,7 @@ class CountingHandler:
     def on_ping_timeout(self) -> None:
         self.line.silent += 1
 
-    def closed(self) -> None:
+    def closed(self, handled: object) -> None:
         self.line.closed += 1
 
 
@@ -101,9 +100,7 @@ class TakenLine(FramedLine):
 
 
 @pytest.fixture
-async def taken_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TakenLine]:
-    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
+async def taken_line() -> AsyncIterator[TakenLine]:
     line = TakenLine(LIMIT)
     await line.connection.open()
     await turns()

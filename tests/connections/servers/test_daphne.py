@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from dwsps_channels.connections.servers.daphne import DaphneConnection, DaphneTransport
-from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.batch_writer import BatchWriter
 from dwsps_channels.connections.transports.send_buffer import MAX_FRAMES_PER_BATCH
 from dwsps_channels.protocol.close_codes import CloseCode
@@ -133,9 +132,7 @@ class DaphneLine(FramedLine):
 
 
 @pytest.fixture
-async def daphne_line(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DaphneLine]:
-    monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
-    monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
+async def daphne_line() -> AsyncIterator[DaphneLine]:
     line = DaphneLine(LIMIT)
     yield line
     line.transport.drop()

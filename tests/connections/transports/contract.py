@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from dwsps_channels.connections.transports import backpressure
+from dwsps_channels.connections.transports import backpressure, closing
 from dwsps_channels.connections.transports.counters import counters
 from dwsps_channels.core.transport import Transport
 from dwsps_channels.protocol.close_codes import CloseCode
 from dwsps_channels.protocol.frames import Frame, Frames
 
-TIMEOUT = 10.0
+TIMEOUT = 30.0
 
 FINAL_FRAME = Frame(b'{"type":"error","code":"unavailable"}')
 
@@ -177,8 +177,9 @@ class TransportContract(ABC):
 
     @pytest.mark.parametrize("discard", [False, True])
     async def test_a_client_that_never_reads_is_cut_off_after_close(
-        self, line: Line, discard: bool
+        self, line: Line, monkeypatch: pytest.MonkeyPatch, discard: bool
     ) -> None:
+        monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT" if discard else "CLOSE_TIMEOUT", 0.01)
         await line.is_stuck()
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME, discard=discard)
         await until(lambda: line.is_cut_off)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from dwsps_channels.connections.servers.daphne import DaphneConnection
-from dwsps_channels.connections.transports import closing
 from dwsps_channels.connections.transports.asgi import (
     CONGESTED_BYTES,
     FRAMES_BETWEEN_YIELDS,
@@ -147,9 +146,7 @@ class AsgiContract(TransportContract):
     line_class: type[AsgiLine]
 
     @pytest.fixture
-    async def line(self, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Line]:
-        monkeypatch.setattr(closing, "CLOSE_TIMEOUT", 0.2)
-        monkeypatch.setattr(closing, "SLOW_CLOSE_TIMEOUT", 0.2)
+    async def line(self) -> AsyncIterator[Line]:
         line = self.line_class(LIMIT)
         await turns()
         yield line
