@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol import surrogates
-from dwsps_channels.protocol.topics import contexts
+from dwsps_channels.protocol.topics import NOTICES, contexts
 
 SCRIPT: Final = (Path(__file__).parent / "log.lua").read_text()
 """The operations on the log: append, beat, join, read."""
@@ -115,6 +115,7 @@ class Layout:
         self._all_roots = roots or {}
         self.roots = {root: each for root, each in sorted(self._all_roots.items()) if each}
         """The roots that are kept apart."""
+        self._keeps_messages = not self.roots.keys() <= {NOTICES}
         is_kept = {root: root in self.roots for root in sorted(self._all_roots)}
         self.root_names = _encode(is_kept).decode()
         """JSON: the names of all roots, each with whether it is kept."""
@@ -178,7 +179,8 @@ class Layout:
             if key:
                 keyed += [place, key]
         concerned: list[Argument] = [0]
-        if self.roots:
+        # Notices are as a peer's messages. Most servers keep nothing else apart, and look at no topic.
+        if self._keeps_messages or any([each.from_peer_server for each in publications]):
             concerned = self._concerned(publications)
         return self._call(
             *("append", epoch, process, number, nonce, len(publications)),
