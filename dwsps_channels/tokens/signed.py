@@ -20,14 +20,14 @@ logger = logging.getLogger("dwsps_channels.tokens")
 _SALT: Final = "dwsps_channels.tokens.v1"
 
 
-def make_token(user: Any, *, expires: timedelta = timedelta(hours=1)) -> str:
+def make_token(user: Any, *, expires: float | timedelta = timedelta(hours=1)) -> str:
     """Make a token that tells a server that the client is ``user``. Nothing is stored.
 
     It ends after ``expires``, when the user's password changes, and when the user is deactivated or deleted.
 
     Args:
         user: a saved, active user of the project.
-        expires: how long the token is valid, above 0.
+        expires: how long the token is valid, above 0: seconds, or a ``timedelta``.
 
     Returns:
         A string of visible ASCII characters, fit for a header and a URL.
@@ -39,12 +39,13 @@ def make_token(user: Any, *, expires: timedelta = timedelta(hours=1)) -> str:
         raise ValueError("a token needs a saved user")
     if not user.is_active:
         raise ValueError("the user is not active")
-    if expires <= timedelta():
+    seconds = expires.total_seconds() if isinstance(expires, timedelta) else expires
+    if seconds <= 0:
         raise ValueError("expires must be above 0")
     stated = {
         "user": user._meta.pk.value_to_string(user),
         "hash": _digest(user.get_session_auth_hash()),
-        "expires": int(time() + expires.total_seconds()),
+        "expires": int(time() + seconds),
     }
     return PREFIX + _signer().sign_object(stated)
 

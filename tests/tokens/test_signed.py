@@ -50,12 +50,12 @@ def stated(token: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize("expires", [timedelta(minutes=5), 300, 300.0])
 def test_a_token_names_its_user_and_says_when_it_expires(
-    ann: User, now: Callable[[float], None]
+    ann: User, now: Callable[[float], None], expires: float | timedelta
 ) -> None:
-    assert authenticate(make_token(ann, expires=timedelta(minutes=5))) == Authentication(
-        ann, 1_000_300.0
-    )
+    token = make_token(ann, expires=expires)
+    assert authenticate(token) == Authentication(ann, 1_000_300.0)
 
 
 def test_it_can_be_in_a_header_and_a_url_and_is_no_secret(ann: User) -> None:
@@ -95,8 +95,8 @@ def test_it_ends_when_its_user_is_deactivated_or_deleted(ann: User) -> None:
     assert authenticate(token) is None
 
 
-@pytest.mark.parametrize("expires", [timedelta(), timedelta(seconds=-1)])
-def test_one_that_has_expired_is_not_made(ann: User, expires: timedelta) -> None:
+@pytest.mark.parametrize("expires", [timedelta(), timedelta(seconds=-1), 0, -0.5])
+def test_one_that_has_expired_is_not_made(ann: User, expires: float | timedelta) -> None:
     with pytest.raises(ValueError, match="expires must be above 0"):
         make_token(ann, expires=expires)
 
