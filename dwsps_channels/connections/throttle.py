@@ -28,13 +28,17 @@ KNOWN_INTERVAL = 1.0
 
 
 class TooManyFailures(Exception):
-    """The credential was not checked: its address has failed before, and too many attempts wait for their turn.
+    """The credential was not checked: its address has failed before, or too many attempts of it wait for their turn.
 
     ``is_first`` is true for the first such attempt since the address last had a turn.
     """
 
-    def __init__(self, *, is_first: bool) -> None:
-        super().__init__("too many false credentials from this address")
+    def __init__(self, *, is_first: bool, has_failed: bool = True) -> None:
+        super().__init__(
+            "too many false credentials from this address"
+            if has_failed
+            else "too many credentials from this address at a time"
+        )
         self.is_first = is_first
 
 
@@ -123,7 +127,8 @@ class Throttle:
             raise self._rejection(record)
         record.waiting += 1
         try:
-            async with record.turn:
+            await self._wait(record)
+            try:
                 if self._is_known(record, hashed):
                     raise KnownFailure
                 if record.ready_at > deadline:
@@ -132,11 +137,23 @@ class Throttle:
                     await self._sleep(pause)
                 record.is_reported = False
                 yield lambda: self._failed(network, record, hashed)
+            finally:
+                record.turn.release()
         finally:
             record.waiting -= 1
             # Meanwhile it may have been forgotten, and replaced.
             if self._records.get(network) is record and not (record.failures or record.waiting):
                 del self._records[network]
+
+    async def _wait(self, record: _Record) -> None:
+        """Wait for the turn. The checks of others may be slow, also if nothing was false."""
+        try:
+            async with asyncio.timeout(WAIT_TIMEOUT) as waiting:
+                await record.turn.acquire()
+        except TimeoutError:
+            if waiting.expired():
+                raise self._rejection(record) from None
+            raise
 
     def _hash(self, credential: str) -> bytes:
         data = credential.encode(errors="surrogatepass")
@@ -165,4 +182,4 @@ class Throttle:
 
     def _rejection(self, record: _Record) -> TooManyFailures:
         is_first, record.is_reported = not record.is_reported, True
-        return TooManyFailures(is_first=is_first)
+        return TooManyFailures(is_first=is_first, has_failed=record.failures > 0)

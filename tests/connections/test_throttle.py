@@ -140,6 +140,17 @@ async def test_one_that_gives_up_while_it_waits_leaves_its_turn_to_the_next(
     assert not guesser.throttle._records
 
 
+async def test_one_that_waits_for_slow_checks_is_answered_in_time(
+    guesser: Guesser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_TIMEOUT", 0.01)
+    async with guesser.throttle.turn("a", "right"):
+        with pytest.raises(TooManyFailures, match="too many credentials from this address"):
+            await asyncio.wait_for(guesser.right(), 10)
+    assert await guesser.right() == 0.0
+    assert not guesser.throttle._records
+
+
 async def test_one_whose_address_was_dropped_meanwhile_takes_no_failures_with_it(
     guesser: Guesser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
