@@ -415,12 +415,17 @@ test('a call that comes while its topic is resumed brings its own grant', async 
 
 test('a server that answers no resume gets the grant with the subscribe in its place', async (t) => {
   const server = await serve(t, LogServer)
-  const client = await open(t, server, { timeout: 50 })
+  const timers = clock(t)
+  const client = await open(t, server)
   await client.subscribe('news', null, { grant: 'g1' })
   server.decide = ({ type }) => type === 'resume' && 'ignore'
-  const opened = next(client, 'open')
+  const lost = next(client, 'reconnecting')
   server.drop()
-  await opened
+  timers.tick((await lost).delay)
+  await until(() => server.sent('resume').length === 1)
+  timers.tick(10_000)
+  timers.tick(20) // the pause before the next connection
+  await next(client, 'open')
   assert.deepEqual(server.sent('subscribe').map(({ since, grant }) => [since, grant]), [[undefined, 'g1'], ['e1:0', 'g1']])
 })
 

@@ -1,7 +1,7 @@
 /** What the conformance suite cannot say of this client: its API, its events, and chance. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { connect, next, open, record, serve, settle, until } from './helpers.mjs'
+import { clock, connect, next, open, record, serve, settle, speak, until, WebSocket } from './helpers.mjs'
 import { LogServer } from './servers.mjs'
 
 const messages = (client, topic, options) => {
@@ -193,10 +193,19 @@ test('many publishes in flight are sent again in order, before those that were m
 
 test('any number of publishes in flight outlives the connection', async (t) => {
   const server = await serve(t, LogServer)
-  const client = await open(t, server)
+  let isLost = false
+  class Losing extends WebSocket {
+    send(text) {
+      if (!isLost) super.send(text)
+    }
+  }
+  const client = await open(t, server, { WebSocket: Losing })
   await client.publish('a', 0)
-  server.decide = ({ type }) => type === 'publish' && 'ignore'
-  const count = 150_000 // more than a function takes as arguments
+  isLost = true
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0 // a stack for each of them would take most of the time
+  t.after(() => (Error.stackTraceLimit = stackTraceLimit))
+  const count = 130_000 // more than a function takes as arguments
   const publishes = Array.from({ length: count }, (_, n) => client.publish('a', n))
   const closed = next(client, 'close')
   server.drop()
@@ -328,22 +337,32 @@ test('with dwsps1, what is replayed is text as well, and subscribing in "open" r
 for (const isChatty of [true, false]) {
   test(`a resume that a ${isChatty ? 'chatty' : 'silent'} server leaves unanswered is made topic by topic`, async (t) => {
     const server = await serve(t, LogServer)
-    const client = await open(t, server, { timeout: 100 })
+    const timers = clock(t)
+    const client = await open(t, server)
     const got = []
     const resets = record(client, 'reset')
+    const reconnecting = record(client, 'reconnecting')
+    const reconnect = async () => {
+      const { length } = reconnecting
+      server.drop()
+      await until(() => reconnecting.length > length)
+      timers.tick(reconnecting.at(-1).delay)
+    }
     for (const topic of ['a', 'b', 'c']) await client.subscribe(topic, ({ message }) => got.push(message))
     server.decide = ({ type }) => type === 'resume' && 'ignore'
-    const talking = isChatty && setInterval(() => server.broadcast({ type: 'ack', action: 'publish', topic: 'x', cursor: server.cursor }), 5)
-    t.after(() => clearInterval(talking))
-    const reopened = next(client, 'open')
-    server.drop()
+    await reconnect()
     server.publish('a', 1)
     server.publish('c', 2)
-    await reopened
+    await until(() => server.sent('resume').length === 1)
+    if (isChatty) await speak(server, client, server.cursor)
+    timers.tick(10_000)
+    assert.equal(reconnecting.length, isChatty ? 1 : 2)
+    timers.tick(20) // the longest pause: before the next connection, or on this one
+    await next(client, 'open')
     assert.deepEqual([got.toSorted(), resets, client.cursor], [[1, 2], [], server.cursor])
     server.decide = () => {}
     server.frames.length = 0
-    server.drop()
+    await reconnect()
     await next(client, 'open')
     assert.deepEqual(server.frames.map(({ type }) => type), ['resume'])
   })
