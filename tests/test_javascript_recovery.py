@@ -59,6 +59,12 @@ class Subscriber:
             self._reader.join()
 
 
+@pytest.fixture(scope="module")
+def server_kind() -> str:
+    """One kind suffices: how each of them ends a connection, tests/wire shows."""
+    return "fastlane"
+
+
 @pytest.fixture
 def subscribe() -> Iterator[Callable[[Server], Subscriber]]:
     """Call it with a server to get a subscriber that is connected to it."""

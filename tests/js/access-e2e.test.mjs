@@ -1,6 +1,6 @@
 /**
  * Tests against a real server at DWSPS_ACCESS_URL, with its SignedToken and the policy `Members` of tests/wire/policies.py. DWSPS_CREDENTIALS has
- * `short`, tokens of one user that are valid for 5 and 6 seconds, a `long` one, and the user's `grant` for orders.42.
+ * `short`, tokens of one user that are valid for 10 and 12 seconds, a `long` one, and the user's `grant` for orders.42.
  */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'

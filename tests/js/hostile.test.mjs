@@ -42,8 +42,8 @@ const DEEDS = [
     socket.close(1011)
   }),
   accepted((socket) => {
-    for (let n = 0; n < 20_000; n++) socket.send('{"type":"error","code":"rate_limited","reason":"","retryable":true}')
-    for (let n = 0; n < 5_000; n++) socket.ping()
+    for (let n = 0; n < 5_000; n++) socket.send('{"type":"error","code":"rate_limited","reason":"","retryable":true}')
+    for (let n = 0; n < 1_000; n++) socket.ping()
     socket.close(4102, 'x'.repeat(123))
   }),
   // Frames that RFC 6455 does not know: reserved bits and opcodes, fragments out of order, lengths beyond all bounds.

@@ -1,4 +1,4 @@
-/** A test against the real server at DWSPS_LIMITED_URL, with a RATE_LIMIT of 50 frames at once and 200 a second. */
+/** A test against the real server at DWSPS_LIMITED_URL, with a RATE_LIMIT of 50 frames at once and 50 a second. */
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { test } from 'node:test'

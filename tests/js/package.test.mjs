@@ -126,7 +126,7 @@ for (const [resolution, module] of [
     const usage = await readFile(join(import.meta.dirname, 'usage.mts'), 'utf8')
     await writeFile(join(installed, 'usage.mts'), usage.replace(/'[^']*\/dwsps\.js'/, `'${NAME}'`))
     const tsc = join(import.meta.dirname, 'node_modules/typescript/lib/tsc.js')
-    const options = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,dom']
+    const options = ['--noEmit', '--strict', '--skipDefaultLibCheck', '--target', 'es2022', '--lib', 'es2022,dom']
     const args = [tsc, ...options, '--module', module, '--moduleResolution', resolution, 'usage.mts']
     const done = await run(process.execPath, args, { cwd: installed }).catch((error) => error)
     assert.equal(done.stdout, '')

@@ -7,7 +7,8 @@ import * as module from '../../dwsps_channels/static/dwsps_channels/dwsps.js'
 const require = createRequire(import.meta.url)
 
 test('dwsps.d.ts types the client as it is used', async () => {
-  const options = ['--noEmit', '--strict', '--target', 'es2022', '--module', 'esnext', '--moduleResolution', 'bundler', '--lib', 'es2022,dom']
+  // It need not check what TypeScript itself declares.
+  const options = ['--noEmit', '--strict', '--skipDefaultLibCheck', '--target', 'es2022', '--module', 'esnext', '--moduleResolution', 'bundler', '--lib', 'es2022,dom']
   const args = [require.resolve('typescript/lib/tsc.js'), ...options, 'usage.mts']
   const { error, stdout } = await new Promise((resolve) => {
     execFile(process.execPath, args, { cwd: import.meta.dirname }, (error, stdout) => resolve({ error, stdout }))
