@@ -2,17 +2,19 @@
 
 import signal
 from collections.abc import AsyncIterator
+from time import monotonic
 
 import pytest
 from redis.asyncio import Redis as Client
 
 from dwsps_channels.broker.redis import broker as broker_module
 from dwsps_channels.broker.redis.broker import UNKNOWN
+from dwsps_channels.broker.redis.sender import RedisSender
 from dwsps_channels.core.retention import Retention
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import answered, publication
 from tests.broker.redis.account import Account
-from tests.broker.redis.brokers import broker, broker_at
+from tests.broker.redis.brokers import broker, broker_at, layout
 from tests.broker.redis.proxy import Proxy
 from tests.processes import Redis, wait_until_async
 
@@ -218,6 +220,27 @@ async def test_a_process_that_missed_what_redis_has_removed_begins_again_in_the_
     log = far.logs[1]
     assert 0 < log.floor < log.offset
     assert [offset for offset, _ in log.publications] == list(range(log.floor + 1, log.offset + 1))
+
+
+async def test_a_process_that_stood_still_notices_what_redis_has_removed_meanwhile(
+    account: Account, redis: Redis
+) -> None:
+    """No connection breaks: the next entry that it reads does not follow the last one."""
+    small = {"bounds": Retention(messages=100, bytes=2000, seconds=300.0)}
+    process = await account.add(broker(redis, **small))
+    await account.goes_on()
+    sender = RedisSender({"address": redis.url}, layout(**small))
+    for number in range(1000, 1200):  # some 15 KB, while the event loop stands still
+        sender.publish(publication(number), monotonic() + 5.0)
+    sender.close()
+    await account.goes_on()
+    account.check()
+    assert len(epochs(account)) == 1
+    stats = process.broker.stats()
+    assert (stats.gaps, stats.epochs) == (1, 0)
+    assert 100 < stats.missed <= 200
+    assert len(process.logs) == 2
+    assert process.logs[1].floor > process.stretches[0][1] + len(process.stretches[0][2])
 
 
 async def test_a_process_that_missed_the_beginning_begins_again(
