@@ -167,7 +167,9 @@ class Node:
         """Keep what ``log`` holds: see ``Receiver.begin``."""
         self.is_excluded = False
         notices = [notice_in(each) for _, each in log.publications if is_notice(each)]
-        if self.epoch and (log.epoch != self.epoch or log.floor > (self._offset or 0)):
+        # They may reach further back than the messages.
+        floor = log.floors.get(NOTICES, log.floor)
+        if self.epoch and (log.epoch != self.epoch or floor > (self._offset or 0)):
             notices.insert(0, missed())
         # In this order: other threads read the cursor, which is never to have the new epoch with the old offset.
         self._offset, self.epoch = log.offset, log.epoch

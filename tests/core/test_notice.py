@@ -141,6 +141,8 @@ async def test_publications_that_were_missed_may_have_been_notices() -> None:
         (Log("a1", 7, 0), []),
         (Log("a1", 7, 5), []),
         (Log("a1", 7, 6), [EVERYTHING]),
+        (Log("a1", 9, 8, [(6, publication_of(Rules()))], {NOTICES: 5}), [Rules()]),
+        (Log("a1", 9, 8, [(7, publication_of(Rules()))], {NOTICES: 6}), [EVERYTHING, Rules()]),
         (Log("b2", 7, 0), [EVERYTHING]),
         (Log("b2", 8, 6, [(7, publication_of(Rules()))]), [EVERYTHING, Rules()]),
     ],
