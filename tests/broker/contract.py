@@ -267,7 +267,7 @@ class SharedBrokerContract(BrokerContract):
 
     async def test_carries_a_burst_without_loss(self, join: Join) -> None:
         one, other = await join(), await join()
-        count = 5000
+        count = 2000
         accepted = [one.broker.publish(publication(number)) for number in range(count)]
         for each in accepted:
             await answered(each)

@@ -46,7 +46,11 @@ async def test_a_worker_of_gunicorn(server: Server, tmp_path: Path, children: li
     port = free_port()
     pages = Child(
         "gunicorn",
-        [sys.executable, "-m", "gunicorn", "--bind", f"{HOST}:{port}", "tests.durable.site"],
+        # Each worker that is killed has a successor, which need not load the site again.
+        [
+            *(sys.executable, "-m", "gunicorn", "--preload", "--bind", f"{HOST}:{port}"),
+            "tests.durable.site",
+        ],
         port=port,
         env={
             **server.env,

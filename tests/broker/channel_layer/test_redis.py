@@ -27,6 +27,11 @@ LAYERS = {
 MakeRedisBroker = Callable[..., ChannelLayerBroker]
 
 
+@pytest.fixture
+def redis(emptied: Redis) -> Redis:
+    return emptied
+
+
 @pytest.fixture(params=LAYERS)
 def make_redis_broker(request: pytest.FixtureRequest, redis: Redis) -> Iterator[MakeRedisBroker]:
     def make(**options: Any) -> ChannelLayerBroker:

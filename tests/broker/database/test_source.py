@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import connections
 
+from dwsps_channels.broker.database import source as source_module
 from dwsps_channels.broker.database.source import DatabaseSource
 from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.core.page import Position
@@ -77,6 +78,11 @@ async def member(using: str) -> AsyncIterator[Member]:
 
 
 class TestDatabaseSource(RemoteSourceContract):
+    @pytest.fixture(autouse=True)
+    def short_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Many of these tests read to the end, and wait there."""
+        monkeypatch.setattr(source_module, "WAIT", 0.2)
+
     @pytest.fixture
     async def log(self, member: Member) -> ServerLog:
         return DatabaseLog(member)

@@ -68,7 +68,7 @@ class Account:
     async def _talk(self, process: Process) -> None:
         while True:
             await self.publish(process)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.01)
 
     async def publish(self, process: Process) -> int:
         """Publish a number, and note what became of it."""

@@ -35,6 +35,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def keeping(redis: Redis) -> Redis:
     """The Redis, with an append-only file that has each write before it is acknowledged: it keeps its data when killed."""
     redis.kill()
+    keep(redis)
+    redis.start()
+    return redis
+
+
+def keep(redis: Redis) -> None:
+    """Have a Redis that is started later keep its data."""
     at = redis.command.index("no")
     redis.command = [
         *redis.command[:at],
@@ -43,5 +50,3 @@ def keeping(redis: Redis) -> Redis:
         "always",
         *redis.command[at + 1 :],
     ]
-    redis.start()
-    return redis

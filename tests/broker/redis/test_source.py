@@ -50,6 +50,11 @@ class Log:
 
 
 @pytest.fixture
+def redis(emptied: Redis) -> Redis:
+    return emptied
+
+
+@pytest.fixture
 async def log(redis: Redis) -> AsyncIterator[Log]:
     connection, client = Connection(async_pool({"address": redis.url})), Client.from_url(redis.url)
     await connection.open()

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis as Client
 
+from dwsps_channels.broker.redis import source as source_module
 from dwsps_channels.core.log_source import LogSource
 from dwsps_channels.core.publication import Publication
 from dwsps_channels.protocol.errors import Unavailable
 from tests.broker.contract import Member
 from tests.broker.redis.brokers import broker, layout, source_at
+from tests.broker.redis.conftest import keep
 from tests.processes import WAIT_TIMEOUT, Redis, wait_until_async
 from tests.sources.contract import RemoteSourceContract, ServerLog
+
+pytestmark = pytest.mark.processes
 
 
 class RedisLog(ServerLog):
@@ -51,7 +55,23 @@ class RedisLog(ServerLog):
         self._redis.start()
 
 
+@pytest.fixture(scope="module")
+def kept(redis_of_module: Redis) -> None:
+    redis_of_module.kill()
+    keep(redis_of_module)
+    redis_of_module.start()
+
+
 class TestRedisSource(RemoteSourceContract):
+    @pytest.fixture(autouse=True)
+    def short_wait(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Many of these tests read to the end, and wait there."""
+        monkeypatch.setattr(source_module, "WAIT", 0.2)
+
+    @pytest.fixture
+    def keeping(self, kept: None, emptied: Redis) -> Redis:
+        return emptied
+
     @pytest.fixture
     async def log(self, keeping: Redis) -> AsyncIterator[ServerLog]:
         process = Member(broker(keeping))

@@ -111,7 +111,7 @@ async def test_connections_that_break_lose_nothing(
     account: Account, redis: Redis, client: Any, follower: Follower
 ) -> None:
     await talking(account, redis)
-    for _ in range(20):
+    for _ in range(10):
         await client.client_kill_filter(_type="normal", skipme=True)
         await account.goes_on()
     await account.hush()
@@ -177,13 +177,14 @@ async def test_one_who_was_away_for_longer_than_the_log_keeps_has_it_counted(
     await account.publish(process)
     source = source_at(redis.url)
     page = await source.read(Position())
-    for _ in range(300):
+    for _ in range(150):
         await account.publish(process)
     behind = await source.read(page.position)
-    assert 0 < behind.missed < 300
+    assert 0 < behind.missed < 150
+    # The rest may be removed as well before it is read.
     rest = behind.missed + len(behind.entries)
-    while len(behind.entries) and rest < 300:
+    while rest < 150:
         behind = await source.read(behind.position)
-        rest += len(behind.entries)
-    assert rest == 300
+        rest += behind.missed + len(behind.entries)
+    assert rest == 150
     await source.close()
