@@ -14,7 +14,7 @@ from dwsps_channels import publish
 from dwsps_channels.reading import api
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator, real_publishes
-from tests.processes import HOST, free_port
+from tests.processes import HOST
 
 TAG = Template("{% load dwsps %}{% dwsps_url %}")
 
@@ -71,7 +71,7 @@ def test_in_tests_without_a_server_it_is_the_outboxs() -> None:
 
 @with_middleware
 def test_a_page_without_a_server_has_no_cursor() -> None:
-    away = {"SERVER_URL": f"ws://{HOST}:{free_port()}/"}
+    away = {"SERVER_URL": f"ws://{HOST}:1/"}
 
     def show(request: HttpRequest) -> HttpResponse:
         return HttpResponse(TAG.render(RequestContext(request)))

@@ -213,11 +213,12 @@ class Paying(TransactionTestCase):
 class Real(TransactionTestCase):
     def test_real(self):
         # The server has another database, and so takes nothing of a test: unless the test says it is that server.
-        with real_publishes(), self.assertRaisesRegex(NotServing, "403"):
+        patient = {**settings.DWSPS, "PUBLISH_TIMEOUT": 30}
+        with real_publishes(), self.settings(DWSPS=patient), self.assertRaisesRegex(NotServing, "403"):
             publish("orders.2", "refused")
         ServerIdentity.objects.update(server_id=os.environ["SERVER_ID"])
         # Other settings: nobody waits for the moment after a failure.
-        with real_publishes(), self.settings(DWSPS=settings.DWSPS):
+        with real_publishes(), self.settings(DWSPS={**patient, "PUBLISH_TIMEOUT": 60}):
             publish("orders.2", "real")
 """
 
@@ -383,9 +384,11 @@ class TestPubSubCommunicator:
                 await client.subscribe("a")
 
     async def test_a_message_that_never_comes_is_a_timeout(self) -> None:
-        async with PubSubCommunicator(timeout=0.05) as client:
+        async with PubSubCommunicator() as client:
+            client._timeout = 0.05
             with pytest.raises(TimeoutError):
                 await client.receive()
+            client._timeout = 60
             await client.subscribe("a")
 
     async def test_an_application_that_ends_without_a_word_is_closed(self) -> None:

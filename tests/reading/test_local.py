@@ -15,7 +15,7 @@ from dwsps_channels.broker.memory import MemoryBroker
 from dwsps_channels.core.broker import Receiver
 from dwsps_channels.exceptions import NoLog
 from dwsps_channels.protocol.errors import Unavailable
-from dwsps_channels.reading import History, acursor, cursor, local
+from dwsps_channels.reading import History, acursor, api, cursor, local
 from dwsps_channels.server import runtime
 from dwsps_channels.testing import PubSubCommunicator
 from tests.connections.transports.contract import until
@@ -148,9 +148,11 @@ async def test_a_log_that_was_not_read_yet(broker: Callable[[MemoryBroker], None
         await ahistory("chat")
 
 
+@override_settings(DWSPS={"PUBLISH_TIMEOUT": 60})
 async def test_pages_that_are_made_while_the_server_starts_have_a_cursor(
-    broker: Callable[[MemoryBroker], None],
+    broker: Callable[[MemoryBroker], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(api, "CURSOR_TIMEOUT", 60)
     hanging = Hanging()
     broker(hanging)
     starting = asyncio.create_task(runtime.obtain())
