@@ -61,6 +61,18 @@ class Browser:
                 await asyncio.wait([reading])
 
 
+class App(Browser):
+    """A program without cookies, whose websockets have a token."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__()
+        self._token = token
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"}
+
+
 class Socket:
     """A websocket that reads all the time, and keeps what came."""
 

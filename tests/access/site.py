@@ -26,6 +26,7 @@ from dwsps_channels.auth import AuthMiddlewareStack
 from dwsps_channels.consumers import PubSubConsumer
 from dwsps_channels.models import TopicRule
 from dwsps_channels.routing import URLRouter
+from dwsps_channels.tokens import make_token
 
 consumer: Any = PubSubConsumer.as_asgi()
 application = ProtocolTypeRouter(
@@ -117,6 +118,13 @@ def leave_group(request: HttpRequest) -> None:
 @view
 def lose_permission(request: HttpRequest) -> None:
     named(request).user_permissions.clear()
+
+
+def token(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(make_token(request.user))
+
+
+urlpatterns.append(path("token", token))
 
 
 @view

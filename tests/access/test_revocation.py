@@ -12,7 +12,7 @@ from time import time
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.access.browser import Browser, Socket
+from tests.access.browser import App, Browser, Socket
 from tests.conftest import server_factory
 from tests.form import FULL
 from tests.processes import Redis, Server, redis_server, wait_until_async
@@ -62,9 +62,10 @@ def servers(
             "DJANGO_SETTINGS_MODULE": "tests.access.site_settings",
             "DWSPS_POLICY": "dwsps_channels.policies.TopicRules",
         }
+        dwsps = {"AUTHENTICATOR": "dwsps_channels.tokens.SignedToken"}
         start = server_factory(started, folder, migrated_database)
         for kind in kinds:
-            start(kind, env=env, application=SITE)
+            start(kind, env=env, application=SITE, dwsps=dwsps)
         asyncio.run(Browser().visit(started[0], "make_rules"))
         yield started
 
@@ -133,13 +134,16 @@ async def test_no_message_comes_later_than_a_second_after_the_answer(
     acting, elsewhere, bystander = Browser(), Browser(), Browser()
     await acting.visit(servers[0], "sign_up", name=name)
     await elsewhere.visit(servers[1], "log_in", name=name)
+    app = App(await elsewhere.get(servers[1], "token"))
     await bystander.visit(servers[0], "sign_up", name=bystander_name)
     async with (
         traffic(servers[1], topic),
-        listening(elsewhere, servers, topic) as others,
+        listening(elsewhere, servers, topic) as in_browser,
+        listening(app, servers, topic) as in_app,
         listening(bystander, servers, topic) as bystanders,
         AsyncExitStack() as stack,
     ):
+        others = [*in_browser, *in_app]
         if change == "expire":
             ends_at = EXPIRY + await acting.visit(servers[0], change, seconds=str(EXPIRY))
         own = await stack.enter_async_context(listening(acting, servers, topic))
