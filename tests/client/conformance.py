@@ -437,14 +437,14 @@ class BlockingApplication(Application):
     async def stop(self) -> None:
         await asyncio.to_thread(self._client.close)
         for thread in self._threads:
-            await asyncio.to_thread(thread.join, 5)
+            await asyncio.to_thread(thread.join, 30)
             assert not thread.is_alive()
 
     async def begin(self, name: str | None, step: Step) -> None:
         while self._begun.acquire(blocking=False):
             pass
         self._run(name, step)
-        await asyncio.to_thread(self._begun.acquire, timeout=5)
+        await asyncio.to_thread(self._begun.acquire, timeout=30)
 
     def _run(self, name: str | None, step: Step) -> None:
         thread = threading.Thread(target=partial(self._finish, name, step))

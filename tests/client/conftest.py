@@ -40,12 +40,12 @@ async def connect() -> AsyncIterator[Connect]:
     clients = []
 
     async def connected(server: ScriptedServer, *, wait: bool = True, **options: object) -> Client:
-        options = {"min_delay": 0.01, "max_delay": 0.01, "timeout": 5.0} | options
+        options = {"min_delay": 0.01, "max_delay": 0.01, "timeout": 30.0} | options
         client = Client(server.url, **options)  # type: ignore[arg-type]
         clients.append(client)
         client.connect()
         if wait:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await client.wait_open()
         return client
 

@@ -47,7 +47,7 @@ def no_thread_left() -> Any:
 async def test_publish_and_subscribe(scripted: ScriptedServer) -> None:
     def use() -> list[Any]:
         with BlockingClient(scripted.url) as client:
-            with client.subscribe("news", timeout=5) as messages:
+            with client.subscribe("news", timeout=30) as messages:
                 assert scripted.topics == ["news"]
                 for number in range(3):
                     client.publish("news.uk", number)
@@ -78,7 +78,7 @@ async def test_get_raises_when_nothing_came_and_loses_nothing(scripted: Scripted
                 with pytest.raises(TimeoutError):
                     messages.get(timeout=0.005)
                 client.publish("news", number)
-                message = messages.get(timeout=5)
+                message = messages.get(timeout=30)
                 assert message is not None
                 assert message.message == number
             messages.unsubscribe()
@@ -107,7 +107,7 @@ async def test_many_threads_share_a_client(scripted: ScriptedServer) -> None:
         with BlockingClient(scripted.url) as client, ThreadPoolExecutor(8) as threads:
             messages = client.subscribe("news")
             list(threads.map(lambda number: client.publish("news", number), range(200)))
-            got = [messages.get(timeout=5) for _ in range(200)]
+            got = [messages.get(timeout=30) for _ in range(200)]
             return sorted(message.message for message in got if message)
 
     assert await in_thread(use) == list(range(200))
@@ -125,8 +125,8 @@ async def test_close_frees_threads_that_wait(scripted: ScriptedServer) -> None:
             wait_until(lambda: scripted.sent("publish"))
             client.close()
             with pytest.raises(ClientClosed):
-                publishing.result(5)
-            assert reading.result(5) == []
+                publishing.result(30)
+            assert reading.result(30) == []
         client.close()
         assert client.state == "closed"
         with pytest.raises(ClientClosed):
@@ -152,9 +152,9 @@ async def test_it_comes_back_and_says_what_got_lost(scripted: ScriptedServer) ->
                 scripted.decide = lambda frame: None
                 loop.call_soon_threadsafe(scripted.cut)
                 with pytest.raises(ConnectionLost):
-                    publishing.result(5)
+                    publishing.result(30)
             client.publish("news", 2)
-            message = messages.get(timeout=5)
+            message = messages.get(timeout=30)
             assert message is not None
             assert message.message == 2
 
@@ -165,11 +165,11 @@ async def test_call_does_not_wait_for_ever_for_a_connection(scripted: ScriptedSe
     scripted.answer = lambda request: response(HTTPStatus.FORBIDDEN)
 
     def use() -> None:
-        with BlockingClient(scripted.url, timeout=0.2, **OPTIONS) as client:
+        with BlockingClient(scripted.url, timeout=1.0, **OPTIONS) as client:
             wait_until(lambda: client.last_error)
             with pytest.raises(CallTimeout, match=r"no connection within 0\.1 s: .* HTTP 403"):
                 client.publish("a", 1, timeout=0.1)
-            with pytest.raises(CallTimeout, match=r"no connection within 0\.4 s: .* HTTP 403"):
+            with pytest.raises(CallTimeout, match=r"no connection within 2 s: .* HTTP 403"):
                 client.subscribe("a")
 
     await in_thread(use)
@@ -193,7 +193,7 @@ async def test_subscription_keeps_its_client(scripted: ScriptedServer) -> None:
         gc.collect()
         with BlockingClient(scripted.url) as other:
             other.publish("news", 1)
-        assert messages.get(timeout=5) is not None
+        assert messages.get(timeout=30) is not None
 
     await in_thread(use)
 
@@ -215,7 +215,7 @@ if pid == 0:
     sys.exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 client.publish("news", 1)
-print(messages.get(timeout=5).message)
+print(messages.get(timeout=30).message)
 """
     done = await asyncio.to_thread(run, program)
     assert (done.returncode, done.stderr) == (0, "")
@@ -244,7 +244,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 

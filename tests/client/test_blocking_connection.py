@@ -33,7 +33,7 @@ TOKEN = "s3cret"
 PUBLISH = b'{"type":"publish","id":1,"topic":"a","message":%s}'
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 30.0) -> float:
     return monotonic() + seconds
 
 
@@ -41,7 +41,7 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await asyncio.to_thread(function)
 
 
-async def opened(url: str, seconds: float = 5.0) -> BlockingConnection:
+async def opened(url: str, seconds: float = 30.0) -> BlockingConnection:
     return await in_thread(
         lambda: BlockingConnection.open(url, token=lambda: TOKEN, deadline=soon(seconds))
     )

@@ -28,6 +28,13 @@ def tasks(*coroutines: Any) -> list[asyncio.Task[Any]]:
     return [asyncio.create_task(coroutine) for coroutine in coroutines]
 
 
+async def chatter(client: Client, call: asyncio.Task[Any]) -> None:
+    """Have the server answer others as long as this call lasts."""
+    while not call.done():
+        await client.publish("chatter", 1)
+        await asyncio.wait([call], timeout=0.1)
+
+
 async def test_publish_returns_after_its_ack(scripted: ScriptedServer, connect: Connect) -> None:
     client = await connect(scripted)
     held = scripted.held = []
@@ -205,11 +212,10 @@ async def test_cancelled_publish_in_flight_leaves_its_ack_to_nobody(
 async def test_call_that_a_talking_server_never_answers_times_out(
     scripted: ScriptedServer, connect: Connect
 ) -> None:
-    client = await connect(scripted, timeout=0.2)
+    client = await connect(scripted, timeout=2.0)
     scripted.decide = lambda frame: IGNORE if frame["topic"] == "hole" else None
     [hole] = tasks(client.publish("hole", 1))
-    while not hole.done():
-        await client.publish("chatter", 1)
+    await chatter(client, hole)
     with pytest.raises(CallTimeout) as caught:
         await hole
     assert (caught.value.code, caught.value.retryable) == ("timeout", True)
@@ -225,11 +231,10 @@ async def test_call_that_a_talking_server_never_answers_times_out(
 async def test_subscription_that_timed_out_is_taken_back_from_the_server(
     scripted: ScriptedServer, connect: Connect
 ) -> None:
-    client = await connect(scripted, timeout=0.2)
+    client = await connect(scripted, timeout=2.0)
     scripted.decide = lambda frame: IGNORE if frame["type"] == "subscribe" else None
     [slow] = tasks(client.subscribe("slow", print))
-    while not slow.done():
-        await client.publish("chatter", 1)
+    await chatter(client, slow)
     with pytest.raises(CallTimeout):
         await slow
     await wait_until_async(lambda: len(scripted.sent("unsubscribe")) == 1)
@@ -239,11 +244,10 @@ async def test_subscription_that_timed_out_is_taken_back_from_the_server(
 async def test_late_subscription_brings_nothing_to_one_that_follows_its_timeout(
     scripted: ScriptedServer, connect: Connect
 ) -> None:
-    client = await connect(scripted, timeout=0.4)
+    client = await connect(scripted, timeout=2.0)
     scripted.decide = lambda frame: IGNORE if frame["topic"] == "slow" else None
     [slow] = tasks(client.subscribe("slow", print))
-    while not slow.done():
-        await client.publish("chatter", 1)
+    await chatter(client, slow)
     with pytest.raises(CallTimeout):
         await slow
     again = client.subscribe("slow")

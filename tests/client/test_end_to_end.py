@@ -6,12 +6,26 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dwsps_channels.client import BlockingClient, Client, ConnectionLost, ServerError
+from tests.conftest import server_factory
 from tests.processes import HOST, ROOT, Server, ServerFactory, wait_until, wait_until_async
+
+
+@pytest.fixture(scope="module")
+def some_server(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One kind of server, for what a shell makes of the client."""
+    with Server.all_closed() as servers:
+        yield server_factory(servers, tmp_path_factory.mktemp("some"), migrated_database)(
+            "fastlane"
+        )
 
 
 async def test_publish_and_subscribe(server: Server) -> None:
@@ -82,7 +96,7 @@ async def test_server_that_is_killed_and_comes_back_finds_its_subscriptions(
         await wait_until_async(lambda: client.state == "reconnecting")
         waiting = asyncio.create_task(client.publish("news", "meanwhile"))
         server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting
             await client.publish("news", "after")
             got = [await messages.get() for _ in range(3)]
@@ -104,7 +118,7 @@ async def test_publish_in_flight_when_the_server_is_killed_raises(
         results = await asyncio.gather(*publishing, return_exceptions=True)
         assert [type(result) for result in results] == [ConnectionLost] * 10
         server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await client.publish("a", 1)
 
 
@@ -117,7 +131,7 @@ async def test_server_that_goes_away_is_come_back_to_at_once(
         await asyncio.to_thread(server.terminate)
         await wait_until_async(lambda: client.state == "reconnecting")
         server.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await client.wait_open()
         assert client.subscriptions == ["news"]
 
@@ -132,7 +146,7 @@ def test_threads_publish_and_read(server: Server) -> None:
     with (
         BlockingClient(server.url) as reader,
         BlockingClient(server.url) as writer,
-        reader.subscribe("news", timeout=10) as messages,
+        reader.subscribe("news", timeout=30) as messages,
     ):
         for number in range(5):
             writer.publish("news.uk", number)
@@ -154,9 +168,9 @@ def command(server: Server, *arguments: str) -> list[str]:
     ]
 
 
-def test_command_line_publishes_what_it_prints(server: Server) -> None:
+def test_command_line_publishes_what_it_prints(some_server: Server) -> None:
     subscriber = subprocess.Popen(
-        command(server, "subscribe", "news", "sport"),
+        command(some_server, "subscribe", "news", "sport"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -169,14 +183,14 @@ def test_command_line_publishes_what_it_prints(server: Server) -> None:
         def published() -> bool:
             # Until the other one is subscribed.
             done = subprocess.run(
-                command(server, "publish", "news.uk", '{"n": 1}'), cwd=ROOT, timeout=20
+                command(some_server, "publish", "news.uk", '{"n": 1}'), cwd=ROOT, timeout=60
             )
             assert done.returncode == 0
             os.set_blocking(subscriber.stdout.fileno(), False)  # type: ignore[union-attr]
             lines.extend(json.loads(line) for line in subscriber.stdout or ())
             return bool(lines)
 
-        wait_until(published, 20)
+        wait_until(published, 60)
     finally:
         subscriber.kill()
         subscriber.communicate()
@@ -201,7 +215,7 @@ def until_interrupted(server: Server, lines: int, *arguments: str) -> tuple[list
         assert output is not None
         read = [output.readline() for _ in range(lines or 1)]
         subscriber.send_signal(signal.SIGINT)
-        printed, errors = subscriber.communicate(timeout=20)
+        printed, errors = subscriber.communicate(timeout=60)
     finally:
         subscriber.kill()
     assert subscriber.returncode == 130
@@ -210,19 +224,19 @@ def until_interrupted(server: Server, lines: int, *arguments: str) -> tuple[list
     return [json.loads(line)["message"] for line in messages], errors.splitlines()
 
 
-def test_command_line_continues_where_it_was_interrupted(server: Server) -> None:
-    with BlockingClient(server.url) as client:
+def test_command_line_continues_where_it_was_interrupted(some_server: Server) -> None:
+    with BlockingClient(some_server.url) as client:
         for number in range(3):
             client.publish("shell.uk", number)
-        got, errors = until_interrupted(server, 2, "--last", "2", "shell")
+        got, errors = until_interrupted(some_server, 2, "--last", "2", "shell")
         assert got == [1, 2]
         [hint] = errors
         words, _, cursor = hint.rpartition(" ")
         assert words == "continue with --since"
         client.publish("shell", 3)
-        got, errors = until_interrupted(server, 1, "--since", cursor, "shell")
+        got, errors = until_interrupted(some_server, 1, "--since", cursor, "shell")
         assert got == [3]
-        got, errors = until_interrupted(server, 0, "--since", "other:1", "shell")
+        got, errors = until_interrupted(some_server, 0, "--since", "other:1", "shell")
     assert got == []
     assert errors[0] == "reset: messages of shell may be missing here"
 
@@ -237,9 +251,11 @@ def test_command_line_continues_where_it_was_interrupted(server: Server) -> None
         (["subscribe", "a", "--last", "1", "--since", "e:1"], "not allowed with"),
     ],
 )
-def test_command_line_says_what_is_wrong(server: Server, arguments: list[str], words: str) -> None:
+def test_command_line_says_what_is_wrong(
+    some_server: Server, arguments: list[str], words: str
+) -> None:
     done = subprocess.run(
-        command(server, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=20
+        command(some_server, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode != 0
     assert words in done.stderr
@@ -252,12 +268,12 @@ def test_command_line_does_not_wait_for_ever_for_a_server() -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "dwsps_channels.client", f"ws://{HOST}:1/"),
-            *("--timeout", "0.2", "publish", "a", "1"),
+            *("--timeout", "2", "publish", "a", "1"),
         ],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr

@@ -61,7 +61,7 @@ def test_commands_do_as_printed(running: Server, tmp_path: Path) -> None:
     printed = tmp_path / "printed"
 
     def published_and_printed() -> str:
-        done = subprocess.run(publish, cwd=ROOT, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(publish, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         return printed.read_text()
 
@@ -70,7 +70,7 @@ def test_commands_do_as_printed(running: Server, tmp_path: Path) -> None:
         subprocess.Popen(subscribe, cwd=ROOT, stdout=output) as subscriber,
     ):
         try:
-            line = wait_until(published_and_printed, 20, "a message printed").splitlines()[0]
+            line = wait_until(published_and_printed, 60, "a message printed").splitlines()[0]
         finally:
             subscriber.kill()
     message = json.loads(line)

@@ -207,6 +207,7 @@ async def test_open_waits_for_all_subscriptions_at_the_pace_that_the_server_allo
         limit.begin()
 
     scripted.welcome, scripted.decide = welcome, limit.decide
+    began = time.monotonic()
     scripted.cut()
     await wait_until_async(lambda: client.state == "reconnecting")
     # What waits for the connection waits behind them.
@@ -220,7 +221,9 @@ async def test_open_waits_for_all_subscriptions_at_the_pace_that_the_server_allo
     await asyncio.gather(*(subscription.unsubscribe() for subscription in more))
     assert scripted.topics == topics
     assert limit.floods == 0
-    assert 0 < limit.refused < 200
+    assert limit.refused < 200
+    # None only if the machine is so slow that it keeps the pace by itself.
+    assert limit.refused or time.monotonic() - began > 300 * limit.every
 
 
 async def test_subscribing_again_goes_out_in_rounds(
@@ -310,14 +313,14 @@ async def test_refused_handshake_is_tried_again_and_says_why(
 async def test_connection_on_which_nothing_is_answered_is_replaced(
     scripted: ScriptedServer, connect: Connect
 ) -> None:
-    client = await connect(scripted, timeout=0.1)
+    client = await connect(scripted, timeout=2.0)
     await client.subscribe("a", print)
     scripted.decide = lambda frame: IGNORE
     publishing = asyncio.create_task(client.publish("a", 1))
     subscribing = asyncio.create_task(client.subscribe("b", print))
     await wait_until_async(lambda: client.last_error is not None)
     scripted.decide = lambda frame: None
-    with pytest.raises(ConnectionLost, match=r"silent for 0\.1 s"):
+    with pytest.raises(ConnectionLost, match="silent for 2 s"):
         await publishing
     await subscribing
     assert client.subscriptions == ["a", "b"]

@@ -233,7 +233,7 @@ def test_each_reader_gets_each_message_once_and_in_order_or_is_told(steps: list[
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     """A client that is connected and has seen the log, with a reader of the topic d."""
-    world = World(timeout=0.2)
+    world = World()
     await begin(world)
     yield world
     await world.client.close()
@@ -297,6 +297,7 @@ async def test_a_server_that_leaves_a_resume_unanswered_is_asked_topic_by_topic(
     world.do_break()
     world.do_publish("d")
     await world.settle()
+    world.client._timeout = 0.1  # of the next connection
     world.do_connect()
     await wait_until_async(lambda: world.model.connection)
     world.do_flow()
@@ -304,6 +305,7 @@ async def test_a_server_that_leaves_a_resume_unanswered_is_asked_topic_by_topic(
     await wait_until_async(
         lambda: world.client.last_error and "silent" in str(world.client.last_error)
     )
+    world.client._timeout = 60.0
     world.model.connection = None
     await world.finish()
     assert (reader.seen, reader.gaps) == ([0], {})

@@ -189,7 +189,7 @@ async def test_a_thread_is_told_between_the_messages_in_itself(scripted: Scripte
     def read() -> None:
         with (
             BlockingClient(scripted.url) as client,
-            client.subscribe("news", on_reset=lambda: seen.append("reset"), timeout=5) as messages,
+            client.subscribe("news", on_reset=lambda: seen.append("reset"), timeout=30) as messages,
         ):
             for message in messages:
                 seen.append(message.message)
