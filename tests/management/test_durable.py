@@ -170,7 +170,13 @@ class TestRemove:
         assert topics() == ["young"]
 
     @pytest.mark.parametrize(
-        "arguments", [[], ["abc"], ["--older-than", "a day"], [str(uuid4()), "--older-than", "1"]]
+        "arguments",
+        [
+            [],
+            ["abc"],
+            *(["--older-than", seconds] for seconds in ("a day", "-5", "nan", "inf", "1e300")),
+            [str(uuid4()), "--older-than", "1"],
+        ],
     )
     def test_a_wrong_command_line(self, arguments: list[str]) -> None:
         leave("kept")

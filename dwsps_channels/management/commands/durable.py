@@ -1,8 +1,9 @@
 """``manage.py durable``: the durable messages that wait in the database."""
 
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from json import dumps
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.core.management.base import CommandError
@@ -27,6 +28,9 @@ examples:
 The exit status is 0 on success, 1 if a message could not be published or was not
 found, and 2 if the command line is wrong.
 """
+
+
+MAX_AGE: Final = 1_000_000_000
 
 
 class Command(CommandWithSubcommands):
@@ -57,7 +61,7 @@ class Command(CommandWithSubcommands):
         )
         which.add_argument(
             "--older-than",
-            type=float,
+            type=_seconds,
             metavar="SECONDS",
             help="all that were stored more than so many seconds ago",
         )
@@ -102,6 +106,17 @@ class Command(CommandWithSubcommands):
         self.stdout.write(f"removed {_messages(removed)}")
         if unknown := [str(each) for each in ids if each not in known]:
             raise CommandError(f"no message with this id waits: {', '.join(unknown)}")
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # Databases compute with it. A negative age would be that of every message.
+    if not 0 <= seconds <= MAX_AGE:
+        raise ArgumentTypeError(f"'{text}' is not a number of seconds from 0 to {MAX_AGE}")
+    return seconds
 
 
 def _databases() -> Sequence[str]:
