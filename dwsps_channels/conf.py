@@ -35,9 +35,12 @@ _REPLAY_LIMITS = ReplayLimits()
 
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
+# Databases, Redis and timers compute with it: an infinite one would fail there.
+Age = Annotated[float, Meta(gt=0, le=1e9)]
 
 A_COUNT = "a whole number above 0"
 A_POSITIVE = "a number above 0"
+AN_AGE = "a number above 0, and at most 1e9"
 
 
 def _must_be(expected: str, description: str) -> Meta:
@@ -60,7 +63,7 @@ class History(Struct, frozen=True, forbid_unknown_fields=True):
 
     messages: Count | None = None
     bytes: Count | None = None
-    seconds: Positive | None = None
+    seconds: Age | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -117,9 +120,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = None
 
     GRANT_MAX_AGE: Annotated[
-        Positive,
+        Age,
         _must_be(
-            A_POSITIVE,
+            AN_AGE,
             "Seconds after which a grant expires, and for which its revocation is remembered.",
         ),
     ] = 3600.0
@@ -243,7 +246,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         _RETENTION.bytes
     )
 
-    TAIL_MAX_AGE: Annotated[Positive, _must_be(A_POSITIVE, "Seconds for which they are kept.")] = (
+    TAIL_MAX_AGE: Annotated[Age, _must_be(AN_AGE, "Seconds for which they are kept.")] = (
         _RETENTION.seconds
     )
 
@@ -257,7 +260,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = 64 * 1024 * 1024
 
     LOG_MAX_AGE: Annotated[
-        Positive, _must_be(A_POSITIVE, "Seconds for which Redis or the database keeps messages.")
+        Age, _must_be(AN_AGE, "Seconds for which Redis or the database keeps messages.")
     ] = 86_400.0
 
     HISTORY: Annotated[
@@ -280,9 +283,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = _REPLAY_LIMITS.bytes
 
     DURABLE_MAX_AGE: Annotated[
-        Positive,
+        Age,
         _must_be(
-            A_POSITIVE,
+            AN_AGE,
             "Seconds for which a durable message that cannot be published is kept.",
         ),
     ] = 86_400.0

@@ -175,6 +175,10 @@ BAD: list[tuple[str, Any]] = [
     *(("GRANT_MAX_AGE", value) for value in (0, -1, "1 h", True, None, float("nan"))),
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(
+        (key, float("inf"))
+        for key in ("TAIL_MAX_AGE", "LOG_MAX_AGE", "DURABLE_MAX_AGE", "GRANT_MAX_AGE")
+    ),
+    *(
         ("HISTORY", value)
         for value in (
             None,
