@@ -118,7 +118,8 @@ class AuthenticatingEndpoint(RecheckingEndpoint):
 
     def _warn_of_expiry(self, expires_at: float) -> None:
         left = max(0.0, expires_at - self._services.scheduler.time())
-        self._transport.send(encode(Expiring(now(), int(left))))
+        # Behind the replies that wait: one of them may be the ack of this token.
+        self._answer(encode(Expiring(now(), int(left))))
         self._expiry = self._services.scheduler.call_later(left, self._expire)
 
     def _expire(self) -> None:

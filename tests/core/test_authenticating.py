@@ -21,6 +21,7 @@ from tests.core.recording import (
     is_error,
     publish,
     subscribe,
+    turn,
     unsubscribe,
 )
 
@@ -306,6 +307,22 @@ class TestExpiry:
         await answers(client, "ann for ten seconds")
         schedule.until(1000.0)
         assert client.transport.take() == [{"type": "expiring", "expiresIn": 10}]
+
+    async def test_it_is_told_after_the_ack_though_that_waits_for_a_publish(
+        self, world: World, schedule: Schedule
+    ) -> None:
+        """A client that renews its token takes what comes before the ack for the end of the token before."""
+        client = connect(world, schedule, User(1))
+        world.broker.answer = accepted = future()
+        assert client.send(publish("news")) == []
+        assert await answers(client, "ann for ten seconds") == []
+
+        schedule.until(1001.0)
+        accepted.set_result(1)
+        await turn()
+
+        told = [each.get("action", each["type"]) for each in client.transport.take()]
+        assert told == ["publish", "authenticate", "expiring"]
 
     async def test_a_long_time_is_no_single_timer(self, client: Client, schedule: Schedule) -> None:
         await answers(client, "ann for a month")
