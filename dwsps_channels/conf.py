@@ -36,11 +36,11 @@ _REPLAY_LIMITS = ReplayLimits()
 Count = Annotated[int, Meta(ge=1)]
 Positive = Annotated[float, Meta(gt=0)]
 # Databases, Redis and timers compute with it: an infinite one would fail there.
-Age = Annotated[float, Meta(gt=0, le=1e9)]
+Duration = Annotated[float, Meta(gt=0, le=1e9)]
 
 A_COUNT = "a whole number above 0"
 A_POSITIVE = "a number above 0"
-AN_AGE = "a number above 0, and at most 1e9"
+A_DURATION = "a number above 0, and at most 1e9"
 
 
 def _must_be(expected: str, description: str) -> Meta:
@@ -63,7 +63,7 @@ class History(Struct, frozen=True, forbid_unknown_fields=True):
 
     messages: Count | None = None
     bytes: Count | None = None
-    seconds: Age | None = None
+    seconds: Duration | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
@@ -120,9 +120,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = None
 
     GRANT_MAX_AGE: Annotated[
-        Age,
+        Duration,
         _must_be(
-            AN_AGE,
+            A_DURATION,
             "Seconds after which a grant expires, and for which its revocation is remembered.",
         ),
     ] = 3600.0
@@ -158,9 +158,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = None
 
     PUBLISH_TIMEOUT: Annotated[
-        Positive,
+        Duration,
         _must_be(
-            A_POSITIVE,
+            A_DURATION,
             "Seconds that a call of publish() or history() may take, whatever the server or the broker does.",
         ),
     ] = 2.0
@@ -246,7 +246,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
         _RETENTION.bytes
     )
 
-    TAIL_MAX_AGE: Annotated[Age, _must_be(AN_AGE, "Seconds for which they are kept.")] = (
+    TAIL_MAX_AGE: Annotated[Duration, _must_be(A_DURATION, "Seconds for which they are kept.")] = (
         _RETENTION.seconds
     )
 
@@ -260,7 +260,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = 64 * 1024 * 1024
 
     LOG_MAX_AGE: Annotated[
-        Age, _must_be(AN_AGE, "Seconds for which Redis or the database keeps messages.")
+        Duration, _must_be(A_DURATION, "Seconds for which Redis or the database keeps messages.")
     ] = 86_400.0
 
     HISTORY: Annotated[
@@ -283,9 +283,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, di
     ] = _REPLAY_LIMITS.bytes
 
     DURABLE_MAX_AGE: Annotated[
-        Age,
+        Duration,
         _must_be(
-            AN_AGE,
+            A_DURATION,
             "Seconds for which a durable message that cannot be published is kept.",
         ),
     ] = 86_400.0

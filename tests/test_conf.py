@@ -176,7 +176,13 @@ BAD: list[tuple[str, Any]] = [
     *(("TAIL_MAX_AGE", value) for value in (0, -1, "5 min", True, None, float("nan"))),
     *(
         (key, float("inf"))
-        for key in ("TAIL_MAX_AGE", "LOG_MAX_AGE", "DURABLE_MAX_AGE", "GRANT_MAX_AGE")
+        for key in (
+            "TAIL_MAX_AGE",
+            "LOG_MAX_AGE",
+            "DURABLE_MAX_AGE",
+            "GRANT_MAX_AGE",
+            "PUBLISH_TIMEOUT",
+        )
     ),
     *(
         ("HISTORY", value)
