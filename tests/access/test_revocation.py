@@ -22,10 +22,10 @@ SITE = "tests.access.site:application"
 # Seconds after the answer of a request in which messages may still be published that the old right lets through. A message is
 # the time at which it was published: when it is read depends on how busy this process is. A server that shares the machine with
 # other tests may stand still for a while.
-GRACE = 1.0 if FULL else 2.0
+GRACE = 1.0 if FULL else 1.5
 
 # Seconds between two messages.
-PUBLISH_INTERVAL = 0.01
+PUBLISH_INTERVAL = 0.02
 
 # Seconds after which a session expires, in the test of that.
 EXPIRY = 4
@@ -186,7 +186,7 @@ async def all_go_on(sockets: list[Socket]) -> None:
 
 # Attacks: what a client may try while its right is taken away. Each goes on until well after the grace.
 
-AFTER = GRACE + 0.5
+AFTER = GRACE + 0.25
 
 
 async def until(moment: float) -> None:
@@ -199,7 +199,7 @@ async def send_all_the_time(socket: Socket, *requests: dict[str, object]) -> Non
             for request in requests:
                 message = {"message": time()} if request["type"] == "publish" else {}
                 await socket.connection.send(json.dumps({**request, **message, "id": number + 1}))
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
 
 
 async def test_a_client_that_subscribes_and_resumes_all_the_time_gets_nothing_more(

@@ -55,6 +55,9 @@ def site(
         yield start(server_kind, env=SITE, dwsps=DWSPS)
 
 
+# For what does not depend on the kind of server.
+on_one_kind = pytest.mark.parametrize("server_kind", ["fastlane"], indirect=True)
+
 ANOTHERS = "the grant is another user's, or from before a login or a change of password or rights"
 
 
@@ -89,6 +92,7 @@ async def test_pages_of_async_views_sign_too(site: Server) -> None:
     assert await visitor.ask("orders.42", await visitor.get("thread/order/42/")) == "ack"
 
 
+@on_one_kind
 async def test_a_grant_ends_with_the_login_the_password_and_the_group(site: Server) -> None:
     ada = Reader(site)
     await ada.get("enter/ada/")
@@ -110,6 +114,7 @@ async def test_a_grant_ends_with_the_login_the_password_and_the_group(site: Serv
     assert await ada.ask("orders.42", fourth) == "ack"
 
 
+@on_one_kind
 async def test_what_was_revoked_is_refused_and_what_comes_after_is_not(site: Server) -> None:
     visitor = Reader(site)
     old = await visitor.get("order/7/")
@@ -122,6 +127,7 @@ async def test_what_was_revoked_is_refused_and_what_comes_after_is_not(site: Ser
     assert await visitor.ask("orders.7", await visitor.get("order/7/")) == "ack"
 
 
+@on_one_kind
 @pytest.mark.parametrize("change", ["revoke/orders/", "group/"])
 async def test_a_subscription_ends_with_its_grant(site: Server, change: str) -> None:
     ada = Reader(site)
@@ -142,6 +148,7 @@ async def test_a_subscription_ends_with_its_grant(site: Server, change: str) -> 
         assert await ask(client, "orders.42", await ada.get("order/42/")) == "ack"
 
 
+@on_one_kind
 async def test_a_subscription_ends_when_its_grant_expires(site: Server) -> None:
     visitor = Reader(site)
     await visitor.get("order/42/")  # gives the visitor a session
@@ -173,6 +180,7 @@ async def test_a_logout_ends_the_connection(site: Server) -> None:
         assert client.connection.close_code == 4001
 
 
+@on_one_kind
 async def test_an_old_grant_wins_no_race_with_its_revocation(site: Server) -> None:
     """A client that goes on subscribing and resuming while its grant is revoked has nothing afterwards."""
     visitor = Reader(site)
