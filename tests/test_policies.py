@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from channels.auth import AuthMiddlewareStack
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.db import OperationalError
 from django.test import AsyncClient, Client, override_settings
 
 from dwsps_channels import apublish
@@ -25,6 +26,7 @@ from dwsps_channels.policies import (
     nonblocking,
 )
 from dwsps_channels.testing import PubSubCommunicator, Refused
+from dwsps_channels.threads import database
 
 NOBODY = Identity("1")
 VISITOR = Identity("2", AnonymousUser())
@@ -233,6 +235,23 @@ class TestWhereItRuns:
         for question in (asked.may_subscribe, asked.may_publish):
             assert await answer(question(NOBODY, "yes")) is True
             assert await answer(question(NOBODY, "no")) is False
+
+    async def test_broken_connections_of_async_methods_are_closed_after_each_error(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Failing:
+            async def may_subscribe(self, identity: Identity, topic: str) -> bool:
+                raise OperationalError
+
+            may_publish = may_subscribe
+
+        closed: list[None] = []
+        monkeypatch.setattr(database, "close_old_connections", lambda: closed.append(None))
+        asked = ThreadOffloadingPolicy(Failing())
+        for question in (asked.may_subscribe, asked.may_publish) * 2:
+            with pytest.raises(OperationalError):
+                await answer(question(NOBODY, "a"))
+        assert len(closed) == 4
 
 
 class TestDocumentation:

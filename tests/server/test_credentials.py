@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from time import time
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -621,6 +622,25 @@ class TestRevocation:
             async with PubSubCommunicator(headers=bearer("token")) as client:
                 assert await is_closed(client) == 4001
                 assert client.expires_in in range(3)
+
+    async def test_a_user_that_is_no_row_stays_until_it_is_disconnected(self) -> None:
+        ann = await user()
+
+        async def without_a_query(token: str, scope: Any) -> Any:
+            return SimpleNamespace(pk=ann.pk, username="ann", is_authenticated=True, is_active=True)
+
+        with (
+            mock.patch("tests.tokens.authenticators.by_name_async", without_a_query),
+            override_settings(
+                DWSPS=SIGNED | {"AUTHENTICATOR": "tests.tokens.authenticators.by_name_async"}
+            ),
+        ):
+            async with PubSubCommunicator(headers=bearer("token")) as client:
+                ann.is_active = False
+                await ann.asave()
+                assert await client.received_nothing()
+                await adisconnect(user=ann)
+                assert await is_closed(client) == 4001
 
 
 class TestLogoutMeanwhile:
