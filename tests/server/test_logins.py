@@ -1,15 +1,17 @@
-"""Look-ups of users, in a project whose reads go to a replica that lags."""
+"""Look-ups of users: by which login, and in a project whose reads go to a replica that lags."""
 
 from collections.abc import Callable
 from copy import copy
+from typing import Any
 
 import pytest
 from django.conf import settings
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.test import Client, override_settings
 
+from dwsps_channels.connections.django_session import open_store
 from dwsps_channels.server import logins
-from dwsps_channels.server.logins import SessionLogin, UserLogin
+from dwsps_channels.server.logins import SessionLogin, UserLogin, login_of
 
 pytestmark = pytest.mark.django_db
 
@@ -17,6 +19,40 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def user() -> User:
     return User.objects.create_user("ann", password="secret")
+
+
+def session_of(user: User) -> Any:
+    """Return the store of a session in which ``user`` has logged in, as a middleware loads it."""
+    browser = Client()
+    browser.force_login(user)
+    store = open_store(browser.session.session_key)
+    store.get("")  # loads it
+    return store
+
+
+def test_the_user_of_a_session_is_looked_up_by_it(user: User) -> None:
+    assert isinstance(login_of(user, session_of(user)), SessionLogin)
+
+
+def test_the_user_that_a_middleware_put_beside_anothers_session_stays_that_user(user: User) -> None:
+    """A support team that looks at the site as somebody else, say."""
+    other = User.objects.create_user("bob", password="secret")
+    login = login_of(other, session_of(user))
+    assert login is not None
+    assert login.look_up().user == other
+
+
+def test_a_session_that_nobody_has_loaded_is_not_loaded(
+    user: User, django_assert_num_queries: Any
+) -> None:
+    key = session_of(user).session_key
+    with django_assert_num_queries(0):
+        assert isinstance(login_of(user, open_store(key)), UserLogin)
+
+
+@pytest.mark.parametrize("nobody", [None, AnonymousUser(), User(username="new")])
+def test_nobody_has_no_login(nobody: Any) -> None:
+    assert login_of(nobody) is None
 
 
 @pytest.mark.parametrize(
