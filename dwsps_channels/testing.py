@@ -98,6 +98,27 @@ class PubSubCommunicator(WebsocketCommunicator):
         else:
             await self.disconnect(timeout=self._timeout)
 
+    async def connect(self, timeout: float | None = None) -> tuple[bool, Any]:
+        """Connect, and return whether that was accepted, and the subprotocol or the close code. ``async with`` does it as well."""
+        accepted, detail = await super().connect(self._or_default(timeout))
+        return accepted, detail
+
+    async def disconnect(self, code: int = 1000, timeout: float | None = None) -> None:
+        """Close the connection with ``code``, as the client."""
+        await super().disconnect(code, self._or_default(timeout))
+
+    async def receive_from(self, timeout: float | None = None) -> str | bytes:
+        """Return the next frame of the server."""
+        frame: str | bytes = await super().receive_from(self._or_default(timeout))
+        return frame
+
+    async def receive_json_from(self, timeout: float | None = None) -> Any:
+        """Return the next frame of the server, decoded."""
+        return await super().receive_json_from(self._or_default(timeout))
+
+    def _or_default(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
     async def subscribe(
         self,
         topic: str,
@@ -178,11 +199,13 @@ class PubSubCommunicator(WebsocketCommunicator):
         await self.unsubscribe("dwsps.testing.nothing")
         return not self._deliveries
 
-    async def receive_output(self, timeout: float = 1) -> dict[str, Any]:
+    async def receive_output(self, timeout: float | None = None) -> dict[str, Any]:
         """Return the next event. Unlike asgiref's, keep the connection after a timeout, and raise at once if it has ended."""
         event: asyncio.Task[dict[str, Any]] = asyncio.create_task(self.output_queue.get())
         await asyncio.wait(
-            {event, self.future}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            {event, self.future},
+            timeout=self._or_default(timeout),
+            return_when=asyncio.FIRST_COMPLETED,
         )
         if event.done():
             return event.result()

@@ -391,6 +391,27 @@ class TestPubSubCommunicator:
             client._timeout = 60
             await client.subscribe("a")
 
+    async def test_each_call_waits_for_as_long_as_was_said(self) -> None:
+        """The methods of Channels' communicator as well, whose own default is a second."""
+        waited: set[float | None] = set()
+
+        class Recording(PubSubCommunicator):
+            async def receive_output(self, timeout: float | None = None) -> dict[str, Any]:
+                waited.add(timeout)
+                return await super().receive_output(timeout)
+
+            async def wait(self, timeout: float = 1) -> None:
+                waited.add(timeout)
+                await super().wait(timeout)
+
+        client = Recording(timeout=30)
+        await client.connect()
+        for receive in (client.receive_json_from, client.receive_from):
+            await client.send_json_to({"type": "unsubscribe", "topic": "a"})
+            await receive()
+        await client.disconnect()
+        assert waited == {30}
+
     async def test_an_application_that_ends_without_a_word_is_closed(self) -> None:
         async def silent(scope: Any, receive: Any, send: Any) -> None:
             await receive()
