@@ -662,7 +662,7 @@ async def page() -> bytes:
     django: Any = ASGIHandler()
     browser = ApplicationCommunicator(django, scope)  # type: ignore[no-untyped-call]
     await browser.send_input({"type": "http.request", "body": b""})
-    await browser.receive_output(5)
-    body: bytes = (await browser.receive_output(5))["body"]
-    await browser.wait(5)
+    await browser.receive_output(20)
+    body: bytes = (await browser.receive_output(20))["body"]
+    await browser.wait(20)
     return body

@@ -796,7 +796,8 @@ class TestNonsense:
         delivery: Frame = {"type": "publish", "topic": "a", "context": "a", "message": 1}
 
         async def left() -> bool:
-            await far.say(delivery)
+            for _ in range(50):
+                await far.say(delivery)
             return "sends too many unsolicited frames" in caplog.text
 
         await wait_until_async(left, 20)
