@@ -281,6 +281,71 @@ test('subscribing to a topic that the server puts off resumes it, and waits', as
   assert.deepEqual([first, second], [[1], [1]])
 })
 
+test('a reset while a topic is put off is told once: the topic is resumed from there', async (t) => {
+  t.mock.method(Math, 'random', () => 1) // it is put off for as long as it may be
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  const got = messages(client, 'a')
+  const resets = record(client, 'reset')
+  await settle(client)
+  server.decide = ({ type, id }, socket) => {
+    if (type !== 'resume') return
+    const error = { code: 'unavailable', reason: 'not now', retryable: true }
+    server.send(socket, { type: 'ack', action: type, id, cursor: server.cursor, topics: { a: { error } } })
+    server.decide = () => undefined
+    server.lose('e2')
+    server.publish('a', 1)
+    return 'ignore'
+  }
+  const opened = next(client, 'open')
+  server.drop()
+  await opened
+  assert.deepEqual([got, resets], [[1], [{ topics: ['a'] }]])
+})
+
+test('a reset while a resume is unanswered is told after the answer: until then more may be missed', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  const told = []
+  await client.subscribe('a', ({ message }) => told.push(message), { onReset: () => told.push('reset') })
+  const resume = await new Promise((resolve) => {
+    server.decide = (frame, socket) => {
+      if (frame.type !== 'resume') return
+      server.decide = () => undefined
+      resolve(() => server.receive(socket, JSON.stringify(frame)))
+      return 'ignore'
+    }
+    server.drop()
+  })
+  server.lose('e2')
+  await until(() => client.cursor === 'e2:0')
+  server.publish('a', 1) // after the reset, but nobody is sent it
+  assert.deepEqual(told, [])
+  resume()
+  await next(client, 'open')
+  server.publish('a', 2)
+  await settle(client)
+  assert.deepEqual(told, ['reset', 2])
+})
+
+test('a reset while a resume is unanswered is told though the connection breaks before the answer', async (t) => {
+  const server = await serve(t, LogServer)
+  const client = await open(t, server)
+  const got = messages(client, 'a')
+  const resets = record(client, 'reset')
+  await settle(client)
+  server.decide = ({ type }) => (type === 'resume' ? 'ignore' : undefined)
+  server.drop()
+  await until(() => server.frames.at(-1).type === 'resume')
+  server.lose('e2')
+  await until(() => client.cursor === 'e2:0')
+  server.decide = () => undefined
+  await blink(server, client, ['a', 1])
+  server.publish('a', 2)
+  await settle(client)
+  assert.deepEqual([got, resets], [[2], [{ topics: ['a'] }]])
+})
+
 test('a topic that is put off when the connection breaks again is resumed from its own cursor', async (t) => {
   const server = await serve(t, LogServer)
   const client = await open(t, server, { minDelay: 20 })

@@ -22,7 +22,6 @@ export class Subscriptions {
   #resumes = 0 // resumes without an answer
   #isOneByOne = false // the last resume stayed unanswered: the server may not know what one is, as dwsps 1.0.1
   #resetTopics = new Set() // that were reset, and the client's listeners have not been told
-  #resetFrames = 0 // how often the server has reset the connection's log
 
   /**
    * @param {object} parts  of the client: `connection`, `requests`, `pacer`, `listeners`, `options`; `onWork()` is
@@ -112,14 +111,14 @@ export class Subscriptions {
 
   /** Note that the server's log begins afresh on this connection, at a cursor. */
   restart(cursor) {
-    this.#resetFrames++
     this.#cursor.set(cursor)
     for (const subscription of this.#byTopic.values()) {
       subscription.position.raise(cursor)
       if (subscription.since) subscription.since = cursor
       subscription.forgetEarly()
-      // The others are told by their acks.
-      if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
+      // The others are told by their acks: until then the server sends them nothing, so more may be missing.
+      if (subscription.isResuming) subscription.isBroken = true
+      else if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
     }
     this.#tellResets()
   }
@@ -231,7 +230,6 @@ export class Subscriptions {
     const request = this.#isOneByOne
       ? { action: 'subscribe', topic: together[0].topic, fields: encodeSince(since) + encodeGrant(together[0]) }
       : { action: 'resume', fields: encodeSince(since) + encodeTopics(together) }
-    const resetFrames = this.#resetFrames
     const sentAt = performance.now()
     for (const subscription of together) {
       this.#unresumed.delete(subscription)
@@ -256,7 +254,7 @@ export class Subscriptions {
         answered()
         this.#isOneByOne &&= this.#unresumed.size > 0
         this.hear(ack.cursor)
-        each((subscription) => this.#resumed(subscription, since, ack, resetFrames === this.#resetFrames))
+        each((subscription) => this.#resumed(subscription, since, ack))
       },
       fail: (error) => {
         answered()
@@ -274,14 +272,14 @@ export class Subscriptions {
   }
 
   /** Take the answer of a resume for one subscription. */
-  #resumed(subscription, since, ack, isResetUntold) {
+  #resumed(subscription, since, ack) {
     const { recovered, error } = resultOf(ack, subscription.topic)
     if (error) return this.#refuse(subscription, [], error, since)
     if (recovered === undefined) return this.#askAfresh(subscription)
-    Object.assign(subscription, { isLive: true, since: '' })
+    Object.assign(subscription, { isLive: true, since: '', isBroken: false })
     subscription.position.raise(ack.cursor)
     if (subscription.waiting.length) this.#enqueue(subscription)
-    if (!recovered && isResetUntold) this.#reset(subscription)
+    if (!recovered) this.#reset(subscription)
     this.#settle(subscription)
   }
 
