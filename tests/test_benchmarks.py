@@ -23,7 +23,7 @@ from benchmarks.rechecks import __main__ as recheck_load
 from benchmarks.results import FAULTS, Results
 from dwsps_channels.server.turns import MAX_AT_ONCE
 from tests.connections.fastlane.raw import TEXT, RawClient, frame
-from tests.processes import HOST, ROOT, Child, free_port, require
+from tests.processes import HOST, ROOT, Child, free_port, require, wait_until_async
 
 Message = dict[str, Any]
 Fault = Callable[["Subscriber", int, Message], list[Message]]
@@ -163,12 +163,13 @@ async def run(program: Path, *words: object) -> tuple[int, str, str]:
 
 
 async def publish(program: Path, server: BadServer, *words: object) -> Message:
+    """Measure a server; see ``generator/main.c`` for the words. Nothing is lost because the machine is slow."""
     async with server.listening() as port:
         status, output, errors = await run(
             program,
             "publish",
             *("--adapter", "dwsps", "--port", port, "--warm-up", 0, "--seconds", 0.2),
-            *("--silence", 0.3, "--timeout", 20),
+            *("--silence", 20, "--timeout", 60),
             *words,
         )
     assert status == 0, errors
@@ -204,28 +205,34 @@ async def test_counts_every_delivery_of_a_faithful_server(program: Path, words: 
     )
 
 
-@pytest.mark.parametrize(
-    ("fault", "found"),
-    [
-        (losing, {"lost": 1}),
-        (doubling, {"doubled": 1}),
-        (repeating, {"doubled": 1}),
-        (swapping, {"disordered": 1}),
-        (damaging, {"damaged": 1, "lost": 1}),
-        (shortening, {"damaged": 1, "lost": 1}),
-        (inventing, {"damaged": 1}),
-        (misdirecting, {"misdirected": 1}),
-    ],
-    ids=lambda value: value.__name__ if callable(value) else "",
-)
-async def test_catches(program: Path, fault: Fault, found: dict[str, int]) -> None:
-    server = BadServer(fault)
-    measurement = await publish(program, server, "--subscribers", 3, "--in-flight", 4)
-    assert faults_of(measurement) == NO_FAULTS | found
+CAUGHT: dict[Fault, dict[str, int]] = {
+    losing: {"lost": 1},
+    doubling: {"doubled": 1},
+    repeating: {"doubled": 1},
+    swapping: {"disordered": 1},
+    damaging: {"damaged": 1, "lost": 1},
+    shortening: {"damaged": 1, "lost": 1},
+    inventing: {"damaged": 1},
+    misdirecting: {"misdirected": 1},
+}
+
+
+async def test_catches_each_fault(program: Path) -> None:
+    """All at once, since what is lost is waited for."""
+    # The first window has all that the faults are about: it does not matter how many follow.
+    words = ("--subscribers", 3, "--in-flight", VICTIM + 21, "--seconds", 0.05, "--silence", 3)
+    measurements = await asyncio.gather(
+        *(publish(program, BadServer(fault), *words) for fault in CAUGHT)
+    )
+    found = {
+        fault.__name__: faults_of(measurement)
+        for fault, measurement in zip(CAUGHT, measurements, strict=True)
+    }
+    assert found == {fault.__name__: NO_FAULTS | expected for fault, expected in CAUGHT.items()}
 
 
 async def test_says_that_deliveries_stopped(program: Path) -> None:
-    words = ("--subscribers", 3, "--in-flight", 4, "--seconds", 1.5)
+    words = ("--subscribers", 3, "--in-flight", 4, "--seconds", 20, "--silence", 2)
     measurement = await publish(program, BadServer(losing), *words)
     assert measurement["stalled"]
     # The lost one kept the window where it was: no more than four were out from there on.
@@ -238,7 +245,7 @@ async def test_delays_are_from_publish_to_delivery(program: Path) -> None:
     delay = measurement["delay_us"]
     assert 20_000 <= delay["p50"] <= delay["p99"] <= delay["p99.9"]
     # One in flight at a time.
-    assert measurement["checked"]["published"] <= 0.5 / 0.02 + 2
+    assert measurement["checked"]["published"] <= measurement["seconds"] / 0.02 + 2
 
 
 class AckingServer(BadServer):
@@ -253,17 +260,18 @@ class AckingServer(BadServer):
                 some.append(Subscriber(connection, 0))
                 await connection.send(json.dumps({"type": "ack", "action": "subscribe"}))
                 continue
-            await self.deliver(frame)
             count += 1
             if count % 2 == 0:
                 ack = {"type": "ack", "action": "publish", "topic": frame["topic"]}
                 await connection.send(json.dumps(ack, separators=(",", ":")))
+            # Last, since the generator waits for no acks.
+            await self.deliver(frame)
 
 
 async def test_acks_are_counted_by_themselves(program: Path) -> None:
     measurement = await publish(program, AckingServer(faithful), "--in-flight", 4)
     published = measurement["checked"]["published"]
-    assert measurement["acknowledged"] == published // 2 > 10
+    assert measurement["acknowledged"] == published // 2 > 0
     # Nothing was published before the measurement began, and next to nothing after it.
     acknowledged = measurement["ack_rate"] * measurement["seconds"]
     assert acknowledged == pytest.approx(published / 2, abs=4)
@@ -395,8 +403,9 @@ async def test_publishers_have_a_process_and_a_rate(program: Path) -> None:
         measurement = await publish(program, subscribers, *words)
     assert faults_of(measurement) == NO_FAULTS
     assert (subscribers.accepted, publishers.accepted) == (2, 2)
-    # For 0.2 s, and perhaps a little longer.
-    assert 2 * 50 * 0.2 <= measurement["checked"]["published"] <= 2 * 50 * 0.2 + 10
+    # Without a rate there would be thousands. A window is out at once if the machine stands still.
+    published = measurement["checked"]["published"]
+    assert 2 * 8 <= published <= 2 * 50 * (measurement["seconds"] + 1)
 
 
 async def test_idle_connections_are_held_until_they_were_looked_at(program: Path) -> None:
@@ -412,13 +421,13 @@ async def test_idle_connections_are_held_until_they_were_looked_at(program: Path
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        held = []
-        for _ in range(2):
-            await process.stdout.readline()
-            held.append(server.accepted)
+        for held, connections in (("warming", 3), ("all", 53)):
+            assert json.loads(await process.stdout.readline()) == {"held": held}
+            # The server may know of one only after the generator.
+            await wait_until_async(lambda count=connections: server.accepted >= count)  # type: ignore[misc]
+            assert server.accepted == connections
             process.stdin.write(b"\n")
         assert await process.wait() == 0
-    assert held == [3, 53]
 
 
 async def test_a_server_that_closes_is_no_result(program: Path) -> None:
@@ -626,11 +635,17 @@ def test_nats_leaves_the_beginning_of_what_has_not_come_yet(program: Path, cut: 
 YARDSTICK = next(contestant for contestant in CONTESTANTS if contestant.yardstick)
 
 
-@pytest.fixture
-def yardstick(tmp_path: Path) -> Iterator[Child]:
+@pytest.fixture(scope="module")
+def ceiling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The yardstick, compiled."""
     require(generator.COMPILER)
+    return generator.build_ceiling(tmp_path_factory.mktemp("ceiling"))
+
+
+@pytest.fixture
+def yardstick(ceiling: Path, tmp_path: Path) -> Iterator[Child]:
     port = free_port()
-    command = [str(generator.build_ceiling(tmp_path)), str(port)]
+    command = [str(ceiling), str(port)]
     with Child.all_closed() as children:
         children.append(Child("ceiling", command, port=port, env={}, folder=tmp_path))
         yield children[0].start()
@@ -772,7 +787,7 @@ def test_yardstick_loses_nothing_under_its_loads() -> None:
     require(generator.COMPILER)
     loads = [load for load in all_loads(quick=False) if YARDSTICK.takes(load)]
     assert {load.name for load in loads} == set(YARDSTICK.only)
-    pace = tournament.Pace(rounds=1, warm_up=0.02, seconds=0.05, timeout=20)
+    pace = tournament.Pace(rounds=1, warm_up=0.02, seconds=0.05, timeout=60)
 
     results = tournament.run([YARDSTICK], loads, pace, quick=True, say=lambda line: None)
 
@@ -811,7 +826,7 @@ def test_measures_a_real_server_and_leaves_out_who_is_not_there(program: Path) -
         Load("levels", "levels", "publish", {"subscribers": 3, "levels": 3, "in-flight": 2}),
         Load("storm", "storm", "storm", {"connections": 5, "topics": 3}),
     ]
-    pace = tournament.Pace(rounds=1, warm_up=0.05, seconds=0.1, timeout=20)
+    pace = tournament.Pace(rounds=1, warm_up=0.05, seconds=0.3, timeout=60)
     said: list[str] = []
 
     results = tournament.run([absent, broken, daphne], loads, pace, quick=True, say=said.append)
@@ -1023,11 +1038,11 @@ def test_chart_has_a_bar_for_everyone_measured() -> None:
 
 @pytest.mark.processes
 def test_rechecks_are_counted_and_reach_everybody() -> None:
-    nothing, *rechecks, disconnected = rows = recheck_load.run(200, "Async")
+    nothing, *rechecks, disconnected = rows = recheck_load.run(CLIENTS, "Async")
     assert nothing.delays
     assert disconnected.questions == 0
     for row in rechecks:
-        assert row.questions == 200
+        assert row.questions == CLIENTS
         assert 1 <= row.most_at_once <= MAX_AT_ONCE
         assert 0 < row.held_back < row.decided
     assert len(recheck_load.table(rows).splitlines()) == 2 + len(rows)

@@ -64,6 +64,7 @@ async def measure(port: int, connections: int) -> list[Row]:
         gc.collect()
         gc.disable()
         await asyncio.sleep(QUIET)
+        await _until(pair.has_delays, "the pair has its deliveries")
         rows = [Row("nothing", pair.delays)]
         for title, query in {
             "policy asked": {"topic": TOPIC},
@@ -72,6 +73,7 @@ async def measure(port: int, connections: int) -> list[Row]:
         }.items():
             pair.delays = []
             figures = await _get(port, f"recheck?{urlencode(query)}")
+            await _until(pair.has_delays, "the pair has its deliveries")
             rows.append(Row(title, pair.delays, **figures))
             pair.delays = []
             pair.publish(TOPIC)
@@ -81,6 +83,7 @@ async def measure(port: int, connections: int) -> list[Row]:
         query = {"user": crowd_user["pk"], "disconnect": ""}
         figures = await _get(port, f"recheck?{urlencode(query)}")
         await _until(lambda: crowd.errors == connections, "everybody is told to be out")
+        await _until(pair.has_delays, "the pair has its deliveries")
         rows.append(Row("user disconnected", pair.delays, **figures))
         gc.enable()
         return rows

@@ -161,6 +161,10 @@ class Pair:
         for client in self._clients:
             client.close()
 
+    def has_delays(self) -> bool:
+        """Tell whether there are enough for quantiles."""
+        return len(self.delays) > 1
+
     def publish(self, topic: str) -> None:
         """Publish to another topic than that of the pair."""
         self._clients[0].send(type="publish", topic=topic, message="")
