@@ -27,7 +27,7 @@ def start_nginx(project: Project, site: str, port: int) -> Program:
     """Start nginx with `site`, the text of a file of `conf.d` that listens on `port`; skip the test if there is no nginx."""
     nginx = require("nginx")
     file = project.folder / "site.conf"
-    file.write_text(site)
+    file.write_text(site.replace("/var/log/nginx/", f"{project.folder}/"))
     configuration = project.folder / "around.conf"
     configuration.write_text(AROUND.format(folder=project.folder, site=file))
     return project.start_program([nginx, "-c", str(configuration)], port=port)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
@@ -224,6 +225,13 @@ def test_two_web_processes_are_one_server_with_one_worker(
         containers.run("web", *shlex.split(publish.partition(" exec web ")[2]))
         for socket in sockets:
             assert json.loads(socket.recv(timeout=20))["message"] == "Hello"
+
+    # Somebody who sends a credential in the URL, and finds it in no log.
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://{HOST}:{proxy}/ws/pubsub/?token=a-secret", proxy=None)
+    log = (project.folder / "access.log").read_text()
+    assert '"GET /ws/pubsub/ HTTP/1.1" 403' in log
+    assert "a-secret" not in log
 
     # What `docker compose stop` sends.
     assert active.terminate() == 0

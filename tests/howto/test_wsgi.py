@@ -85,7 +85,7 @@ def test_pages_go_on_without_the_websocket_process(
     project.type("python manage.py collectstatic")
     pages = start_unit(project, "pages", 8001)
     websockets = start_unit(project, "websockets", 8002)
-    start_proxy(project, https_port)
+    nginx = start_proxy(project, https_port)
 
     one, two, monitor = (open_window("https://example.org/") for _ in range(3))
     shows(one, "live")
@@ -98,6 +98,9 @@ def test_pages_go_on_without_the_websocket_process(
     shows(two, "reconnecting", "Sun")
     publish(one, "Rain")
     shows(one, "reconnecting", "Rain", "Sun")
+    logs = [nginx.log, *(each.read_text() for each in project.folder.glob("*.log"))]
+    assert any('"GET /ws/pubsub/ HTTP/1.1" 502' in each for each in logs)
+    assert not any("/ws/pubsub/?" in each for each in logs)
     assert health(monitor) == [200, 502]
     assert "publish() lost messages: 1, 1 since the start" in pages.log
     assert project.shell(PUBLISH) == "NotServing\n"
