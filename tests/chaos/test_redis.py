@@ -41,7 +41,7 @@ async def test_processes_and_redis_fail(
                 subscriber.move_to(server.url)
             await wait_until_async(
                 lambda: all(one.without_log for one in flowing.subscribers[::3]),
-                30.0,
+                60.0,
                 "clients are at a process that cannot read the log yet",
             )
         await flowing.flows()

@@ -28,7 +28,7 @@ async def test_a_lagging_replica_takes_over(
 
     async def moved() -> None:
         await wait_until_async(
-            lambda: asyncio.to_thread(replicated.is_moved), 30.0, "the replica takes over"
+            lambda: asyncio.to_thread(replicated.is_moved), 60.0, "the replica takes over"
         )
 
     async with traffic(cluster.servers) as flowing:

@@ -28,7 +28,7 @@ TOPICS = [
     ["traffic.p5.2"],
 ]
 SUBSCRIBERS_EACH = 4 if RELEASE else 2
-CATCH_UP = 30.0
+CATCH_UP = 60.0
 
 
 class Traffic:
