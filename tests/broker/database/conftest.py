@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
+from dwsps_channels.broker.database import broker as broker_module
 from tests.broker.database.databases import database_at, sqlite
 from tests.processes import Postgres
+
+
+@pytest.fixture(autouse=True)
+def patient_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that stops waits until its lease is given back: the next one is to find it free."""
+    monkeypatch.setattr(broker_module, "STOP_TIMEOUT", 30.0)
+    monkeypatch.setattr(broker_module, "LEAVE_TIMEOUT", 30.0)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

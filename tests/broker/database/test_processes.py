@@ -128,11 +128,13 @@ def test_a_process_that_ends_without_a_word_gives_the_lease_back(database: Path)
     code = """
 import asyncio
 from dwsps_channels.broker.backends import configured_backend
+from dwsps_channels.broker.database import writer
 from dwsps_channels.models import Lease
 
 class Receiver:
     begin = exclude = receive = lambda *arguments: None
 
+writer.EXIT_TIMEOUT = 30.0
 asyncio.run(configured_backend().make_broker().start(Receiver()))
 print("holder:", Lease.objects.holder_of("log"))
 """
@@ -143,7 +145,7 @@ print("holder:", Lease.objects.holder_of("log"))
         env=env,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert ran.returncode == 0, ran.stderr
     assert len(ran.stdout.split()) == 2, ran.stdout  # it had the lease

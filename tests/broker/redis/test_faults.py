@@ -230,15 +230,16 @@ async def test_a_process_that_stood_still_notices_what_redis_has_removed_meanwhi
     process = await account.add(broker(redis, **small))
     await account.goes_on()
     sender = RedisSender({"address": redis.url}, layout(**small))
-    for number in range(1000, 1200):  # some 15 KB, while the event loop stands still
-        sender.publish(publication(number), monotonic() + 5.0)
+    for number in range(1000, 1150):  # some 11 KB, while the event loop stands still
+        sender.publish(publication(number), monotonic() + 30.0)
     sender.close()
     await account.goes_on()
     account.check()
     assert len(epochs(account)) == 1
     stats = process.broker.stats()
     assert (stats.gaps, stats.epochs) == (1, 0)
-    assert 100 < stats.missed <= 200
+    # Perhaps it was not waiting for the first, and its own have come since.
+    assert 148 <= stats.missed <= 153
     assert len(process.logs) == 2
     assert process.logs[1].floor > process.stretches[0][1] + len(process.stretches[0][2])
 
