@@ -27,6 +27,8 @@ PUBLISHERS = 10
 # flight; after as many seconds the link needs some more to come back.
 BELOW = {"messages": 0.8, "seconds": 0.6}
 ABOVE = 1.5
+# Redis keeps ten seconds more, for processes that are slow.
+ABOVE_IN_REDIS = 3.5
 
 
 @pytest.mark.parametrize("kept", BOUNDS)
@@ -66,7 +68,7 @@ async def test_what_a_peer_misses_beyond_the_log_is_counted_and_said(
 
             await be_away(BELOW["messages" if kept is BY_COUNT else "seconds"])
             assert flowing.lost() == set()
-            await be_away(ABOVE)
+            await be_away(ABOVE_IN_REDIS if broker == "redis" else ABOVE)
             lost = flowing.lost()
             assert len(lost) > 0
             flowing.expected_losses = lost
