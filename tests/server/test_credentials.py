@@ -355,6 +355,7 @@ class TestPeers:
         far = await peer()
         for token, reason in (
             ("dwspst_x", "not a valid token"),
+            ("dwspst_".ljust(len(SECRET), "x"), "not a valid token"),
             ("short", "not a valid token"),
             (
                 SECRET[:-1] + "x",
