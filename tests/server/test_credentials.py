@@ -200,6 +200,10 @@ class TestHandshake:
                 assert await is_user(headers=bearer("ann"))
                 monkeypatch.setattr(credentials, "secret_lengths", away)
                 assert await is_user(headers=bearer("ann"))
+            # A process that has never known the secrets: this may be one, and not for the authenticator to see.
+            async with one_runtime() as server:
+                server.credentials._lengths = None
+                assert await status_of(headers=bearer("ann")) == 503
 
     async def test_a_user_does_not_become_a_peer(self) -> None:
         await peer()
