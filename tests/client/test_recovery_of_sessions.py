@@ -50,6 +50,7 @@ STEP = st.one_of(
     SUBSCRIBE,
     st.tuples(st.just("unsubscribe"), st.integers(0, 3)),
     st.tuples(st.just("end"), TOPIC),
+    st.just(("look_up",)),
     st.tuples(st.just("handle"), FEW),
     st.tuples(st.just("arrive"), FEW),
     st.tuples(st.just("arrive"), FEW),
@@ -182,6 +183,14 @@ class Connection:
     def recheck(self) -> None:
         if (pending := self.session.recheck(None)) is not None:
             self.rechecks.append(asyncio.ensure_future(pending))
+
+    def look_up(self) -> None:
+        async def find() -> Identity:
+            for _ in range(30):
+                await asyncio.sleep(0)
+            return self.session.identity
+
+        self.rechecks.append(asyncio.ensure_future(self.session.verify(find)))
 
     def _note_close(self) -> None:
         """Let the client see that the session has closed the connection, once it has got what was sent before."""
@@ -399,6 +408,11 @@ class World:
             self.rules.reason = str(self.read_by(self.connection.server))
             self.connection.recheck()
             self.rules.refused = ""
+
+    def do_look_up(self) -> None:
+        """Have the client looked up again: it is sent nothing until that is done."""
+        if self.connection is not None:
+            self.connection.look_up()
 
     def do_decide_later(self, is_late: bool) -> None:
         self.rules.is_late = is_late
