@@ -32,8 +32,8 @@ async def scope_of(stack: Any, cookies: dict[str, str], **given: Any) -> Any:
 
     communicator = WebsocketCommunicator(stack(application), "/", headers_with(cookies))
     cast(Any, communicator.scope).update(given)
-    await communicator.connect()
-    await communicator.wait()
+    await communicator.connect(20)
+    await communicator.wait(20)
     return found[0]
 
 
