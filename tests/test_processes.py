@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.processes import (
     base_environment,
     free_port,
     manage,
+    server_command,
     wait_until,
     wait_until_async,
 )
@@ -38,12 +40,22 @@ def listening_child(folder: Path, program: str = LISTEN) -> Child:
     return Child("child", command, port=port, env={}, folder=folder)
 
 
-def test_child_is_killed_when_the_test_run_is(tmp_path: Path) -> None:
+def forked_server(folder: Path) -> Server:
+    port = free_port()
+    command = [*server_command("uvicorn", port), "project.asgi:application"]
+    env = base_environment(folder / "none.sqlite3")
+    return Server("server", command, port=port, env=env, folder=folder)
+
+
+@pytest.mark.parametrize("make", [listening_child, forked_server])
+def test_child_is_killed_when_the_test_run_is(
+    tmp_path: Path, make: Callable[[Path], Child]
+) -> None:
     run = subprocess.Popen(
         [
             *(sys.executable, "-c"),
-            "from pathlib import Path; from tests.test_processes import listening_child;"
-            f"print(listening_child(Path({str(tmp_path)!r})).start().pid, flush=True);"
+            f"from pathlib import Path; from tests.test_processes import {make.__name__};"
+            f"print({make.__name__}(Path({str(tmp_path)!r})).start().pid, flush=True);"
             "import time; time.sleep(60)",
         ],
         cwd=ROOT,

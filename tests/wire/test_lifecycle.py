@@ -125,7 +125,13 @@ async def test_a_page_that_is_completed_after_its_server_has_left_publishes_thro
     start_server: ServerFactory, redis: Redis, tmp_path: Path
 ) -> None:
     env = {"REDIS_URL": redis.url, "FOLDER": str(tmp_path)}
-    leaving = start_server("fastlane", env=env, application="tests.wire.late:application")
+    # The page takes as long as this test does.
+    leaving = start_server(
+        "fastlane",
+        *("--timeout-graceful-shutdown", "30"),
+        env=env,
+        application="tests.wire.late:application",
+    )
     staying = start_server("fastlane", env=env)
 
     def get() -> bytes:
@@ -136,7 +142,7 @@ async def test_a_page_that_is_completed_after_its_server_has_left_publishes_thro
     def is_leaving() -> bool:
         """Its sessions and its broker are gone: uvicorn, which ends after them, takes no connection any more."""
         try:
-            socket.create_connection(("127.0.0.1", leaving.port), 1).close()
+            socket.create_connection(("127.0.0.1", leaving.port), 10).close()
         except ConnectionRefusedError:
             return True
         return False
