@@ -37,12 +37,12 @@ def communicator(
 
 
 async def connected(client: WebsocketCommunicator) -> WebsocketCommunicator:
-    assert await client.connect(5) == (True, None)
+    assert await client.connect(20) == (True, None)
     return client
 
 
 async def answer(client: WebsocketCommunicator) -> Any:
-    return await client.receive_json_from(5)
+    return await client.receive_json_from(20)
 
 
 async def sessions() -> int:
@@ -55,7 +55,7 @@ class TestRoutes:
         client = await connected(communicator(url=url))
         await client.send_json_to({"type": "subscribe", "topic": "a"})
         assert (await answer(client))["type"] == "ack"
-        await client.disconnect()
+        await client.disconnect(timeout=20)
 
     async def test_the_apps_route_works(self) -> None:
         async with PubSubCommunicator(URLRouter(websocket_urlpatterns), "/ws/pubsub/") as client:
@@ -68,7 +68,7 @@ class TestRoutes:
             await client.subscribe("a")
         unknown = communicator(router, "/nowhere/")
         assert await unknown.connect(5) == (False, 4003)
-        await unknown.wait(5)  # raises what the application does
+        await unknown.wait(20)  # raises what the application does
 
     async def test_routes_share_one_hub(self) -> None:
         one: Any = path("one/", PubSubConsumer.as_asgi())
@@ -93,7 +93,7 @@ class TestFrames:
         reply = await client.receive_from(5)
         assert isinstance(reply, str)
         assert json.loads(reply)["topic"] == "größe"
-        await client.disconnect()
+        await client.disconnect(timeout=20)
 
     @pytest.mark.parametrize(
         "event",
@@ -117,7 +117,7 @@ class TestFrames:
         assert (await answer(client))["code"] == "invalid_json"
         await client.send_json_to({"type": "subscribe", "topic": "a"})
         assert (await answer(client))["type"] == "ack"
-        await client.disconnect()
+        await client.disconnect(timeout=20)
         assert caplog.records == []
 
     async def test_frames_are_answered_in_order(self) -> None:
@@ -125,14 +125,14 @@ class TestFrames:
         for id in range(200):
             await client.send_json_to({"type": "subscribe", "topic": f"t{id % 7}", "id": id})
         assert [(await answer(client))["id"] for _ in range(200)] == list(range(200))
-        await client.disconnect()
+        await client.disconnect(timeout=20)
 
     @override_settings(DWSPS={"MAX_MESSAGE_BYTES": 100})
     async def test_the_limits_are_those_of_the_settings(self) -> None:
         client = await connected(communicator())
         await client.send_json_to({"type": "publish", "topic": "a", "message": "x" * 100})
         assert (await answer(client))["code"] == "message_too_large"
-        await client.disconnect()
+        await client.disconnect(timeout=20)
 
 
 class TestOrigins:
@@ -142,8 +142,8 @@ class TestOrigins:
     ) -> None:
         client = communicator(origin="https://evil.example")
         client.scope["client"] = ("192.0.2.1", 4711)
-        assert await client.connect(5) == (False, 4003)
-        await client.wait(5)
+        assert await client.connect(20) == (False, 4003)
+        await client.wait(20)
         [record] = caplog.records
         assert (record.levelno, record.name) == (logging.WARNING, "dwsps_channels.consumers")
         assert record.getMessage() == (
@@ -159,7 +159,7 @@ class TestOrigins:
     @override_settings(DWSPS={}, ALLOWED_HOSTS=["example.com"])
     async def test_by_default_the_servers_own_page_connects_and_no_other(self) -> None:
         own = await connected(communicator(origin="https://example.com", host="example.com"))
-        await own.disconnect()
+        await own.disconnect(timeout=20)
         foreign = communicator(origin="https://evil.example", host="example.com")
         assert await foreign.connect(5) == (False, 4003)
 
@@ -205,7 +205,7 @@ class TestEnd:
         await client.send_json_to({"type": "subscribe", "topic": "a"})
         await answer(client)
         assert (await sessions(), reached(await apublish("a", 1))) == (1, 1)
-        await client.disconnect()
+        await client.disconnect(timeout=20)
         assert (await sessions(), reached(await apublish("a", 1))) == (0, 0)
 
     async def test_a_session_ends_with_an_exception_of_the_servers(self) -> None:
@@ -226,10 +226,10 @@ class TestEnd:
         client = await connected(communicator(broken))
         assert await sessions() == 1
         await client.send_to(text_data="break")
-        await asyncio.wait_for(served.wait(), 5)
+        await asyncio.wait_for(served.wait(), 20)
         assert await sessions() == 0
         with pytest.raises(ConnectionError, match="the server's defect"):
-            await client.wait(5)
+            await client.wait(20)
 
     async def test_a_connection_that_the_server_cancels_is_told_to_come_back(self) -> None:
         """Daphne's way to end."""
@@ -243,10 +243,10 @@ class TestEnd:
             "unavailable",
             True,
         )
-        assert await client.receive_output(5) == {"type": "websocket.close", "code": 4200}
+        assert await client.receive_output(20) == {"type": "websocket.close", "code": 4200}
         assert not client.future.done()  # the close handshake is waited for
         await client.send_input({"type": "websocket.disconnect", "code": 4200})
-        await asyncio.wait({client.future}, timeout=5)
+        await asyncio.wait({client.future}, timeout=20)
         assert client.future.cancelled()
         assert await sessions() == 0
 
@@ -256,7 +256,7 @@ class TestEnd:
         monkeypatch.setattr("dwsps_channels.connections.transports.closing.CLOSE_TIMEOUT", 0.01)
         client = await connected(communicator())
         client.future.cancel()
-        await asyncio.wait({client.future}, timeout=5)
+        await asyncio.wait({client.future}, timeout=20)
         assert client.future.cancelled()
         assert await sessions() == 0
 
@@ -265,9 +265,9 @@ class TestEnd:
         drain = asyncio.create_task((await runtime.obtain()).drain())
         for client in clients:
             assert (await answer(client))["code"] == "unavailable"
-            assert (await client.receive_output(5))["code"] == 4200
+            assert (await client.receive_output(20))["code"] == 4200
             assert not drain.done()
-            await client.disconnect()
+            await client.disconnect(timeout=20)
         await asyncio.wait_for(drain, 5)
 
     async def test_who_comes_during_a_drain_is_refused(self) -> None:
@@ -289,8 +289,8 @@ class TestEnd:
 
         client = await connected(communicator(draining))
         assert (await answer(client))["code"] == "unavailable"
-        assert (await client.receive_output(5))["code"] == 4200
-        await client.disconnect()
+        assert (await client.receive_output(20))["code"] == 4200
+        await client.disconnect(timeout=20)
 
     async def test_a_client_that_leaves_while_its_policy_thinks_leaves_nothing(self) -> None:
         with override_settings(DWSPS={"POLICY": "tests.test_consumers.Thinking"}):
@@ -300,7 +300,7 @@ class TestEnd:
             await client.send_input({"type": "websocket.disconnect", "code": 1001})
             await asyncio.sleep(0)
             Thinking.decided.set()
-            await client.wait(5)
+            await client.wait(20)
         assert (await sessions(), reached(await apublish("a", 1))) == (0, 0)
 
 
@@ -333,4 +333,4 @@ class TestDraining:
         communicator = PubSubCommunicator()
         communicator.scope["extensions"] = extensions
         await communicator.send_input({"type": "websocket.connect"})
-        assert await communicator.receive_output(5) == answer
+        assert await communicator.receive_output(20) == answer
