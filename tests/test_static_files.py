@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Request
 
 import dwsps_channels
 from tests.browser import Window, chromium
-from tests.processes import ROOT, ServerFactory, base_environment, manage
+from tests.processes import ROOT, ServerFactory, base_environment, manage, wait_until
 
 SETTINGS = """
 import os
@@ -71,7 +71,9 @@ def load_page(
             "PYTHONPATH": f"{tmp_path}:{ROOT}",
             "TEST_STORAGE": storage,
         }
-        manage("collectstatic", "--noinput", "-v", "0", env=base_environment(database) | env)
+        # The admin's files would take most of the time, and the page has none of them.
+        collect = ("collectstatic", "--noinput", "--ignore", "admin", "-v", "0")
+        manage(*collect, env=base_environment(database) | env)
         server = start_server("fastlane", env=env)
         window = Window(browser.new_page())
         windows.append(window)
@@ -80,11 +82,17 @@ def load_page(
         window.open(server.http_url)
         window.subscribe("news")
         assert window.complaints == []
-        return [
-            Load(request.url.removeprefix(server.http_url), response.headers["cache-control"])
-            for request in requests
-            if "/dwsps_channels/" in request.url and (response := request.response())
-        ]
+
+        def loads() -> list[Load]:
+            return [
+                Load(request.url.removeprefix(server.http_url), response.headers["cache-control"])
+                for request in requests
+                if "/dwsps_channels/" in request.url and (response := request.response())
+            ]
+
+        # The browser tells of the end of a request in its own time.
+        wait_until(lambda: window.page.title() and len(loads()) > len(PARTS))
+        return loads()
 
     yield load
     for window in windows:
