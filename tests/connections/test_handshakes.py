@@ -44,7 +44,7 @@ class TestWhileConnected:
         events: asyncio.Queue[str] = asyncio.Queue()
         assert await while_connected(events.get, answer()) == "answer"
         events.put_nowait("the first frame")
-        assert await asyncio.wait_for(events.get(), 5) == "the first frame"
+        assert await asyncio.wait_for(events.get(), 30) == "the first frame"
 
     async def test_it_raises_what_is_raised(self) -> None:
         async def fail() -> None:

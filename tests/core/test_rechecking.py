@@ -322,12 +322,12 @@ class TestHeldBack:
         asked = len(rules.questions)
 
         rules.answer(*[True] * MAX_QUESTIONS)
-        await asyncio.wait_for(rechecks[0], 5)
+        await asyncio.wait_for(rechecks[0], 30)
 
         assert len(rules.questions) == asked
         client.session.close(CloseCode.GOING_AWAY, Unavailable("going away"))
         rules.answer(*[True] * (asked - MAX_QUESTIONS))
-        await asyncio.wait_for(rechecks[-1], 5)
+        await asyncio.wait_for(rechecks[-1], 30)
 
     async def test_a_recheck_that_is_cancelled_is_a_no(
         self, world: World, rules: LaterRules
@@ -578,7 +578,7 @@ class TestWhatIsBeingDecided:
             assert len(rules.questions) == number
             client.session.recheck(["sport"])
             rules.answer(True)
-        await asyncio.wait_for(pending, 5)
+        await asyncio.wait_for(pending, 30)
         (told,) = client.transport.take()
         assert is_error(told, "unavailable", action="subscribe", topic="news", id=1)
 
@@ -595,7 +595,7 @@ class TestWhatIsBeingDecided:
         await turn()
         client.session.close(code, Unauthorized("logged out"))
         rules.answer(True)
-        await asyncio.wait_for(pending, 5)
+        await asyncio.wait_for(pending, 30)
         assert world.is_empty()
         assert world.broker.taken == []
 
@@ -609,7 +609,7 @@ class TestWhatIsBeingDecided:
         client.session.close(CloseCode.GOING_AWAY, Unavailable("the server ends"))
         looking = start(client.session.verify(future))
         rules.answer(True)
-        await asyncio.wait_for(pending, 5)
+        await asyncio.wait_for(pending, 30)
         assert world.broker.taken == []
         looking.cancel()
 
@@ -713,7 +713,7 @@ class TestVerify:
         client = world.connect(pause=pause)
         found = future()
         looking = start(client.session.verify(lambda: found))
-        await asyncio.wait_for(client.start(frame), 5)
+        await asyncio.wait_for(client.start(frame), 30)
         assert world.is_empty()
         assert world.broker.taken == []
         found.set_result(client.session.identity)
@@ -760,7 +760,7 @@ class TestVerify:
         client = world.connect(identity=Identity("one", user=User(1)))
         found = [future(), future()]
         looking = [
-            start(client.session.verify(partial(asyncio.wait_for, each, 5))) for each in found
+            start(client.session.verify(partial(asyncio.wait_for, each, 30))) for each in found
         ]
         order = [1, 0] if newest_first else [0, 1]
         for index in order:

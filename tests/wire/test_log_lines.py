@@ -10,7 +10,7 @@ EVIL = "\x9b31m\x85FAKE\xad"
 
 def handshake(server: Server, path: bytes, *headers: bytes) -> bytes:
     """Send a handshake with these headers as they are; what is answered."""
-    with socket.create_connection((HOST, server.port), timeout=10) as connection:
+    with socket.create_connection((HOST, server.port), timeout=30) as connection:
         connection.sendall(
             b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"

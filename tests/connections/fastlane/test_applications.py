@@ -49,8 +49,8 @@ class TestEcho:
     async def test_a_group_hears_each_other(self, server: Server) -> None:
         async with connect(server.url + "/group/") as one, connect(server.url + "/group/") as two:
             await one.send("hello")
-            assert await asyncio.wait_for(one.recv(), 10) == "hello"
-            assert await asyncio.wait_for(two.recv(), 10) == "hello"
+            assert await asyncio.wait_for(one.recv(), 30) == "hello"
+            assert await asyncio.wait_for(two.recv(), 30) == "hello"
 
 
 class TestOpening:

@@ -68,7 +68,7 @@ async def test_websockets_of_python(server: Server) -> None:
         await client.send([b"\xff", b"\xfe"])
         assert await client.recv() == b"\xff\xfe"
         waiter = await client.ping(b"payload")
-        assert await asyncio.wait_for(waiter, 10) >= 0
+        assert await asyncio.wait_for(waiter, 30) >= 0
         await client.close(4321, "enough")
     assert client.close_code == 4321
 

@@ -397,7 +397,7 @@ def test_who_never_gets_as_far_as_tls_does_no_harm(
     encrypted: Server, trust: ssl.SSLContext
 ) -> None:
     for hello in (b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"):
-        with socket.create_connection((HOST, encrypted.port), timeout=10) as plain:
+        with socket.create_connection((HOST, encrypted.port), timeout=30) as plain:
             plain.sendall(hello)
     with encrypted_client(encrypted.port, trust) as client:
         client.subscribe("news")

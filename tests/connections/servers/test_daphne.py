@@ -183,7 +183,7 @@ async def test_it_is_drained_when_the_client_reads(line: DaphneLine) -> None:
     assert drained is not None
     assert not drained.done()
     line.read_on()
-    await asyncio.wait_for(drained, 5)
+    await asyncio.wait_for(drained, 30)
     assert line.transport.drained() is None
 
 
@@ -192,7 +192,7 @@ async def test_it_is_drained_when_the_client_is_gone(line: DaphneLine) -> None:
     drained = line.transport.drained()
     assert drained is not None
     line.twisted.abortConnection()
-    await asyncio.wait_for(drained, 5)
+    await asyncio.wait_for(drained, 30)
 
 
 async def test_a_reader_that_no_longer_waits_does_not_keep_the_close_from_being_sent(
@@ -237,7 +237,7 @@ class TestDaphneConnection:
         assert connection.writable() is writable
         assert not writable.done()
         transport.producer.resumeProducing()
-        await asyncio.wait_for(writable, 5)
+        await asyncio.wait_for(writable, 30)
         assert connection.writable() is None
 
     async def test_who_waits_goes_on_when_the_client_is_gone(
@@ -247,7 +247,7 @@ class TestDaphneConnection:
         writable = connection.writable()
         assert writable is not None
         transport.producer.stopProducing()
-        await asyncio.wait_for(writable, 5)
+        await asyncio.wait_for(writable, 30)
 
     async def test_a_writer_that_gave_up_is_not_told(
         self, transport: Any, connection: DaphneConnection
@@ -278,5 +278,5 @@ class TestDaphneConnection:
         writable = connection.writable()
         assert writable is not None
         connection.release()
-        await asyncio.wait_for(writable, 5)
+        await asyncio.wait_for(writable, 30)
         assert transport.producer is None

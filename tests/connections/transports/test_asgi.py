@@ -252,7 +252,7 @@ class TestClose:
     async def test_the_writer_ends(self, line: AsgiLine) -> None:
         line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
         assert line.transport.writer is not None
-        await asyncio.wait_for(line.transport.writer, 5)
+        await asyncio.wait_for(line.transport.writer, 30)
 
     async def test_a_client_that_was_too_slow_is_not_closed_as_if_it_had_everything(
         self, line: AsgiLine
@@ -282,19 +282,19 @@ class TestRelief:
         await turns()
         assert not drained.done()
         roomy_line.read_on()
-        await asyncio.wait_for(drained, 5)
+        await asyncio.wait_for(drained, 30)
         assert roomy_line.transport.drained() is None
 
     async def test_it_comes_with_the_close(self, roomy_line: AsgiLine) -> None:
         drained = await congested(roomy_line)
         roomy_line.transport.close(CloseCode.GOING_AWAY, FINAL_FRAME)
-        await asyncio.wait_for(drained, 5)
+        await asyncio.wait_for(drained, 30)
         assert roomy_line.transport.drained() is None
 
     async def test_it_comes_when_the_client_is_forgotten(self, roomy_line: AsgiLine) -> None:
         drained = await congested(roomy_line)
         roomy_line.transport.drop()
-        await asyncio.wait_for(drained, 5)
+        await asyncio.wait_for(drained, 30)
         assert roomy_line.transport.drained() is None
 
     async def test_it_comes_when_the_client_turns_out_to_be_gone(
@@ -304,7 +304,7 @@ class TestRelief:
         drained = await congested(roomy_line)
         roomy_line.vanish()
         roomy_line.read_on()
-        await asyncio.wait_for(drained, 5)
+        await asyncio.wait_for(drained, 30)
         assert roomy_line.transport.drained() is None
 
 
@@ -316,7 +316,7 @@ class TestGoneClient:
         line.vanish()
         line.transport.send(frame(1))
         assert line.transport.writer is not None
-        await asyncio.wait_for(line.transport.writer, 5)
+        await asyncio.wait_for(line.transport.writer, 30)
         assert line.aborted
         assert [record.getMessage() for record in caplog.records] == [
             "a connection could not be written to: OSError('the client has gone')"
@@ -326,7 +326,7 @@ class TestGoneClient:
         line.vanish()
         line.transport.send(frame(1))
         assert line.transport.writer is not None
-        await asyncio.wait_for(line.transport.writer, 5)
+        await asyncio.wait_for(line.transport.writer, 30)
         line.transport.send(frame(2))
         assert line.transport.buffered_bytes == 0
         assert line.slow_consumer_calls == 0
