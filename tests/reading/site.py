@@ -19,9 +19,13 @@ from django.template import RequestContext, Template
 from django.urls import path
 
 from dwsps_channels import history, publish
+from dwsps_channels.reading import api
 from project.asgi import application as project_asgi
 
 asgi: Any = project_asgi
+
+# Have pages wait for their cursor as long as for anything else.
+setattr(api, "CURSOR_TIMEOUT", 60)  # noqa: B010  (it is final)
 
 # Seconds that a view may take between one step and the next: others publish then.
 PAUSE = 0.01
