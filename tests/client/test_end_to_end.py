@@ -111,7 +111,7 @@ async def test_publish_in_flight_when_the_server_is_killed_raises(
     async with Client(server.url, min_delay=0.05, max_delay=0.2) as client:
         await client.wait_open()
         # A server that is stopped takes frames and answers none.
-        server.signal(signal.SIGSTOP)
+        server.suspend()
         publishing = [asyncio.create_task(client.publish("a", number)) for number in range(10)]
         await asyncio.sleep(0)
         server.kill()

@@ -1,7 +1,6 @@
 """Recovery of the clients against the project's own servers: breaks, restarts, deploys, slow readers."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -103,7 +102,7 @@ async def test_a_restarted_server_has_forgotten_and_the_reader_is_told_in_its_pl
         await client.subscribe("news", recorder.message, on_reset=recorder.reset)
         await client.publish("news", "before")
         # A server that is stopped takes the frame, and is killed before it reads it.
-        server.signal(signal.SIGSTOP)
+        server.suspend()
         publishing = asyncio.create_task(client.publish("news", "in flight"))
         await asyncio.sleep(0)
         server.kill()

@@ -167,7 +167,7 @@ async def test_publishes_on_their_way_to_the_broker_are_acknowledged_before_the_
     server = start_server(server_kind, env={"REDIS_URL": redis.url})
     async with connected(server.url) as writer, connected(server.url) as other:
         await writer.publish("news", 0)
-        redis.signal(signal.SIGSTOP)
+        redis.suspend()
         try:
             for number in range(1, 6):
                 await writer.send({"type": "publish", "topic": "news", "message": 1, "id": number})
@@ -196,7 +196,7 @@ async def test_a_broker_that_does_not_answer_cannot_hold_up_the_end(
     server = start_server(server_kind, env={"REDIS_URL": redis.url})
     async with connected(server.url) as writer:
         await writer.publish("news", 0)
-        redis.signal(signal.SIGSTOP)
+        redis.suspend()
         await writer.send({"type": "publish", "topic": "news", "message": 1, "id": 1})
         assert await asyncio.to_thread(server.terminate, DRAIN_TIMEOUT) == 0
         # It has no ack, so the client sends it again elsewhere.
