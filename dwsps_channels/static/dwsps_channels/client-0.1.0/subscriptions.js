@@ -113,10 +113,11 @@ export class Subscriptions {
   restart(cursor) {
     this.#cursor.set(cursor)
     for (const subscription of this.#byTopic.values()) {
-      subscription.position.raise(cursor)
+      // The answer to a resume decides what is missing. Its replay may begin before this cursor, in the same epoch.
+      if (subscription.isResuming) subscription.position.enter(cursor)
+      else subscription.position.raise(cursor)
       if (subscription.since) subscription.since = cursor
       subscription.forgetEarly()
-      // The others are told by their acks: until then the server sends them nothing, so more may be missing.
       if (subscription.isResuming) subscription.isBroken = true
       else if (subscription.wasGranted && !subscription.isBroken) this.#reset(subscription)
     }
