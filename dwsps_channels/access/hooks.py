@@ -140,7 +140,7 @@ def _everybody_changed(
 def _note_name(
     fields: tuple[str, ...], sender: type[Model], instance: Any, using: str, **kwargs: Any
 ) -> None:
-    """Note whether a group, or a permission, gets another name: only its row has the one from before."""
+    """Note on a group or a permission whether its save renames it. Until then its row has the old name."""
     if instance.pk is not None:
         rows = sender._base_manager.using(using).filter(pk=instance.pk)
         before = rows.values_list(*fields).first()
@@ -149,7 +149,7 @@ def _note_name(
 
 
 def _saved_with_name(instance: Any, using: str, **kwargs: Any) -> None:
-    # Who was allowed something by the old name may have lost it.
+    # Users who were allowed something by the old name may have lost it.
     if instance.__dict__.pop("_dwsps_is_renamed", False):
         _notify(Verify(revokes=True), using)
 

@@ -59,7 +59,7 @@ class DurableMessageAdmin(_ModelAdmin):
 
     @admin.action(description="Publish selected messages now", permissions=["publish"])
     def publish_now(self, request: HttpRequest, queryset: QuerySet[DurableMessage]) -> None:
-        # Asked first: what is due from now on was neglected by nobody yet.
+        # Before the update: no worker has had the time for what that makes due.
         if lacks_worker([queryset.db]):
             text, level = "no worker is running; once one is, it publishes them", messages.WARNING
         else:

@@ -306,7 +306,7 @@ def _small_log() -> list[CheckMessage]:
 
 
 def _short_log(*, is_in_memory: bool) -> list[CheckMessage]:
-    """Check that messages are kept for as long as clients and peers are away although all is well again."""
+    """Check that messages are kept until clients and peers are back after a failure that is over."""
     short = []
     if conf.TAIL_MAX_AGE < MAX_DELAY:
         short.append(

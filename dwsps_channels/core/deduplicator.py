@@ -18,8 +18,8 @@ Key = tuple[str, int]
 class Deduplicator:
     """Remembers keys for ``max_age`` seconds, and at most ``ids`` of each peer: the oldest go first.
 
-    The ``newest`` of each peer it remembers for ``newest_max_age`` seconds: however long a peer is away, it begins with
-    those when it is back.
+    It remembers the ``newest`` of each peer for ``newest_max_age`` seconds: a peer that was away for long begins with what
+    it sent last.
 
     Each peer has a memory of its own, so that none can name another's messages, or have them forgotten.
     """

@@ -55,10 +55,10 @@ class Rules(Struct, frozen=True, tag_field="type", tag="rules"):
 
 
 MAX_NOTICES: Final = 100_000
-"""So many the log keeps for processes that start: see ``Log``."""
+"""The number of notices that the log keeps for processes that start."""
 
 NOTICE_BYTES: Final = 640
-"""The room that the log has for each, on the average: most are far smaller."""
+"""The bytes that the log has for each of them, on average: most are far smaller."""
 
 Notice = Verify | Disconnect | Permission | Rules
 

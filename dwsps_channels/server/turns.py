@@ -44,7 +44,7 @@ class RecheckStats(Struct, frozen=True):
 
 
 class Turns:
-    """Begins rechecks, as many as it is given, and does the rest of ``MAX_AT_ONCE`` at a time."""
+    """Begins all rechecks at once or in slices, and completes ``MAX_AT_ONCE`` of them at a time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, is_open: Callable[[Session], bool]) -> None:
         """Take ``is_open``, which tells whether a session is still there: it may leave before its turn."""
@@ -74,7 +74,7 @@ class Turns:
                 self._rest()
 
     def begin_first(self, sessions: Iterable[Session], begin: Begin) -> None:
-        """Do as ``begin_all``, and let no recheck that waits for its turn come before."""
+        """Do as ``begin_all``; as many as fit into a slice come before the rechecks that wait for their turn."""
         rest = iter(sessions)
         ends = self._loop.time() + SLICE
         for session in rest:

@@ -60,7 +60,7 @@ async def ask(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 async def check_token(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function``, a plain authenticator, in one of as many threads as ``LOOKUP_THREADS``.
 
-    They are others than those, so that one that hangs keeps nobody with a session from being looked up.
+    These threads are for tokens alone, so that an authenticator that hangs delays no look-up of a session.
     """
     call = partial(function, *args, **kwargs)
     return await (in_djangos_thread(call) if is_under_test() else _tokens().run(call))

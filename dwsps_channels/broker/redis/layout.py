@@ -179,7 +179,7 @@ class Layout:
             if key:
                 keyed += [place, key]
         concerned: list[Argument] = [0]
-        # Notices are as a peer's messages. Most servers keep nothing else apart, and look at no topic.
+        # Notices have the flag of a peer's messages. If nothing else is kept apart, the topics of clients need no look.
         if self._keeps_messages or any([each.from_peer_server for each in publications]):
             concerned = self._concerned(publications)
         return self._call(

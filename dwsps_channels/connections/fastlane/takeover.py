@@ -38,7 +38,7 @@ class ConnectionHandler(Protocol):
     def closed(self, handled: Future[None] | None) -> None:
         """Release what the handler holds: the connection is gone. Called exactly once.
 
-        ``handled``: what is done once the last message was handled; ``None``: it was.
+        ``handled`` is done once the last message was handled; ``None``: it was before.
         """
 
 
