@@ -4,7 +4,7 @@ Most of what a command or the start of a server costs is to start Python and to 
 both. The settings, the apps and all that is ours are loaded in the fork, in an environment that is its own alone.
 
 A request and its answer are a line of JSON each. A command runs to its end: ``{"command": ["check"], "env": {…}, "cwd": folder}``
-is answered with ``{"status": 0, "out": …, "err": …}``. A server becomes a child of the process that asks:
+is answered with ``{"status": 0, "out": …, "err": …}``. A server becomes a child of the process that asks, which takes Linux:
 ``{"server": ["-m", "uvicorn", …], "env": {…}, "cwd": folder, "log": file, "parent": pid}`` is answered with ``{"pid": …}``.
 """
 
@@ -106,7 +106,9 @@ class Forks:
             case _:
                 is_known = False
         python = {name for name in env if name.startswith(("PYTHON", "COVERAGE"))}
-        return is_known and python <= {"PYTHONPATH", "PYTHONUNBUFFERED"}
+        is_plain = python <= {"PYTHONPATH", "PYTHONUNBUFFERED"}
+        # Elsewhere no process can adopt what another one has forked.
+        return sys.platform == "linux" and is_known and is_plain
 
     def start(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path

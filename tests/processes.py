@@ -4,7 +4,8 @@ Real servers for tests: started on free ports of 127.0.0.1, waited for, and ende
 A child is killed by the kernel when the test run dies without cleaning up, so nothing is left behind even then. It
 follows that a child is to be started from the main thread: the kernel means the thread that started it.
 
-A server of ours is forked by `tests/forks.py`, which has imported what is not ours: it starts in a third of the time.
+On Linux a server of ours is forked by `tests/forks.py`, which has imported what is not ours: it starts in a third of the
+time.
 """
 
 import asyncio
@@ -114,8 +115,8 @@ def free_port() -> int:
     """
     Give a port that nobody listens on. No test run on this machine is given it again before this process ends.
 
-    So a server may be started on it later, may be away for a while, or may never be there. It is below those that the kernel hands out to outgoing connections, so that a server can come back to it after
-    a restart.
+    So a server may be started on it later, may be away for a while, or may never be there. It is below those that the
+    kernel hands out to outgoing connections, so that a server can come back to it after a restart.
     """
     while True:
         port = random.randrange(20_000, 32_000)
