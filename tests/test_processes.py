@@ -112,11 +112,6 @@ def test_free_port_can_be_listened_on_again_and_is_not_an_outgoing_one() -> None
     assert free_port() < first_outgoing
 
 
-def test_no_port_is_given_again_soon() -> None:
-    """One of them may be that of a server that is away."""
-    assert len({free_port() for _ in range(500)}) == 500
-
-
 def test_redis_listens_where_it_says(redis: Redis) -> None:
     assert redis.url == f"redis://{HOST}:{redis.port}/0"
     assert os.path.exists(f"/proc/{redis.pid}")
@@ -173,8 +168,9 @@ def test_a_server_that_is_told_to_end_has_the_exit_status_that_it_ends_with(
 
 
 def test_a_port_is_given_once() -> None:
-    ports = [free_port() for _ in range(50)]
-    assert len(set(ports)) == 50
+    """It may be that of a server that is away. Of 500 random ones some would be the same."""
+    ports = [free_port() for _ in range(500)]
+    assert len(set(ports)) == 500
     program = "from tests.processes import _PORTS; print(*map(_PORTS.take, map(int, sys.argv[1:])))"
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {program}", *map(str, ports)],
