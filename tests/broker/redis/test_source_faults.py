@@ -1,5 +1,6 @@
 """A worker that reads the log from a Redis that has a bad day: nothing that the log still has is passed over."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,7 @@ from tests.broker.redis.account import Account
 from tests.broker.redis.brokers import broker, layout, source_at
 from tests.broker.redis.follower import Follower
 from tests.broker.redis.proxy import Proxy
-from tests.processes import Redis, wait_until_async
+from tests.processes import WAIT_TIMEOUT, Redis, wait_until_async
 
 
 @pytest.fixture
@@ -183,8 +184,9 @@ async def test_one_who_was_away_for_longer_than_the_log_keeps_has_it_counted(
     assert 0 < behind.missed < 150
     # The rest may be removed as well before it is read.
     rest = behind.missed + len(behind.entries)
-    while rest < 150:
-        behind = await source.read(behind.position)
-        rest += behind.missed + len(behind.entries)
+    async with asyncio.timeout(WAIT_TIMEOUT):
+        while rest < 150:
+            behind = await source.read(behind.position)
+            rest += behind.missed + len(behind.entries)
     assert rest == 150
     await source.close()
