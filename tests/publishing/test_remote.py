@@ -99,21 +99,21 @@ class Script:
 
 
 def values_told(status: int, out: str, log: str) -> list[Any]:
-    """The values in the output of a process, which has to end well and without a complaint."""
+    """Return the values in the output of a process, which has to end well and without a complaint."""
     complaints = [line for line in log.splitlines() if not LOG_LINE.match(line)]
     assert (status, complaints) == (0, []), log
     return [json.loads(line) for line in out.splitlines()]
 
 
 def environment(server: Server | dict[str, str], timeout: float) -> dict[str, str]:
-    """That of a process which reaches the server by its websocket, or ``server`` itself; with this PUBLISH_TIMEOUT."""
+    """Return the environment of a process that reaches the server by its websocket, or ``server`` itself, with this PUBLISH_TIMEOUT."""
     if isinstance(server, Server):
         server = server.env | {"DWSPS_SERVER_URL": f"{server.url}/ws/pubsub/"}
     return server | {"TEST_DWSPS": json.dumps({"PUBLISH_TIMEOUT": timeout})}
 
 
 def run_to_the_end(source: str, server: Server | dict[str, str]) -> list[Any]:
-    """Run ``source`` in a process; all that it told, but for "ready"."""
+    """Run ``source`` in a process, and return all that it told but for "ready"."""
     env = environment(server, LONG_TIMEOUT)
     done = FORKS.run("shell", "-v", "0", "-c", WARNINGS_FAIL + PREAMBLE + source, env=env)
     return values_told(done.returncode, done.stdout, done.stderr)[1:]
@@ -456,7 +456,7 @@ class TestHanging:
     def hung(self, child: Child, script: Script) -> tuple[int, str]:
         """Stop ``child`` while the script publishes; how many of its messages it said were lost, and its log."""
         assert script.told() == "warm"
-        child.signal(signal.SIGSTOP)
+        child.suspend()
         script.go_on()
         # One deadline for all, not one after the other. Then nobody waits, but one now and then.
         assert script.told() < 8 * 2
