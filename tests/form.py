@@ -2,8 +2,9 @@
 
 * Not set, as for `make test`: the tests with the marker `full_form` are left out.
 * `full`, as for `make test-full`: none is.
-* `release`: the trials under load run with the numbers of a release, and on every broker. That takes hours: name the folders,
-  and let a test take longer than pytest does otherwise, by `-o faulthandler_timeout=900`.
+* `release`: the trials under load run with the numbers of a release, and on every broker; what the docs promise in seconds is
+  measured. That takes hours: name the folders, and let a test take longer than pytest does otherwise, by
+  `-o faulthandler_timeout=900`.
 """
 
 import os

@@ -9,16 +9,20 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.form import RELEASE
 from tests.peering.conftest import MakeSites
 from tests.peering.site import SECRET, Site
 from tests.peering.test_mesh import is_at
 from tests.peering.traffic import Audience, publish
-from tests.processes import KINDS, wait_until_async
+from tests.processes import KINDS, WAIT_TIMEOUT, wait_until_async
 from tests.wire.client import connected
 
 WRONG = "a-secret-that-nobody-has-here"
 # A false one is not compared again for a second.
 UNACCEPTED = "a-secret-that-is-not-accepted"
+
+# Seconds in which a change of a peer takes effect: as docs/how-to/peering.md promises, or more on a machine that runs other tests.
+IN_EFFECT_WITHIN = 2.0 if RELEASE else WAIT_TIMEOUT
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +159,13 @@ async def test_an_accepted_link_is_closed_once_its_row_forbids_it(south: Site) -
     headers = {"Authorization": f"Bearer {SECRET}"}
     south.add_peer("north", "ws://127.0.0.1:9/", "--no-forward")
     for change in ("disable", "remove"):
-        async with connect(south.url, additional_headers=headers) as link, asyncio.timeout(20):
+        async with connect(south.url, additional_headers=headers) as link, asyncio.timeout(60):
             assert json.loads(await link.recv())["type"] == "hello"
             await asyncio.to_thread(south.peers, change, "north")
-            assert json.loads(await link.recv())["code"] == "forbidden"
-            with pytest.raises(ConnectionClosed) as closed:
-                await link.recv()
+            async with asyncio.timeout(IN_EFFECT_WITHIN):
+                assert json.loads(await link.recv())["code"] == "forbidden"
+                with pytest.raises(ConnectionClosed) as closed:
+                    await link.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4003
         if change == "disable":
@@ -178,8 +183,8 @@ async def test_a_change_reaches_a_running_worker(north_and_south: list[Site]) ->
     await is_at(north, "south", "connected")
     before = count("disconnected")
     north.peers("disable", "south")
-    await wait_until_async(lambda: count("disconnected") > before)
-    await is_at(north, "south", "disabled")
+    await wait_until_async(lambda: count("disconnected") > before, IN_EFFECT_WITHIN)
+    await is_at(north, "south", "disabled", IN_EFFECT_WITHIN)
     before = count("connected")
     north.peers("enable", "south")
-    await wait_until_async(lambda: count("connected") > before)
+    await wait_until_async(lambda: count("connected") > before, IN_EFFECT_WITHIN)
