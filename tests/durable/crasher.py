@@ -17,7 +17,7 @@ BEFORE_HOOK = "before-hook"
 BEFORE_LOG = "before-log"
 BEFORE_DELETE = "before-delete"
 BY_HAND = "by-hand"
-"""After the commit of a transaction that was begun by hand, of which nobody is told."""
+"""After the commit of a transaction that was begun by hand: no hook runs."""
 MOMENTS = (BEFORE_HOOK, BEFORE_LOG, BEFORE_DELETE, BY_HAND)
 """Those after which the message must come."""
 

@@ -23,7 +23,7 @@ async def missed_while_away(north: Site, broker: str) -> None:
     far = await FarServer().start()
     try:
         north.add_peer("far", far.url)
-        # Whoever names the server is told that this takes no effect.
+        # It takes no effect to name the server, and the log says so.
         worker = north.start_worker("--server-url", north.url)
         assert f"--server-url is not used: the log is read from {broker}" in worker.log
         assert f"forwarding the publications of this server, read from {broker}" in worker.log

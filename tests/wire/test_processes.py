@@ -21,7 +21,7 @@ def pair(
     migrated_database: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Pair]:
-    """Two processes for all tests that leave them as they are; each test has topics of its own."""
+    """Two processes for all tests that leave them as they are; each test has its own topics."""
     folder = tmp_path_factory.mktemp("pair")
     with Redis.all_closed() as redis, Server.all_closed() as servers:
         redis.append(redis_server(folder))
