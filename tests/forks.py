@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,7 +83,10 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 class Forks:
-    """The process, started with the first request. Its stdin ends with the test run, and so it ends."""
+    """The process, started with the first request. Its stdin ends with the test run, and so it ends.
+
+    If it ends before, one request fails, and the next one starts another.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -139,8 +142,12 @@ class Forks:
                 )
             assert self._process.stdin is not None
             assert self._process.stdout is not None
-            print(json.dumps(request), file=self._process.stdin, flush=True)
+            with suppress(BrokenPipeError):  # then there is no answer either
+                print(json.dumps(request), file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
+            if not answer:
+                self._process.communicate()
+                self._process = None
         assert answer, "the process that forks has ended"
         found: dict[str, Any] = json.loads(answer)
         return found

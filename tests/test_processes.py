@@ -147,6 +147,17 @@ def test_a_command_has_an_environment_to_itself_and_says_why_it_failed(tmp_path:
         manage("check", env=base_environment(tmp_path / "a") | {"DEBUG": "perhaps"})
 
 
+def test_after_the_process_that_forks_has_ended_another_one_starts(tmp_path: Path) -> None:
+    env = base_environment(tmp_path / "none.sqlite3")
+    version = manage("version", env=env)
+    assert FORKS._process is not None
+    FORKS._process.kill()
+    FORKS._process.wait()
+    with pytest.raises(AssertionError, match="the process that forks has ended"):
+        manage("version", env=env)
+    assert manage("version", env=env) == version
+
+
 def test_a_server_is_a_child_of_the_test_run_with_a_session_of_its_own(server: Server) -> None:
     # Those that coverage.py measures are not forked.
     assert FORKS.can_start(server.command, env=server.env) == (MEASURED not in server.env)
