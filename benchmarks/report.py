@@ -257,6 +257,8 @@ def _ratios(results: Results) -> str:
         rows = []
         for load in _within(results):
             ratios = [results.ratio(ours.name, rival.name, load) for rival in rivals]
+            if not any(ratios):
+                continue  # none of them takes part in it
             label = f"{load.title} (memory)" if load.least_is_best else load.title
             rows.append([label, *("—" if one is None else _ratio(one) for one in ratios)])
         table = _table(["", *(rival.title for rival in rivals)], rows)
