@@ -40,7 +40,7 @@ help:
 	@echo 'make run        set up and serve the demo project on http://$(SHOWN_HOST):$(PORT) (HOST=…, PORT=…)'
 	@echo 'make test-fast  set up and run the tests that start no process: half a minute'
 	@echo 'make test-full  set up and run the tests that make test leaves out as well'
-	@echo 'make test       set up, lint and run the tests: 9 minutes'
+	@echo 'make test       set up, lint and run the tests: 7 minutes'
 	@echo 'make test-all   the same on each supported Python and Django (SESSIONS=… for some of them)'
 	@echo 'make coverage   run every test and report the lines that none of them runs'
 	@echo 'make lint       ruff, mypy, missing migrations'
