@@ -463,7 +463,8 @@ async def test_blocking_client(scripted: ScriptedServer) -> None:
 async def test_token_command_is_run_for_each_connection(
     scripted: ScriptedServer, tmp_path: Any
 ) -> None:
-    script = tmp_path / "token.py"
+    # Not token.py: for a traceback, Python 3.13 would import that in place of its own module.
+    script = tmp_path / "give.py"
     script.write_text(
         "import pathlib\n"
         "runs = pathlib.Path(__file__).with_name('runs')\n"
