@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -341,7 +342,7 @@ async def test_websocket_is_there(server: Server, path: str) -> None:
 
 def test_database_lets_readers_and_a_writer_be(server: Server) -> None:
     file = server.env["DATABASE_URL"].removeprefix("sqlite:///")
-    with sqlite3.connect(file) as database:
+    with closing(sqlite3.connect(file)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
