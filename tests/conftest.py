@@ -188,6 +188,16 @@ def start_server(migrated_database: Path, tmp_path: Path) -> Iterator[ServerFact
         yield server_factory(servers, tmp_path, migrated_database)
 
 
+@pytest.fixture(scope="module")
+def start_shared_server(
+    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerFactory]:
+    """The same for servers that the tests of a module share; ended after the last of them."""
+    folder = tmp_path_factory.mktemp("shared")
+    with Server.all_closed() as servers:
+        yield server_factory(servers, folder, migrated_database)
+
+
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[Redis]:
     """A running redis-server of the test's own."""

@@ -6,26 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dwsps_channels.client import BlockingClient, Client, ConnectionLost, ServerError
-from tests.conftest import server_factory
 from tests.processes import HOST, ROOT, Server, ServerFactory, wait_until, wait_until_async
 
 
 @pytest.fixture(scope="module")
-def some_server(
-    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def some_server(start_shared_server: ServerFactory) -> Server:
     """One kind of server, for what a shell makes of the client."""
-    with Server.all_closed() as servers:
-        yield server_factory(servers, tmp_path_factory.mktemp("some"), migrated_database)(
-            "fastlane"
-        )
+    return start_shared_server("fastlane")
 
 
 async def test_publish_and_subscribe(server: Server) -> None:

@@ -1,17 +1,14 @@
 """Tokens and grants against one of the project's own servers, as a program on a phone has them."""
 
 import asyncio
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from time import time
 from typing import Any
 
 import pytest
 
 from dwsps_channels.client import CallError, Client, ServerError
-from tests.conftest import server_factory
-from tests.processes import HOST, Server, free_port, wait_until_async
+from tests.processes import HOST, Server, ServerFactory, free_port, wait_until_async
 from tests.wire.test_tokens import expiring
 
 BEGIN = """
@@ -25,18 +22,17 @@ ann, _ = User.objects.get_or_create(username="ann")
 
 
 @pytest.fixture(scope="module")
-def server(migrated_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(start_shared_server: ServerFactory) -> Server:
     port = free_port()
-    with Server.all_closed() as servers:
-        yield server_factory(servers, tmp_path_factory.mktemp("access"), migrated_database)(
-            "fastlane",
-            port=port,
-            dwsps={
-                "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
-                "POLICY": "tests.wire.policies.OwnTopics",
-                "SERVER_URL": f"ws://{HOST}:{port}/ws/pubsub/",
-            },
-        )
+    return start_shared_server(
+        "fastlane",
+        port=port,
+        dwsps={
+            "AUTHENTICATOR": "dwsps_channels.tokens.SignedToken",
+            "POLICY": "tests.wire.policies.OwnTopics",
+            "SERVER_URL": f"ws://{HOST}:{port}/ws/pubsub/",
+        },
+    )
 
 
 async def run(server: Server, code: str) -> str:

@@ -1,24 +1,18 @@
 """Messages above the limit of a session, on a server: never held, and answered."""
 
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import server_factory
 from tests.connections.fastlane.raw import CONTINUATION, TEXT, frame, raw_client
-from tests.processes import Server, wait_until
+from tests.processes import Server, ServerFactory, wait_until
 from tests.wire.raw import MIB, unread
 
 
 @pytest.fixture(scope="module")
-def app_server(
-    migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def app_server(start_shared_server: ServerFactory) -> Server:
     """The fast lane, with this app's consumer."""
-    with Server.all_closed() as servers:
-        yield server_factory(servers, tmp_path_factory.mktemp("app"), migrated_database)("fastlane")
+    return start_shared_server("fastlane")
 
 
 def test_unfinished_messages_are_not_held_and_are_refused_once_they_end(app_server: Server) -> None:

@@ -15,7 +15,6 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.conftest import server_factory
 from tests.connections.fastlane.certificate import Certificate, make_certificate
 from tests.connections.fastlane.conftest import APPLICATION
 from tests.connections.fastlane.raw import CLOSE, TEXT, RawClient, Received, close, frame
@@ -50,13 +49,9 @@ def start_encrypted(start_server: ServerFactory, certificate: Certificate) -> St
 
 
 @pytest.fixture(scope="module")
-def encrypted(
-    certificate: Certificate, migrated_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def encrypted(certificate: Certificate, start_shared_server: ServerFactory) -> Server:
     """The demo project over TLS, one a module. Leave it as you found it."""
-    with Server.all_closed() as servers:
-        start = server_factory(servers, tmp_path_factory.mktemp("encrypted"), migrated_database)
-        yield start("fastlane", *certificate.arguments)
+    return start_shared_server("fastlane", *certificate.arguments)
 
 
 def url(server: Server, path: str = "/") -> str:
